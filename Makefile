@@ -1,0 +1,54 @@
+# Every target sets up what it needs. `make demo` and `make test` are the two to know.
+PYTHON  ?= python3
+VENV    ?= .venv
+CACHE   ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/personavec
+BASE    ?= $(CACHE)/SmolLM2-135M-Instruct
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+TEST_ARGS ?=
+
+.PHONY: install base demo test lint format docs bench clean help
+.DEFAULT_GOAL := help
+
+help:            ## Show this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(STAMP) ## Make .venv with the pinned set of packages
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pv needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	@touch $@
+
+base: $(BASE)/model.safetensors ## Fetch the embedded model and dequantise it (cached)
+
+$(BASE)/model.safetensors: | $(STAMP)
+	$(BIN)/python examples/embedded_model.py $(BASE)
+
+demo: $(STAMP) base ## The main job, end to end, on the embedded model
+	$(BIN)/pv demo --base $(BASE)
+
+test: $(STAMP) base ## All tests
+	PV_TEST_BASE=$(BASE) $(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: $(STAMP)   ## ruff, mypy --strict, the rooms' contract, the generated docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/generate_cli.py --check
+
+format: $(STAMP) ## Put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP)   ## Generate docs/cli.md from the commands themselves
+	$(BIN)/python docs/generate_cli.py
+
+bench: $(STAMP) base ## The measurements behind docs/log.md
+	PV_TEST_BASE=$(BASE) $(BIN)/python -m benchmarks
+
+clean:           ## Remove the environment and what tools left
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,215 @@
+"""Manifests: the JSON documents in a commit's tree that say what a base or a vector is made of.
+
+A manifest is logical: names, dtypes, shapes and tensor ids. How the bytes are packed is the pack's own
+affair and may change without changing any id. Parsing validates everything: a foreign manifest is data
+from a stranger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from pv.registry import canonical, ids
+from pv.registry.errors import FormatError
+from pv.registry.tensorfile import DTYPE_BITS, MAX_DIMS, MAX_NAME_CHARS
+
+__all__ = ["ENCODINGS", "BaseManifest", "TensorRow", "VectorManifest"]
+
+SCHEMA = 1
+ENCODINGS = ("exact", "float", "int8", "lora", "lowrank", "sparse", "ternary")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """One tensor: safetensors dtype name ("BF16"), shape, and the id of its raw bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    id: str
+
+    @property
+    def numel(self) -> int:
+        count = 1
+        for n in self.shape:
+            count *= n
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * DTYPE_BITS[self.dtype] // 8
+
+    def to_json(self) -> list[Any]:
+        return [self.dtype, list(self.shape), self.id]
+
+    @staticmethod
+    def from_json(value: Any, what: str) -> TensorRow:
+        match value:
+            case [str(dtype), list(shape), str(tid)] if (
+                dtype in DTYPE_BITS
+                and len(shape) <= MAX_DIMS
+                and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 48 for n in shape)
+            ):
+                row = TensorRow(dtype, tuple(shape), ids.check_id(tid, what))
+                if row.numel >= 1 << 48:
+                    raise FormatError(f"{what}: shape {shape} is too large")
+                return row
+        raise FormatError(f"{what}: a tensor is [dtype, shape, id]")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseManifest:
+    """The tensor table of a base, where it came from, and the side files (config, tokenizer) kept with it.
+
+    `origin` is {"kind": "path", "path": ...} or {"kind": "hub", "repo": ..., "revision": 40 hex digits}.
+    """
+
+    tensors: Mapping[str, TensorRow]
+    origin: Mapping[str, str]
+    files: tuple[str, ...] = ()
+    pinned: bool = False
+
+    @property
+    def id(self) -> str:
+        return ids.base_id((name, row.dtype, row.shape, row.id) for name, row in self.tensors.items())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "kind": "base",
+            "id": self.id,
+            "origin": dict(self.origin),
+            "files": list(self.files),
+            "pinned": self.pinned,
+            "tensors": {name: row.to_json() for name, row in self.tensors.items()},
+        }
+
+    def to_bytes(self) -> bytes:
+        return canonical.dumps(self.to_json())
+
+    @staticmethod
+    def from_bytes(data: bytes, what: str = "base manifest") -> BaseManifest:
+        doc = _document(data, "base", {"origin", "files", "pinned", "tensors"}, what)
+        tensors = {
+            _name(name, what): TensorRow.from_json(row, f"{what}: {name[:80]!r}")
+            for name, row in doc["tensors"].items()
+        }
+        origin, files = doc["origin"], doc["files"]
+        if not isinstance(origin, dict) or not all(isinstance(v, str) for v in origin.values()):
+            raise FormatError(f"{what}: origin must map strings to strings")
+        if not isinstance(files, list) or not all(
+            isinstance(f, str) and is_plain_file_name(f) for f in files
+        ):
+            raise FormatError(f"{what}: files must be plain file names")
+        if not isinstance(doc["pinned"], bool):
+            raise FormatError(f"{what}: pinned must be true or false")
+        manifest = BaseManifest(
+            MappingProxyType(tensors), MappingProxyType(origin), tuple(files), doc["pinned"]
+        )
+        if manifest.id != doc["id"]:
+            raise FormatError(
+                f"{what}: its tensors give id {manifest.id[:12]}, it claims {str(doc['id'])[:12]}"
+            )
+        return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class VectorManifest:
+    """A vector: its base, its encoding, and for each tensor it touches the parts that define tau there.
+
+    What the parts mean belongs to the encoding: `exact` has one part "ft" (the fine-tuned tensor bit for
+    bit), `float` one part "tau", `int8` the parts "q" and "scale", `lora` "a", "b" and "s".
+    """
+
+    base: str
+    encoding: str
+    tensors: Mapping[str, Mapping[str, TensorRow]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        encoding = (
+            canonical.dumps([self.encoding, dict(self.options)]).decode() if self.options else self.encoding
+        )
+        rows = ((name, part, row.id) for name, parts in self.tensors.items() for part, row in parts.items())
+        return ids.vector_id(self.base, encoding, rows)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "kind": "vector",
+            "id": self.id,
+            "base": self.base,
+            "encoding": self.encoding,
+            "options": dict(self.options),
+            "tensors": {
+                name: {part: row.to_json() for part, row in parts.items()}
+                for name, parts in self.tensors.items()
+            },
+        }
+
+    def to_bytes(self) -> bytes:
+        return canonical.dumps(self.to_json())
+
+    @staticmethod
+    def from_bytes(data: bytes, what: str = "vector manifest") -> VectorManifest:
+        doc = _document(data, "vector", {"base", "encoding", "options", "tensors"}, what)
+        if doc["encoding"] not in ENCODINGS:
+            raise FormatError(f"{what}: unknown encoding {str(doc['encoding'])[:40]!r}")
+        if not isinstance(doc["options"], dict):
+            raise FormatError(f"{what}: options must be an object")
+        tensors: dict[str, Mapping[str, TensorRow]] = {}
+        for name, parts in doc["tensors"].items():
+            if not isinstance(parts, dict) or not parts:
+                raise FormatError(f"{what}: tensor {name[:80]!r} has no parts")
+            tensors[_name(name, what)] = MappingProxyType(
+                {
+                    part: TensorRow.from_json(row, f"{what}: {name[:80]!r} {part[:20]!r}")
+                    for part, row in parts.items()
+                }
+            )
+        manifest = VectorManifest(
+            ids.check_id(doc["base"], f"{what}: base"),
+            doc["encoding"],
+            MappingProxyType(tensors),
+            doc["options"],
+        )
+        if manifest.id != doc["id"]:
+            raise FormatError(
+                f"{what}: its tensors give id {manifest.id[:12]}, it claims {str(doc['id'])[:12]}"
+            )
+        return manifest
+
+
+def is_plain_file_name(name: str) -> bool:
+    """True for a name that is one path component, visible, and safe on every file system."""
+    forbidden = '/\\:*?"<>|'
+    return (
+        0 < len(name) <= 200
+        and name[0] not in ".-"
+        and name[-1] not in " ."
+        and not any(ch in forbidden or ord(ch) < 32 or ord(ch) == 127 for ch in name)
+    )
+
+
+def _document(data: bytes, kind: str, keys: set[str], what: str) -> dict[str, Any]:
+    doc = canonical.loads(data, what=what)
+    if not isinstance(doc, dict) or doc.get("kind") != kind:
+        raise FormatError(f"{what} is not a {kind} manifest")
+    if doc.get("schema") != SCHEMA:
+        raise FormatError(
+            f"{what}: schema {doc.get('schema')!r} is not known here", hint="a newer pv wrote it: upgrade"
+        )
+    if set(doc) != keys | {"schema", "kind", "id"}:
+        raise FormatError(f"{what} must have exactly: {', '.join(sorted(keys))}")
+    if not isinstance(doc["tensors"], dict):
+        raise FormatError(f"{what}: tensors must be an object")
+    return doc
+
+
+def _name(name: str, what: str) -> str:
+    if len(name) > MAX_NAME_CHARS or any(ord(ch) < 32 for ch in name):
+        raise FormatError(f"{what}: unusable tensor name {name[:80]!r}")
+    return name

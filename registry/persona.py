@@ -1,0 +1,261 @@
+"""A persona: base + behaviours + one combine rule + output options, as canonical JSON.
+
+    {"schema": 1, "engine": 1, "base": "<base id>",
+     "behaviours": {"listening": {"weight": 1, "terms": [[1, "<vector id>"]], "modules": null}},
+     "combine": {"method": "add"},
+     "output": {"dtype": "base", "rounding": "stochastic", "seed": 0}}
+
+A persona is a value: every change makes a new one. Numbers are finite doubles.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from pv.registry import canonical, ids
+from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
+
+__all__ = ["ENGINE", "Behaviour", "Combine", "Output", "Persona", "Term", "check_name"]
+
+SCHEMA = 1
+ENGINE = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+COMBINE_FIELDS: Mapping[str, Mapping[str, tuple[object, ...] | type]] = {
+    "add": {},
+    "ties": {
+        "density": float,
+        "elect": ("weighted", "unweighted"),
+        "merge": ("mean", "weighted_mean", "sum"),
+        "lambda": float,
+    },
+}
+COMBINE_DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "add": {},
+    "ties": {"density": 0.2, "elect": "unweighted", "merge": "mean", "lambda": 1.0},
+}
+
+
+def check_name(name: str, what: str = "behaviour") -> str:
+    """`name` if it may name a behaviour: letters, digits, `.`, `_`, `-`; raises UsageError."""
+    if not _NAME.fullmatch(name) or name.endswith((".", ".lock")) or ".." in name:
+        raise UsageError(
+            f"{name!r} cannot name a {what}",
+            hint="use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit",
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    coefficient: float
+    vector: str
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """A weight, and the terms whose sum it scales. `modules` maps a pattern of tensor names to a factor."""
+
+    weight: float
+    terms: tuple[Term, ...]
+    modules: Mapping[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "weight": _number(self.weight),
+            "terms": [[_number(term.coefficient), term.vector] for term in self.terms],
+            "modules": None if self.modules is None else {k: _number(v) for k, v in self.modules.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """The rule that turns the behaviours' deltas into one: a method and its explicit switches."""
+
+    method: str = "add"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(method: str, **options: Any) -> Combine:
+        """A checked rule with every switch spelled out. Raises UsageError."""
+        if method not in COMBINE_FIELDS:
+            raise UsageError(f"no combine method {method!r}", hint=f"there are: {', '.join(COMBINE_FIELDS)}")
+        unknown = set(options) - set(COMBINE_FIELDS[method])
+        if unknown:
+            raise UsageError(f"method {method!r} takes no option {sorted(unknown)[0]!r}")
+        full = {**COMBINE_DEFAULTS[method], **options}
+        for key, kind in COMBINE_FIELDS[method].items():
+            value = full[key]
+            if isinstance(kind, tuple):
+                if value not in kind:
+                    raise UsageError(
+                        f"{method}: {key} must be one of {', '.join(map(str, kind))}, not {value!r}"
+                    )
+            else:
+                full[key] = _read_number(value, f"{method}: {key}", UsageError)
+        if "density" in full and not 0 < full["density"] <= 1:
+            raise UsageError(f"{method}: density must be above 0 and at most 1, not {full['density']}")
+        return Combine(method, full)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            **{k: _number(v) if isinstance(v, float) else v for k, v in self.options.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How the result is written: `dtype` is "base" (each tensor's own) or bf16, fp16, fp32."""
+
+    dtype: str = "base"
+    rounding: str = "stochastic"
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "rounding": self.rounding, "seed": self.seed}
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    base: str
+    behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
+    combine: Combine = field(default_factory=Combine)
+    output: Output = field(default_factory=Output)
+    engine: int = ENGINE
+
+    @property
+    def id(self) -> str:
+        return ids.persona_id(self.to_json())
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Ids of every vector named, sorted, each once."""
+        return tuple(sorted({term.vector for b in self.behaviours.values() for term in b.terms}))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "engine": self.engine,
+            "base": self.base,
+            "behaviours": {name: b.to_json() for name, b in self.behaviours.items()},
+            "combine": self.combine.to_json(),
+            "output": self.output.to_json(),
+        }
+
+    def to_bytes(self) -> bytes:
+        """The canonical JSON that a commit's tree holds as persona.json."""
+        return canonical.dumps(self.to_json())
+
+    def behaviour(self, name: str) -> Behaviour:
+        try:
+            return self.behaviours[name]
+        except KeyError:
+            known = ", ".join(sorted(self.behaviours)) or "none"
+            raise UnknownBehaviour(
+                f"no behaviour {name!r} in this persona", hint=f"it has: {known}"
+            ) from None
+
+    def with_behaviour(self, name: str, behaviour: Behaviour) -> Persona:
+        return replace(self, behaviours=MappingProxyType({**self.behaviours, check_name(name): behaviour}))
+
+    def without(self, name: str) -> Persona:
+        self.behaviour(name)
+        rest = {k: v for k, v in self.behaviours.items() if k != name}
+        return replace(self, behaviours=MappingProxyType(rest))
+
+    def with_combine(self, combine: Combine) -> Persona:
+        return replace(self, combine=combine)
+
+    @staticmethod
+    def from_bytes(data: bytes, what: str = "persona.json") -> Persona:
+        return Persona.from_json(canonical.loads(data, what=what), what)
+
+    @staticmethod
+    def from_json(document: Any, what: str = "persona.json") -> Persona:
+        """Validate a document. Raises FormatError that names the field."""
+        doc = _object(document, {"schema", "engine", "base", "behaviours", "combine", "output"}, what)
+        if doc["schema"] != SCHEMA:
+            raise FormatError(
+                f"{what}: schema {doc['schema']!r} is not known here", hint="a newer pv wrote it: upgrade"
+            )
+        if doc["engine"] != ENGINE:
+            raise FormatError(
+                f"{what}: engine {doc['engine']!r} is not known here", hint="a newer pv wrote it: upgrade"
+            )
+        if not isinstance(doc["behaviours"], dict):
+            raise FormatError(f"{what}: behaviours must be an object")
+        try:
+            behaviours = {
+                check_name(name): _behaviour(value, f"{what}: behaviour {name!r}")
+                for name, value in doc["behaviours"].items()
+            }
+            combine = _combine(doc["combine"], what)
+        except UsageError as error:
+            raise FormatError(f"{what}: {error}", hint=error.hint) from error
+        return Persona(
+            base=ids.check_id(doc["base"], f"{what}: base"),
+            behaviours=MappingProxyType(behaviours),
+            combine=combine,
+            output=_output(doc["output"], what),
+            engine=ENGINE,
+        )
+
+
+def _behaviour(value: Any, what: str) -> Behaviour:
+    doc = _object(value, {"weight", "terms", "modules"}, what)
+    if not isinstance(doc["terms"], list) or not doc["terms"]:
+        raise FormatError(f"{what}: terms must be a list with at least one term")
+    terms = []
+    for term in doc["terms"]:
+        if not isinstance(term, list) or len(term) != 2:
+            raise FormatError(f"{what}: a term is [coefficient, vector id]")
+        terms.append(
+            Term(_read_number(term[0], f"{what}: coefficient"), ids.check_id(term[1], f"{what}: vector"))
+        )
+    modules = doc["modules"]
+    if modules is not None:
+        if not isinstance(modules, dict):
+            raise FormatError(f"{what}: modules must be null or an object")
+        modules = MappingProxyType({k: _read_number(v, f"{what}: modules") for k, v in modules.items()})
+    return Behaviour(_read_number(doc["weight"], f"{what}: weight"), tuple(terms), modules)
+
+
+def _combine(value: Any, what: str) -> Combine:
+    if not isinstance(value, dict) or not isinstance(value.get("method"), str):
+        raise FormatError(f"{what}: combine must be an object with a method")
+    options = {k: v for k, v in value.items() if k != "method"}
+    return Combine.of(value["method"], **options)
+
+
+def _output(value: Any, what: str) -> Output:
+    doc = _object(value, {"dtype", "rounding", "seed"}, f"{what}: output")
+    if doc["dtype"] not in ("base", "bf16", "fp16", "fp32"):
+        raise FormatError(f"{what}: output dtype {doc['dtype']!r} is not base, bf16, fp16 or fp32")
+    if doc["rounding"] not in ("stochastic", "nearest"):
+        raise FormatError(f"{what}: output rounding {doc['rounding']!r} is not stochastic or nearest")
+    seed = doc["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 53:
+        raise FormatError(f"{what}: output seed must be an integer from 0 to 2^53 - 1")
+    return Output(doc["dtype"], doc["rounding"], seed)
+
+
+def _object(value: Any, keys: set[str], what: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or set(value) != keys:
+        raise FormatError(f"{what} must be an object with exactly: {', '.join(sorted(keys))}")
+    return value
+
+
+def _read_number(value: Any, what: str, error: type[FormatError] | type[UsageError] = FormatError) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e30:
+        raise error(f"{what} must be a number no larger than 1e30, not {value!r}")
+    return float(value) + 0.0  # -0.0 becomes 0.0: one spelling
+
+
+def _number(value: float) -> float | int:
+    """Integral doubles as integers: RFC 8785 spells both alike, and rfc8785 wants one type."""
+    return int(value) if float(value).is_integer() and abs(value) < 1 << 53 else value

@@ -1,0 +1,182 @@
+"""safetensors files, read with our own validator and written as a stream.
+
+The format: 8 bytes little-endian header length N, N bytes of JSON, then the data; the header maps each
+name to {"dtype", "shape", "data_offsets": [begin, end]}. We hold every file to the strict reading: the
+data is covered without hole or overlap, sizes multiply out, no key twice, no trailing byte. Nothing is
+allocated on the word of a header: N is capped, and offsets are checked against the file's real size.
+Names are data, never paths.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from pv.registry import canonical
+from pv.registry.errors import FormatError
+
+__all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "Entry", "TensorFile", "header_bytes", "parse_header"]
+
+DTYPE_BITS: Mapping[str, int] = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+MAX_HEADER_BYTES = 16 << 20
+MAX_TENSORS = 200_000
+MAX_NAME_CHARS = 1024
+MAX_DIMS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor in a file. `begin` and `end` are byte offsets from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.begin
+
+
+def parse_header(header: bytes, *, data_bytes: int, what: str) -> tuple[list[Entry], dict[str, str]]:
+    """Validate header JSON against the number of data bytes that really follow.
+
+    Returns entries in offset order, offsets counted from the start of the data, and the metadata.
+    """
+    document = canonical.loads(header, what=f"{what}: header")
+    if not isinstance(document, dict):
+        raise FormatError(f"{what}: header is not a JSON object")
+    metadata = document.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise FormatError(f"{what}: __metadata__ must map strings to strings")
+    if len(document) > MAX_TENSORS:
+        raise FormatError(f"{what}: header names {len(document)} tensors, more than {MAX_TENSORS}")
+    entries = sorted(
+        (_entry(name, spec, what) for name, spec in document.items()), key=lambda e: (e.begin, e.end)
+    )
+    position = 0
+    for entry in entries:
+        if entry.begin != position:
+            kind = "overlap" if entry.begin < position else "leave a hole"
+            raise FormatError(f"{what}: the offsets of {entry.name!r} {kind} at byte {position}")
+        position = entry.end
+    if position != data_bytes:
+        verb = "truncated" if position > data_bytes else "followed by bytes that belong to no tensor"
+        raise FormatError(
+            f"{what} is {verb}: its header describes {position} data bytes, {data_bytes} are there"
+        )
+    return entries, metadata
+
+
+def _entry(name: str, spec: object, what: str) -> Entry:
+    where = f"{what}: tensor {name[:80]!r}"
+    if len(name) > MAX_NAME_CHARS or any(ord(ch) < 32 or 0xD800 <= ord(ch) < 0xE000 for ch in name):
+        raise FormatError(f"{where}: unusable name")
+    if not isinstance(spec, dict) or set(spec) != {"dtype", "shape", "data_offsets"}:
+        raise FormatError(f"{where}: must have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = spec["dtype"], spec["shape"], spec["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise FormatError(f"{where}: unknown dtype {str(dtype)[:40]!r}")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(_is_size(n) for n in shape):
+        raise FormatError(f"{where}: shape must be a list of at most {MAX_DIMS} sizes")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
+        raise FormatError(f"{where}: data_offsets must be two sizes")
+    bits = DTYPE_BITS[dtype]
+    for n in shape:
+        bits *= n  # Python integers do not overflow
+    if bits % 8 or offsets[1] - offsets[0] != bits // 8:
+        raise FormatError(
+            f"{where}: {dtype} of shape {shape} needs {bits / 8:g} bytes, not {offsets[1] - offsets[0]}"
+        )
+    return Entry(name, dtype, tuple(shape), offsets[0], offsets[1])
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def header_bytes(
+    tensors: Mapping[str, tuple[str, tuple[int, ...], int]],
+    metadata: Mapping[str, str],
+    *,
+    pad_to: int = 0,
+) -> bytes:
+    """The 8-byte length and the header for tensors {name: (dtype, shape, nbytes)}, laid out in that order.
+
+    Padded with spaces so that the data starts at a multiple of 8, and at least at `pad_to`.
+    """
+    document: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for name, (dtype, shape, nbytes) in tensors.items():
+        document[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + nbytes]}
+        position += nbytes
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    length = max(8 + len(text), pad_to)
+    length += -length % 8
+    if length - 8 > MAX_HEADER_BYTES:
+        raise FormatError(f"a header of {length} bytes is more than {MAX_HEADER_BYTES}")
+    return (length - 8).to_bytes(8, "little") + text.ljust(length - 8)
+
+
+class TensorFile:
+    """A validated safetensors file, mapped read-only. `read` gives views into the map: no copy."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] = path.open("rb")
+        try:
+            size = os.fstat(self._file.fileno()).st_size
+            prefix = self._file.read(8)
+            if len(prefix) < 8:
+                raise FormatError(f"{path} is truncated: {size} bytes cannot hold a safetensors header")
+            length = int.from_bytes(prefix, "little")
+            if length > MAX_HEADER_BYTES or 8 + length > size:
+                raise FormatError(f"{path} claims a header of {length} bytes in a file of {size}")
+            self.header = self._file.read(length)
+            if len(self.header) != length:
+                raise FormatError(f"{path} ends inside its header")
+            self.data_start = 8 + length
+            entries, self.metadata = parse_header(
+                self.header, data_bytes=size - self.data_start, what=str(path)
+            )
+            self.entries = {
+                e.name: Entry(e.name, e.dtype, e.shape, e.begin + self.data_start, e.end + self.data_start)
+                for e in entries
+            }
+            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def read(self, name: str) -> memoryview:
+        """The raw bytes of a tensor, as a view into the file. Raises KeyError."""
+        entry = self.entries[name]
+        return memoryview(self._map)[entry.begin : entry.end]
+
+    def data(self) -> memoryview:
+        """All bytes after the header."""
+        return memoryview(self._map)[self.data_start :]
+
+    def close(self) -> None:
+        self._file.close()  # views keep the map alive as long as they need it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
