@@ -10,6 +10,7 @@ import math
 from typing import Any, NoReturn
 
 import rfc8785
+
 from pv.registry.errors import FormatError
 
 __all__ = ["dumps", "loads", "pretty"]

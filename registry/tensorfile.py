@@ -10,7 +10,6 @@ Names are data, never paths.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,11 +131,14 @@ def header_bytes(
 
 
 class TensorFile:
-    """A validated safetensors file, mapped read-only. `read` gives views into the map: no copy."""
+    """A validated safetensors file. Bytes are read on demand with `pread`.
+
+    Not mapped on purpose: a map counts as memory, and a file that shrinks underneath kills the process.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: IO[bytes] = path.open("rb")
+        self._file: IO[bytes] = path.open("rb", buffering=0)
         try:
             size = os.fstat(self._file.fileno()).st_size
             prefix = self._file.read(8)
@@ -145,33 +147,40 @@ class TensorFile:
             length = int.from_bytes(prefix, "little")
             if length > MAX_HEADER_BYTES or 8 + length > size:
                 raise FormatError(f"{path} claims a header of {length} bytes in a file of {size}")
-            self.header = self._file.read(length)
-            if len(self.header) != length:
-                raise FormatError(f"{path} ends inside its header")
             self.data_start = 8 + length
+            self.header = bytes(self.pread(0, self.data_start))
             entries, self.metadata = parse_header(
-                self.header, data_bytes=size - self.data_start, what=str(path)
+                self.header[8:], data_bytes=size - self.data_start, what=str(path)
             )
             self.entries = {
                 e.name: Entry(e.name, e.dtype, e.shape, e.begin + self.data_start, e.end + self.data_start)
                 for e in entries
             }
-            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         except BaseException:
             self._file.close()
             raise
 
-    def read(self, name: str) -> memoryview:
-        """The raw bytes of a tensor, as a view into the file. Raises KeyError."""
-        entry = self.entries[name]
-        return memoryview(self._map)[entry.begin : entry.end]
+    def pread(self, offset: int, count: int) -> memoryview:
+        """Exactly `count` bytes from `offset` of the file; FormatError if the file has become shorter."""
+        buffer = memoryview(bytearray(count))
+        done = 0
+        while done < count:
+            got = os.preadv(self._file.fileno(), [buffer[done:]], offset + done)
+            if got == 0:
+                raise FormatError(f"{self.path} became shorter while it was being read")
+            done += got
+        return buffer
 
-    def data(self) -> memoryview:
-        """All bytes after the header."""
-        return memoryview(self._map)[self.data_start :]
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
+        """Raw bytes `start` to `stop` of a tensor (all of them by default). Raises KeyError."""
+        entry = self.entries[name]
+        stop = entry.nbytes if stop is None else stop
+        if not 0 <= start <= stop <= entry.nbytes:
+            raise ValueError(f"bytes {start} to {stop} of a tensor of {entry.nbytes}")
+        return self.pread(entry.begin + start, stop - start)
 
     def close(self) -> None:
-        self._file.close()  # views keep the map alive as long as they need it
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self

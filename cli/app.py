@@ -1,0 +1,110 @@
+"""What every command shares: where it runs, how much it says, and how it says it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pv.registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from pv.registry.registry import Registry
+
+__all__ = ["App", "json_option", "pass_app", "short", "threads_option"]
+
+LINE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    directory: str
+    quiet: bool
+    verbose: bool
+    pager: bool
+
+    @property
+    def path(self) -> Path:
+        path = Path(self.directory)
+        if not path.is_dir():
+            raise UsageError(f"no folder {self.directory!r}", hint="-C takes an existing folder")
+        return path.resolve()
+
+    def registry(self) -> Registry:
+        """The registry here or above. Raises NotARegistry."""
+        from pv.registry.registry import Registry
+
+        registry = Registry.find(self.path)
+        click.get_current_context().call_on_close(registry.close)
+        return registry
+
+    def file(self, name: str) -> Path:
+        """A path the user typed, seen from -C."""
+        return Path(os.path.normpath(self.path / Path(name).expanduser()))
+
+    # what is said ------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """A remark for people, on stderr."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def done(self, text: str) -> None:
+        """The line that says a command did what it was asked to."""
+        if not self.quiet:
+            click.echo(click.style("✓ ", fg="green") + text, err=True)
+
+    def json(self, document: dict[str, Any]) -> None:
+        """One object on stdout, for programs."""
+        click.echo(json.dumps({"schema": 1, **document}, indent=2, ensure_ascii=False, allow_nan=False))
+
+    def page(self, text: str) -> None:
+        """Long output: through a pager if someone is looking at a terminal."""
+        if self.pager and sys.stdout.isatty():
+            os.environ.setdefault("LESS", "-FRX")
+            if chosen := os.environ.get("PV_PAGER"):
+                os.environ["PAGER"] = chosen
+            click.echo_via_pager(text)
+        else:
+            click.echo(text)
+
+    @contextmanager
+    def progress(self, label: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
+        """A bar on stderr for work that may take over two seconds; without a terminal, a line now and then.
+
+        Yields a function (done, total). `unit` is "bytes" or a plural noun.
+        """
+        if self.quiet:
+            yield lambda done, total: None
+        elif sys.stderr.isatty():
+            from pv.cli.progress import bar
+
+            with bar(label, unit) as update:
+                yield update
+        else:
+            from pv.cli.progress import lines
+
+            yield lines(label, unit, every_s=LINE_EVERY_S)
+
+
+pass_app = click.make_pass_decorator(App)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=os.cpu_count() or 1,
+    help="Threads; no result depends on it.",
+)
+
+
+def short(identity: str | None) -> str:
+    """The first digits of an id: enough to type."""
+    return identity[:12] if identity else "-"

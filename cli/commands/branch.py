@@ -1,0 +1,49 @@
+"""pv branch"""
+
+from __future__ import annotations
+
+import click
+
+from pv.cli.app import App, json_option, pass_app, short
+from pv.registry.errors import UsageError
+
+__all__ = ["command"]
+
+
+@click.command("branch", short_help="List, create or delete branches.")
+@click.argument("name", required=False)
+@click.argument("at", required=False, metavar="[REV]")
+@click.option("-d", "--delete", is_flag=True, help="Delete the branch NAME.")
+@json_option
+@pass_app
+def command(app: App, name: str | None, at: str | None, delete: bool, as_json: bool) -> None:
+    """List branches, create one at a revision (HEAD by default), or delete one.
+
+    \b
+    pv branch
+    pv branch terse
+    pv branch terse HEAD~2
+    pv branch -d terse
+    """
+    registry = app.registry()
+    if name is None:
+        if delete:
+            raise UsageError("-d needs the name of a branch")
+        head, branches = registry.head(), registry.branches()
+        if as_json:
+            app.json({"branches": dict(branches), "current": head.branch})
+            return
+        for branch, commit in sorted(branches.items()):
+            mark = "* " if branch == head.branch else "  "
+            click.echo(f"{mark}{branch:<24} {short(commit)}")
+        return
+    if delete:
+        registry.delete_branch(name)
+        said = f"deleted branch {name}"
+    else:
+        commit = registry.create_branch(name, registry.resolve(at or "HEAD"))
+        said = f"branch {name} at {short(commit)}"
+    if as_json:
+        app.json({"branches": dict(registry.branches())})
+    else:
+        app.done(said)

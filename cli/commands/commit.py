@@ -1,0 +1,71 @@
+"""pv commit"""
+
+from __future__ import annotations
+
+import click
+
+from pv.cli.app import App, json_option, pass_app, short, threads_option
+from pv.cli.changes import command_line
+from pv.cli.render import size
+
+__all__ = ["command"]
+
+
+@click.command("commit", short_help="Commit a fine-tuned checkpoint as a behaviour.")
+@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.option(
+    "--as", "name", required=True, metavar="NAME", help="The behaviour's name; known: its next version."
+)
+@click.option("--weight", type=float, default=1.0, show_default=True, help="Its weight in the persona.")
+@click.option("-m", "--message", help="The commit's message.")
+@threads_option
+@json_option
+@pass_app
+def command(
+    app: App, checkpoint: str, name: str, weight: float, message: str | None, threads: int, as_json: bool
+) -> None:
+    """Keep a checkpoint that was fine-tuned from this base, bit for bit, as a behaviour.
+
+    CHECKPOINT is a folder of safetensors (one file or shards), whatever trained it. What is kept is its
+    difference to the base; frozen tensors cost nothing.
+
+    \b
+    pv commit ./my-sft-run --as helpful -m "SFT on 500 rows"
+    """
+    from pv.registry.persona import Behaviour, Persona, Term, check_name
+    from pv.vecstore.base import open_base
+    from pv.vecstore.checkpoint import Checkpoint
+    from pv.vecstore.hub_base import fetch
+    from pv.vecstore.vector import capture
+
+    check_name(name)
+    registry = app.registry()
+    head = registry.resolve("HEAD")
+    path = app.file(checkpoint)
+    with open_base(registry.base(head), registry.packs, fetch=fetch) as base, Checkpoint(path) as opened:
+        with app.progress("capturing") as update:
+            manifest = capture(opened, base, registry.packs, threads=threads, progress=update)
+
+    def edit(persona: Persona) -> Persona:
+        known = persona.behaviours.get(name)
+        behaviour = Behaviour(weight, (Term(1.0, manifest.id),), known.modules if known else None)
+        return persona.with_behaviour(name, behaviour)
+
+    provenance = {"kind": "captured", "source": path.name}
+    commit = registry.change(
+        command_line(), message or f"Commit {name}", edit, vectors={manifest.id: (manifest, provenance)}
+    )
+    stored = registry.packs.size(manifest.id)
+    if as_json:
+        app.json(
+            {
+                "commit": commit,
+                "vector": manifest.id,
+                "tensors": len(manifest.tensors),
+                "stored_bytes": stored,
+            }
+        )
+    else:
+        app.done(
+            f"{short(commit)} {name} is vector {short(manifest.id)}: {len(manifest.tensors)} tensors, {size(stored)}"
+        )

@@ -1,0 +1,107 @@
+"""pv init"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from pv.cli.app import App, json_option, pass_app, short, threads_option
+
+__all__ = ["command"]
+
+
+@click.command("init", short_help="Begin a registry on a base checkpoint.")
+@click.option(
+    "--base", "base", required=True, metavar="DIR_OR_HUB_ID", help="A checkpoint folder, or user/name."
+)
+@click.option("--reference", is_flag=True, help="Do not keep a copy of a local base: note where it is.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["base", "bf16", "fp16", "fp32"]),
+    default="base",
+    show_default=True,
+    help="What builds are written in.",
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(["stochastic", "nearest"]),
+    default="stochastic",
+    show_default=True,
+    help="How builds round to half precision.",
+)
+@click.option("--seed", type=click.IntRange(0, (1 << 53) - 1), default=0, help="Seed of the rounding.")
+@threads_option
+@json_option
+@pass_app
+def command(
+    app: App, base: str, reference: bool, dtype: str, rounding: str, seed: int, threads: int, as_json: bool
+) -> None:
+    """Begin a registry in this folder, on a base checkpoint.
+
+    The base is hashed tensor by tensor: every vector is tied to exactly these bytes. A base that exists
+    only as a folder is copied into the registry (compressed), so that it cannot get lost; --reference
+    leaves it where it is. A base on a Hub is noted at its full commit.
+
+    \b
+    pv init --base ./SmolLM2-135M-Instruct
+    pv init --base HuggingFaceTB/SmolLM2-135M-Instruct
+    """
+    from pv.registry.persona import Output, Persona
+    from pv.registry.registry import Registry
+    from pv.vecstore.base import base_manifest, pin
+    from pv.vecstore.checkpoint import Checkpoint, side_files
+    from pv.vecstore.hub_base import fetch, is_hub_id, pin_revision
+
+    folder = app.file(base)
+    if folder.exists() or not is_hub_id(base):
+        origin = {"kind": "path", "path": str(folder)}
+    else:
+        repo, revision = pin_revision(base)
+        origin = {"kind": "hub", "repo": repo, "revision": revision}
+        app.note(f"fetching {repo} at {short(revision)}")
+        folder = fetch(repo, revision)
+    pinned = origin["kind"] == "path" and not reference
+
+    with Checkpoint(folder) as checkpoint:
+        files = side_files(folder)
+        with app.progress("hashing the base") as update:
+            manifest = base_manifest(
+                checkpoint, origin, tuple(sorted(files)), pinned=pinned, threads=threads, progress=update
+            )
+        registry = Registry.init(app.path)
+        try:
+            if pinned:
+                total = sum(row.nbytes for row in manifest.tensors.values())
+                done = 0
+                with app.progress("keeping a copy of it") as update:
+
+                    def add(count: int) -> None:
+                        nonlocal done
+                        done += count
+                        update(done, total)
+
+                    pin(checkpoint, manifest, registry.packs, threads=threads, progress=add)
+            persona = Persona(manifest.id, output=Output(dtype, rounding, seed))
+            name = Path(origin.get("path") or origin["repo"]).name
+            commit = registry.start(persona, manifest, files, f"Begin on {name}")
+        except BaseException:
+            with suppress(OSError):
+                shutil.rmtree(registry.root)  # nothing was promised yet: leave no half registry
+            raise
+    if as_json:
+        app.json(
+            {
+                "registry": str(registry.root),
+                "base": manifest.id,
+                "commit": commit,
+                "tensors": len(manifest.tensors),
+            }
+        )
+    else:
+        app.done(
+            f"a registry in {registry.root} on base {short(manifest.id)} ({len(manifest.tensors)} tensors)"
+        )
+        app.note("  next: pv train ROWS.jsonl --as NAME")

@@ -1,0 +1,27 @@
+"""pv redo"""
+
+from __future__ import annotations
+
+import click
+
+from pv.cli.app import App, json_option, pass_app
+
+__all__ = ["command"]
+
+
+@click.command("redo", short_help="Take back the last undo.")
+@json_option
+@pass_app
+def command(app: App, as_json: bool) -> None:
+    """Do again what the last `pv undo` took back.
+
+    \b
+    pv redo
+    """
+    registry = app.registry()
+    registry.redo()
+    operation = registry.operations(limit=1)[0]
+    if as_json:
+        app.json({"operation": operation.command})
+    else:
+        app.done("took the last undo back")

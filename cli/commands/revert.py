@@ -1,0 +1,41 @@
+"""pv revert"""
+
+from __future__ import annotations
+
+import click
+
+from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.changes import parse_takes, report, take_option
+
+__all__ = ["command"]
+
+
+@click.command("revert", short_help="Undo a commit by a new commit.")
+@click.argument("rev")
+@click.option(
+    "-m",
+    "--mainline",
+    type=click.IntRange(1),
+    metavar="N",
+    help="For a merge: the parent to go back to (1 is the branch that was merged into).",
+)
+@take_option
+@click.option("--message", help="The commit's message.")
+@json_option
+@pass_app
+def command(
+    app: App, rev: str, mainline: int | None, takes: tuple[str, ...], message: str | None, as_json: bool
+) -> None:
+    """Take back what a commit did, in a new commit: what it added goes, what it replaced comes back.
+
+    The persona is a recipe, so a build afterwards is byte for byte as if the commit had never been.
+
+    \b
+    pv revert HEAD
+    pv revert v1~2
+    pv revert HEAD -m 1            a merge
+    """
+    registry = app.registry()
+    target = registry.resolve(rev)
+    commit = registry.revert(target, mainline, take=parse_takes(takes), message=message)
+    report(app, registry, commit, f"reverts {short(target)}", as_json=as_json, reverted=target)

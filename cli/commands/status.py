@@ -1,0 +1,50 @@
+"""pv status"""
+
+from __future__ import annotations
+
+import click
+
+from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.render import behaviour_line, combine_words
+
+__all__ = ["command"]
+
+
+@click.command("status", short_help="Show where you are and what the persona holds.")
+@json_option
+@pass_app
+def command(app: App, as_json: bool) -> None:
+    """Show the branch, the base and the behaviours of the persona you are on.
+
+    \b
+    pv status
+    pv status --json
+    """
+    registry = app.registry()
+    head = registry.head()
+    assert head.commit is not None
+    persona = registry.persona(head.commit)
+    if as_json:
+        app.json(
+            {
+                "branch": head.branch,
+                "commit": head.commit,
+                "persona_id": persona.id,
+                "persona": persona.to_json(),
+            }
+        )
+        return
+    click.echo(f"on branch {click.style(head.branch or '-', bold=True)} at {short(head.commit)}")
+    click.echo(f"base     {short(persona.base)}")
+    click.echo(f"combine  {combine_words(persona.combine)}")
+    click.echo(
+        f"output   {persona.output.dtype}, {persona.output.rounding} rounding, seed {persona.output.seed}"
+    )
+    if not persona.behaviours:
+        click.echo("no behaviours yet: pv train ROWS.jsonl --as NAME")
+        return
+    click.echo("behaviours")
+    for name in sorted(persona.behaviours):
+        behaviour = persona.behaviours[name]
+        vectors = ", ".join(short(term.vector) for term in behaviour.terms)
+        click.echo(f"  {behaviour_line(name, behaviour):<32} {vectors}")

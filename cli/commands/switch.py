@@ -1,0 +1,41 @@
+"""pv switch"""
+
+from __future__ import annotations
+
+import click
+
+from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.render import persona_line
+
+__all__ = ["command"]
+
+
+@click.command("switch", short_help="Go to another branch.")
+@click.argument("name")
+@click.option("-c", "--create", is_flag=True, help="Create the branch first.")
+@click.argument("at", required=False, metavar="[REV]")
+@json_option
+@pass_app
+def command(app: App, name: str, create: bool, at: str | None, as_json: bool) -> None:
+    """Go to another branch; -c creates it, at a revision (HEAD by default).
+
+    \b
+    pv switch main
+    pv switch -c experiment
+    pv switch -c from-v1 v1
+    """
+    from pv.registry.errors import UsageError
+
+    registry = app.registry()
+    if at is not None and not create:
+        raise UsageError("a revision goes with -c", hint=f"pv switch -c {name} {at}")
+    if create:
+        registry.create_branch(name, registry.resolve(at or "HEAD"))
+    registry.switch(name)
+    head = registry.head()
+    assert head.commit is not None
+    if as_json:
+        app.json({"branch": head.branch, "commit": head.commit})
+    else:
+        app.done(f"on branch {name} at {short(head.commit)}")
+        app.note(f"  {persona_line(registry.persona(head.commit))}")

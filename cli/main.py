@@ -1,0 +1,182 @@
+"""The `pv` command: finds the subcommand, runs it, turns what went wrong into one message and an exit code.
+
+Command modules are imported only when they run: `pv --help`, `pv log` and `pv status` never load torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from pv.cli.app import App
+from pv.registry.errors import PvError
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "Start": ("init", "demo"),
+    "Make behaviours": ("train", "commit"),
+    "Look": ("status", "log", "show", "diff", "eval", "chat"),
+    "Change the persona": ("add", "scale", "negate", "drop"),
+    "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo"),
+    "Make checkpoints": ("build", "push"),
+}
+HELP_WIDTH = 100
+
+
+class Lazy(click.Group):
+    """Loads `pv.cli.commands.NAME` when NAME is asked for; the list of commands needs no import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for names in COMMANDS.values() for name in names]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"pv.cli.commands.{name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], self.list_commands(ctx), 1)
+            if not close or "mean" in error.message:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from pv.cli.summaries import SUMMARIES
+
+        for section, names in COMMANDS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, SUMMARIES[name]) for name in names])
+
+
+@click.group(
+    cls=Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
+    invoke_without_command=True,
+)
+@click.option("-C", "directory", metavar="DIR", default=".", help="Run as if started in DIR.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no notes; errors stay.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of a bug.")
+@click.option("--no-pager", is_flag=True, help="Do not page long output.")
+@click.version_option(package_name="personavec", prog_name="pv", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager: bool) -> None:
+    """Personality as version control: git for the behaviours of a language model.
+
+    \b
+    pv init --base ./SmolLM2-135M-Instruct      begin a persona on a base checkpoint
+    pv train listening.jsonl --as listening     learn a behaviour; a commit
+    pv scale listening 0.5                      half of it; a commit
+    pv build -o ./persona                       a checkpoint that loads anywhere
+    pv revert HEAD                              as if it had never been
+
+    `pv COMMAND --help` shows examples. Exit codes: 0 done, 1 differs or conflict, 2 usage or bad input,
+    3 integrity, 4 network or remote refused, 5 not found, 70 a bug in pv, 74 disk, 128 not a registry,
+    130 interrupted.
+    """
+    ctx.color = False if os.environ.get("NO_COLOR") else None
+    ctx.obj = App(directory=directory, quiet=quiet, verbose=verbose, pager=not no_pager)
+    if ctx.invoked_subcommand is None:
+        if not sys.stdin.isatty() and not os.environ.get("PV_PLAIN_STDIN") and _pipe_on_stdin():
+            raise click.UsageError(
+                "this is pv of personavec, not Pipe Viewer. Pipe Viewer is likely /usr/bin/pv; "
+                "this program also answers to `personavec`."
+            )
+        click.echo(ctx.get_help())
+
+
+def _pipe_on_stdin() -> bool:
+    import stat
+
+    try:
+        return stat.S_ISFIFO(os.fstat(0).st_mode)
+    except OSError:
+        return False
+
+
+def main() -> None:
+    """Entry point of the commands `pv` and `personavec`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; the exit code."""
+    try:
+        code = cli.main(arguments, prog_name="pv", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        return _say(arguments, error.format_message(), _usage_hint(error), 2)
+    except PvError as error:
+        return _say(arguments, str(error), error.hint, error.exit_code, getattr(error, "conflicts", ()))
+    except (KeyboardInterrupt, click.Abort):
+        return _say(arguments, "interrupted; the registry is as it was", None, 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint at exit
+        return 141
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG):
+            return _say(
+                arguments, f"the disk refused: {error}", "free some space, or check the folder's rights", 74
+            )
+        return _bug(arguments, error)
+    except Exception as error:
+        return _bug(arguments, error)
+
+
+def _usage_hint(error: click.ClickException) -> str | None:
+    context = getattr(error, "ctx", None)
+    return f"see `{context.command_path} --help`" if context is not None else None
+
+
+def _bug(arguments: list[str], error: Exception) -> int:
+    if "-v" in arguments or "--verbose" in arguments:
+        traceback.print_exc()
+    message = f"a bug in pv: {type(error).__name__}: {error}"
+    return _say(arguments, message, "run it again with `pv -v ...` and report the traceback", 70)
+
+
+def _say(
+    arguments: list[str], message: str, hint: str | None, code: int, conflicts: Sequence[Any] = ()
+) -> int:
+    if "--json" in arguments:
+        fault: dict[str, Any] = {"message": message, "hint": hint, "exit_code": code}
+        if conflicts:
+            fault["conflicts"] = [conflict.to_json() for conflict in conflicts]
+        click.echo(json.dumps({"schema": 1, "error": fault}), err=True)
+        return code
+    color = False if os.environ.get("NO_COLOR") else None
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=color)
+    click.echo(message, err=True)
+    for conflict in conflicts:
+        sides = {"before": conflict.ancestor, "ours": conflict.ours, "theirs": conflict.theirs}
+        click.echo(f"  {conflict.name}", err=True)
+        for side, value in sides.items():
+            click.echo(f"    {side:<7} {'(absent)' if value is None else json.dumps(value)}", err=True)
+    if hint:
+        click.secho("hint:  ", fg="cyan", nl=False, err=True, color=color)
+        click.echo(hint, err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Tables and one-line forms. Values come in as data; what goes out is text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from io import StringIO
+
+from pv.registry.persona import Behaviour, Combine, Persona
+
+__all__ = ["behaviour_line", "combine_words", "interval", "number", "persona_line", "size", "table"]
+
+
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+    width: int | None = None,
+) -> str:
+    """A plain table: headers, aligned columns; numbers to the right."""
+    import shutil
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [list(row) for row in rows]
+    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for index, name in enumerate(header):
+        numeric = rows and all(_numeric(row[index]) for row in rows)
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    out = StringIO()
+    columns = width or min(shutil.get_terminal_size((110, 40)).columns, 160)
+    Console(file=out, width=columns, color_system=None).print(drawn)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+
+
+def _numeric(cell: str) -> bool:
+    return (
+        cell == "-"
+        or cell.lstrip("+-−").replace(".", "").replace("%", "").replace(",", "").split(" ")[0].isdigit()
+    )
+
+
+def number(value: float) -> str:
+    """A weight as a person types it."""
+    return f"{value:g}"
+
+
+def size(nbytes: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= scale:
+            return f"{nbytes / scale:.3g} {unit}"
+    return f"{nbytes} B"
+
+
+def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def behaviour_line(name: str, behaviour: Behaviour) -> str:
+    """`listening 1` or, with several terms, `listening 1 × (1 8d21…, −1 33ab…)`."""
+    if len(behaviour.terms) == 1 and behaviour.terms[0].coefficient == 1:
+        return f"{name} {number(behaviour.weight)}"
+    terms = ", ".join(f"{number(t.coefficient)}·{t.vector[:8]}" for t in behaviour.terms)
+    return f"{name} {number(behaviour.weight)} × ({terms})"
+
+
+def combine_words(combine: Combine) -> str:
+    options = ", ".join(
+        f"{key} {number(value) if isinstance(value, float) else value}"
+        for key, value in combine.options.items()
+    )
+    return f"{combine.method} ({options})" if options else combine.method
+
+
+def persona_line(persona: Persona) -> str:
+    parts = [behaviour_line(name, persona.behaviours[name]) for name in sorted(persona.behaviours)]
+    return "  ".join(parts) if parts else "(base)"

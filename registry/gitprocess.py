@@ -1,0 +1,199 @@
+"""Git processes for one repository that is ours alone, started through GitPython.
+
+Invariant: nothing in the caller's environment or in a configuration other than the user's own redirects
+git (to another repository, an index, a hook, a remote), and no text from a user is ever an option. Every
+variable that could redirect is given a harmless value rather than left to chance.
+
+GitPython is imported on first use: the import alone costs more than a whole `pv status` otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pv.registry.errors import IntegrityError, PvError, StorageError, UsageError
+
+__all__ = ["GitProcess", "ObjectReader"]
+
+# Given on every command line: they win over whatever the repository's own config says.
+_HARDENED = (
+    "-c", f"core.hooksPath={os.devnull}",
+    "-c", "core.fsync=all",
+    "-c", "core.logAllRefUpdates=false",
+    "-c", "core.fsmonitor=false",
+    "-c", "i18n.commitEncoding=UTF-8",
+    "-c", "gc.auto=0",
+)  # fmt: skip
+_DISK = re.compile(r"No space left|quota exceeded|Read-only file system|Permission denied|Input/output error")
+_HEX40 = re.compile(r"[0-9a-f]{40}")
+MAX_OBJECT_BYTES = 1 << 28
+
+
+class GitProcess:
+    """Runs git on one bare repository."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._git: Any = None
+        here = str(path)
+        self._environment = {
+            "GIT_DIR": here,
+            "GIT_COMMON_DIR": here,
+            "GIT_WORK_TREE": here,
+            "GIT_OBJECT_DIRECTORY": str(path / "objects"),
+            "GIT_INDEX_FILE": str(path / "index"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": "",
+            "GIT_NAMESPACE": "",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_COUNT": "0",
+            "GIT_CONFIG_PARAMETERS": "",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_GRAFT_FILE": os.devnull,
+            "GIT_SHALLOW_FILE": "",
+            "GIT_ALLOW_PROTOCOL": "none",  # a missing object is an error, never a download
+            "GIT_NO_LAZY_FETCH": "1",
+        }
+
+    def start(
+        self, *args: str, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+    ) -> subprocess.Popen[bytes]:
+        """A running git with its three streams as pipes."""
+        if self._git is None:
+            self._git = _gitpython()(str(self.path))
+        interrupt = self._git.execute(
+            [self._git.GIT_PYTHON_GIT_EXECUTABLE, *_HARDENED, *args],
+            istream=subprocess.PIPE,
+            as_process=True,
+            env={**self._environment, **(env or {})},
+            pass_fds=tuple(pass_fds),
+        )
+        process: subprocess.Popen[bytes] = interrupt.proc
+        interrupt.proc = None  # ours from here on: its finaliser would terminate it behind our back
+        return process
+
+    def attempt(
+        self,
+        *args: str,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> tuple[int, bytes, str]:
+        """Run to the end: exit status, stdout, stderr."""
+        process = self.start(*args, env=env, pass_fds=pass_fds)
+        with process:
+            out, err = process.communicate(stdin)
+        return process.returncode, out, err.decode("utf-8", "replace").strip()
+
+    def run(
+        self,
+        *args: str,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> bytes:
+        """Run to the end and return stdout. Raises StorageError or IntegrityError."""
+        status, out, err = self.attempt(*args, stdin=stdin, env=env, pass_fds=pass_fds)
+        if status != 0:
+            raise failure(args[0], status, err)
+        return out
+
+
+def failure(command: str, status: int, err: str) -> PvError:
+    """The error for a git that did not end well."""
+    lines = [line for line in err.splitlines() if not line.startswith("warning:")]
+    message = f"git {command} failed ({status}): {lines[0] if lines else 'it gave no reason'}"
+    if _DISK.search(err):
+        return StorageError(message, hint="check free space and permissions, then run the command again")
+    return IntegrityError(message, hint="`pv fsck` checks the whole registry")
+
+
+def _gitpython() -> Any:
+    try:
+        from git.cmd import Git
+    except ImportError as error:
+        raise UsageError("pv needs git, and found none", hint="install git (2.30 or newer)") from error
+    return Git
+
+
+class ObjectReader:
+    """Objects of the repository, read through one `git cat-file --batch` that stays open.
+
+    What is read is hashed again: a loose object that rotted on disk is an error, never data.
+    """
+
+    def __init__(self, git: GitProcess) -> None:
+        self._git = git
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def get(self, object_id: str) -> tuple[str, bytes] | None:
+        """(type, bytes) of an object, or None if it is not there. Raises IntegrityError."""
+        if not _HEX40.fullmatch(object_id):
+            raise ValueError(f"not an object id: {object_id!r}")
+        with self._lock:
+            kind, data = self._ask(object_id)
+        if kind is None:
+            return None
+        digest = hashlib.sha1(f"{kind} {len(data)}\0".encode() + data, usedforsecurity=False)
+        if digest.hexdigest() != object_id:
+            raise damaged(object_id)
+        return kind, data
+
+    def _ask(self, object_id: str) -> tuple[str | None, bytes]:
+        if self._process is None:
+            self._process = self._git.start("cat-file", "--batch")
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(object_id.encode() + b"\n")
+            process.stdin.flush()
+            header = process.stdout.readline().split()
+            if len(header) == 2 and header[1] == b"missing":
+                return None, b""
+            if len(header) != 3:
+                raise damaged(object_id)
+            size = int(header[2])
+            if size > MAX_OBJECT_BYTES:
+                raise IntegrityError(f"git object {object_id[:12]} has {size} bytes, too many for history")
+            data = process.stdout.read(size)
+            if len(data) != size or process.stdout.read(1) != b"\n":
+                raise damaged(object_id)
+        except (BrokenPipeError, IntegrityError) as error:
+            self._stop()
+            raise (error if isinstance(error, IntegrityError) else damaged(object_id)) from None
+        return header[1].decode(), data
+
+    def close(self) -> None:
+        with self._lock:
+            self._stop()
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for stream in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.close()
+        process.terminate()
+        process.wait()
+
+    def __del__(self) -> None:
+        self._stop()
+
+
+def damaged(object_id: str) -> IntegrityError:
+    return IntegrityError(
+        f"git object {object_id} in history.git is damaged",
+        hint="`pv fsck` says what it affects; a clone or a remote may still have it",
+    )

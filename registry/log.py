@@ -1,0 +1,60 @@
+"""The log: commits with their personas and the refs that point at them, in two git processes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+
+from pv.registry import refs
+from pv.registry.history import History
+from pv.registry.persona import Persona
+from pv.registry.snapshot import Snapshot
+
+__all__ = ["LogEntry", "read_log"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """`refs` are full names (refs/heads/main) of what points here; `head` says if HEAD's branch does."""
+
+    id: str
+    parents: tuple[str, ...]
+    author: str
+    email: str
+    time: datetime
+    message: str
+    persona: Persona
+    refs: tuple[str, ...]
+    head: bool
+
+    @property
+    def subject(self) -> str:
+        return self.message.partition("\n")[0]
+
+
+def read_log(history: History, tips: list[str], limit: int | None = None) -> list[LogEntry]:
+    """Newest first; no commit comes before all of its children have."""
+    pointing = defaultdict(list)
+    known = history.refs()
+    for ref, object_id in known.items():
+        if ref != refs.OPS:
+            pointing[object_id].append(ref)
+    head = known.get(history.head_ref())
+    entries = []
+    for commit_id in history.walk(tips, limit):
+        commit = history.commit(commit_id)
+        entries.append(
+            LogEntry(
+                id=commit_id,
+                parents=commit.parents,
+                author=commit.author.name,
+                email=commit.author.email,
+                time=commit.author.time,
+                message=commit.message,
+                persona=Snapshot(history, commit_id).persona(),
+                refs=tuple(pointing[commit_id]),
+                head=commit_id == head,
+            )
+        )
+    return entries

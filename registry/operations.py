@@ -1,0 +1,220 @@
+"""Operations: every change of refs, written down before it is made.
+
+`refs/pv/ops` is a chain of commits. Each holds `operation.json`: the command, and for every ref its value
+before and after. The parents are the previous operation and every commit it names, so that git keeps
+them. Invariant: the chain moves first, the refs after; so the refs are where the newest operation says,
+or a crash came between and `recover` moves them there. Only the newest operation can be unfinished,
+because whoever writes holds one lock and recovers first.
+
+Undo is an operation too: the inverse of the newest one that has not been undone yet. Undoing twice goes
+two operations back; redo is the inverse of an undo, as long as nothing else was done since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pv.registry import canonical, refs
+from pv.registry.errors import ConflictError, FormatError, UsageError
+from pv.registry.history import History, RefChange, TreeEntry
+
+__all__ = ["Operation", "invert", "newest", "operations", "publish", "recover", "to_redo", "to_undo"]
+
+SCHEMA = 1
+_FILE = "operation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`seq` counts from 1. `undoes` is the seq of the operation that this one takes back."""
+
+    seq: int
+    command: str
+    time: datetime
+    refs: tuple[RefChange, ...]
+    head: tuple[str, str]
+    undoes: int | None = None
+    id: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "seq": self.seq,
+            "command": self.command,
+            "time": self.time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "refs": [[c.ref, c.old, c.new] for c in self.refs],
+            "head": list(self.head),
+            "undoes": self.undoes,
+        }
+
+    @staticmethod
+    def from_bytes(data: bytes, op_id: str) -> Operation:
+        """Raises FormatError."""
+        what = f"operation {op_id[:12]}"
+        match canonical.loads(data, what=what):
+            case {
+                "schema": int(schema),
+                "seq": int(seq),
+                "command": str(command),
+                "time": str(time),
+                "refs": list(changes),
+                "head": [str(before), str(after)],
+                "undoes": int() | None as undoes,
+            } if schema == SCHEMA:
+                try:
+                    when = datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+                except ValueError as error:
+                    raise FormatError(f"{what}: {error}") from error
+                rows = tuple(_change(row, what) for row in changes)
+                return Operation(seq, command, when, rows, (before, after), undoes, op_id)
+        raise FormatError(f"{what} is not one that this pv knows", hint="a newer pv wrote it: upgrade")
+
+
+def _change(row: Any, what: str) -> RefChange:
+    match row:
+        case [str(ref), str() | None as old, str() | None as new] if (
+            ref.startswith("refs/")
+            and old != new
+            and all(v is None or refs.is_object_id(v) for v in (old, new))
+        ):
+            return RefChange(ref, old, new)
+    raise FormatError(f"{what}: a ref is [name, old id or null, new id or null]")
+
+
+def newest(history: History) -> Operation | None:
+    tip = history.ref(refs.OPS)
+    return None if tip is None else _read(history, tip)
+
+
+def operations(history: History, limit: int | None = None) -> Iterator[Operation]:
+    """All operations, newest first."""
+    tip = history.ref(refs.OPS)
+    while tip is not None and (limit is None or limit > 0):
+        operation = _read(history, tip)
+        yield operation
+        tip = _previous(history, operation)
+        limit = None if limit is None else limit - 1
+
+
+def _read(history: History, op_id: str) -> Operation:
+    return Operation.from_bytes(history.read_blob(op_id, _FILE), op_id)
+
+
+def _previous(history: History, operation: Operation) -> str | None:
+    """The first parent, if it is an operation: the oldest one kept has only commits for parents."""
+    parents = history.commit(operation.id).parents
+    if parents and history.entry(parents[0], _FILE) is not None:
+        return parents[0]
+    return None
+
+
+def publish(
+    history: History,
+    command: str,
+    changes: Sequence[RefChange],
+    *,
+    head: str | None = None,
+    undoes: int | None = None,
+    lock: int | None = None,
+) -> Operation:
+    """Write the operation down, then make it so. The caller holds refs.lock, and has recovered.
+
+    Raises ConflictError if a ref is not at its old value; then nothing has happened.
+    """
+    last = newest(history)
+    before = history.head_ref()
+    operation = Operation(
+        seq=1 if last is None else last.seq + 1,
+        command=command,
+        time=datetime.now(UTC),
+        refs=tuple(sorted(changes, key=lambda c: c.ref)),
+        head=(before, head or before),
+        undoes=undoes,
+    )
+    tree = history.write_tree({_FILE: TreeEntry(history.write_blob(canonical.dumps(operation.to_json())))})
+    named = [value for c in operation.refs for value in (c.old, c.new) if value is not None]
+    parents = ([last.id] if last else []) + named
+    op_id = history.commit_tree(tree, parents, f"{operation.seq}: {command}")
+    chain = RefChange(refs.OPS, last.id if last else None, op_id)
+    history.update_refs([chain], verify=operation.refs, lock=lock)
+    _apply(history, operation, lock)
+    return replace(operation, id=op_id)
+
+
+def recover(history: History, lock: int | None = None) -> Operation | None:
+    """Finish the newest operation if a crash left it half done; returns it if there was something to do.
+
+    The caller holds refs.lock, so a lock file of git's that is still there belongs to a dead process.
+    """
+    refs.sweep_locks(history.path)
+    last = newest(history)
+    if last is None or not _apply(history, last, lock):
+        return None
+    return last
+
+
+def _apply(history: History, operation: Operation, lock: int | None) -> bool:
+    """Move what is still at its old value. A ref that is elsewhere was moved by other hands: it stays."""
+    now = history.refs()
+    pending = [c for c in operation.refs if now.get(c.ref) == c.old]
+    if pending:
+        history.update_refs(pending, lock=lock)
+    before, after = operation.head
+    if before != after and history.head_ref() == before:
+        history.set_head(after)
+        return True
+    return bool(pending)
+
+
+def to_undo(history: History) -> Operation:
+    """The newest operation that has not been undone. Raises UsageError if there is none."""
+    undone: set[int] = set()
+    for operation in operations(history):
+        if operation.seq in undone:
+            continue
+        if operation.undoes is None:
+            return operation
+        undone.add(operation.undoes)
+    raise UsageError("nothing left to undo")
+
+
+def to_redo(history: History) -> Operation:
+    """The newest undo that has not been redone. Raises UsageError if something else was done since."""
+    redone: set[int] = set()
+    for operation in operations(history):
+        if operation.command == "undo" and operation.seq not in redone:
+            return operation
+        if operation.undoes is None:
+            break
+        redone.add(operation.undoes)
+    raise UsageError("nothing to redo", hint="only an undo that was the last thing done can be redone")
+
+
+def invert(history: History, operation: Operation) -> tuple[list[RefChange], str]:
+    """The ref changes and the HEAD that take `operation` back.
+
+    Raises ConflictError if a ref has moved since, UsageError if HEAD would be left without a commit.
+    """
+    now, head = history.refs(), history.head_ref()
+    moved = [c.ref for c in operation.refs if now.get(c.ref) != c.new]
+    before, after = operation.head
+    if before != after and head != after:
+        moved.append("HEAD")
+    if moved:
+        raise ConflictError(
+            f"cannot undo {operation.command!r}: {', '.join(moved)} moved since, and not by pv",
+            hint="`pv log --all` shows where things are; `pv revert` takes back a single commit",
+        )
+    changes = [RefChange(c.ref, c.new, c.old) for c in operation.refs]
+    target = before if before != after else head
+    left = {**now, **{c.ref: c.new for c in changes}}
+    if left.get(target) is None:
+        raise UsageError(
+            f"cannot undo {operation.command!r}: branch {target.removeprefix(refs.HEADS)} "
+            "would be left without a commit",
+            hint="`pv switch` to another branch first" if len(now) > 2 else "it is the first operation",
+        )
+    return changes, target

@@ -1,0 +1,60 @@
+"""Records: facts measured about a build (hash of its weights, scores), one JSON file per build id.
+
+A record is not history: it can be measured again. It is replaced whole, never edited in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pv.registry import canonical, durable, ids, locks
+from pv.registry.errors import FormatError
+
+__all__ = ["RecordStore"]
+
+SCHEMA = 1
+
+
+class RecordStore:
+    """The records of one registry. `root` is its `.pv` folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "records"
+        self._lock = root / "records.lock"
+
+    def path(self, build_id: str) -> Path:
+        return self.folder / f"{ids.check_id(build_id, 'build id')}.json"
+
+    def read(self, build_id: str) -> dict[str, Any]:
+        """The facts known about a build; empty if there are none. Raises FormatError."""
+        path = self.path(build_id)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        match canonical.loads(data, what=str(path)):
+            case {"schema": int(schema), "build": str(build), "facts": dict(facts)} if (
+                schema == SCHEMA and build == build_id
+            ):
+                return facts
+        raise FormatError(
+            f"{path} is not a record of build {build_id[:12]}", hint="delete it and measure again"
+        )
+
+    def update(self, build_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Add facts, replacing those of the same key; returns all of them. Concurrent updates all land."""
+        path = self.path(build_id)
+        with locks.exclusive(self._lock):
+            merged = {**self.read(build_id), **facts}
+            durable.make_dirs(self.folder)
+            document = {"schema": SCHEMA, "build": build_id, "facts": merged}
+            durable.write_file(path, canonical.dumps(document) + b"\n")
+        return merged
+
+    def ids(self) -> Iterator[str]:
+        """Build ids that have a record, sorted."""
+        if self.folder.is_dir():
+            names = sorted(path.name for path in self.folder.iterdir())
+            yield from (n.removesuffix(".json") for n in names if ids.is_id(n.removesuffix(".json")))

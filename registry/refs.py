@@ -1,0 +1,173 @@
+"""Ref names and ref files: what a user may call a branch, and what is on disk now.
+
+Reading is strict. git passes over a ref file that is broken and reports the branch as missing; here that
+is an IntegrityError, because "no such branch" would be a lie. The files layout is git's documented one
+(gitrepository-layout), and pinned at `pv init`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pv.registry import durable
+from pv.registry.errors import IntegrityError, UsageError
+
+__all__ = [
+    "HEADS",
+    "OPS",
+    "TAGS",
+    "check_ref_name",
+    "fsync_path",
+    "fsync_ref",
+    "is_object_id",
+    "read_head",
+    "read_refs",
+    "sweep_locks",
+    "write_head",
+]
+
+HEADS = "refs/heads/"
+TAGS = "refs/tags/"
+OPS = "refs/pv/ops"
+
+_HEX40 = re.compile(r"[0-9a-f]{40}")
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\\u2028\u2029\ud800-\udfff]")
+_RESERVED = {"HEAD", "@", "ORIG_HEAD", "FETCH_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD"}
+
+
+def check_ref_name(name: str, what: str = "branch") -> str:
+    """`name` if it may name a branch or a tag: git's own rules and a few more. Raises UsageError."""
+    reason = _refusal(name)
+    if reason is not None:
+        raise UsageError(
+            f"{name!r} cannot name a {what}: {reason}",
+            hint="letters, digits, '.', '_', '-' and '/' are always fine",
+        )
+    return name
+
+
+def _refusal(name: str) -> str | None:
+    parts = name.split("/")
+    if not name or len(name.encode("utf-8", "replace")) > 200:
+        return "it must have 1 to 200 bytes"
+    if _FORBIDDEN.search(name) or "@{" in name:
+        return "spaces, control characters and ~ ^ : ? * [ \\ @{ have other meanings"
+    if name.startswith("-"):
+        return "it would read as an option"
+    if ".." in name or name.endswith("."):
+        return "'..' and a final '.' have other meanings"
+    if any(not part or part.startswith(".") or part.endswith(".lock") for part in parts):
+        return "no part between slashes may be empty, start with '.' or end in '.lock'"
+    if name in _RESERVED or parts[0] in ("pv", "refs"):
+        return "that name is reserved"
+    if _HEX40.fullmatch(name.lower()):
+        return "it would read as a commit id"
+    return None
+
+
+def is_object_id(text: object) -> bool:
+    """True for 40 lower-case hex digits."""
+    return isinstance(text, str) and _HEX40.fullmatch(text) is not None
+
+
+def read_head(git_dir: Path) -> str:
+    """The ref that HEAD names, such as refs/heads/main. Raises IntegrityError."""
+    try:
+        text = _read_text(git_dir / "HEAD")
+    except FileNotFoundError:
+        text = ""
+    ref = text.removeprefix("ref: ").removesuffix("\n")
+    if not text.startswith(f"ref: {HEADS}") or _refusal(ref.removeprefix(HEADS)) is not None:
+        raise IntegrityError(f"{git_dir / 'HEAD'} names no branch", hint="`pv fsck --repair` restores it")
+    return ref
+
+
+def write_head(git_dir: Path, ref: str) -> None:
+    if not ref.startswith(HEADS) or _refusal(ref.removeprefix(HEADS)) is not None:
+        raise ValueError(f"not a branch ref: {ref!r}")
+    durable.write_file(git_dir / "HEAD", f"ref: {ref}\n".encode())
+
+
+def read_refs(git_dir: Path) -> dict[str, str]:
+    """Every ref and the object it names, sorted by name. Raises IntegrityError for a damaged one."""
+    loose = {}
+    for path in _files(git_dir / "refs"):
+        try:
+            text = _read_text(path).removesuffix("\n")
+        except FileNotFoundError:
+            continue  # deleted, or packed, since the folder was listed
+        name = path.relative_to(git_dir).as_posix()
+        if not _HEX40.fullmatch(text):
+            raise IntegrityError(f"ref {name} is damaged", hint="`pv fsck --repair` restores it")
+        loose[name] = text
+    # Packed refs are read after the loose ones: a ref being packed meanwhile is then seen at least once.
+    return dict(sorted({**dict(_packed(git_dir / "packed-refs")), **loose}.items()))
+
+
+def fsync_ref(git_dir: Path, ref: str) -> None:
+    """Make a ref that git has just moved or deleted durable, up to the folder of all refs."""
+    path = git_dir / ref
+    if path.is_file():
+        fsync_path(path)
+    for folder in path.parents:
+        if folder == git_dir:
+            break
+        if folder.is_dir():
+            durable.fsync_dir(folder)
+
+
+def fsync_path(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        durable.fsync_file(fd)
+    finally:
+        os.close(fd)
+
+
+def sweep_locks(git_dir: Path) -> list[Path]:
+    """Remove lock files that a killed git left. The caller holds the lock that every writer holds."""
+    found = [git_dir / name for name in ("HEAD.lock", "packed-refs.lock", "config.lock")]
+    found = [path for path in found if path.exists()]
+    found += list(_files(git_dir / "refs", locks=True))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found
+
+
+def _files(folder: Path, *, locks: bool = False) -> Iterator[Path]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return  # git removes empty folders as it goes
+    for entry in entries:
+        path = folder / entry.name
+        if entry.is_symlink():
+            raise IntegrityError(f"{path} is a symbolic link: pv makes none", hint="remove it")
+        if entry.is_dir():
+            yield from _files(path, locks=locks)
+        elif entry.name.endswith(".lock") == locks:
+            yield path
+
+
+def _packed(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        text = _read_text(path)
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        if line.startswith(("#", "^")):
+            continue
+        object_id, _, name = line.partition(" ")
+        if not _HEX40.fullmatch(object_id) or not name.startswith("refs/"):
+            raise IntegrityError(f"{path} is damaged", hint="`pv fsck --repair` restores it")
+        yield name, object_id
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{path} is damaged", hint="`pv fsck --repair` restores it") from error

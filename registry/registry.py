@@ -1,0 +1,339 @@
+"""The registry: one facade over packs, history, operations and locks.
+
+Invariant: whatever moves a ref goes through a transaction, which holds the locks, finishes what a crash
+left undone, and publishes the change as one operation. So no update is lost: an edit is applied to the
+tip of the branch, read while nobody else can move it.
+
+    with Registry.find(Path.cwd()) as registry:
+        registry.change("scale listening 0.5", "Listen half as much", half)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pv.registry import layout, locks, merging, operations, refs, revisions
+from pv.registry.errors import BaseMismatch, NotFoundError, UnknownRevision, UsageError
+from pv.registry.history import Author, History
+from pv.registry.log import LogEntry, read_log
+from pv.registry.manifest import BaseManifest, VectorManifest
+from pv.registry.merging import MergeOutcome
+from pv.registry.operations import Operation
+from pv.registry.packs import PackStore
+from pv.registry.persona import Combine, Persona
+from pv.registry.reconcile import Take
+from pv.registry.records import RecordStore
+from pv.registry.snapshot import NewVectors, Snapshot, write_base
+from pv.registry.transaction import Transaction, transaction
+
+__all__ = ["Head", "Registry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The current branch, and the commit it is at (None before the first commit)."""
+
+    branch: str
+    commit: str | None
+
+
+class Registry:
+    """One `.pv` folder, opened. Close it, or use it in a `with`: it keeps a git process for reading."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = layout.open_folder(root)
+        self.packs = PackStore(root)
+        self.history = History(root / "history.git")
+        self.history.check_config()
+        self._records = RecordStore(root)
+
+    @staticmethod
+    def init(directory: Path) -> Registry:
+        """Make a registry in `directory`; `start` makes its first commit. Raises UsageError."""
+        return Registry(layout.create(directory))
+
+    @staticmethod
+    def find(start: Path) -> Registry:
+        """The registry of `start` or of the nearest folder above. Raises NotARegistry."""
+        return Registry(layout.find(start))
+
+    def close(self) -> None:
+        self.history.close()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # Reading: takes no lock, changes nothing
+
+    def head(self) -> Head:
+        ref = self.history.head_ref()
+        return Head(ref.removeprefix(refs.HEADS), self.history.ref(ref))
+
+    def branches(self) -> dict[str, str]:
+        return self._named(refs.HEADS)
+
+    def tags(self) -> dict[str, str]:
+        return self._named(refs.TAGS)
+
+    def _named(self, folder: str) -> dict[str, str]:
+        return {
+            ref.removeprefix(folder): commit
+            for ref, commit in self.history.refs().items()
+            if ref.startswith(folder)
+        }
+
+    def resolve(self, revision: str | None) -> str:
+        """The commit id that a revision means (None: HEAD). Raises UnknownRevision."""
+        return revisions.resolve(self.history, "HEAD" if revision is None else revision)
+
+    def snapshot(self, revision: str | None = None) -> Snapshot:
+        return Snapshot(self.history, self.resolve(revision))
+
+    def persona(self, revision: str | None = None) -> Persona:
+        return self.snapshot(revision).persona()
+
+    def base(self, revision: str | None = None) -> BaseManifest:
+        return self.snapshot(revision).base()
+
+    def base_files(self, revision: str | None = None) -> dict[str, bytes]:
+        return self.snapshot(revision).base_files()
+
+    def vector(self, revision: str | None, vector_id: str) -> VectorManifest:
+        """A manifest; with no revision, HEAD's or else that of any commit which has it."""
+        return self._holding(revision, vector_id).vector(vector_id)
+
+    def provenance(self, revision: str | None, vector_id: str) -> dict[str, Any]:
+        return self._holding(revision, vector_id).provenance(vector_id)
+
+    def _holding(self, revision: str | None, vector_id: str) -> Snapshot:
+        first = self.snapshot(revision)
+        if revision is not None or first.entries(vector_id) is not None:
+            return first
+        for commit in self.history.walk(self._tips()):
+            candidate = Snapshot(self.history, commit)
+            if candidate.entries(vector_id) is not None:
+                return candidate
+        raise NotFoundError(f"no commit has vector {vector_id[:12]}", hint="`pv log --all` lists the commits")
+
+    def parents(self, revision: str | None = None) -> tuple[str, ...]:
+        return self.history.commit(self.resolve(revision)).parents
+
+    def log(
+        self, revision: str | None = None, *, all: bool = False, limit: int | None = None
+    ) -> list[LogEntry]:
+        """Commits reachable from `revision` (default HEAD), or from every ref, newest first."""
+        return read_log(self.history, self._tips() if all else [self.resolve(revision)], limit)
+
+    def _tips(self) -> list[str]:
+        return [commit for ref, commit in self.history.refs().items() if ref != refs.OPS]
+
+    def operations(self, limit: int | None = None) -> list[Operation]:
+        """What was done, newest first."""
+        return list(operations.operations(self.history, limit))
+
+    def record(self, build_id: str) -> dict[str, Any]:
+        """What was measured about a build; empty if nothing was."""
+        return self._records.read(build_id)
+
+    def update_record(self, build_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Add facts about a build (same keys are replaced); returns all of them."""
+        return self._records.update(build_id, facts)
+
+    # Writing
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep gc away, from the first pack written to the `change` that names it. Not for long work."""
+        with locks.shared(self.root / "lock"):
+            yield
+
+    @contextlib.contextmanager
+    def _writing(self, command: str) -> Iterator[Transaction]:
+        with transaction(self.root, self.history, self.packs, command) as plan:
+            yield plan
+
+    def recover(self) -> Operation | None:
+        """Finish what a crash left half done. Every write does this first."""
+        with locks.shared(self.root / "lock"), locks.exclusive(self.root / "refs.lock") as lock:
+            return operations.recover(self.history, lock)
+
+    def start(
+        self,
+        persona: Persona,
+        base: BaseManifest,
+        base_files: Mapping[str, bytes],
+        message: str,
+        *,
+        command: str = "init",
+        vectors: NewVectors | None = None,
+    ) -> str:
+        """The first commit, on the unborn current branch. Raises UsageError if there is one already."""
+        if persona.base != base.id:
+            raise BaseMismatch(f"the persona stands on {persona.base[:12]}, the base given is {base.id[:12]}")
+        if base.pinned and not self.packs.has(base.id):
+            raise NotFoundError(f"base {base.id[:12]} is marked as pinned but has no pack")
+        with self._writing(command) as plan:
+            if plan.refs:
+                raise UsageError("this registry has a first commit already", hint="`pv log --all` shows it")
+            entry = write_base(self.history, base, base_files)
+            commit = plan.commit(persona, message, [], base=entry, new=vectors)
+            plan.move(plan.head, commit)
+        return commit
+
+    def change(
+        self,
+        command: str,
+        message: str,
+        edit: Callable[[Persona], Persona],
+        *,
+        vectors: NewVectors | None = None,
+        also_from: Sequence[str] = (),
+        second_parent: str | None = None,
+        allow_empty: bool = False,
+        branch: str | None = None,
+        author: Author | None = None,
+    ) -> str:
+        """Apply `edit` to the persona at the tip of a branch (default: the current one) and commit it.
+
+        `edit` sees the newest persona and runs under the lock: it must be quick and touch no registry.
+        Manifests of vectors new to the branch come from `vectors`, from the commits `also_from` or from
+        `second_parent` (40-hex ids). Raises UsageError if nothing changes, and what `edit` raises.
+        """
+        with self._writing(command) as plan:
+            ref = plan.branch_ref(branch)
+            tip = Snapshot(self.history, plan.tip(ref))
+            before = tip.persona()
+            after = edit(before)
+            if after.base != before.base:
+                raise BaseMismatch(
+                    "a commit cannot change the base", hint="start another registry with `pv init`"
+                )
+            if not (allow_empty or second_parent) and after.to_bytes() == before.to_bytes():
+                raise UsageError("nothing changed: the persona is like that already")
+            others = [*also_from, *([second_parent] if second_parent else [])]
+            commit = plan.commit(
+                after,
+                message,
+                [tip.commit, *([second_parent] if second_parent else [])],
+                base=tip.base_entry(),
+                sources=[tip, *(Snapshot(self.history, other) for other in others)],
+                new=vectors,
+                author=author,
+            )
+            plan.move(ref, commit)
+        return commit
+
+    def merge(
+        self,
+        revision: str,
+        take: Mapping[str, Take] | None = None,
+        *,
+        combine: Combine | None = None,
+        message: str | None = None,
+    ) -> MergeOutcome:
+        """Merge a revision into the current branch. Conflicts are in the outcome, and change nothing."""
+        theirs = self.resolve(revision)
+        with self._writing(f"merge {revision}") as plan:
+            return merging.merge(plan, theirs, revision, take or {}, combine, message)
+
+    def revert(
+        self,
+        revision: str,
+        mainline: int | None = None,
+        *,
+        take: Mapping[str, Take] | None = None,
+        message: str | None = None,
+    ) -> str:
+        """Take back what one commit did. Raises ConflictError with both sides of what changed since."""
+        target = self.resolve(revision)
+        with self._writing(f"revert {revision}") as plan:
+            return merging.revert(plan, target, mainline, take or {}, message)
+
+    def cherry_pick(
+        self,
+        revision: str,
+        mainline: int | None = None,
+        *,
+        take: Mapping[str, Take] | None = None,
+        message: str | None = None,
+    ) -> str:
+        """Do on the current branch what one commit did elsewhere. Raises ConflictError."""
+        target = self.resolve(revision)
+        with self._writing(f"cherry-pick {revision}") as plan:
+            return merging.cherry_pick(plan, target, mainline, take or {}, message)
+
+    def create_branch(self, name: str, at: str | None = None) -> str:
+        """A new branch at a revision (default HEAD); returns the commit. Does not switch to it."""
+        return self._create(refs.HEADS, "branch", name, at)
+
+    def tag(self, name: str, at: str | None = None) -> str:
+        """A name for a commit that does not move."""
+        return self._create(refs.TAGS, "tag", name, at)
+
+    def _create(self, folder: str, what: str, name: str, at: str | None) -> str:
+        refs.check_ref_name(name, what)
+        commit = self.resolve(at)
+        with self._writing(f"{what} {name}") as plan:
+            for other in (refs.HEADS, refs.TAGS):
+                if other + name in plan.refs:
+                    kind = "branch" if other == refs.HEADS else "tag"
+                    raise UsageError(f"there is a {kind} {name!r} already", hint=f"`pv {kind}` lists them")
+            plan.move(folder + name, commit)
+        return commit
+
+    def delete_branch(self, name: str) -> str:
+        """Returns where it was. Its commits stay as long as the operation is kept: `undo` brings it back."""
+        if refs.HEADS + name == self.history.head_ref():
+            raise UsageError(f"{name!r} is the current branch", hint="`pv switch` to another one first")
+        return self._delete(refs.HEADS, "branch", name)
+
+    def delete_tag(self, name: str) -> str:
+        return self._delete(refs.TAGS, "tag", name)
+
+    def _delete(self, folder: str, what: str, name: str) -> str:
+        with self._writing(f"{what} --delete {name}") as plan:
+            ref = folder + name
+            if ref not in plan.refs:
+                raise NotFoundError(f"no {what} {name!r}", hint=f"`pv {what}` lists them")
+            if ref == plan.head:
+                raise UsageError(f"{name!r} is the current branch", hint="`pv switch` to another one first")
+            plan.move(ref, None)
+            return plan.refs[ref]
+
+    def switch(self, name: str) -> Head:
+        """Make a branch the current one. Raises UsageError for a tag or a commit."""
+        with self._writing(f"switch {name}") as plan:
+            if refs.HEADS + name not in plan.refs:
+                with contextlib.suppress(UnknownRevision):
+                    commit = self.resolve(name)
+                    raise UsageError(
+                        f"{name!r} is not a branch",
+                        hint=f"make one there: pv branch NAME {commit[:12]}, then pv switch NAME",
+                    )
+                raise NotFoundError(f"no branch {name!r}", hint="`pv branch` lists the branches")
+            plan.head = refs.HEADS + name
+        return self.head()
+
+    def undo(self) -> Operation:
+        """Take back the newest operation that was not taken back yet; returns that operation."""
+        return self._take_back("undo", operations.to_undo)
+
+    def redo(self) -> Operation:
+        """Take back the newest undo; returns that undo."""
+        return self._take_back("redo", operations.to_redo)
+
+    def _take_back(self, command: str, choose: Callable[[History], Operation]) -> Operation:
+        with self._writing(command) as plan:
+            operation = choose(self.history)
+            changes, plan.head = operations.invert(self.history, operation)
+            for change in changes:
+                plan.move(change.ref, change.new)
+            plan.undoes = operation.seq
+        return operation

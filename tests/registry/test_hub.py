@@ -1,0 +1,515 @@
+"""Pushing, with the real huggingface_hub client against the loopback Hub, over plain LFS."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback_hub import HubState, isolated_client, loopback_hub
+
+from pv.registry.errors import PvError, RemoteError, StorageError, UsageError
+from pv.registry.hub import HubTarget, Pushed, head_commit, parse_target, push_folder
+
+REPO = "alice/persona"
+TARGET = HubTarget(REPO)
+CARD = "---\ntags: [pv]\nbase_model: org/base\nbase_model_relation: merge\n---\n\n# A persona\n"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubState]:
+    with isolated_client(monkeypatch, tmp_path / "home"), loopback_hub(tmp_path / "hub") as hub:
+        yield hub
+
+
+def safetensors(seed: int, size: int) -> bytes:
+    """A well-formed safetensors file of one U8 tensor."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header + random.Random(seed).randbytes(size)
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def build(folder: Path, seed: int = 0, size: int = 50_000, card: str = CARD) -> Path:
+    """A folder as `pv build` leaves it."""
+    return write(
+        folder,
+        {
+            "README.md": card.encode(),
+            "config.json": b'{"model_type": "llama"}\n',
+            "model.safetensors": safetensors(seed, size),
+            "persona.json": b'{"schema":1,"seed":%d}' % seed,
+            "tokenizer/tokenizer.json": b'{"version": "1.0"}',
+        },
+    )
+
+
+def push(hub: HubState, folder: Path, target: HubTarget = TARGET, **options: object) -> Pushed:
+    options = {"token": "hf_write", "endpoint": hub.endpoint, "message": "push", **options}
+    return push_folder(folder, target, **options)  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".cache" not in path.parts
+    }
+
+
+# What a push does
+
+
+def test_what_was_pushed_comes_back_byte_for_byte(hub: HubState, tmp_path: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    folder = build(tmp_path / "model", size=3 << 20)
+    pushed = push(hub, folder, message="first\n\nall of it")
+
+    assert pushed.created and pushed.changed and not pushed.skipped and not pushed.deleted
+    assert pushed.uploaded == tuple(sorted(contents(folder)))
+    assert pushed.uploaded_bytes == sum(map(len, contents(folder).values()))
+    assert pushed.url == f"{hub.endpoint}/{REPO}"
+    initial, commit = hub.commits(REPO)
+    assert (commit.oid, commit.parent) == (pushed.commit, initial.oid)
+    assert (commit.summary, commit.description) == ("first", "all of it")
+    weights = (folder / "model.safetensors").read_bytes()
+    assert commit.files["model.safetensors"].sha256 == hashlib.sha256(weights).hexdigest()
+    assert not any("xet" in line for line in hub.lines())
+
+    back = snapshot_download(REPO, endpoint=hub.endpoint, token="hf_read", local_dir=tmp_path / "back")
+    assert contents(Path(back)) == contents(folder) | {".gitattributes": hub.read(REPO, ".gitattributes")}
+
+
+def test_a_second_push_is_one_commit_of_what_changed(hub: HubState, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model")
+    first = push(hub, folder)
+    write(folder, {"persona.json": b'{"schema":1,"seed":7}'})
+    hub.requests.clear()
+    second = push(hub, folder, parent_commit=first.commit)
+
+    assert second.uploaded == ("persona.json",)
+    assert "model.safetensors" in second.skipped and not second.created
+    assert [commit.oid for commit in hub.commits(REPO)[1:]] == [first.commit, second.commit]
+    assert not hub.lines("PUT") and not hub.lines("POST /api/repos/create")
+
+
+def test_nothing_new_makes_no_commit(hub: HubState, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model")
+    first = push(hub, folder)
+    again = push(hub, folder)
+
+    assert (again.commit, again.changed, again.uploaded_bytes) == (first.commit, False, 0)
+    assert len(hub.commits(REPO)) == 2
+
+
+def test_weights_of_an_older_push_go_and_other_files_stay(hub: HubState, tmp_path: Path) -> None:
+    old = write(
+        build(tmp_path / "old"),
+        {
+            "model-00001-of-00002.safetensors": safetensors(1, 1000),
+            "model-00002-of-00002.safetensors": safetensors(2, 1000),
+            "model.safetensors.index.json": b"{}",
+        },
+    )
+    (old / "model.safetensors").unlink()
+    push(hub, old)
+    hub.put(REPO, {"NOTES.md": b"mine", "onnx/model.safetensors": b"mine", "model-card.md": b"mine"})
+    pushed = push(hub, build(tmp_path / "new"))
+
+    assert pushed.deleted == (
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    )
+    files = hub.head(REPO).files
+    assert set(files) == {".gitattributes", "NOTES.md", "model-card.md", "onnx/model.safetensors"} | set(
+        contents(tmp_path / "new")
+    )
+    assert len(hub.commits(REPO)) == 4  # made, old, somebody's, new: the swap was one commit
+
+
+def test_a_listing_over_several_pages_is_read_to_its_end(hub: HubState, tmp_path: Path) -> None:
+    hub.page_size = 2
+    folder = build(tmp_path / "model")
+    first = push(hub, folder)
+    assert push(hub, folder).commit == first.commit
+
+
+def test_large_files_go_in_parts(hub: HubState, tmp_path: Path) -> None:
+    hub.multipart_over = 1 << 20
+    folder = build(tmp_path / "model", size=3 << 20)
+    push(hub, folder)
+    assert len([line for line in hub.lines("PUT") if "/part/" in line]) == 4
+    assert hub.read(REPO, "model.safetensors") == (folder / "model.safetensors").read_bytes()
+
+
+def test_several_shards_upload_together_and_report_how_far(
+    hub: HubState, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = build(tmp_path / "model", size=1000)
+    shards = {f"model-0000{n}-of-00003.safetensors": safetensors(n, 200_000) for n in (1, 2, 3)}
+    write(folder, shards)
+    seen: dict[str, list[int]] = {}
+    push(hub, folder, progress=lambda path, done, size: seen.setdefault(path, []).append(done))
+
+    for name, content in shards.items():
+        assert seen[name] == sorted(seen[name]) and seen[name][-1] == len(content)
+    assert capfd.readouterr() == ("", "")  # this room prints nothing, nor may the client
+
+
+def test_a_branch_is_made_and_the_other_left_alone(hub: HubState, tmp_path: Path) -> None:
+    target = parse_target(f"hf://{REPO}@try%2Ftwo")
+    pushed = push(hub, build(tmp_path / "model"), target)
+    assert pushed.url == f"{hub.endpoint}/{REPO}/tree/try/two"
+    assert hub.head(REPO, "try/two").oid == pushed.commit
+    assert set(hub.head(REPO).files) == {".gitattributes"}
+    assert head_commit(target, "hf_read", hub.endpoint) == pushed.commit
+
+
+def test_a_new_repository_is_private_when_asked(hub: HubState, tmp_path: Path) -> None:
+    push(hub, build(tmp_path / "model"), private=True)
+    assert hub.repos[REPO].private
+    with pytest.raises(RemoteError, match=r"\(401\)"):
+        head_commit(TARGET, None, hub.endpoint)
+
+
+def test_the_token_that_login_left_is_used(hub: HubState, tmp_path: Path) -> None:
+    write(tmp_path / "home", {"token": b"hf_write\n"})
+    push(hub, build(tmp_path / "model"), token=None)
+    assert {request.token for request in hub.requests if "/commit/" in request.line} == {"hf_write"}
+
+
+def test_a_repository_without_a_first_commit_takes_one(hub: HubState, tmp_path: Path) -> None:
+    hub.create(REPO, empty=True)
+    assert head_commit(TARGET, "hf_read", hub.endpoint) is None
+    pushed = push(hub, build(tmp_path / "model"))
+    assert [(commit.oid, commit.parent) for commit in hub.commits(REPO)] == [(pushed.commit, None)]
+
+
+def test_head_commit(hub: HubState, tmp_path: Path) -> None:
+    assert head_commit(TARGET, "hf_read", hub.endpoint) is None
+    pushed = push(hub, build(tmp_path / "model"))
+    assert head_commit(TARGET, "hf_read", hub.endpoint) == pushed.commit
+    assert head_commit(TARGET, None, hub.endpoint) == pushed.commit  # public
+    assert head_commit(HubTarget(REPO, "nope"), "hf_read", hub.endpoint) is None
+
+
+# What a push refuses, and that the branch is then as it was
+
+
+def history(hub: HubState) -> dict[str, list[str]]:
+    return {
+        f"{name}@{branch}": [commit.oid for commit in commits]
+        for name, repo in hub.repos.items()
+        for branch, commits in repo.branches.items()
+    }
+
+
+def refused(hub: HubState, folder: Path, match: str, hint: str = "", **options: object) -> PvError:
+    """Push, see it fail with that message and hint, and see that nothing was committed or made."""
+    before = history(hub)
+    with pytest.raises(PvError, match=match) as caught:
+        push(hub, folder, **options)
+    assert history(hub) == before
+    assert "\n" not in str(caught.value)
+    assert hint in (caught.value.hint or "")
+    return caught.value
+
+
+def test_no_token(hub: HubState, tmp_path: Path) -> None:
+    error = refused(hub, build(tmp_path / "model"), "a push needs a token", "hf auth login", token=None)
+    assert isinstance(error, RemoteError) and error.exit_code == 4
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_token_that_may_only_read(hub: HubState, tmp_path: Path, exists: bool) -> None:
+    if exists:
+        hub.create(REPO)
+    folder = build(tmp_path / "model")
+    error = refused(hub, folder, r"may not write there \(403\).*rights", "write access", token="hf_read")
+    assert error.exit_code == 4
+
+
+def test_a_token_that_is_not_known(hub: HubState, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model")
+    refused(hub, folder, r"does not accept this token.*\(401\)", "hf auth login", token="hf_old")
+
+
+def test_no_such_repository(hub: HubState, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model")
+    refused(hub, folder, "there is no such repository", "check the name", create=False)
+    hub.create(REPO)
+    error = refused(hub, folder, "there is no branch 'dev'", target=HubTarget(REPO, "dev"), create=False)
+    assert error.exit_code == 4
+
+
+def test_a_gated_repository(hub: HubState, tmp_path: Path) -> None:
+    hub.fail_next(403, code="GatedRepo")
+    refused(hub, build(tmp_path / "model"), "is gated", f"{hub.endpoint}/{REPO}")
+
+
+def test_a_branch_that_moved_since_it_was_last_seen(hub: HubState, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model")
+    seen = push(hub, folder).commit
+    hub.put(REPO, {"NOTES.md": b"theirs"})
+    hub.requests.clear()
+    write(folder, {"persona.json": b"{}"})
+    error = refused(hub, folder, "someone pushed since", "--force", parent_commit=seen)
+    assert error.exit_code == 4 and not hub.lines("POST")  # before anything was uploaded
+    push(hub, folder, parent_commit=seen, force=True)
+    assert hub.read(REPO, "NOTES.md") == b"theirs"
+
+
+def test_a_push_whose_answer_was_lost_can_be_repeated(hub: HubState, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model")
+    seen = push(hub, folder).commit
+    write(folder, {"persona.json": b"{}"})
+    landed = push(hub, folder, parent_commit=seen).commit
+    again = push(hub, folder, parent_commit=seen)  # as if we had never heard of `landed`
+    assert (again.commit, again.changed) == (landed, False)
+
+
+def test_somebody_pushes_while_we_upload(hub: HubState, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model")
+    push(hub, folder)
+    write(folder, {"persona.json": b"{}"})
+    hub.race(REPO)
+    with pytest.raises(RemoteError, match="someone pushed since"):
+        push(hub, folder, force=True)
+    assert hub.read(REPO, "persona.json") != b"{}" and "NOTES.md" in hub.head(REPO).files
+    push(hub, folder)
+    assert hub.read(REPO, "persona.json") == b"{}" and "NOTES.md" in hub.head(REPO).files
+
+
+def test_a_model_that_pv_did_not_push(hub: HubState, tmp_path: Path) -> None:
+    hub.create(REPO)
+    hub.put(REPO, {"model.safetensors": b"a year of work", "config.json": b"{}"})
+    folder = build(tmp_path / "model")
+    error = refused(hub, folder, "already holds a model that pv did not push", "--force")
+    assert isinstance(error, UsageError)
+    push(hub, folder, force=True)
+    assert hub.read(REPO, "model.safetensors") == (folder / "model.safetensors").read_bytes()
+
+
+def closed_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_nobody_answers(hub: HubState, tmp_path: Path) -> None:
+    endpoint = closed_port()
+    folder = build(tmp_path / "model")
+    error = refused(hub, folder, f"cannot reach {endpoint}", "check the network", endpoint=endpoint)
+    assert error.exit_code == 4
+    with pytest.raises(RemoteError, match="cannot reach"):
+        head_commit(TARGET, "hf_read", endpoint)
+
+
+def test_offline_mode(hub: HubState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refused(hub, build(tmp_path / "model"), "offline mode", "HF_HUB_OFFLINE")
+    assert not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("on", "status", "match"),
+    [
+        ("/revision/", 500, r"the Hub failed \(500\): the loopback"),
+        ("/commit/", 503, r"the Hub failed \(503\)"),
+        ("/commit/", 429, r"too many requests \(429\)"),
+        ("/commit/", 413, r"the Hub refused \(413\): the loopback"),
+        ("/commit/", 0, "the connection to .* broke"),
+    ],
+)
+def test_the_hub_fails(hub: HubState, tmp_path: Path, on: str, status: int, match: str) -> None:
+    hub.create(REPO)
+    hub.fail_next(status, on=on)
+    folder = build(tmp_path / "model")
+    error = refused(hub, folder, match)
+    assert isinstance(error, RemoteError)
+    push(hub, folder)  # and then it works, and does not send the weights twice
+    assert len(hub.lines("PUT")) == 1
+
+
+def test_an_upload_that_fails_once_is_tried_again(hub: HubState, tmp_path: Path) -> None:
+    hub.fail_next(503, on="PUT /lfs/")
+    folder = build(tmp_path / "model")
+    push(hub, folder)
+    assert len(hub.lines("PUT")) == 2
+    assert hub.read(REPO, "model.safetensors") == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_hub_that_falls_silent(hub: HubState, tmp_path: Path) -> None:
+    hub.create(REPO)
+    hub.fail_next(0, on="/commit/", delay_s=1.0)
+    refused(hub, build(tmp_path / "model"), "fell silent", "push again", timeout_s=0.3)
+
+
+def test_a_bit_that_turns_on_the_way(hub: HubState, tmp_path: Path) -> None:
+    hub.create(REPO)
+    hub.flip_next_upload()
+    error = refused(hub, build(tmp_path / "model"), "SHA-256")
+    assert isinstance(error, RemoteError)
+
+
+@pytest.mark.parametrize("path", ["model.safetensors", "config.json"])
+def test_a_hub_that_keeps_other_bytes(hub: HubState, tmp_path: Path, path: str) -> None:
+    folder = build(tmp_path / "model")
+    hub.swap_in_next_commit(path, (folder / path).read_bytes()[::-1])
+    with pytest.raises(
+        RemoteError, match=f"commit [0-9a-f]{{12}} was made, but '{path}' is not what"
+    ) as caught:
+        push(hub, folder)
+    assert caught.value.hint is not None and "do not use that commit" in caught.value.hint
+
+
+def test_a_gitignore_that_swallows_the_weights(hub: HubState, tmp_path: Path) -> None:
+    hub.create(REPO)
+    hub.put(REPO, {".gitignore": b"*.safetensors\n"})
+    with pytest.raises(RemoteError, match=r"'model\.safetensors' is missing there"):
+        push(hub, build(tmp_path / "model"))
+
+
+def test_a_card_that_is_not_yaml(hub: HubState, tmp_path: Path) -> None:
+    hub.create(REPO)
+    folder = build(tmp_path / "model", card='---\ntags: ["pv\n---\n')
+    refused(hub, folder, "refused the model card: .*YAML", "front matter of README.md")
+    assert not hub.lines("PUT")
+
+
+def test_what_is_not_a_hub(hub: HubState, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model")
+    elsewhere = f"{hub.endpoint}/elsewhere"
+    refused(hub, folder, r"refused \(404\): no route", "HF_ENDPOINT", endpoint=elsewhere)
+    hub.fail_next(200)  # something answers, but not as a Hub
+    error = refused(hub, folder, "does not answer as a Hub does", "HF_ENDPOINT")
+    assert isinstance(error, RemoteError)
+
+
+def test_a_hostile_message_reaches_the_history_as_it_is(hub: HubState, tmp_path: Path) -> None:
+    message = '"}\n{"key":"deletedFile","value":{"path":"config.json"}}\n\u202e\x00 naïve'
+    push(hub, build(tmp_path / "model"), message=message)
+    commit = hub.head(REPO)
+    assert f"{commit.summary}\n{commit.description}" == message
+    assert "config.json" in commit.files
+
+
+@pytest.mark.parametrize("message", ["", " \n\t"])
+def test_an_empty_message(hub: HubState, tmp_path: Path, message: str) -> None:
+    refused(hub, build(tmp_path / "model"), "needs a message", message=message)
+
+
+def test_folders_that_cannot_be_pushed(hub: HubState, tmp_path: Path) -> None:
+    refused(hub, tmp_path / "nothing", "is not a folder")
+    (tmp_path / "empty" / ".git").mkdir(parents=True)
+    (tmp_path / "empty" / ".git" / "HEAD").write_text("x")
+    refused(hub, tmp_path / "empty", "holds no files")
+    folder = build(tmp_path / "model")
+    (folder / "secrets").symlink_to(tmp_path / "home")
+    refused(hub, folder, "'secrets' is not a plain file", "plain files")
+    refused(hub, folder, "not to a commit", target=HubTarget(REPO, "a" * 40))
+    assert not hub.requests
+
+
+def test_a_file_that_cannot_be_read(hub: HubState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = build(tmp_path / "model")
+    hidden = folder / "config.json"
+    hidden.chmod(0)
+    try:
+        hidden.read_bytes()
+    except PermissionError:
+        pass
+    else:
+        pytest.skip("this user may read everything")
+    error = refused(hub, folder, "cannot read 'config.json'")
+    assert isinstance(error, StorageError)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("hf://alice/persona", HubTarget("alice/persona", "main")),
+        ("hf://models/alice/persona", HubTarget("alice/persona", "main")),
+        ("hf://Al-ice_1/p.e-r_1@dev", HubTarget("Al-ice_1/p.e-r_1", "dev")),
+        ("hf://alice/persona@a%2Fb", HubTarget("alice/persona", "a/b")),
+        ("hf://alice/persona@refs/pr/3", HubTarget("alice/persona", "refs/pr/3")),
+    ],
+)
+def test_addresses(text: str, target: HubTarget) -> None:
+    assert parse_target(text) == target
+    assert parse_target(str(target)) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("alice/persona", "did you mean hf://alice/persona?"),
+        ("https://huggingface.co/alice/persona", "did you mean hf://alice/persona?"),
+        ("/home/alice/persona", "write hf://USER/NAME"),
+        ("hf://persona", "USER/NAME"),
+        ("hf://alice/a/b", "USER/NAME"),
+        ("hf://alice/a--b", "USER/NAME"),
+        ("hf://alice/a..b", "USER/NAME"),
+        ("hf://alice/a.git", "USER/NAME"),
+        ("hf://alice/-a", "USER/NAME"),
+        ("hf://alice/a b", "USER/NAME"),
+        ("hf://alice/ä", "USER/NAME"),
+        ("hf://alice/persona\n", "USER/NAME"),
+        ("hf:///persona", "USER/NAME"),
+        ("hf://", "USER/NAME"),
+        ("hf://datasets/alice/rows", "hf://USER/NAME"),
+        ("hf://alice/persona@", "@BRANCH"),
+        ("hf://alice/persona@-x", "@BRANCH"),
+        ("hf://alice/persona@a..b", "@BRANCH"),
+        ("hf://alice/persona@a b", "@BRANCH"),
+        ("hf://alice/persona@%2e%2e%2fmain", "@BRANCH"),
+        ("hf://alice/persona@main/config.json", "%2F"),
+    ],
+)
+def test_addresses_that_are_not(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_target(text)
+    assert caught.value.hint is not None and hint in caught.value.hint
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[\w./@%:-]{0,40}"))
+def test_any_address_is_a_target_or_a_usage_error(text: str) -> None:
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        target = parse_target(f"hf://{text}")
+    except UsageError as error:
+        assert error.hint
+    else:
+        validate_repo_id(target.repo)  # the client's own rule agrees
+        assert parse_target(str(target)) == target
+
+
+def test_a_repo_id_that_only_the_client_refuses(hub: HubState, tmp_path: Path) -> None:
+    error = refused(hub, build(tmp_path / "model"), "repo_id", "USER/NAME", target=HubTarget("a--b/c"))
+    assert isinstance(error, UsageError)
+
+
+def test_the_client_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, pv.registry.hub; sys.exit('huggingface_hub' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,203 @@
+"""A base at hand: its manifest, and weights that are checked against it as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pv.registry import ids
+from pv.registry.errors import BaseMismatch, MissingBase, NotFoundError
+from pv.registry.manifest import BaseManifest, TensorRow
+from pv.registry.packs import PackStore
+from pv.vecstore.checkpoint import Checkpoint, Spec, Weights
+from pv.vecstore.codecs import chunks
+from pv.vecstore.codecs.layout import LAYOUTS, Raw
+from pv.vecstore.encodings.array import F32
+from pv.vecstore.engine.formats import to_f32
+from pv.vecstore.fingerprint import fingerprint
+from pv.vecstore.pack import Pack, Part, write_pack
+
+__all__ = ["Base", "base_manifest", "differences", "open_base", "origin_in_words", "pin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base(AbstractContextManager["Base"]):
+    """`raw` trusts what it reads, `verified` does not. `close` frees the files."""
+
+    manifest: BaseManifest
+    weights: Weights
+    close: Callable[[], None]
+
+    def raw(self, name: str, start: int = 0, stop: int | None = None) -> Raw:
+        """Elements start to stop as storage integers."""
+        layout = LAYOUTS[self.manifest.tensors[name].dtype]
+        end = None if stop is None else stop * layout.itemsize
+        return np.frombuffer(self.weights.read(name, start * layout.itemsize, end), layout.storage)
+
+    def verified(self, name: str) -> Raw:
+        """A whole tensor whose bytes hash to the manifest's id. Raises BaseMismatch."""
+        row, raw = self.manifest.tensors[name], self.raw(name)
+        if ids.tensor_id(row.dtype, row.shape, raw.data) != row.id:
+            raise BaseMismatch(
+                f"the base on disk has changed: tensor {name!r} is not what base {self.manifest.id[:12]} holds",
+                hint=f"restore it from its origin: {origin_in_words(self.manifest)}",
+            )
+        return raw
+
+    def f32(self, name: str) -> F32:
+        return to_f32(self.raw(name), self.manifest.tensors[name].dtype)
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The folder or file that the weights are read from, if they are not in a pack."""
+        return self.weights.path if isinstance(self.weights, Checkpoint) else None
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def origin_in_words(manifest: BaseManifest) -> str:
+    origin = manifest.origin
+    if origin.get("kind") == "hub":
+        return f"hf://{origin.get('repo')}@{origin.get('revision')}"
+    return origin.get("path", "unknown")
+
+
+def open_base(
+    manifest: BaseManifest, packs: PackStore, *, fetch: Callable[[str, str], Path] | None = None
+) -> Base:
+    """The base from where it came from, else from the pack it was pinned in, else fetched from its hub.
+
+    `fetch(repo, revision)` gives a local folder. Raises MissingBase, BaseMismatch.
+    """
+    mismatch: BaseMismatch | None = None
+    path = manifest.origin.get("path")
+    if path is not None:
+        try:
+            checkpoint = Checkpoint(Path(path))
+        except NotFoundError:
+            pass
+        else:
+            mismatch = _shape_mismatch(manifest, checkpoint)
+            if mismatch is None:
+                return Base(manifest, checkpoint, checkpoint.close)
+            checkpoint.close()
+    if packs.has(manifest.id):
+        pinned = _Pinned(Pack(packs.path(manifest.id), expect=manifest.id))
+        return Base(manifest, pinned, pinned.pack.close)
+    if manifest.origin.get("kind") == "hub" and fetch is not None:
+        checkpoint = Checkpoint(fetch(manifest.origin["repo"], manifest.origin["revision"]))
+        mismatch = _shape_mismatch(manifest, checkpoint)
+        if mismatch is None:
+            return Base(manifest, checkpoint, checkpoint.close)
+        checkpoint.close()
+    raise mismatch or MissingBase(
+        f"base {manifest.id[:12]} is not at hand: it came from {origin_in_words(manifest)}",
+        hint="put it back there, or name where it is now with `pv base --at DIR`",
+    )
+
+
+def _shape_mismatch(manifest: BaseManifest, checkpoint: Checkpoint) -> BaseMismatch | None:
+    """A cheap look at names, dtypes and shapes; the bytes are checked as they are read."""
+    wanted = {name: Spec(row.dtype, row.shape) for name, row in manifest.tensors.items()}
+    if wanted == dict(checkpoint.specs):
+        return None
+    found = {name: TensorRow(s.dtype, s.shape, "0" * 64) for name, s in checkpoint.specs.items()}
+    lines = "; ".join(differences(manifest.tensors, found, content=False)[:6])
+    return BaseMismatch(
+        f"{checkpoint.path} is not base {manifest.id[:12]}: {lines}",
+        hint="the checkpoint there was replaced: put the right one back",
+    )
+
+
+def differences(
+    ours: Mapping[str, TensorRow], theirs: Mapping[str, TensorRow], *, content: bool = True
+) -> list[str]:
+    """What keeps two tensor tables from being the same, a line each."""
+    lines = [f"{name!r} is missing" for name in sorted(ours.keys() - theirs.keys())]
+    lines += [f"{name!r} is not in the base" for name in sorted(theirs.keys() - ours.keys())]
+    for name in sorted(ours.keys() & theirs.keys()):
+        a, b = ours[name], theirs[name]
+        if a.shape != b.shape:
+            lines.append(f"{name!r} has shape {list(b.shape)}, the base has {list(a.shape)}")
+        elif a.dtype != b.dtype:
+            lines.append(f"{name!r} is {b.dtype}, the base has {a.dtype}")
+        elif content and a.id != b.id:
+            lines.append(f"{name!r} has other values")
+    return lines
+
+
+def pin(
+    weights: Weights,
+    manifest: BaseManifest,
+    packs: PackStore,
+    *,
+    threads: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Keep a copy of the base in the registry, so that it cannot get lost. Raises BaseMismatch."""
+    parts = [
+        Part(name, "w", row.dtype, row.shape, _reader(weights, name, row.dtype))
+        for name, row in manifest.tensors.items()
+    ]
+    with packs.writer() as out:
+        made = write_pack(
+            out.file,
+            parts,
+            lambda rows: BaseManifest(
+                {name: row for (name, _), row in rows.items()},
+                manifest.origin,
+                manifest.files,
+                manifest.pinned,
+            ),
+            threads=threads,
+            progress=progress,
+        )
+        if made.id != manifest.id:
+            raise BaseMismatch("the base changed while it was being pinned", hint="run the command again")
+        out.commit(manifest.id)
+
+
+def _reader(weights: Weights, name: str, dtype: str) -> Callable[[int, int], Raw]:
+    layout = LAYOUTS[dtype]
+    return lambda start, stop: np.frombuffer(
+        weights.read(name, start * layout.itemsize, stop * layout.itemsize), layout.storage
+    )
+
+
+class _Pinned:
+    """A base read out of its pack, in pieces."""
+
+    def __init__(self, pack: Pack) -> None:
+        assert isinstance(pack.manifest, BaseManifest)
+        self.pack = pack
+        self.specs = {name: Spec(row.dtype, row.shape) for name, row in pack.manifest.tensors.items()}
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
+        spec = self.specs[name]
+        size = LAYOUTS[spec.dtype].itemsize
+        end = spec.numel * size if stop is None else stop
+        if start >= end:
+            return memoryview(b"")
+        first, last = start // size // chunks.CHUNK, (end - 1) // size // chunks.CHUNK
+        pieces = [self.pack.chunk(name, "w", number) for number in range(first, last + 1)]
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        offset = first * chunks.CHUNK * size
+        return memoryview(whole.view(np.uint8).data)[start - offset : end - offset]
+
+
+def base_manifest(
+    checkpoint: Checkpoint,
+    origin: dict[str, str],
+    files: tuple[str, ...],
+    *,
+    pinned: bool,
+    threads: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> BaseManifest:
+    """Hash a checkpoint into the manifest of a base."""
+    return BaseManifest(fingerprint(checkpoint, threads=threads, progress=progress), origin, files, pinned)

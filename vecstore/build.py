@@ -1,0 +1,234 @@
+"""Build: persona -> checkpoint, a deterministic function.
+
+The same persona and engine give the same bytes on any machine, for any thread count; shard size moves
+tensors between files and changes none. The result has exactly the base's keys, and its side files.
+A folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pv.registry import durable, ids
+from pv.registry.errors import BaseMismatch, IntegrityError, UsageError
+from pv.registry.manifest import TensorRow
+from pv.registry.persona import Persona
+from pv.registry.tensorfile import header_bytes
+from pv.vecstore.base import Base
+from pv.vecstore.checkpoint import INDEX
+from pv.vecstore.codecs.layout import LAYOUTS, Raw
+from pv.vecstore.engine.combine import apply
+from pv.vecstore.engine.environment import check
+from pv.vecstore.engine.formats import FLOATS, to_f32
+from pv.vecstore.engine.rounding import round_to
+from pv.vecstore.fingerprint import Progress
+from pv.vecstore.mix import delta, touches
+from pv.vecstore.parallel import ordered_map
+from pv.vecstore.vector import Vector
+
+__all__ = ["Built", "Shard", "build", "build_id", "plan"]
+
+SHARD_BYTES = 5_000_000_000
+BLOCK = 1 << 20  # elements rounded at a time: no result depends on it
+OUTPUT_DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One weight file to be: its name, and for each tensor (dtype, shape, bytes) in file order."""
+
+    file: str
+    tensors: Mapping[str, tuple[str, tuple[int, ...], int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build made. `weights` is the id of the tensor table: the same however it is sharded."""
+
+    build: str
+    weights: str
+    files: Mapping[str, str]
+    tensors: int
+    touched: int
+    changed: int
+    nbytes: int
+
+
+def build_id(persona: Persona) -> str:
+    return ids.build_id(persona.id, persona.engine)
+
+
+def plan(persona: Persona, base: Base, *, shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
+    """Which tensors go into which file. Greedy in name order, as loaders expect."""
+    groups: list[dict[str, tuple[str, tuple[int, ...], int]]] = [{}]
+    room = shard_bytes
+    for name in sorted(base.manifest.tensors):
+        row = base.manifest.tensors[name]
+        dtype = _output_dtype(persona, row)
+        nbytes = row.numel * LAYOUTS[dtype].itemsize
+        if groups[-1] and nbytes > room:
+            groups.append({})
+            room = shard_bytes
+        groups[-1][name] = (dtype, row.shape, nbytes)
+        room -= nbytes
+    if len(groups) == 1:
+        return (Shard("model.safetensors", groups[0]),)
+    return tuple(
+        Shard(f"model-{number:05d}-of-{len(groups):05d}.safetensors", group)
+        for number, group in enumerate(groups, 1)
+    )
+
+
+def build(
+    persona: Persona,
+    base: Base,
+    vectors: Mapping[str, Vector],
+    out: Path,
+    *,
+    side_files: Mapping[str, bytes],
+    shard_bytes: int = SHARD_BYTES,
+    threads: int = 2,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Built:
+    """Write the persona's checkpoint to the folder `out`.
+
+    Every base tensor is hashed as it is read. Raises BaseMismatch, CorruptPack, StorageError, and
+    IntegrityError if a weight would leave the finite numbers.
+    """
+    if persona.base != base.manifest.id:
+        raise BaseMismatch(f"the persona is for base {persona.base[:12]}, this is {base.manifest.id[:12]}")
+    shards = plan(persona, base, shard_bytes=shard_bytes)
+    total = sum(nbytes for shard in shards for _, _, nbytes in shard.tensors.values())
+    done = touched = changed = 0
+    rows: dict[str, TensorRow] = {}
+    sums: dict[str, str] = {}
+
+    def work(job: tuple[str, str]) -> tuple[str, Raw, int | None]:
+        check()
+        return job[0], *_tensor(persona, base, vectors, *job)
+
+    with _fresh_folder(out, force=force) as folder:
+        for shard in shards:
+            with _shard_file(folder / shard.file, shard, sums) as write:
+                jobs = [(name, dtype) for name, (dtype, _, _) in shard.tensors.items()]
+                for name, raw, moved in ordered_map(work, jobs, threads=threads):
+                    dtype, shape, nbytes = shard.tensors[name]
+                    write(raw.data.cast("B"))
+                    rows[name] = TensorRow(dtype, shape, ids.tensor_id(dtype, shape, raw.data))
+                    touched += moved is not None
+                    changed += moved or 0
+                    done += nbytes
+                    if progress:
+                        progress(done, total)
+        if len(shards) > 1:
+            (folder / INDEX).write_bytes(_index(shards, total))
+        for name, data in side_files.items():
+            (folder / name).write_bytes(_with_dtype(name, data, persona))
+        (folder / "persona.json").write_bytes(persona.to_bytes())
+    weights = ids.base_id((name, row.dtype, row.shape, row.id) for name, row in rows.items())
+    return Built(build_id(persona), weights, sums, len(rows), touched, changed, total)
+
+
+def _output_dtype(persona: Persona, row: TensorRow) -> str:
+    """The base's own, unless the persona asks for another float; integers are never touched."""
+    if persona.output.dtype == "base" or row.dtype not in FLOATS:
+        return row.dtype
+    return OUTPUT_DTYPES[persona.output.dtype]
+
+
+def _tensor(
+    persona: Persona, base: Base, vectors: Mapping[str, Vector], name: str, dtype: str
+) -> tuple[Raw, int | None]:
+    """The bits of one finished tensor, and how many elements moved (None: no vector touches it)."""
+    own = base.manifest.tensors[name].dtype
+    raw = base.verified(name)
+    moved = delta(persona, vectors, name) if touches(persona, vectors, name) else None
+    if moved is None and own == dtype:
+        return raw, None
+    if moved is not None and own not in FLOATS:
+        raise IntegrityError(f"tensor {name!r} is {own}: a vector cannot be added to it")
+
+    out = np.empty(len(raw), LAYOUTS[dtype].storage)
+    for start in range(0, len(raw), BLOCK):
+        part = slice(start, start + BLOCK)
+        x = to_f32(raw[part], own)
+        if moved is not None:
+            x = apply(x, moved[part])
+            if not np.isfinite(x[moved[part] != 0]).all():
+                raise IntegrityError(
+                    f"tensor {name!r} would hold infinite or undefined weights", hint="use smaller weights"
+                )
+        out[part] = round_to(
+            x, dtype, persona.output.rounding, start=start, seed=persona.output.seed, name=name
+        )
+    return out, None if moved is None else int(np.count_nonzero(moved))
+
+
+@contextmanager
+def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
+    """A hidden folder beside `out` that takes its place when the body is done, and vanishes if it fails."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        ours = (out / "persona.json").is_file()
+        if not (force and ours):
+            raise UsageError(
+                f"{out} exists and is not empty",
+                hint="--force replaces a folder that pv built" if ours else "name a new folder with -o",
+            )
+    with durable.storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = out.parent / f".{out.name}.pv-{os.getpid()}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+            if out.exists():
+                shutil.rmtree(out)
+            folder.rename(out)
+            durable.fsync_dir(out.parent)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _shard_file(
+    path: Path, shard: Shard, sums: dict[str, str]
+) -> Iterator[Callable[[memoryview | bytes], None]]:
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+
+        def write(data: memoryview | bytes) -> None:
+            file.write(data)
+            digest.update(data)
+
+        write(header_bytes(shard.tensors, {"format": "pt"}))  # loaders insist on this word
+        yield write
+        file.flush()
+        durable.fsync_file(file.fileno())
+    sums[path.name] = digest.hexdigest()
+
+
+def _index(shards: tuple[Shard, ...], total: int) -> bytes:
+    where = {name: shard.file for shard in shards for name in shard.tensors}
+    document = {"metadata": {"total_size": total}, "weight_map": where}
+    return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _with_dtype(name: str, data: bytes, persona: Persona) -> bytes:
+    """config.json says which dtype a loader should use: it has to follow the weights."""
+    if name != "config.json" or persona.output.dtype == "base":
+        return data
+    config = json.loads(data)
+    key = "torch_dtype" if "torch_dtype" in config else "dtype"
+    config[key] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[persona.output.dtype]
+    return json.dumps(config, indent=2).encode() + b"\n"

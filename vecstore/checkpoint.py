@@ -1,0 +1,191 @@
+"""A checkpoint on disk: one safetensors file, or shards with an index, and the side files beside them.
+
+Opening reads headers only. Everything a checkpoint says about itself is checked here; a pickle is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from pv.registry import canonical
+from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
+from pv.registry.manifest import is_plain_file_name
+from pv.registry.tensorfile import Entry, TensorFile
+
+__all__ = ["Checkpoint", "Spec", "Weights", "side_files"]
+
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SIDE_SUFFIXES = (".json", ".txt", ".jinja", ".model", ".tiktoken")
+MAX_SIDE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a tensor is: safetensors dtype name and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        count = 1
+        for n in self.shape:
+            count *= n
+        return count
+
+
+class Weights(Protocol):
+    """Named tensors that can be read in pieces: a checkpoint on disk, or a base pinned in the registry."""
+
+    @property
+    def specs(self) -> Mapping[str, Spec]: ...
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
+        """Raw little-endian bytes `start` to `stop` of a tensor."""
+        ...
+
+
+class Checkpoint:
+    """An opened checkpoint. `specs` is in name order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: list[TensorFile] = []
+        self._where: dict[str, TensorFile] = {}
+        try:
+            for file in _weight_files(path):
+                opened = TensorFile(file)
+                self._files.append(opened)
+                for name in opened.entries:
+                    if name in self._where:
+                        raise CheckpointRefused(
+                            f"{path}: tensor {name!r} is in both {self._where[name].path.name} and {file.name}"
+                        )
+                    self._where[name] = opened
+            _check_index(path, self._where)
+        except BaseException:
+            self.close()
+            raise
+        self.specs: Mapping[str, Spec] = {
+            name: Spec(entry.dtype, entry.shape) for name, entry in sorted(self._entries())
+        }
+
+    def _entries(self) -> Iterator[tuple[str, Entry]]:
+        for name, file in self._where.items():
+            yield name, file.entries[name]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The weight files, in reading order."""
+        return tuple(file.path for file in self._files)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
+        return self._where[name].read(name, start, stop)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix in PICKLES:
+            raise _pickle_refused(path)
+        return [path]
+    if not path.is_dir():
+        raise NotFoundError(
+            f"no checkpoint at {path}", hint="name a folder with model.safetensors, or the file itself"
+        )
+    if (path / INDEX).is_file():
+        return [path / name for name in sorted(set(_weight_map(path).values()))]
+    if (path / "model.safetensors").is_file():
+        return [path / "model.safetensors"]
+    if (path / "adapter_config.json").is_file():
+        raise CheckpointRefused(
+            f"{path} is an adapter, not a checkpoint",
+            hint="merge it into its base first: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(DIR)",
+        )
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) == 1:
+        return found
+    if found:
+        raise CheckpointRefused(
+            f"{path} holds {len(found)} safetensors files and no {INDEX}",
+            hint="name one file, or add the index",
+        )
+    for file in sorted(path.iterdir()):
+        if file.suffix in PICKLES:
+            raise _pickle_refused(file)
+    raise NotFoundError(
+        f"no safetensors weights in {path}", hint="a checkpoint folder holds model.safetensors"
+    )
+
+
+def _pickle_refused(file: Path) -> CheckpointRefused:
+    return CheckpointRefused(
+        f"{file} is a pickle, which can run code when it is opened: refused",
+        hint="convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR) "
+        "writes safetensors",
+    )
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    what = str(path / INDEX)
+    if (path / INDEX).stat().st_size > MAX_SIDE_BYTES:
+        raise FormatError(f"{what} is larger than {MAX_SIDE_BYTES} bytes")
+    index = canonical.loads((path / INDEX).read_bytes(), what=what)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(f"{what} has no weight_map")
+    for file in weight_map.values():
+        if not isinstance(file, str) or not is_plain_file_name(file) or not file.endswith(".safetensors"):
+            raise FormatError(f"{what}: {str(file)[:80]!r} cannot name a shard")
+        if not (path / file).is_file():
+            raise CheckpointRefused(f"{path}: shard {file} is missing", hint="download the checkpoint again")
+    return weight_map
+
+
+def _check_index(path: Path, where: Mapping[str, TensorFile]) -> None:
+    if path.is_file() or not (path / INDEX).is_file():
+        return
+    weight_map = _weight_map(path)
+    for name, file in weight_map.items():
+        if name not in where or where[name].path.name != file:
+            raise CheckpointRefused(f"{path}: the index places {name!r} in {file}, which does not hold it")
+    for name in where:
+        if name not in weight_map:
+            raise CheckpointRefused(
+                f"{path}: {where[name].path.name} holds {name!r}, which the index does not know"
+            )
+
+
+def side_files(path: Path) -> dict[str, bytes]:
+    """Config, tokenizer and chat template beside the weights: what a model needs besides tensors.
+
+    No code (`*.py`), no weights, no card, nothing hidden, nothing behind a link that leaves the folder.
+    """
+    folder = path.parent if path.is_file() else path
+    found: dict[str, bytes] = {}
+    for file in sorted(folder.iterdir()):
+        keep = (
+            file.suffix in SIDE_SUFFIXES
+            and not file.name.endswith(".index.json")
+            and is_plain_file_name(file.name)
+            and file.is_file()
+        )
+        if keep and file.stat().st_size <= MAX_SIDE_BYTES:
+            found[file.name] = file.read_bytes()
+    return found

@@ -1,0 +1,21 @@
+"""`exact`: the fine-tuned tensor itself, bit for bit. tau is the fp32 difference to the base.
+
+Part "ft". What makes it small is the pack's delta codec, not the encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pv.vecstore.encodings.array import F32, Array
+from pv.vecstore.engine.formats import to_f32
+
+__all__ = ["NAME", "tau"]
+
+NAME = "exact"
+
+
+def tau(parts: Mapping[str, Array], base: Callable[[], F32]) -> F32:
+    ft = parts["ft"]
+    difference: F32 = to_f32(ft.raw, ft.dtype) - base()
+    return difference

@@ -1,0 +1,93 @@
+"""Margins: how much likelier, in nats, a model finds the chosen answer than the rejected one.
+
+A log-probability is a sum over the answer's tokens and the token that ends the turn. Both answers to a prompt
+share one pass over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pv.registry.errors import DataError
+from pv.vecstore.evaluate.model import context_length, stop_ids
+from pv.vecstore.train.rows import Rows
+from pv.vecstore.train.tokens import encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Margins", "margins"]
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Margins:
+    """Per row, in the rows' order: log-probabilities in nats and token counts, all (n,) float64."""
+
+    chosen: F64
+    rejected: F64
+    chosen_tokens: F64
+    rejected_tokens: F64
+
+    @property
+    def margin(self) -> F64:
+        """log p(chosen) − log p(rejected), each the whole answer."""
+        return self.chosen - self.rejected
+
+    @property
+    def margin_per_token(self) -> F64:
+        """The same with each answer's mean over its tokens: blind to length."""
+        return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+
+def margins(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows,
+    *,
+    batch: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> Margins:
+    """Score every row; `progress(done, total)` counts rows. The model runs in eval mode and is left as it was.
+
+    Raises DataError for a row without `rejected`, or one that does not fit the model's context.
+    """
+    import torch
+
+    from pv.vecstore.train.frozen import collate, decision_logps
+
+    for index, row in enumerate(rows):
+        if row.rejected is None:
+            raise DataError(
+                f"{rows.where(index)}: no 'rejected' answer, so there is no margin to measure",
+                hint='evaluation rows need both: {"prompt": "...", "chosen": "...", "rejected": "..."}',
+            )
+    data = encode(tokenizer, rows, stops=stop_ids(model, tokenizer), limit=context_length(model))
+    answers = [(row.chosen, row.rejected or ()) for row in data]
+    order = sorted(range(len(data)), key=lambda i: (len(data[i].context), *map(len, answers[i]), i))
+    sums = np.zeros((len(data), 2))
+    counts = np.zeros((len(data), 2))
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, len(order), batch):
+                picked = order[start : start + batch]
+                padded = collate([data[i].context for i in picked], [answers[i] for i in picked])
+                logps = decision_logps(model, padded)  # (2 * picked, S)
+                sums[picked] = logps.double().sum(1).view(-1, 2).numpy()
+                counts[picked] = padded.counts.view(-1, 2).numpy()
+                if progress is not None:
+                    progress(start + len(picked), len(order))
+    finally:
+        model.train(training)
+    return Margins(sums[:, 0], sums[:, 1], counts[:, 0], counts[:, 1])

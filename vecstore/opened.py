@@ -1,0 +1,87 @@
+"""A registry's base and vectors, opened for the personas at hand and closed again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pv.registry.errors import BaseMismatch
+from pv.registry.persona import Persona
+from pv.registry.registry import Registry
+from pv.vecstore.base import Base, open_base
+from pv.vecstore.build import Built, build, build_id
+from pv.vecstore.fingerprint import Progress, fingerprint
+from pv.vecstore.hub_base import fetch
+from pv.vecstore.vector import Vector, open_vector
+
+__all__ = ["Opened", "checkpoint_of", "opened", "record_build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    base: Base
+    vectors: Mapping[str, Vector]
+
+
+@contextmanager
+def opened(registry: Registry, commit: str, personas: Iterable[Persona]) -> Iterator[Opened]:
+    """The base of `commit`, and every vector that `personas` name. Raises MissingBase, NotFoundError."""
+    with ExitStack() as stack:
+        base = stack.enter_context(open_base(registry.base(commit), registry.packs, fetch=fetch))
+        vectors = {}
+        for vector_id in sorted({v for persona in personas for v in persona.vectors}):
+            vectors[vector_id] = stack.enter_context(open_vector(vector_id, base, registry.packs))
+        yield Opened(base, vectors)
+
+
+@contextmanager
+def checkpoint_of(
+    registry: Registry,
+    commit: str,
+    persona: Persona,
+    *,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> Iterator[Path]:
+    """A folder that holds the persona's checkpoint while the block runs.
+
+    An empty persona whose base lies in a folder is that folder, once its bytes have been checked.
+    """
+    with opened(registry, commit, [persona]) as at:
+        path = at.base.manifest.origin.get("path")
+        plain = not persona.behaviours and persona.output.dtype == "base"
+        if plain and path is not None and Path(path).is_dir() and at.base.weights_path == Path(path):
+            table = fingerprint(at.base.weights, threads=threads, progress=progress)
+            if table != dict(at.base.manifest.tensors):
+                raise BaseMismatch(
+                    f"{path} is no longer base {at.base.manifest.id[:12]}", hint="put the right checkpoint back"
+                )
+            yield Path(path)
+            return
+        with tempfile.TemporaryDirectory(prefix="build-", dir=registry.packs.tmp, ignore_cleanup_errors=True) as tmp:
+            made = build(
+                persona,
+                at.base,
+                at.vectors,
+                Path(tmp) / build_id(persona)[:12],
+                side_files=registry.base_files(commit),
+                threads=threads,
+                progress=progress,
+            )
+            record_build(registry, made)
+            yield Path(tmp) / build_id(persona)[:12]
+
+
+def record_build(registry: Registry, made: Built) -> None:
+    """Note the weights' id under the build id. Raises BaseMismatch if an earlier build gave others."""
+    known = registry.record(made.build).get("weights")
+    if known is not None and known != made.weights:
+        raise BaseMismatch(
+            f"build {made.build[:12]} gave weights {made.weights[:12]}, an earlier one gave {known[:12]}",
+            hint="this should never happen: run `pv fsck`, and report it",
+        )
+    if known is None:
+        registry.update_record(made.build, {"weights": made.weights})

@@ -1,0 +1,168 @@
+"""The context-frozen step: the context runs once without gradient, the decision runs with it.
+
+Pass 1 feeds the context but for its last token, in eval mode and without gradient, and keeps keys and values.
+Pass 2 feeds the last context token (it predicts the first token of the decision) and the decision, and reads
+the cache. Its gradient is that of one full pass in which the context's keys and values are constants.
+That is a biased gradient of the full loss, by choice: the context is given, the decision is learnt.
+
+    pass 1   [pad pad c0 c1 c2]             left-padded, so that all contexts end together
+    pass 2                     [c3 d0 d1 d2 pad]   logits at c3, d0, d1 predict d0, d1, d2
+
+Padding is exact: a padded token is masked for every other, and positions count real tokens only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+__all__ = ["Batch", "collate", "decision_logps", "full_logps"]
+
+PLAIN_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B contexts with `copies` decisions each, padded. Decisions lie in order: context 0's, then context 1's.
+
+    P is the longest prefix (context without its last token), S the longest segment (last context token and
+    the decision without its last token), N = B * copies.
+    """
+
+    prefix: torch.Tensor  # (B, P) int64
+    prefix_mask: torch.Tensor  # (B, P) int64, 0 is padding
+    prefix_positions: torch.Tensor  # (B, P)
+    segment: torch.Tensor  # (N, S) int64
+    segment_mask: torch.Tensor  # (N, S)
+    segment_positions: torch.Tensor  # (N, S)
+    targets: torch.Tensor  # (N, S) the token that each position predicts
+    copies: int
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """Decision tokens of each row: (N,)."""
+        return self.segment_mask.sum(1)
+
+
+def collate(contexts: Sequence[Sequence[int]], decisions: Sequence[Sequence[Sequence[int]]]) -> Batch:
+    """Pad. `decisions[i]` are the answers to context i: the same number for each, none of them empty."""
+    import torch
+
+    copies = len(decisions[0])
+    flat = [
+        (list(context), list(d)) for context, group in zip(contexts, decisions, strict=True) for d in group
+    ]
+    if len(flat) != copies * len(contexts) or not all(context and decision for context, decision in flat):
+        raise ValueError("every context needs a token, and as many decisions as the others, none empty")
+    p = max(len(context) - 1 for context in contexts)
+    s = max(len(decision) for _, decision in flat)
+
+    prefix = torch.zeros(len(contexts), p, dtype=torch.int64)
+    prefix_mask = torch.zeros_like(prefix)
+    prefix_positions = torch.zeros_like(prefix)
+    for i, context in enumerate(contexts):
+        n = len(context) - 1
+        prefix[i, p - n :] = torch.tensor(context[:-1], dtype=torch.int64)
+        prefix_mask[i, p - n :] = 1
+        prefix_positions[i, p - n :] = torch.arange(n)
+
+    segment = torch.zeros(len(flat), s, dtype=torch.int64)
+    targets, segment_mask = torch.zeros_like(segment), torch.zeros_like(segment)
+    segment_positions = torch.zeros_like(segment)
+    for i, (context, decision) in enumerate(flat):
+        n = len(decision)
+        segment[i, :n] = torch.tensor([context[-1], *decision[:-1]], dtype=torch.int64)
+        targets[i, :n] = torch.tensor(decision, dtype=torch.int64)
+        segment_mask[i, :n] = 1
+        segment_positions[i, :n] = torch.arange(len(context) - 1, len(context) - 1 + n)
+    return Batch(
+        prefix, prefix_mask, prefix_positions, segment, segment_mask, segment_positions, targets, copies
+    )
+
+
+def decision_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Log-probability of every decision token, context frozen: (N, S) float32 (or wider), 0 at padding.
+
+    The model keeps its mode: train mode is for the second pass only. Gradient flows if it is enabled.
+    Raises UsageError for an architecture whose cache cannot be held still.
+    """
+    import torch
+
+    cache = None
+    length = batch.prefix.shape[1]
+    if length:
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            cache = model(
+                input_ids=batch.prefix,
+                attention_mask=batch.prefix_mask,
+                position_ids=batch.prefix_positions,
+                use_cache=True,
+                logits_to_keep=1,
+            ).past_key_values
+        model.train(training)
+        _check_cache(cache, length)
+        if batch.copies > 1:
+            cache.batch_repeat_interleave(batch.copies)
+    mask = torch.cat([batch.prefix_mask.repeat_interleave(batch.copies, 0), batch.segment_mask], 1)
+    output = model(
+        input_ids=batch.segment,
+        attention_mask=mask,  # (N, P + S)
+        position_ids=batch.segment_positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    if cache is not None:
+        _check_cache(cache, mask.shape[1])  # checkpointing would have dropped the cache in silence
+    return _logps(output.logits, batch)
+
+
+def full_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """The same by one pass over context and decision: gradient reaches the context too; no cache."""
+    import torch
+
+    n = batch.segment.shape[0]
+    prefix = batch.prefix.repeat_interleave(batch.copies, 0)
+    lengths = batch.prefix_mask.sum(1).repeat_interleave(batch.copies, 0)  # (N,)
+    width = int((lengths + batch.counts).max())
+    ids = torch.zeros(n, width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for i in range(n):  # right-padded: also right for recurrent layers
+        a, b = int(lengths[i]), int(batch.counts[i])
+        ids[i, :a] = prefix[i, prefix.shape[1] - a :]
+        ids[i, a : a + b] = batch.segment[i, :b]
+        mask[i, : a + b] = 1
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # (N, width, V)
+    at = (lengths[:, None] + torch.arange(batch.segment.shape[1])).clamp_max(width - 1)  # (N, S)
+    return _logps(logits[torch.arange(n)[:, None], at], batch)
+
+
+def _logps(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """(N, S, V) logits to the (N, S) log-probabilities of the targets."""
+    import torch
+
+    rows = batch.segment_mask.bool()
+    real = logits[rows]  # (tokens, V)
+    real = real if real.dtype == torch.float64 else real.float()
+    found = torch.log_softmax(real, -1).gather(1, batch.targets[rows][:, None])[:, 0]
+    return found.new_zeros(batch.segment.shape).masked_scatter(rows, found)
+
+
+def _check_cache(cache: Any, length: int) -> None:
+    layers = getattr(cache, "layers", None) or ()
+    strange = sorted({type(layer).__name__ for layer in layers} - set(PLAIN_CACHES))
+    if not layers or strange:
+        raise UsageError(
+            f"this architecture keeps context in {', '.join(strange) or 'no cache'}, which cannot be frozen",
+            hint="train with the full context instead (frozen_context=False)",
+        )
+    if cache.get_seq_length() != length:
+        raise RuntimeError(f"the cache holds {cache.get_seq_length()} tokens of {length}")

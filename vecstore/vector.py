@@ -1,0 +1,216 @@
+"""A task vector at hand: tau of each tensor it touches, decoded from its pack against its base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from pv.registry.errors import BaseMismatch, CheckpointRefused, CorruptPack, NotFoundError, UsageError
+from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
+from pv.registry.packs import PackStore
+from pv.vecstore.base import Base, differences
+from pv.vecstore.checkpoint import Checkpoint, Spec
+from pv.vecstore.codecs.layout import LAYOUTS, Raw
+from pv.vecstore.encodings import Array, by_name, decode
+from pv.vecstore.encodings.array import F32
+from pv.vecstore.engine.formats import FLOATS
+from pv.vecstore.fingerprint import Progress, row_of
+from pv.vecstore.pack import Pack, Part, Reference, write_pack
+from pv.vecstore.parallel import ordered_map
+
+__all__ = ["Vector", "capture", "keep", "open_vector"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vector(AbstractContextManager["Vector"]):
+    manifest: VectorManifest
+    pack: Pack
+    base: Base
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    def tau(self, name: str) -> F32:
+        """tau of one tensor, flat float32. Raises CorruptPack if its stored parts are damaged."""
+        reference = reference_to(self.base, name, self.manifest.tensors[name])
+        parts = {
+            part: Array(row.dtype, row.shape, self.pack.read(name, part, reference))
+            for part, row in self.manifest.tensors[name].items()
+        }
+        tau = decode(self.manifest.encoding, parts, lambda: self.base.f32(name))
+        if len(tau) != self.base.manifest.tensors[name].numel:
+            raise CorruptPack(f"vector {self.id[:12]}: tensor {name!r} does not have the base's size")
+        return tau
+
+    def close(self) -> None:
+        self.pack.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_vector(vector_id: str, base: Base, packs: PackStore) -> Vector:
+    """Raises NotFoundError without a pack, BaseMismatch for a vector of another base."""
+    if not packs.has(vector_id):
+        raise NotFoundError(
+            f"vector {vector_id[:12]} is not in this registry's packs", hint="`pv pull` it, or run `pv fsck`"
+        )
+    pack = Pack(packs.path(vector_id), expect=vector_id)
+    manifest = pack.manifest
+    if not isinstance(manifest, VectorManifest):
+        pack.close()
+        raise CorruptPack(f"{pack.path} is not a vector")
+    if manifest.base != base.manifest.id:
+        pack.close()
+        raise BaseMismatch(
+            f"vector {vector_id[:12]} was measured from base {manifest.base[:12]}, this is {base.manifest.id[:12]}",
+            hint="a vector means nothing on another base: train the behaviour again on this one",
+        )
+    unknown = manifest.tensors.keys() - base.manifest.tensors.keys()
+    if unknown:
+        pack.close()
+        raise BaseMismatch(
+            f"vector {vector_id[:12]} has tensors that its base lacks, such as {min(unknown)!r}"
+        )
+    return Vector(manifest, pack, base)
+
+
+def reference_to(base: Base, name: str, rows: Mapping[str, TensorRow]) -> Reference | None:
+    """What an `exact` part is packed against: the base's own elements, if dtype and shape agree."""
+    ft, own = rows.get("ft"), base.manifest.tensors[name]
+    if ft is None or ft.dtype != own.dtype or ft.shape != own.shape:
+        return None
+    return lambda start, stop: base.raw(name, start, stop)
+
+
+def capture(
+    checkpoint: Checkpoint,
+    base: Base,
+    packs: PackStore,
+    *,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> VectorManifest:
+    """Keep a fine-tuned checkpoint bit for bit, as an `exact` vector; returns its manifest.
+
+    Frozen tensors are left out. Raises CheckpointRefused for a checkpoint that does not fit the base,
+    UsageError for one that equals it.
+    """
+    _check_fits(checkpoint, base.manifest)
+    names = sorted(checkpoint.specs)
+    total = 2 * sum(_nbytes(checkpoint.specs[name]) for name in names)
+    counter = _Counter(total, progress)
+
+    changed: list[str] = []
+    for name, row in zip(
+        names, ordered_map(lambda n: row_of(checkpoint, n), names, threads=threads), strict=True
+    ):
+        if row != base.manifest.tensors[name]:
+            changed.append(name)
+        else:
+            counter.add(row.nbytes)
+        counter.add(row.nbytes)
+    if not changed:
+        raise UsageError(f"{checkpoint.path} is the base itself: there is nothing to commit")
+    for _ in ordered_map(base.verified, changed, threads=1):
+        pass  # a delta against wrong bytes could not be decoded again
+
+    parts = [_exact_part(checkpoint, base, name) for name in changed]
+    return _store(parts, base.manifest.id, "exact", {}, packs, threads, counter.add)
+
+
+def _exact_part(checkpoint: Checkpoint, base: Base, name: str) -> Part:
+    spec = checkpoint.specs[name]
+    layout = LAYOUTS[spec.dtype]
+
+    def read(start: int, stop: int) -> Raw:
+        return np.frombuffer(
+            checkpoint.read(name, start * layout.itemsize, stop * layout.itemsize), layout.storage
+        )
+
+    row = TensorRow(spec.dtype, spec.shape, "0" * 64)
+    return Part(name, "ft", spec.dtype, spec.shape, read, reference_to(base, name, {"ft": row}))
+
+
+def keep(
+    deltas: Mapping[str, F32],
+    base: BaseManifest,
+    packs: PackStore,
+    *,
+    encoding: str = "int8",
+    options: Mapping[str, Any] = MappingProxyType({}),
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> VectorManifest:
+    """Keep deltas {tensor name: float32 tau} in an encoding; returns the manifest of the vector."""
+    encoder = by_name(encoding)
+    parts: list[Part] = []
+    for name in sorted(deltas):
+        shape = base.tensors[name].shape
+        for part, array in encoder.encode(deltas[name].reshape(-1), shape, **options).items():
+            parts.append(Part(name, part, array.dtype, array.shape, _slicer(array.raw)))
+    total = sum(p.numel * LAYOUTS[p.dtype].itemsize for p in parts)
+    return _store(parts, base.id, encoding, {}, packs, threads, _Counter(total, progress).add)
+
+
+def _slicer(raw: Raw) -> Callable[[int, int], Raw]:
+    return lambda start, stop: raw[start:stop]
+
+
+def _store(
+    parts: list[Part],
+    base: str,
+    encoding: str,
+    options: Mapping[str, Any],
+    packs: PackStore,
+    threads: int,
+    progress: Callable[[int], None],
+) -> VectorManifest:
+    def manifest(rows: dict[tuple[str, str], TensorRow]) -> VectorManifest:
+        tensors: dict[str, dict[str, TensorRow]] = {}
+        for (name, part), row in rows.items():
+            tensors.setdefault(name, {})[part] = row
+        return VectorManifest(base, encoding, tensors, options)
+
+    with packs.writer() as out:
+        made = write_pack(out.file, parts, manifest, threads=threads, progress=progress)
+        out.commit(made.id)
+    assert isinstance(made, VectorManifest)
+    return made
+
+
+def _check_fits(checkpoint: Checkpoint, base: BaseManifest) -> None:
+    """Same names and shapes; a float may differ in width (a trainer that saved fp32), nothing else."""
+    found: dict[str, TensorRow] = {}
+    for name, spec in checkpoint.specs.items():
+        own = base.tensors.get(name)
+        widened = own is not None and {own.dtype, spec.dtype} <= FLOATS
+        dtype = own.dtype if own is not None and widened else spec.dtype
+        found[name] = TensorRow(dtype, spec.shape, "0" * 64)
+    lines = differences(base.tensors, found, content=False)
+    if lines:
+        more = f" (and {len(lines) - 5} more)" if len(lines) > 5 else ""
+        raise CheckpointRefused(
+            f"{checkpoint.path} does not fit base {base.id[:12]}: {'; '.join(lines[:5])}{more}",
+            hint="a vector is the difference of two checkpoints of one architecture: was it fine-tuned from this base?",
+        )
+
+
+def _nbytes(spec: Spec) -> int:
+    return spec.numel * LAYOUTS[spec.dtype].itemsize
+
+
+class _Counter:
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+
+    def add(self, count: int) -> None:
+        self.done += count
+        if self.progress:
+            self.progress(self.done, self.total)
