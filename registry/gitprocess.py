@@ -43,6 +43,7 @@ class GitProcess:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._git: Any = None
+        self._version: tuple[int, int] | None = None
         here = str(path)
         self._environment = {
             "GIT_DIR": here,
@@ -63,6 +64,14 @@ class GitProcess:
             "GIT_ALLOW_PROTOCOL": "none",  # a missing object is an error, never a download
             "GIT_NO_LAZY_FETCH": "1",
         }
+
+    def syncs_itself(self) -> bool:
+        """True if this git obeys `core.fsync` (2.36 and newer); an older one is synced after, by us."""
+        if self._version is None:
+            words = self.run("version").decode().split()
+            digits = re.match(r"(\d+)\.(\d+)", words[2] if len(words) > 2 else "")
+            self._version = (int(digits[1]), int(digits[2])) if digits else (0, 0)
+        return self._version >= (2, 36)
 
     def start(
         self, *args: str, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
@@ -143,6 +152,8 @@ class ObjectReader:
         with self._lock:
             kind, data = self._ask(object_id)
         if kind is None:
+            if (self._git.path / "objects" / object_id[:2] / object_id[2:]).exists():
+                raise damaged(object_id)  # git calls a file that it cannot read "missing"
             return None
         digest = hashlib.sha1(f"{kind} {len(data)}\0".encode() + data, usedforsecurity=False)
         if digest.hexdigest() != object_id:
@@ -150,27 +161,34 @@ class ObjectReader:
         return kind, data
 
     def _ask(self, object_id: str) -> tuple[str | None, bytes]:
+        for _ in range(2):
+            try:
+                return self._ask_once(object_id)
+            except (BrokenPipeError, EOFError):
+                self._stop()  # Ctrl-C reaches idle children too: ask a fresh one
+            except BaseException:
+                self._stop()  # stopped half way: what comes next on this pipe is no answer
+                raise
+        raise damaged(object_id)
+
+    def _ask_once(self, object_id: str) -> tuple[str | None, bytes]:
         if self._process is None:
             self._process = self._git.start("cat-file", "--batch")
         process = self._process
         assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(object_id.encode() + b"\n")
-            process.stdin.flush()
-            header = process.stdout.readline().split()
-            if len(header) == 2 and header[1] == b"missing":
-                return None, b""
-            if len(header) != 3:
-                raise damaged(object_id)
-            size = int(header[2])
-            if size > MAX_OBJECT_BYTES:
-                raise IntegrityError(f"git object {object_id[:12]} has {size} bytes, too many for history")
-            data = process.stdout.read(size)
-            if len(data) != size or process.stdout.read(1) != b"\n":
-                raise damaged(object_id)
-        except (BrokenPipeError, IntegrityError) as error:
-            self._stop()
-            raise (error if isinstance(error, IntegrityError) else damaged(object_id)) from None
+        process.stdin.write(object_id.encode() + b"\n")
+        process.stdin.flush()
+        header = process.stdout.readline().split()
+        if len(header) == 2 and header[1] == b"missing":
+            return None, b""
+        if len(header) != 3:
+            raise EOFError
+        size = int(header[2])
+        if size > MAX_OBJECT_BYTES:
+            raise IntegrityError(f"git object {object_id[:12]} has {size} bytes, too many for history")
+        data = process.stdout.read(size)
+        if len(data) != size or process.stdout.read(1) != b"\n":
+            raise EOFError
         return header[1].decode(), data
 
     def close(self) -> None:

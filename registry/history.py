@@ -33,7 +33,8 @@ CONFIG = b"""\
 [maintenance]
 \tauto = false
 """
-_FALLBACK = (("user.email", "pv@localhost"), ("user.name", "pv"))
+_NO_IDENTITY = re.compile(r"identity unknown|auto-detect|empty ident|disallowed characters")
+_STAND_IN = {"NAME": "pv", "EMAIL": "pv@localhost"}
 _PERSON = re.compile(r"(?P<name>.*?) ?<(?P<email>[^<>]*)> (?P<seconds>\d+) (?P<zone>[+-]\d{4})")
 _ZERO = "0" * 40
 
@@ -77,7 +78,7 @@ class History:
         self._git = GitProcess(path)
         self._reader = ObjectReader(self._git)
         self._written: set[str] = set()
-        self._identity: tuple[str, ...] = ()
+        self._stand_in = 0
 
     @staticmethod
     def create(path: Path, branch: str = "main") -> History:
@@ -100,11 +101,11 @@ class History:
 
     # Reading
 
-    def object(self, object_id: str) -> tuple[str, bytes]:
-        """(type, bytes). Raises NotFoundError or IntegrityError."""
+    def read_object(self, object_id: str) -> tuple[str, bytes]:
+        """(type, bytes). Raises IntegrityError if it is missing, or is not what its id says."""
         found = self._reader.get(object_id)
         if found is None:
-            raise NotFoundError(f"git object {object_id} is not in this registry", hint="run `pv fsck`")
+            raise IntegrityError(f"git object {object_id} is missing from history.git", hint="run `pv fsck`")
         return found
 
     def kind(self, object_id: str) -> str | None:
@@ -116,7 +117,7 @@ class History:
         return self._typed(object_id, "blob")
 
     def commit(self, object_id: str) -> Commit:
-        """Raises NotFoundError, or IntegrityError if it is no commit."""
+        """Raises IntegrityError if it is missing or no commit."""
         return _parse_commit(object_id, self._typed(object_id, "commit"))
 
     def tree(self, object_id: str) -> Mapping[str, TreeEntry]:
@@ -140,7 +141,7 @@ class History:
         return self.blob(found.id)
 
     def _typed(self, object_id: str, kind: str) -> bytes:
-        found, data = self.object(object_id)
+        found, data = self.read_object(object_id)
         if found != kind:
             raise IntegrityError(f"git object {object_id} is a {found}, not a {kind}", hint="run `pv fsck`")
         return data
@@ -151,9 +152,19 @@ class History:
     def ref(self, name: str) -> str | None:
         return self.refs().get(name)
 
-    def head_ref(self) -> str:
-        """The branch that HEAD names, such as refs/heads/main; it may not exist yet."""
-        return refs.read_head(self.path)
+    def head_ref(self, known: Mapping[str, str] | None = None) -> str:
+        """The branch that HEAD names, such as refs/heads/main; in a new registry it does not exist yet.
+
+        Raises IntegrityError if there are branches and HEAD names none of them.
+        """
+        head = refs.read_head(self.path)
+        known = self.refs() if known is None else known
+        if head not in known and any(ref.startswith(refs.HEADS) for ref in known):
+            raise IntegrityError(
+                f"HEAD names branch {head.removeprefix(refs.HEADS)}, which does not exist",
+                hint="`pv fsck --repair` restores it from the operations",
+            )
+        return head
 
     def walk(self, tips: Sequence[str], limit: int | None = None) -> list[str]:
         """Commits reachable from `tips`, newest first, no parent before all of its children."""
@@ -214,16 +225,21 @@ class History:
         return self._wrote(self._with_identity(args, text, env), "commit")
 
     def _with_identity(self, args: list[str], text: bytes, env: Mapping[str, str]) -> bytes:
-        """commit-tree, with stand-ins for what git's configuration does not say about the user."""
-        for missing in range(len(_FALLBACK) + 1):
-            status, out, err = self._git.attempt(*self._identity, *args, stdin=text, env=env)
+        """commit-tree, with stand-ins for what git does not know about the user: at most what is needed."""
+        email = ("-c", f"user.email={_STAND_IN['EMAIL']}")
+        name = ("-c", f"user.name={_STAND_IN['NAME']}")
+        whole = {f"GIT_{who}_{what}": v for who in ("AUTHOR", "COMMITTER") for what, v in _STAND_IN.items()}
+        ways: list[tuple[tuple[str, ...], dict[str, str]]] = [
+            ((), {}), (email, {}), ((*email, *name), {}), ((), whole),
+        ]  # fmt: skip
+        while True:
+            options, stand_in = ways[self._stand_in]
+            status, out, err = self._git.attempt(*options, *args, stdin=text, env={**stand_in, **env})
             if status == 0:
                 return out
-            if missing == len(_FALLBACK) or not re.search(r"ident|email|name", err):
+            if not _NO_IDENTITY.search(err) or self._stand_in == len(ways) - 1:
                 raise failure("commit-tree", status, err)
-            key, value = _FALLBACK[missing]
-            self._identity += ("-c", f"{key}={value}")
-        raise AssertionError("unreachable")
+            self._stand_in += 1
 
     def _wrote(self, out: bytes, what: str) -> str:
         object_id = _hex(out.decode().strip())
@@ -234,15 +250,17 @@ class History:
     def sync(self) -> None:
         """Make every object written or reused since the last call durable: files, then folders.
 
-        git syncs loose objects itself where `core.fsync` exists (2.36), but never their folders.
+        git syncs loose objects itself where it knows `core.fsync`, but never their folders.
         """
         objects = self.path / "objects"
+        trusted = not self._written or self._git.syncs_itself()
         folders = set()
         for object_id in sorted(self._written):
             path = objects / object_id[:2] / object_id[2:]
             if path.is_file():
                 folders.add(path.parent)
-                refs.fsync_path(path)
+                if not trusted:
+                    refs.fsync_path(path)
         for folder in sorted(folders):
             durable.fsync_dir(folder)
         if folders:
@@ -281,7 +299,7 @@ class History:
             raise failure("update-ref", status, err)
         for change in changes:
             durable.step(f"move {change.ref}")
-            refs.fsync_ref(self.path, change.ref)
+            refs.fsync_ref(self.path, change.ref, itself=not self._git.syncs_itself())
 
     def update_ref(self, ref: str, new: str | None, old: str | None) -> None:
         """Move one ref, if it still is at `old`."""

@@ -6,16 +6,17 @@ a registry. `.pv/format` says what wrote it; another major version is refused, n
 
 from __future__ import annotations
 
-import os
-import secrets
+import contextlib
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from pv.registry import canonical, durable
+from pv.registry import canonical, durable, locks
 from pv.registry.errors import FormatError, NotARegistry, UsageError
 from pv.registry.history import History
 
-__all__ = ["FOLDER", "FORMAT", "create", "find", "open_folder"]
+__all__ = ["FOLDER", "FORMAT", "creating", "find", "open_folder"]
 
 FOLDER = ".pv"
 FORMAT = {"git": "sha1", "hash": "sha256", "pv": 1}
@@ -23,30 +24,49 @@ _FOLDERS = ("packs", "records", "tmp", "quarantine")
 _INIT_HINT = "make one with `pv init --base DIR_OR_HUB_ID`, or give its folder with `pv -C DIR`"
 
 
-def create(directory: Path) -> Path:
-    """Make `directory/.pv`, with an unborn branch `main`. Raises UsageError if there is one already."""
+@contextlib.contextmanager
+def creating(directory: Path) -> Iterator[Path]:
+    """A new `.pv`, under a temporary name while the block runs; it gets its own when the block ends well.
+
+    It has an unborn branch `main`. Raises UsageError if `directory` has a `.pv` already.
+    """
     target = directory / FOLDER
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target} is there already", hint="`pv status` shows what is in it")
     durable.make_dirs(directory)
-    building = directory / f"{FOLDER}.{os.getpid()}.{secrets.token_hex(8)}{durable.TMP_SUFFIX}"
+    _sweep(directory)
+    building = directory / durable.tmp_name(FOLDER)
     try:
-        for name in _FOLDERS:
-            durable.make_dirs(building / name)
-        History.create(building / "history.git").close()
-        durable.write_file(building / "format", canonical.dumps(FORMAT) + b"\n")
-        for name in ("lock", "refs.lock"):
-            durable.write_file(building / name, b"")
-        with durable.storage_errors(target):
+        durable.make_dirs(building)
+        with locks.shared(building / "lock"):  # tells a sweep that we are alive
+            for name in _FOLDERS:
+                durable.make_dirs(building / name)
+            History.create(building / "history.git").close()
+            durable.write_file(building / "format", canonical.dumps(FORMAT) + b"\n")
+            durable.write_file(building / "refs.lock", b"")
+            yield building
             try:
                 durable.rename(building, target)
             except OSError as error:
-                if not target.is_dir():
+                if not target.exists():
                     raise
                 raise UsageError(f"{target} is there already", hint="another pv has just made it") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return target
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a killed `creating` left in `directory`."""
+    for left in directory.glob(f"{FOLDER}.*{durable.TMP_SUFFIX}"):
+        try:
+            if time.time() - left.stat().st_mtime < 60:
+                continue  # it may not have come to taking its lock yet
+            with (left / "lock").open("rb") as file:
+                alive = locks.held_elsewhere(file.fileno())
+        except OSError:
+            continue  # killed in its first instant: too small to matter
+        if not alive:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def find(start: Path) -> Path:

@@ -40,7 +40,7 @@ def read_log(history: History, tips: list[str], limit: int | None = None) -> lis
     for ref, object_id in known.items():
         if ref != refs.OPS:
             pointing[object_id].append(ref)
-    head = known.get(history.head_ref())
+    head = known.get(history.head_ref(known))
     entries = []
     for commit_id in history.walk(tips, limit):
         commit = history.commit(commit_id)

@@ -125,7 +125,7 @@ def publish(
     Raises ConflictError if a ref is not at its old value; then nothing has happened.
     """
     last = newest(history)
-    before = history.head_ref()
+    before = refs.read_head(history.path)
     operation = Operation(
         seq=1 if last is None else last.seq + 1,
         command=command,
@@ -160,13 +160,15 @@ def _apply(history: History, operation: Operation, lock: int | None) -> bool:
     """Move what is still at its old value. A ref that is elsewhere was moved by other hands: it stays."""
     now = history.refs()
     pending = [c for c in operation.refs if now.get(c.ref) == c.old]
+    before, after = operation.head
+    switching = before != after and refs.read_head(history.path) == before
+    if switching and after in now:
+        history.set_head(after)  # first, because the branch that we leave may be about to go
     if pending:
         history.update_refs(pending, lock=lock)
-    before, after = operation.head
-    if before != after and history.head_ref() == before:
+    if switching and after not in now:
         history.set_head(after)
-        return True
-    return bool(pending)
+    return switching or bool(pending)
 
 
 def to_undo(history: History) -> Operation:
@@ -185,10 +187,10 @@ def to_redo(history: History) -> Operation:
     """The newest undo that has not been redone. Raises UsageError if something else was done since."""
     redone: set[int] = set()
     for operation in operations(history):
-        if operation.command == "undo" and operation.seq not in redone:
-            return operation
         if operation.undoes is None:
             break
+        if operation.command == "undo" and operation.seq not in redone:
+            return operation
         redone.add(operation.undoes)
     raise UsageError("nothing to redo", hint="only an undo that was the last thing done can be redone")
 
@@ -198,7 +200,8 @@ def invert(history: History, operation: Operation) -> tuple[list[RefChange], str
 
     Raises ConflictError if a ref has moved since, UsageError if HEAD would be left without a commit.
     """
-    now, head = history.refs(), history.head_ref()
+    now = history.refs()
+    head = history.head_ref(now)
     moved = [c.ref for c in operation.refs if now.get(c.ref) != c.new]
     before, after = operation.head
     if before != after and head != after:

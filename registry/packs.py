@@ -149,23 +149,26 @@ class PackStore:
             durable.fsync_dir(self.quarantine)
         return gone
 
-    def leftovers(self) -> list[Path]:
-        """Temporary files whose writer is dead (its lock on the file is free)."""
+    def leftovers(self, min_age_s: float = 60.0) -> list[Path]:
+        """Temporary files whose writer is dead: its lock on the file is free, and was not just being taken."""
         if not self.tmp.is_dir():
             return []
-        return [p for p in sorted(self.tmp.iterdir()) if p.name.endswith(durable.TMP_SUFFIX) and _orphan(p)]
+        found = (path for path in sorted(self.tmp.iterdir()) if path.name.endswith(durable.TMP_SUFFIX))
+        return [path for path in found if _orphan(path, min_age_s)]
 
-    def sweep(self) -> list[Path]:
+    def sweep(self, min_age_s: float = 60.0) -> list[Path]:
         """Delete the leftovers; returns what was deleted."""
-        found = self.leftovers()
+        found = self.leftovers(min_age_s)
         for path in found:
             path.unlink(missing_ok=True)
         return found
 
 
-def _orphan(path: Path) -> bool:
+def _orphan(path: Path, min_age_s: float) -> bool:
     try:
         with path.open("rb") as file:
+            if time.time() - os.fstat(file.fileno()).st_mtime < min_age_s:
+                return False
             return not locks.held_elsewhere(file.fileno())
     except FileNotFoundError:
         return False

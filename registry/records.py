@@ -44,10 +44,19 @@ class RecordStore:
         )
 
     def update(self, build_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Add facts, replacing those of the same key; returns all of them. Concurrent updates all land."""
+        """Add facts; returns all of them. Concurrent updates all land.
+
+        A new value replaces the old one of the same key, except that an object is added to an object key
+        by key: scores on one data file do not displace those on another.
+        """
         path = self.path(build_id)
         with locks.exclusive(self._lock):
-            merged = {**self.read(build_id), **facts}
+            merged = self.read(build_id)
+            for key, value in facts.items():
+                old = merged.get(key)
+                if isinstance(old, dict) and isinstance(value, dict):
+                    value = {**old, **value}
+                merged[key] = value
             durable.make_dirs(self.folder)
             document = {"schema": SCHEMA, "build": build_id, "facts": merged}
             durable.write_file(path, canonical.dumps(document) + b"\n")

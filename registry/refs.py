@@ -107,10 +107,10 @@ def read_refs(git_dir: Path) -> dict[str, str]:
     return dict(sorted({**dict(_packed(git_dir / "packed-refs")), **loose}.items()))
 
 
-def fsync_ref(git_dir: Path, ref: str) -> None:
-    """Make a ref that git has just moved or deleted durable, up to the folder of all refs."""
+def fsync_ref(git_dir: Path, ref: str, *, itself: bool) -> None:
+    """Make a ref that git has just moved or deleted durable: `itself`, and every folder above it."""
     path = git_dir / ref
-    if path.is_file():
+    if itself and path.is_file():
         fsync_path(path)
     for folder in path.parents:
         if folder == git_dir:

@@ -54,7 +54,21 @@ class Registry:
     @staticmethod
     def init(directory: Path) -> Registry:
         """Make a registry in `directory`; `start` makes its first commit. Raises UsageError."""
-        return Registry(layout.create(directory))
+        with layout.creating(directory):
+            pass
+        return Registry(directory / layout.FOLDER)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def creating(directory: Path) -> Iterator[Registry]:
+        """A registry that appears in `directory` when the block has ended well, complete or not at all.
+
+        Write the base's pack and call `start` in the block; open it anew with `find` afterwards.
+        """
+        with layout.creating(directory) as root, Registry(root) as registry:
+            yield registry
+            if registry.head().commit is None:
+                raise UsageError("a registry needs a first commit")
 
     @staticmethod
     def find(start: Path) -> Registry:
@@ -73,8 +87,9 @@ class Registry:
     # Reading: takes no lock, changes nothing
 
     def head(self) -> Head:
-        ref = self.history.head_ref()
-        return Head(ref.removeprefix(refs.HEADS), self.history.ref(ref))
+        known = self.history.refs()
+        ref = self.history.head_ref(known)
+        return Head(ref.removeprefix(refs.HEADS), known.get(ref))
 
     def branches(self) -> dict[str, str]:
         return self._named(refs.HEADS)
@@ -143,7 +158,7 @@ class Registry:
         return self._records.read(build_id)
 
     def update_record(self, build_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Add facts about a build (same keys are replaced); returns all of them."""
+        """Add facts about a build; returns all of them. Objects are merged one level deep, the rest replaced."""
         return self._records.update(build_id, facts)
 
     # Writing
@@ -269,15 +284,15 @@ class Registry:
         with self._writing(f"cherry-pick {revision}") as plan:
             return merging.cherry_pick(plan, target, mainline, take or {}, message)
 
-    def create_branch(self, name: str, at: str | None = None) -> str:
-        """A new branch at a revision (default HEAD); returns the commit. Does not switch to it."""
-        return self._create(refs.HEADS, "branch", name, at)
+    def create_branch(self, name: str, at: str | None = None, *, switch: bool = False) -> str:
+        """A new branch at a revision (default HEAD), and on to it if `switch`; returns the commit."""
+        return self._create(refs.HEADS, "branch", name, at, switch=switch)
 
     def tag(self, name: str, at: str | None = None) -> str:
         """A name for a commit that does not move."""
         return self._create(refs.TAGS, "tag", name, at)
 
-    def _create(self, folder: str, what: str, name: str, at: str | None) -> str:
+    def _create(self, folder: str, what: str, name: str, at: str | None, *, switch: bool = False) -> str:
         refs.check_ref_name(name, what)
         commit = self.resolve(at)
         with self._writing(f"{what} {name}") as plan:
@@ -286,6 +301,8 @@ class Registry:
                     kind = "branch" if other == refs.HEADS else "tag"
                     raise UsageError(f"there is a {kind} {name!r} already", hint=f"`pv {kind}` lists them")
             plan.move(folder + name, commit)
+            if switch:
+                plan.head = folder + name
         return commit
 
     def delete_branch(self, name: str) -> str:

@@ -49,7 +49,7 @@ def resolve(history: History, text: str) -> str:
 def _start(history: History, name: str) -> str:
     known = history.refs()
     if name in ("HEAD", "@"):
-        ref = history.head_ref()
+        ref = history.head_ref(known)
         if ref not in known:
             raise UnknownRevision(
                 f"branch {ref.removeprefix(refs.HEADS)} has no commit yet",

@@ -31,7 +31,7 @@ class Transaction:
         self.history = history
         self.packs = packs
         self.refs = history.refs()
-        self.head = history.head_ref()
+        self.head = history.head_ref(self.refs)
         self.undoes: int | None = None
         self.operation: Operation | None = None
         self._head_before = self.head

@@ -26,7 +26,7 @@ from pv.registry.tensorfile import header_bytes
 from pv.vecstore.base import Base
 from pv.vecstore.checkpoint import INDEX
 from pv.vecstore.codecs.layout import LAYOUTS, Raw
-from pv.vecstore.engine.combine import apply
+from pv.vecstore.engine.combine import apply, check_weights
 from pv.vecstore.engine.environment import check
 from pv.vecstore.engine.formats import FLOATS, to_f32
 from pv.vecstore.engine.rounding import round_to
@@ -107,6 +107,7 @@ def build(
     """
     if persona.base != base.manifest.id:
         raise BaseMismatch(f"the persona is for base {persona.base[:12]}, this is {base.manifest.id[:12]}")
+    check_weights(persona.combine, {name: b.weight for name, b in persona.behaviours.items()})
     shards = plan(persona, base, shard_bytes=shard_bytes)
     total = sum(nbytes for shard in shards for _, _, nbytes in shard.tensors.values())
     done = touched = changed = 0
@@ -164,14 +165,21 @@ def _tensor(
         x = to_f32(raw[part], own)
         if moved is not None:
             x = apply(x, moved[part])
-            if not np.isfinite(x[moved[part] != 0]).all():
-                raise IntegrityError(
-                    f"tensor {name!r} would hold infinite or undefined weights", hint="use smaller weights"
-                )
         out[part] = round_to(
             x, dtype, persona.output.rounding, start=start, seed=persona.output.seed, name=name
         )
+        if _left_the_finite(raw[part], own, out[part], dtype):
+            raise IntegrityError(
+                f"tensor {name!r} would hold infinite or undefined weights as {dtype}",
+                hint="use smaller weights, or a wider --dtype",
+            )
     return out, None if moved is None else int(np.count_nonzero(moved))
+
+
+def _left_the_finite(raw: Raw, own: str, out: Raw, dtype: str) -> bool:
+    """Whether an element that was finite in the base no longer is."""
+    strange = ~np.isfinite(to_f32(out, dtype))
+    return bool(strange.any()) and bool(np.isfinite(to_f32(raw[strange], own)).any())
 
 
 @contextmanager

@@ -22,7 +22,6 @@ __all__ = ["CardFacts", "model_card", "yaml_string"]
 MAX_CHARS = 160
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-_VERDICTS = {"up": "more", "down": "less", "inconclusive": "inconclusive"}
 _DTYPES = {"base": "in the base's own dtypes", "bf16": "as bf16", "fp16": "as fp16", "fp32": "as fp32"}
 _METHODS = {
     "add": "their deltas are scaled and added to the base's weights",
@@ -79,10 +78,9 @@ def _title(facts: CardFacts) -> str:
     behaviours = "no behaviours" if count == 0 else "1 behaviour" if count == 1 else f"{count} behaviours"
     return (
         f"# {_plain(name)}\n\n"
-        f"{_base_in_words(facts.base)}, with {behaviours} merged into its weights. Each behaviour was trained on "
-        "its own and kept as a task vector (fine-tuned weights minus base weights); "
-        "[pv](https://pypi.org/project/personavec/) keeps such vectors under version control and builds "
-        "checkpoints from them."
+        f"{_base_in_words(facts.base)}, with {behaviours} merged into its weights. Each behaviour was "
+        "learned on its own and kept as a task vector: fine-tuned weights minus base weights. pv "
+        "(personavec) keeps such vectors under version control, and builds checkpoints from them."
     )
 
 
@@ -134,7 +132,7 @@ def _lineage(known: Mapping[str, Any]) -> str:
     if isinstance(data, Mapping) and data.get("name"):
         words = f"trained on {_code(_last_part(data['name']))}"
         if isinstance(data.get("rows"), int):
-            words += f", {data['rows']} rows"
+            words += f", {data['rows']} row{'' if data['rows'] == 1 else 's'}"
         if isinstance(options, Mapping):
             words += "".join(
                 f", {key} {_code(options[key])}"
@@ -157,7 +155,7 @@ def _scores(facts: CardFacts) -> str:
             _nats(_part(score, "base_margin", "mean")),
             _nats(_part(score, "margin", "mean")),
             _nats(_part(score, "effect", "mean"), sign=True),
-            f"{_nats(_part(score, 'effect', 'low'), sign=True)} to {_nats(_part(score, 'effect', 'high'), sign=True)}",
+            " to ".join(_nats(_part(score, "effect", end), sign=True) for end in ("low", "high")),
             _verdict(score),
         )
         for score in facts.scores
@@ -166,9 +164,9 @@ def _scores(facts: CardFacts) -> str:
     return (
         "## Scores\n\n"
         + _table(head, rows)
-        + "\n\nMargin: log-probability of the wanted answer minus that of the unwanted one, in nats, averaged "
-        "over n rows. Effect: this model's margin minus the base's on the same rows; the base is the control. "
-        "Interval: paired bootstrap over rows; one that holds 0 is inconclusive."
+        + "\n\nMargin: log-probability of the wanted answer minus that of the unwanted one, in nats, the mean "
+        "over n rows. Effect: this model's margin minus the base's on the same rows, so the base is the "
+        "control. Interval: paired bootstrap over rows; one that holds 0 is inconclusive."
     )
 
 
@@ -176,7 +174,7 @@ def _verdict(score: Mapping[str, Any]) -> str:
     low, high = _part(score, "effect", "low"), _part(score, "effect", "high")
     if low is None or high is None:
         return "–"
-    return _VERDICTS["up" if low > 0 else "down" if high < 0 else "inconclusive"]
+    return "up" if low > 0 else "down" if high < 0 else "inconclusive"
 
 
 def _use(facts: CardFacts) -> str:
@@ -205,17 +203,17 @@ def _ids(facts: CardFacts) -> str:
         *((f"SHA-256 of {_code(file)}", _code(digest)) for file, digest in sorted(facts.sums.items())),
     ]
     return (
-        "## Ids\n\nEach is a SHA-256 over content. The weights' is over the table of tensors, however they are "
-        "split into files.\n\n" + _table(("what", "id"), rows)
+        "## Ids\n\nEach is a SHA-256 over content; that of the weights is over the table of tensors, however "
+        "they are split into files.\n\n" + _table(("what", "id"), rows)
     )
 
 
 def _again(facts: CardFacts) -> str:
     return (
-        "## Make it again\n\nIn the pv registry that this came from, at the revision with this persona id:\n\n"
-        "```\npip install personavec\npv build REV -o model\n```\n\n"
-        f"The same persona gives the same bytes, on any machine: engine {facts.persona.engine} prints the "
-        "weights id above."
+        "## Make it again\n\nIn the pv registry that this came from, at the revision with this persona's id:\n\n"
+        "```\npv build REV -o model\n```\n\n"
+        "The same persona gives the same bytes on any machine: the weights' id that the build prints is the "
+        "one above."
     )
 
 
@@ -287,8 +285,9 @@ def _tag(text: str) -> str:
 
 
 def _one_line(text: object) -> str:
-    """One line of at most MAX_CHARS without control, format or unassigned characters."""
-    plain = "".join(" " if ch.isspace() else ch for ch in str(text))
+    """One line of at most MAX_CHARS without control, format or unassigned characters, and without pipes:
+    readers of Markdown tables do not agree on how one is escaped."""
+    plain = "".join(" " if ch.isspace() else ch for ch in str(text)).replace("|", "¦")
     plain = "".join("\ufffd" if unicodedata.category(ch).startswith("C") else ch for ch in plain)
     line = " ".join(plain.split()) or " "
     return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 1] + "…"
@@ -304,9 +303,9 @@ def _code(text: object) -> str:
 
 def _plain(text: object) -> str:
     """Text outside a code span, every ASCII punctuation mark that could mean something escaped."""
-    return re.sub(r"([!-,/:-@\[-`{-~])", r"\\\1", _one_line(text))
+    return re.sub(r"([!-,:-@\[-`{-~])", r"\\\1", _one_line(text))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [tuple(head), ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

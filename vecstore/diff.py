@@ -27,7 +27,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 
 
 def place(name: str) -> tuple[int | None, str]:
-    """A tensor's layer number (None outside the stack) and module: ("model.layers.3.mlp.up_proj.weight") -> 3, "mlp.up_proj"."""
+    """Layer number (None outside the stack) and module: "model.layers.3.mlp.up_proj.weight" is 3, "mlp.up_proj"."""
     stem = name.removesuffix(".weight")
     found = _LAYER.search(stem)
     return (int(found[1]), stem[found.end() :]) if found else (None, stem.removeprefix("model."))

@@ -105,7 +105,8 @@ def command(
         )
         return
     app.done(
-        f"built {persona_line(persona)} into {folder} ({size(made.nbytes)}, {made.touched} of {made.tensors} tensors touched)"
+        f"built {persona_line(persona)} into {folder} "
+        f"({size(made.nbytes)}, {made.touched} of {made.tensors} tensors touched)"
     )
     click.echo(f"build    {made.build}")
     click.echo(f"weights  {made.weights}")

@@ -42,9 +42,12 @@ def command(
     registry = app.registry()
     head = registry.resolve("HEAD")
     path = app.file(checkpoint)
-    with open_base(registry.base(head), registry.packs, fetch=fetch) as base, Checkpoint(path) as opened:
-        with app.progress("capturing") as update:
-            manifest = capture(opened, base, registry.packs, threads=threads, progress=update)
+    with (
+        open_base(registry.base(head), registry.packs, fetch=fetch) as base,
+        Checkpoint(path) as opened,
+        app.progress("capturing") as update,
+    ):
+        manifest = capture(opened, base, registry.packs, threads=threads, progress=update)
 
     def edit(persona: Persona) -> Persona:
         known = persona.behaviours.get(name)

@@ -60,10 +60,8 @@ def _recipe(old: Persona, new: Persona) -> list[str]:
             lines.append(click.style(f"- {behaviour_line(name, before)}", fg="red"))
         if after is not None:
             lines.append(click.style(f"+ {behaviour_line(name, after)}", fg="green"))
-    for field in ("combine", "output"):
-        if getattr(old, field) != getattr(new, field):
-            lines.append(f"~ {field}: {getattr(old, field).to_json()} to {getattr(new, field).to_json()}")
-    return lines
+    fields = [(f, getattr(old, f), getattr(new, f)) for f in ("combine", "output")]
+    return lines + [f"~ {f}: {a.to_json()} to {b.to_json()}" for f, a, b in fields if a != b]
 
 
 def _weights(app: App, commit: str, old: Persona, new: Persona) -> tuple[list[str], dict[str, object]]:

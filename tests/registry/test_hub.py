@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from loopback_hub import HubState, isolated_client, loopback_hub
 
 from pv.registry.errors import PvError, RemoteError, StorageError, UsageError
@@ -348,11 +346,13 @@ def test_the_hub_fails(hub: HubState, tmp_path: Path, on: str, status: int, matc
     assert len(hub.lines("PUT")) == 1
 
 
-def test_an_upload_that_fails_once_is_tried_again(hub: HubState, tmp_path: Path) -> None:
+def test_an_upload_that_fails_once_is_tried_again(
+    hub: HubState, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     hub.fail_next(503, on="PUT /lfs/")
     folder = build(tmp_path / "model")
     push(hub, folder)
-    assert len(hub.lines("PUT")) == 2
+    assert len(hub.lines("PUT")) == 2 and not caplog.records
     assert hub.read(REPO, "model.safetensors") == (folder / "model.safetensors").read_bytes()
 
 
@@ -421,10 +421,12 @@ def test_folders_that_cannot_be_pushed(hub: HubState, tmp_path: Path) -> None:
     (tmp_path / "empty" / ".git").mkdir(parents=True)
     (tmp_path / "empty" / ".git" / "HEAD").write_text("x")
     refused(hub, tmp_path / "empty", "holds no files")
-    folder = build(tmp_path / "model")
-    (folder / "secrets").symlink_to(tmp_path / "home")
-    refused(hub, folder, "'secrets' is not a plain file", "plain files")
-    refused(hub, folder, "not to a commit", target=HubTarget(REPO, "a" * 40))
+    write(tmp_path / "home", {"id_ed25519": b"secret"})
+    for number, elsewhere in enumerate(("home", "home/id_ed25519", "nowhere")):
+        folder = build(tmp_path / f"model{number}")
+        (folder / "secrets").symlink_to(tmp_path / elsewhere)
+        refused(hub, folder, "'secrets' is not a plain file", "plain files")
+    refused(hub, build(tmp_path / "model"), "not to a commit", target=HubTarget(REPO, "a" * 40))
     assert not hub.requests
 
 
@@ -440,69 +442,6 @@ def test_a_file_that_cannot_be_read(hub: HubState, tmp_path: Path, monkeypatch: 
         pytest.skip("this user may read everything")
     error = refused(hub, folder, "cannot read 'config.json'")
     assert isinstance(error, StorageError)
-
-
-# Addresses
-
-
-@pytest.mark.parametrize(
-    ("text", "target"),
-    [
-        ("hf://alice/persona", HubTarget("alice/persona", "main")),
-        ("hf://models/alice/persona", HubTarget("alice/persona", "main")),
-        ("hf://Al-ice_1/p.e-r_1@dev", HubTarget("Al-ice_1/p.e-r_1", "dev")),
-        ("hf://alice/persona@a%2Fb", HubTarget("alice/persona", "a/b")),
-        ("hf://alice/persona@refs/pr/3", HubTarget("alice/persona", "refs/pr/3")),
-    ],
-)
-def test_addresses(text: str, target: HubTarget) -> None:
-    assert parse_target(text) == target
-    assert parse_target(str(target)) == target
-
-
-@pytest.mark.parametrize(
-    ("text", "hint"),
-    [
-        ("alice/persona", "did you mean hf://alice/persona?"),
-        ("https://huggingface.co/alice/persona", "did you mean hf://alice/persona?"),
-        ("/home/alice/persona", "write hf://USER/NAME"),
-        ("hf://persona", "USER/NAME"),
-        ("hf://alice/a/b", "USER/NAME"),
-        ("hf://alice/a--b", "USER/NAME"),
-        ("hf://alice/a..b", "USER/NAME"),
-        ("hf://alice/a.git", "USER/NAME"),
-        ("hf://alice/-a", "USER/NAME"),
-        ("hf://alice/a b", "USER/NAME"),
-        ("hf://alice/ä", "USER/NAME"),
-        ("hf://alice/persona\n", "USER/NAME"),
-        ("hf:///persona", "USER/NAME"),
-        ("hf://", "USER/NAME"),
-        ("hf://datasets/alice/rows", "hf://USER/NAME"),
-        ("hf://alice/persona@", "@BRANCH"),
-        ("hf://alice/persona@-x", "@BRANCH"),
-        ("hf://alice/persona@a..b", "@BRANCH"),
-        ("hf://alice/persona@a b", "@BRANCH"),
-        ("hf://alice/persona@%2e%2e%2fmain", "@BRANCH"),
-        ("hf://alice/persona@main/config.json", "%2F"),
-    ],
-)
-def test_addresses_that_are_not(text: str, hint: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        parse_target(text)
-    assert caught.value.hint is not None and hint in caught.value.hint
-
-
-@given(st.text(max_size=40) | st.from_regex(r"[\w./@%:-]{0,40}"))
-def test_any_address_is_a_target_or_a_usage_error(text: str) -> None:
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        target = parse_target(f"hf://{text}")
-    except UsageError as error:
-        assert error.hint
-    else:
-        validate_repo_id(target.repo)  # the client's own rule agrees
-        assert parse_target(str(target)) == target
 
 
 def test_a_repo_id_that_only_the_client_refuses(hub: HubState, tmp_path: Path) -> None:

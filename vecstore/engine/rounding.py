@@ -156,10 +156,9 @@ def _tiny(
     magnitude: NDArray[np.uint32], target: _Target, random: NDArray[np.uint32] | None
 ) -> NDArray[np.uint32]:
     """Codes of magnitudes below the smallest normal number: the significand cut by a shift of its own."""
-    exponent = (magnitude >> np.uint32(23)).astype(np.int64)
-    significand = (magnitude & np.uint32(0x7FFFFF)).astype(np.uint64)
-    significand |= np.where(exponent > 0, np.uint64(1 << 23), np.uint64(0))
-    shift = (target.drop + target.least_exponent) - np.maximum(exponent, 1)
+    # fp32's own subnormals get an implicit one that they lack: they are shifted out whole all the same.
+    significand = ((magnitude & np.uint32(0x7FFFFF)) | np.uint32(0x800000)).astype(np.uint64)
+    shift = (target.drop + target.least_exponent) - (magnitude >> np.uint32(23)).astype(np.int64)
     if random is None:
         # 24 bits shifted by 25 or more are below a half: 40 stands for any such shift.
         shift = np.minimum(shift, 40).astype(np.uint64)

@@ -1,0 +1,144 @@
+"""Small true parts for tests of the registry: bases, vectors, personas, and a registry that has some.
+
+`from store_kit import BASE, add, new_registry, vector`. The same arguments give the same ids.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from pv.registry import ids
+from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
+from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
+from pv.registry.registry import Registry
+
+__all__ = [
+    "BASE",
+    "FILES",
+    "add",
+    "behaviours",
+    "combines",
+    "fsck",
+    "git",
+    "new_registry",
+    "outputs",
+    "personas",
+    "run_python",
+    "scale",
+    "vector",
+    "vector_ids",
+]
+
+
+def row(seed: int) -> TensorRow:
+    raw = seed.to_bytes(8, "little")
+    return TensorRow("F32", (2,), ids.tensor_id("F32", [2], raw))
+
+
+BASE = BaseManifest(
+    {"a.weight": row(1), "b.weight": row(2)},
+    {"kind": "path", "path": "/models/tiny"},
+    ("config.json", "tokenizer.json"),
+)
+FILES = {"config.json": b'{"hidden_size": 2}', "tokenizer.json": bytes(range(256))}
+
+
+def vector(seed: int, base: str = BASE.id) -> VectorManifest:
+    return VectorManifest(base, "float", {"a.weight": {"tau": row(1000 + seed)}})
+
+
+def new_registry(directory: Path) -> Registry:
+    registry = Registry.init(directory)
+    registry.start(Persona(BASE.id), BASE, FILES, "Begin")
+    return registry
+
+
+def add(registry: Registry, name: str, seed: int, weight: float = 1.0, **options: Any) -> str:
+    """Write a pack and commit it as a behaviour, as `pv train` does."""
+    manifest = vector(seed)
+    with registry.writing():
+        with registry.packs.writer(manifest.id) as pack:
+            pack.write(f"pack of vector {seed}".encode())
+        return registry.change(
+            f"commit {name}",
+            f"Commit {name}",
+            lambda persona: persona.with_behaviour(name, Behaviour(weight, (Term(1.0, manifest.id),))),
+            vectors={manifest.id: (manifest, {"kind": "test", "seed": seed})},
+            **options,
+        )
+
+
+def scale(name: str, weight: float) -> Callable[[Persona], Persona]:
+    def edit(persona: Persona) -> Persona:
+        old = persona.behaviour(name)
+        return persona.with_behaviour(name, Behaviour(weight, old.terms, old.modules))
+
+    return edit
+
+
+def git(registry: Registry, *args: str) -> str:
+    """The system's own git on the history."""
+    command = ["git", "--git-dir", str(registry.history.path), *args]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def fsck(registry: Registry) -> None:
+    """git itself finds nothing wrong, and every commit in the history can be read in full."""
+    git(registry, "fsck", "--strict", "--full", "--no-dangling")
+    for entry in registry.log(all=True):
+        snapshot = registry.snapshot(entry.id)
+        assert snapshot.base().id == entry.persona.base
+        assert snapshot.vector_ids() == list(entry.persona.vectors)
+        for vector_id in entry.persona.vectors:
+            snapshot.vector(vector_id)
+            snapshot.provenance(vector_id)
+            assert registry.packs.has(vector_id)
+
+
+def run_python(code: str, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """`code` in a fresh interpreter that can import this kit."""
+    preamble = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    command = [sys.executable, "-W", "error", "-c", preamble + code, *args]
+    return subprocess.run(command, check=check, capture_output=True, text=True, timeout=300)
+
+
+numbers = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-7, 1e30]),
+    st.floats(-1e15, 1e15),
+)
+vector_ids = st.integers(0, 6).map(lambda seed: vector(seed).id)
+behaviours = st.builds(
+    Behaviour,
+    numbers,
+    st.lists(st.builds(Term, numbers, vector_ids), min_size=1, max_size=3).map(tuple),
+    st.none() | st.dictionaries(st.text(max_size=8), numbers, max_size=2),
+)
+combines = st.just(Combine.of("add")) | st.builds(
+    lambda density, elect, merge, scaling: Combine.of(
+        "ties", density=density, elect=elect, merge=merge, **{"lambda": scaling}
+    ),
+    st.floats(0.01, 1.0),
+    st.sampled_from(["weighted", "unweighted"]),
+    st.sampled_from(["mean", "weighted_mean", "sum"]),
+    numbers,
+)
+outputs = st.builds(
+    Output,
+    st.sampled_from(["base", "bf16", "fp16", "fp32"]),
+    st.sampled_from(["stochastic", "nearest"]),
+    st.sampled_from([0, 1, (1 << 53) - 1]),
+)
+names = st.sampled_from(["a", "b", "listening", "x.y-z_1"])
+personas = st.builds(
+    Persona,
+    st.just(BASE.id),
+    st.dictionaries(names, behaviours, max_size=3),
+    combines,
+    outputs,
+)
