@@ -57,11 +57,14 @@ def checkpoint_of(
             table = fingerprint(at.base.weights, threads=threads, progress=progress)
             if table != dict(at.base.manifest.tensors):
                 raise BaseMismatch(
-                    f"{path} is no longer base {at.base.manifest.id[:12]}", hint="put the right checkpoint back"
+                    f"{path} is no longer base {at.base.manifest.id[:12]}",
+                    hint="put the right checkpoint back",
                 )
             yield Path(path)
             return
-        with tempfile.TemporaryDirectory(prefix="build-", dir=registry.packs.tmp, ignore_cleanup_errors=True) as tmp:
+        with tempfile.TemporaryDirectory(
+            prefix="build-", dir=registry.packs.tmp, ignore_cleanup_errors=True
+        ) as tmp:
             made = build(
                 persona,
                 at.base,

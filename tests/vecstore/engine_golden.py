@@ -3,7 +3,7 @@
     python engine_golden.py THREADS CHUNK
 
 The inputs come from the engine's own generator by integer operations, so they are the same everywhere.
-Elementwise steps run on pieces of CHUNK elements, THREADS at a time. Run by engine_golden_test.py in
+Elementwise steps run on pieces of CHUNK elements, THREADS at a time. Run by test_engine_golden.py in
 processes with different environments.
 """
 
