@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,9 @@ _HARDENED = (
     "-c", "i18n.commitEncoding=UTF-8",
     "-c", "gc.auto=0",
 )  # fmt: skip
-_DISK = re.compile(r"No space left|quota exceeded|Read-only file system|Permission denied|Input/output error")
+_DISK = re.compile(
+    r"No space left|quota exceeded|Read-only file system|Permission denied|Input/output error|File too large"
+)
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 MAX_OBJECT_BYTES = 1 << 28
 
@@ -121,7 +124,7 @@ def failure(command: str, status: int, err: str) -> PvError:
     """The error for a git that did not end well."""
     lines = [line for line in err.splitlines() if not line.startswith("warning:")]
     message = f"git {command} failed ({status}): {lines[0] if lines else 'it gave no reason'}"
-    if _DISK.search(err):
+    if _DISK.search(err) or status == -signal.SIGXFSZ:
         return StorageError(message, hint="check free space and permissions, then run the command again")
     return IntegrityError(message, hint="`pv fsck` checks the whole registry")
 

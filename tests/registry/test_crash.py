@@ -1,0 +1,178 @@
+"""Old or new after a crash: the process is stopped after every durable step in turn, and at random times."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from store_kit import BASE, FILES, add, fsck, new_registry, scale
+
+from pv.registry import durable, refs
+from pv.registry.persona import Persona
+from pv.registry.registry import Registry
+
+ACTIONS: dict[str, Callable[[Registry], object]] = {
+    "commit": lambda registry: add(registry, "b", 2),
+    "merge": lambda registry: registry.merge("side"),
+    "branch": lambda registry: registry.create_branch("new", switch=True),
+    "delete": lambda registry: registry.delete_branch("side"),
+    "undo": lambda registry: registry.undo(),
+}
+
+
+def stopped_after(steps: int, action: Callable[[], object]) -> tuple[bool, str]:
+    """Run `action` in a child that dies after so many durable steps: (did it end?, the last step)."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        left = steps
+
+        def fault(label: str) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.write(writing, label.encode())
+                os._exit(9)
+
+        try:
+            durable.fault = fault
+            action()
+            os._exit(0)
+        except BaseException as error:
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:
+        label = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9), label
+    return code == 0, label
+
+
+def prepare(where: Path) -> Registry:
+    registry = new_registry(where)
+    add(registry, "a", 1)
+    registry.create_branch("side", switch=True)
+    registry.change("scale", "m", scale("a", 2.0))
+    registry.switch("main")
+    registry.tag("v1")
+    return registry
+
+
+def state(registry: Registry) -> tuple[str, dict[str, bytes]]:
+    """What a user can see: the current branch, and the persona behind every ref."""
+    known = registry.history.refs()
+    return registry.history.head_ref(known), {
+        ref: registry.persona(commit).to_bytes() for ref, commit in known.items() if ref != refs.OPS
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_fault_after_every_step(tmp_path: Path, action: str) -> None:
+    def act(where: Path) -> None:
+        with Registry.find(where) as registry:
+            ACTIONS[action](registry)
+
+    start = tmp_path / "start"
+    with prepare(start) as registry:
+        old = state(registry)
+    shutil.copytree(start, tmp_path / "whole")
+    act(tmp_path / "whole")
+    with Registry.find(tmp_path / "whole") as registry:
+        new = state(registry)
+    assert old != new
+
+    labels: list[str] = []
+    ended = False
+    while not ended:
+        where = tmp_path / str(len(labels))
+        shutil.copytree(start, where)
+        ended, label = stopped_after(len(labels), lambda: act(where))  # noqa: B023
+        labels.append(label)
+        with Registry.find(where) as registry:
+            assert state(registry) == new if ended else state(registry) in (old, new), labels
+            registry.recover()
+            assert state(registry) in (old, new), labels
+            registry.change("scale", "m", scale("a", 7.0))  # nothing blocks the next writer
+            assert registry.persona().behaviours["a"].weight == 7.0
+            fsck(registry)
+        shutil.rmtree(where)
+    moved = labels.index(f"move {refs.OPS}")
+    first_ref = next(i for i, label in enumerate(labels) if label.startswith("move refs/heads"))
+    assert moved < first_ref
+    assert all(not label.startswith(("git ", "write pack", "rename")) for label in labels[moved:first_ref])
+    assert labels[moved - 1] == "fsync dir objects"  # what the operation leads to was durable by then
+
+
+@pytest.mark.slow
+def test_a_fault_in_init_leaves_no_registry(tmp_path: Path) -> None:
+    def act(where: Path) -> None:
+        with Registry.creating(where) as registry:
+            registry.start(Persona(BASE.id), BASE, FILES, "Begin")
+
+    ended, stop = False, 0
+    while not ended:
+        where = tmp_path / str(stop)
+        ended, label = stopped_after(stop, lambda: act(where))  # noqa: B023
+        if ended or (where / ".pv").exists():
+            assert ended or label.startswith(("rename .pv", "fsync dir"))
+        else:
+            act(where)  # what was left behind is in nobody's way
+        with Registry.find(where) as registry:
+            assert registry.log()[0].subject == "Begin"
+            fsck(registry)
+        stop += 1
+    assert stop > 30
+
+
+LOOP = """
+from pathlib import Path
+from pv.registry.registry import Registry
+from store_kit import add, scale
+with Registry.find(Path(sys.argv[1])) as registry:
+    for number in range(1000):
+        commit = add(registry, f"b{number % 3}", 10 + number)
+        print(commit, flush=True)
+        registry.create_branch("new")
+        registry.delete_branch("new")
+        registry.undo()
+        registry.undo()
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_times(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print("seed", seed)  # shown if it fails
+    chance = random.Random(seed)
+    prepare(tmp_path).close()
+    kit = str(Path(__file__).parent.parent)
+    for _ in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"import sys; sys.path.insert(0, {kit!r})\n" + LOOP, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        with process:
+            acknowledged = [process.stdout.readline().strip()]
+            time.sleep(chance.uniform(0, 0.6))
+            process.send_signal(signal.SIGKILL)
+            acknowledged += process.stdout.read().split()
+        with Registry.find(tmp_path) as registry:
+            registry.recover()
+            fsck(registry)
+            kept = {entry.id for entry in registry.log(all=True)}
+            assert all(commit in kept for commit in acknowledged if len(commit) == 40)
