@@ -3,8 +3,9 @@
 With a reference (the base's elements at the same place, in the same dtype) the delta is tried first:
 both sides mapped to ordered integers, subtracted modulo 2^bits, folded (zigzag), and sorted stably by
 the reference's exponent field. A fine-tune moves weights by amounts that hardly depend on the weight,
-so the *integer* step depends on the exponent: sorted by it, each stretch has one narrow distribution.
-The decoder knows the reference, hence the order: sorting costs no bytes.
+so the *integer* step depends on the exponent: sorted by it, each stretch has one narrow distribution,
+and is packed in fields of a width that suits it. The decoder knows the reference, hence the order and
+the stretches: sorting costs no bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from pv.registry.errors import CorruptPack
+from pv.vecstore.codecs import graded
 from pv.vecstore.codecs.frames import pack_planes, unpack_planes
 from pv.vecstore.codecs.layout import LAYOUTS, Layout, Raw, from_ordered, to_ordered
 
@@ -28,7 +30,7 @@ def encode(raw: Raw, dtype: str, reference: Raw | None = None) -> bytes:
     """The smallest of raw, planes and delta. `raw` and `reference` are flat storage integers."""
     best = bytes([RAW]) + raw.tobytes()
     if reference is not None:
-        best = min(best, bytes([DELTA]) + pack_planes(_delta(raw, reference, LAYOUTS[dtype])), key=len)
+        best = min(best, bytes([DELTA]) + _delta(raw, reference, LAYOUTS[dtype]), key=len)
     if len(best) > GOOD_ENOUGH * raw.nbytes:
         best = min(best, bytes([PLANES]) + pack_planes(raw), key=len)
     return best
@@ -45,30 +47,38 @@ def decode(data: memoryview, count: int, dtype: str, reference: Raw | None = Non
             raise CorruptPack("a raw chunk has a wrong size")
         return np.frombuffer(body, layout.storage)
     if kind == PLANES:
-        return unpack_planes(body, count, layout.itemsize)
+        values, rest = unpack_planes(body, count, layout.itemsize)
+        if len(rest):
+            raise CorruptPack("a chunk is longer than its planes")
+        return values
     if kind == DELTA and reference is not None:
-        return _undelta(unpack_planes(body, count, layout.itemsize), reference, layout)
+        return _undelta(body, reference, layout)
     raise CorruptPack("a chunk of an unknown kind, or a delta without its base")
 
 
-def _delta(raw: Raw, reference: Raw, layout: Layout) -> Raw:
-    step = to_ordered(raw, layout) - to_ordered(reference, layout)  # modulo 2^bits
-    order = _order(reference, layout)
-    return _zigzag(step) if order is None else _zigzag(step)[order]
+def _delta(raw: Raw, reference: Raw, layout: Layout) -> bytes:
+    steps = _zigzag(to_ordered(raw, layout) - to_ordered(reference, layout))  # modulo 2^bits
+    order, lengths = _stretches(reference, layout)
+    return graded.pack(steps if order is None else steps[order], lengths)
 
 
-def _undelta(values: Raw, reference: Raw, layout: Layout) -> Raw:
-    order = _order(reference, layout)
+def _undelta(data: memoryview, reference: Raw, layout: Layout) -> Raw:
+    order, lengths = _stretches(reference, layout)
+    steps = graded.unpack(data, lengths, layout.itemsize)
     if order is not None:
-        unsorted = np.empty_like(values)
-        unsorted[order] = values
-        values = unsorted
-    return from_ordered(to_ordered(reference, layout) + _unzigzag(values), layout)
+        unsorted = np.empty_like(steps)
+        unsorted[order] = steps
+        steps = unsorted
+    return from_ordered(to_ordered(reference, layout) + _unzigzag(steps), layout)
 
 
-def _order(reference: Raw, layout: Layout) -> Raw | None:
-    """Positions sorted by exponent, equal exponents in place (a stable radix sort)."""
-    return np.argsort(layout.exponent(reference), kind="stable") if layout.is_float else None
+def _stretches(reference: Raw, layout: Layout) -> tuple[Raw | None, list[int]]:
+    """Positions sorted by exponent (equal exponents in place), and how many there are of each."""
+    if not layout.is_float:
+        return None, [len(reference)]
+    exponent = layout.exponent(reference)
+    counts = np.bincount(exponent)
+    return np.argsort(exponent, kind="stable"), [int(n) for n in counts[counts > 0]]
 
 
 def _zigzag(step: Raw) -> Raw:

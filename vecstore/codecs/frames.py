@@ -1,6 +1,6 @@
-"""Byte planes in zstd frames, written and read with every size known beforehand.
+"""Blocks of bytes in zstd frames, written and read with every size known beforehand.
 
-A plane block: one byte mode (0 stored, 1 zstd, 2 one byte repeated), four bytes little-endian payload
+A block: one byte mode (0 stored, 1 zstd, 2 one byte repeated), four bytes little-endian payload
 size, payload. A frame's declared size is compared with the expected one before memory is taken.
 """
 
@@ -12,7 +12,7 @@ import zstandard
 from pv.registry.errors import CorruptPack
 from pv.vecstore.codecs.layout import Raw
 
-__all__ = ["pack_planes", "unpack_planes"]
+__all__ = ["pack_block", "pack_planes", "unpack_block", "unpack_planes"]
 
 LEVEL = 1  # as small as level 3 on these planes, and faster (research: storage 2.3)
 MAX_WINDOW_BYTES = 8 << 20
@@ -22,21 +22,19 @@ STORED, ZSTD, CONSTANT = 0, 1, 2
 def pack_planes(values: Raw, level: int = LEVEL) -> bytes:
     """Split unsigned integers into byte planes, lowest first, and pack each by itself."""
     planes = values.view(np.uint8).reshape(len(values), values.itemsize)  # (n, bytes per value)
-    return b"".join(_pack(np.ascontiguousarray(planes[:, i]), level) for i in range(values.itemsize))
+    return b"".join(pack_block(np.ascontiguousarray(planes[:, i]), level) for i in range(values.itemsize))
 
 
-def unpack_planes(data: memoryview, count: int, itemsize: int) -> Raw:
-    """The inverse; `count` values must come out and every byte must be used. Raises CorruptPack."""
+def unpack_planes(data: memoryview, count: int, itemsize: int) -> tuple[Raw, memoryview]:
+    """The inverse: `count` values and the bytes that follow. Raises CorruptPack."""
     planes = np.empty((count, itemsize), np.uint8)
     for i in range(itemsize):
-        plane, data = _unpack(data, count)
-        planes[:, i] = plane
-    if len(data):
-        raise CorruptPack("a chunk is longer than its planes")
-    return planes.reshape(-1).view(f"<u{itemsize}")
+        planes[:, i], data = unpack_block(data, count)
+    return planes.reshape(-1).view(f"<u{itemsize}"), data
 
 
-def _pack(plane: Raw, level: int) -> bytes:
+def pack_block(plane: Raw, level: int = LEVEL) -> bytes:
+    """Bytes, in whichever mode is shortest."""
     if len(plane) and (plane == plane[0]).all():
         mode, payload = CONSTANT, plane[:1].tobytes()
     else:
@@ -47,20 +45,21 @@ def _pack(plane: Raw, level: int) -> bytes:
     return bytes([mode]) + len(payload).to_bytes(4, "little") + payload
 
 
-def _unpack(data: memoryview, count: int) -> tuple[Raw, memoryview]:
+def unpack_block(data: memoryview, count: int) -> tuple[Raw, memoryview]:
+    """`count` bytes, and what follows the block. Raises CorruptPack."""
     if len(data) < 5:
-        raise CorruptPack("a chunk ends before its planes do")
+        raise CorruptPack("a chunk ends before its blocks do")
     mode, size = data[0], int.from_bytes(data[1:5], "little")
     payload, rest = data[5 : 5 + size], data[5 + size :]
     if len(payload) != size:
-        raise CorruptPack("a chunk ends inside a plane")
+        raise CorruptPack("a chunk ends inside a block")
     if mode == STORED and size == count:
         return np.frombuffer(payload, np.uint8), rest
     if mode == CONSTANT and size == 1:
         return np.full(count, payload[0], np.uint8), rest
     if mode == ZSTD:
         return np.frombuffer(_inflate(payload, count), np.uint8), rest
-    raise CorruptPack("a plane block has an unknown mode or a wrong size")
+    raise CorruptPack("a block has an unknown mode or a wrong size")
 
 
 def _inflate(frame: memoryview, count: int) -> bytes:

@@ -52,10 +52,10 @@ def encode(
             rejected = _decision(tokenizer, row.prompt, row.rejected, context, stops, where)
         longest = len(context) + max(len(chosen), len(rejected or ()))
         if limit is not None and longest > limit:
-            part = "the prompt alone" if len(context) >= limit else "prompt and answer"
+            part = "the prompt alone takes" if len(context) >= limit else "prompt and answer take"
             count = len(context) if len(context) >= limit else longest
             raise DataError(
-                f"{where}: {part} takes {count} tokens, the model's context holds {limit}",
+                f"{where}: {part} {count} tokens, the model's context holds {limit}",
                 hint="shorten or split this row; pv never cuts a row in silence",
             )
         encoded.append(Encoded(context, chosen, rejected, where))
