@@ -18,9 +18,10 @@ from pv.registry.errors import UsageError
 if TYPE_CHECKING:
     from pv.registry.registry import Registry
 
-__all__ = ["App", "json_option", "pass_app", "short", "threads_option"]
+__all__ = ["App", "WeightType", "json_option", "pass_app", "short", "threads_option", "weight_option"]
 
 LINE_EVERY_S = 30.0
+MAX_WEIGHT = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class App:
     quiet: bool
     verbose: bool
     pager: bool
+    command_line: str = ""  # what was typed, for the record of operations
 
     @property
     def path(self) -> Path:
@@ -96,6 +98,22 @@ class App:
 
 pass_app = click.make_pass_decorator(App)
 
+
+class WeightType(click.ParamType):
+    """A weight: a finite number up to a million, refused before any work is done with another."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        weight: float = click.FLOAT.convert(value, param, ctx)
+        if not abs(weight) <= MAX_WEIGHT:  # so put, NaN is refused too
+            self.fail(f"a weight is a finite number up to a million, not {weight:g}", param, ctx)
+        return weight + 0.0  # -0.0 becomes 0.0
+
+
+weight_option = click.option(
+    "--weight", type=WeightType(), help="Its weight in the persona; 1 if it is new, else as it was."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 threads_option = click.option(
     "--threads",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from pv.registry.reconcile import Take
     from pv.registry.registry import Registry
 
-__all__ = ["change", "command_line", "parse_takes", "report", "take_option"]
+__all__ = ["change", "parse_takes", "report", "take_option"]
 
 take_option = click.option(
     "--take", "takes", multiple=True, metavar="NAME=ours|theirs|W", help="Settle a conflict beforehand."
@@ -35,7 +33,7 @@ def change(
 ) -> None:
     """Apply `edit` to the persona of the current branch and commit it."""
     registry = app.registry()
-    commit = registry.change(command_line(), message, edit, also_from=also_from)
+    commit = registry.change(app.command_line, message, edit, also_from=also_from)
     report(app, registry, commit, message, as_json=as_json)
 
 
@@ -47,11 +45,6 @@ def report(app: App, registry: Registry, commit: str, said: str, *, as_json: boo
     else:
         app.done(f"{short(commit)} {said}")
         app.note(f"  {persona_line(persona)}")
-
-
-def command_line() -> str:
-    """What the user typed, for the record of operations."""
-    return shlex.join(sys.argv[1:])[:500]
 
 
 def parse_takes(takes: Sequence[str]) -> dict[str, Take]:

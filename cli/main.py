@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "Make checkpoints": ("build", "push"),
 }
 HELP_WIDTH = 100
+_GLOBAL = ("-C", "-q", "--quiet", "-v", "--verbose", "--no-pager")
 
 
 class Lazy(click.Group):
@@ -92,7 +95,7 @@ def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager
     130 interrupted.
     """
     ctx.color = False if os.environ.get("NO_COLOR") else None
-    ctx.obj = App(directory=directory, quiet=quiet, verbose=verbose, pager=not no_pager)
+    ctx.obj = App(directory=directory, quiet=quiet, verbose=verbose, pager=not no_pager, command_line=ctx.obj or "")
     if ctx.invoked_subcommand is None:
         if not sys.stdin.isatty() and not os.environ.get("PV_PLAIN_STDIN") and _pipe_on_stdin():
             raise click.UsageError(
@@ -113,22 +116,29 @@ def _pipe_on_stdin() -> bool:
 
 def main() -> None:
     """Entry point of the commands `pv` and `personavec`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code."""
     try:
-        code = cli.main(arguments, prog_name="pv", standalone_mode=False)
+        code = cli.main(arguments, prog_name="pv", standalone_mode=False, obj=shlex.join(arguments)[:500])
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
+    except SystemExit as stop:  # click's own answer to a reader that went away
+        if isinstance(stop.__context__, BrokenPipeError):
+            return 141
+        raise
     except click.ClickException as error:
-        return _say(arguments, error.format_message(), _usage_hint(error), 2)
+        return _say(arguments, error.format_message(), _usage_hint(error, arguments), 2)
     except PvError as error:
         return _say(arguments, str(error), error.hint, error.exit_code, getattr(error, "conflicts", ()))
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as stop:
+        if isinstance(stop.__cause__, EOFError):  # click takes every end of file for a Ctrl-D
+            return _bug(arguments, stop.__cause__)
         return _say(arguments, "interrupted; the registry is as it was", None, 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint at exit
@@ -143,8 +153,11 @@ def run(arguments: list[str]) -> int:
         return _bug(arguments, error)
 
 
-def _usage_hint(error: click.ClickException) -> str | None:
+def _usage_hint(error: click.ClickException, arguments: list[str]) -> str | None:
     context = getattr(error, "ctx", None)
+    option = getattr(error, "option_name", None)
+    if context is not None and context.parent is not None and option in _GLOBAL:
+        return f"{option} goes before the command: pv {option} {context.info_name} ..."
     return f"see `{context.command_path} --help`" if context is not None else None
 
 

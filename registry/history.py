@@ -152,19 +152,9 @@ class History:
     def ref(self, name: str) -> str | None:
         return self.refs().get(name)
 
-    def head_ref(self, known: Mapping[str, str] | None = None) -> str:
-        """The branch that HEAD names, such as refs/heads/main; in a new registry it does not exist yet.
-
-        Raises IntegrityError if there are branches and HEAD names none of them.
-        """
-        head = refs.read_head(self.path)
-        known = self.refs() if known is None else known
-        if head not in known and any(ref.startswith(refs.HEADS) for ref in known):
-            raise IntegrityError(
-                f"HEAD names branch {head.removeprefix(refs.HEADS)}, which does not exist",
-                hint="`pv fsck --repair` restores it from the operations",
-            )
-        return head
+    def head_ref(self) -> str:
+        """The branch that HEAD names, such as refs/heads/main. Raises IntegrityError if it names none."""
+        return refs.read_head(self.path)
 
     def walk(self, tips: Sequence[str], limit: int | None = None) -> list[str]:
         """Commits reachable from `tips`, newest first, no parent before all of its children."""
@@ -199,14 +189,24 @@ class History:
     # Writing
 
     def write_blob(self, data: bytes) -> str:
-        return self._wrote(self._git.run("hash-object", "-w", "--no-filters", "--stdin", stdin=data), "blob")
+        return self._hash_object("blob", data)
 
     def write_tree(self, entries: Mapping[str, TreeEntry]) -> str:
+        """A tree object. (Not by `git mktree`: that one never syncs what it writes, whatever core.fsync says.)"""
         rows = [
-            f"{'040000 tree' if e.folder else '100644 blob'} {_hex(e.id)}\t".encode() + name.encode() + b"\0"
-            for name, e in sorted(entries.items())
+            (f"{name}/" if entry.folder else name, b"40000" if entry.folder else b"100644", name, entry.id)
+            for name, entry in entries.items()
         ]
-        return self._wrote(self._git.run("mktree", "-z", stdin=b"".join(rows)), "tree")
+        rows.sort(key=lambda row: row[0].encode())  # git's order: a folder sorts as if it ended in a slash
+        data = b"".join(
+            b"%b %b\0%b" % (mode, name.encode(), bytes.fromhex(_hex(object_id)))
+            for _, mode, name, object_id in rows
+        )
+        return self._hash_object("tree", data)
+
+    def _hash_object(self, kind: str, data: bytes) -> str:
+        out = self._git.run("hash-object", "-t", kind, "-w", "--no-filters", "--stdin", stdin=data)
+        return self._wrote(out, kind)
 
     def commit_tree(
         self, tree: str, parents: Sequence[str], message: str, *, author: Author | None = None

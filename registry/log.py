@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pv.registry import refs
 from pv.registry.history import History
+from pv.registry.operations import view
 from pv.registry.persona import Persona
 from pv.registry.snapshot import Snapshot
 
@@ -36,11 +37,10 @@ class LogEntry:
 def read_log(history: History, tips: list[str], limit: int | None = None) -> list[LogEntry]:
     """Newest first; no commit comes before all of its children have."""
     pointing = defaultdict(list)
-    known = history.refs()
-    for ref, object_id in known.items():
+    now = view(history)
+    for ref, object_id in now.refs.items():
         if ref != refs.OPS:
             pointing[object_id].append(ref)
-    head = known.get(history.head_ref(known))
     entries = []
     for commit_id in history.walk(tips, limit):
         commit = history.commit(commit_id)
@@ -54,7 +54,7 @@ def read_log(history: History, tips: list[str], limit: int | None = None) -> lis
                 message=commit.message,
                 persona=Snapshot(history, commit_id).persona(),
                 refs=tuple(pointing[commit_id]),
-                head=commit_id == head,
+                head=commit_id == now.tip,
             )
         )
     return entries

@@ -2,9 +2,9 @@
 
 `refs/pv/ops` is a chain of commits. Each holds `operation.json`: the command, and for every ref its value
 before and after. The parents are the previous operation and every commit it names, so that git keeps
-them. Invariant: the chain moves first, the refs after; so the refs are where the newest operation says,
-or a crash came between and `recover` moves them there. Only the newest operation can be unfinished,
-because whoever writes holds one lock and recovers first.
+them. Invariant: moving the chain is what makes a change; the refs follow. `view` reads both together, so
+that a reader sees a change as a whole or not at all, also after a crash in between. Only the newest
+operation can be unfinished: whoever writes holds one lock, and first lets `recover` move what it planned.
 
 Undo is an operation too: the inverse of the newest one that has not been undone yet. Undoing twice goes
 two operations back; redo is the inverse of an undo, as long as nothing else was done since.
@@ -12,16 +12,27 @@ two operations back; redo is the inverse of an undo, as long as nothing else was
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pv.registry import canonical, refs
-from pv.registry.errors import ConflictError, FormatError, UsageError
+from pv.registry.errors import ConflictError, FormatError, IntegrityError, UsageError
 from pv.registry.history import History, RefChange, TreeEntry
 
-__all__ = ["Operation", "invert", "newest", "operations", "publish", "recover", "to_redo", "to_undo"]
+__all__ = [
+    "Operation",
+    "View",
+    "invert",
+    "newest",
+    "operations",
+    "publish",
+    "recover",
+    "to_redo",
+    "to_undo",
+    "view",
+]
 
 SCHEMA = 1
 _FILE = "operation.json"
@@ -84,6 +95,48 @@ def _change(row: Any, what: str) -> RefChange:
     raise FormatError(f"{what}: a ref is [name, old id or null, new id or null]")
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """The refs and HEAD as they are, or will be as soon as the newest operation is finished."""
+
+    head: str
+    refs: Mapping[str, str]
+
+    @property
+    def tip(self) -> str | None:
+        """The commit of the current branch; None before the first."""
+        return self.refs.get(self.head)
+
+
+def view(history: History) -> View:
+    """What there is now. Takes no lock. Raises IntegrityError if HEAD names a branch that is gone."""
+    known, head = history.refs(), history.head_ref()
+    while known.get(refs.OPS) != (again := history.refs()).get(refs.OPS):
+        known, head = again, history.head_ref()  # an operation came in while we were reading
+    if refs.OPS in known:
+        known, head = _foresee(history, known, head)
+    if head not in known and any(ref.startswith(refs.HEADS) for ref in known):
+        raise IntegrityError(
+            f"HEAD names branch {head.removeprefix(refs.HEADS)}, which does not exist",
+            hint="`pv fsck --repair` restores it from the operations",
+        )
+    return View(head, known)
+
+
+def _foresee(history: History, known: dict[str, str], head: str) -> tuple[dict[str, str], str]:
+    try:
+        last = _read(history, known[refs.OPS])
+    except IntegrityError:
+        return known, head  # what can still be read shall be; a writer will say what is damaged
+    for change in last.refs:
+        if known.get(change.ref) == change.old:
+            known.pop(change.ref, None)
+            if change.new is not None:
+                known[change.ref] = change.new
+    before, after = last.head
+    return dict(sorted(known.items())), after if head == before else head
+
+
 def newest(history: History) -> Operation | None:
     tip = history.ref(refs.OPS)
     return None if tip is None else _read(history, tip)
@@ -125,7 +178,7 @@ def publish(
     Raises ConflictError if a ref is not at its old value; then nothing has happened.
     """
     last = newest(history)
-    before = refs.read_head(history.path)
+    before = history.head_ref()
     operation = Operation(
         seq=1 if last is None else last.seq + 1,
         command=command,
@@ -161,7 +214,7 @@ def _apply(history: History, operation: Operation, lock: int | None) -> bool:
     now = history.refs()
     pending = [c for c in operation.refs if now.get(c.ref) == c.old]
     before, after = operation.head
-    switching = before != after and refs.read_head(history.path) == before
+    switching = before != after and history.head_ref() == before
     if switching and after in now:
         history.set_head(after)  # first, because the branch that we leave may be about to go
     if pending:
@@ -200,8 +253,7 @@ def invert(history: History, operation: Operation) -> tuple[list[RefChange], str
 
     Raises ConflictError if a ref has moved since, UsageError if HEAD would be left without a commit.
     """
-    now = history.refs()
-    head = history.head_ref(now)
+    now, head = history.refs(), history.head_ref()
     moved = [c.ref for c in operation.refs if now.get(c.ref) != c.new]
     before, after = operation.head
     if before != after and head != after:

@@ -87,9 +87,8 @@ class Registry:
     # Reading: takes no lock, changes nothing
 
     def head(self) -> Head:
-        known = self.history.refs()
-        ref = self.history.head_ref(known)
-        return Head(ref.removeprefix(refs.HEADS), known.get(ref))
+        now = operations.view(self.history)
+        return Head(now.head.removeprefix(refs.HEADS), now.tip)
 
     def branches(self) -> dict[str, str]:
         return self._named(refs.HEADS)
@@ -98,11 +97,8 @@ class Registry:
         return self._named(refs.TAGS)
 
     def _named(self, folder: str) -> dict[str, str]:
-        return {
-            ref.removeprefix(folder): commit
-            for ref, commit in self.history.refs().items()
-            if ref.startswith(folder)
-        }
+        known = operations.view(self.history).refs
+        return {ref.removeprefix(folder): c for ref, c in known.items() if ref.startswith(folder)}
 
     def resolve(self, revision: str | None) -> str:
         """The commit id that a revision means (None: HEAD). Raises UnknownRevision."""
@@ -147,7 +143,7 @@ class Registry:
         return read_log(self.history, self._tips() if all else [self.resolve(revision)], limit)
 
     def _tips(self) -> list[str]:
-        return [commit for ref, commit in self.history.refs().items() if ref != refs.OPS]
+        return [commit for ref, commit in operations.view(self.history).refs.items() if ref != refs.OPS]
 
     def operations(self, limit: int | None = None) -> list[Operation]:
         """What was done, newest first."""
@@ -307,8 +303,6 @@ class Registry:
 
     def delete_branch(self, name: str) -> str:
         """Returns where it was. Its commits stay as long as the operation is kept: `undo` brings it back."""
-        if refs.HEADS + name == self.history.head_ref():
-            raise UsageError(f"{name!r} is the current branch", hint="`pv switch` to another one first")
         return self._delete(refs.HEADS, "branch", name)
 
     def delete_tag(self, name: str) -> str:

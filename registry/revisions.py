@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 
 from pv.registry import refs
 from pv.registry.errors import UnknownRevision
 from pv.registry.history import History
+from pv.registry.operations import view
 
 __all__ = ["resolve"]
 
@@ -47,15 +49,15 @@ def resolve(history: History, text: str) -> str:
 
 
 def _start(history: History, name: str) -> str:
-    known = history.refs()
+    now = view(history)
     if name in ("HEAD", "@"):
-        ref = history.head_ref(known)
-        if ref not in known:
+        if now.tip is None:
             raise UnknownRevision(
-                f"branch {ref.removeprefix(refs.HEADS)} has no commit yet",
+                f"branch {now.head.removeprefix(refs.HEADS)} has no commit yet",
                 hint="`pv init --base DIR_OR_HUB_ID` makes the first one",
             )
-        return known[ref]
+        return now.tip
+    known = now.refs
     found = {folder + name for folder in _FOLDERS if folder + name in known and folder + name != refs.OPS}
     if len({known[ref] for ref in found}) > 1:
         raise UnknownRevision(f"{name!r} is ambiguous", hint=f"write one of: {', '.join(sorted(found))}")
@@ -102,7 +104,7 @@ def _parent(history: History, commit_id: str, number: int, text: str) -> str:
     return parents[number - 1]
 
 
-def _hint(name: str, known: dict[str, str]) -> str:
+def _hint(name: str, known: Mapping[str, str]) -> str:
     short = {
         ref.removeprefix(folder): ref for ref in known for folder in _FOLDERS[1:] if ref.startswith(folder)
     }

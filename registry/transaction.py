@@ -30,8 +30,8 @@ class Transaction:
     def __init__(self, history: History, packs: PackStore) -> None:
         self.history = history
         self.packs = packs
-        self.refs = history.refs()
-        self.head = history.head_ref(self.refs)
+        now = operations.view(history)
+        self.refs, self.head = now.refs, now.head
         self.undoes: int | None = None
         self.operation: Operation | None = None
         self._head_before = self.head

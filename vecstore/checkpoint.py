@@ -14,7 +14,7 @@ from typing import Protocol, Self
 from pv.registry import canonical
 from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
 from pv.registry.manifest import is_plain_file_name
-from pv.registry.tensorfile import Entry, TensorFile
+from pv.registry.tensorfile import DTYPE_BITS, Entry, TensorFile
 
 __all__ = ["Checkpoint", "Spec", "Weights", "side_files"]
 
@@ -68,6 +68,7 @@ class Checkpoint:
                         )
                     self._where[name] = opened
             _check_index(path, self._where)
+            _check_dtypes(path, self._entries())
         except BaseException:
             self.close()
             raise
@@ -172,10 +173,20 @@ def _check_index(path: Path, where: Mapping[str, TensorFile]) -> None:
             )
 
 
+def _check_dtypes(path: Path, entries: Iterator[tuple[str, Entry]]) -> None:
+    for name, entry in entries:
+        if DTYPE_BITS[entry.dtype] % 8:
+            raise CheckpointRefused(
+                f"{path}: tensor {name!r} is {entry.dtype}, whose elements share bytes",
+                hint="pv works on tensors element by element: convert it to BF16, F16 or F32 first",
+            )
+
+
 def side_files(path: Path) -> dict[str, bytes]:
     """Config, tokenizer and chat template beside the weights: what a model needs besides tensors.
 
-    No code (`*.py`), no weights, no card, nothing hidden, nothing behind a link that leaves the folder.
+    No code (`*.py`), no weights, no card, nothing hidden. Raises CheckpointRefused for a link that leaves
+    the folder: a checkpoint from a stranger must not bring in files of ours.
     """
     folder = path.parent if path.is_file() else path
     found: dict[str, bytes] = {}
@@ -187,5 +198,17 @@ def side_files(path: Path) -> dict[str, bytes]:
             and file.is_file()
         )
         if keep and file.stat().st_size <= MAX_SIDE_BYTES:
+            if not _stays(file, folder):
+                raise CheckpointRefused(
+                    f"{file} is a link to {file.resolve()}, outside the checkpoint",
+                    hint="if it belongs to the model, put a copy of the file in the link's place",
+                )
             found[file.name] = file.read_bytes()
     return found
+
+
+def _stays(file: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder, or is a blob of the Hub cache that the folder is a snapshot in."""
+    home, target = folder.resolve(), file.resolve()
+    in_cache = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
+    return target.is_relative_to(home) or in_cache

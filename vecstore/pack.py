@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -61,12 +62,13 @@ def write_pack(
     parts: Iterable[Part],
     manifest: Callable[[dict[tuple[str, str], TensorRow]], Manifest],
     *,
+    smallest: bool = False,
     threads: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Pack `parts` into an empty file; `manifest` makes the manifest once every part's id is known.
 
-    `progress` is called with the raw bytes packed since the last call.
+    `smallest` trades time for size. `progress` is called with the raw bytes packed since the last call.
     """
     parts = sorted(parts, key=lambda p: (p.name, p.part))
     guess = manifest({(p.name, p.part): TensorRow(p.dtype, p.shape, ZEROS) for p in parts})
@@ -77,7 +79,7 @@ def write_pack(
     data_hash = hashlib.sha256()
     sizes: dict[int, list[int]] = {i: [] for i in range(len(parts))}
     hashes = [ids.tensor_hash(p.dtype, p.shape) for p in parts]
-    for index, raw, packed in ordered_map(_encode, _pieces(parts), threads=threads):
+    for index, raw, packed in ordered_map(partial(_encode, smallest), _pieces(parts), threads=threads):
         hashes[index].update(raw.data)
         file.write(packed)
         data_hash.update(packed)
@@ -106,11 +108,11 @@ def _pieces(parts: list[Part]) -> Iterator[tuple[int, Part, int, int]]:
             yield index, part, start, min(start + chunks.CHUNK, part.numel)
 
 
-def _encode(piece: tuple[int, Part, int, int]) -> tuple[int, Raw, bytes]:
+def _encode(smallest: bool, piece: tuple[int, Part, int, int]) -> tuple[int, Raw, bytes]:
     index, part, start, stop = piece
     raw = part.read(start, stop)
     reference = None if part.reference is None else part.reference(start, stop)
-    return index, raw, chunks.encode(raw, part.dtype, reference)
+    return index, raw, chunks.encode(raw, part.dtype, reference, smallest=smallest)
 
 
 def _chunk_count(numel: int) -> int:

@@ -94,6 +94,7 @@ def capture(
     base: Base,
     packs: PackStore,
     *,
+    smallest: bool = False,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> VectorManifest:
@@ -122,7 +123,7 @@ def capture(
         pass  # a delta against wrong bytes could not be decoded again
 
     parts = [_exact_part(checkpoint, base, name) for name in changed]
-    return _store(parts, base.manifest.id, "exact", {}, packs, threads, counter.add)
+    return _store(parts, base.manifest.id, "exact", {}, packs, threads, counter.add, smallest=smallest)
 
 
 def _exact_part(checkpoint: Checkpoint, base: Base, name: str) -> Part:
@@ -171,6 +172,8 @@ def _store(
     packs: PackStore,
     threads: int,
     progress: Callable[[int], None],
+    *,
+    smallest: bool = False,
 ) -> VectorManifest:
     def manifest(rows: dict[tuple[str, str], TensorRow]) -> VectorManifest:
         tensors: dict[str, dict[str, TensorRow]] = {}
@@ -179,7 +182,7 @@ def _store(
         return VectorManifest(base, encoding, tensors, options)
 
     with packs.writer() as out:
-        made = write_pack(out.file, parts, manifest, threads=threads, progress=progress)
+        made = write_pack(out.file, parts, manifest, smallest=smallest, threads=threads, progress=progress)
         out.commit(made.id)
     assert isinstance(made, VectorManifest)
     return made

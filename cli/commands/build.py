@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from pv.cli.app import App, json_option, pass_app, threads_option
 from pv.cli.render import persona_line, size
+from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
     from pv.vecstore.build import Shard
@@ -72,6 +74,8 @@ def command(
         output_options = replace(output_options, rounding=rounding)
     persona = replace(persona, output=output_options)
     folder = app.file(output)
+    if not math.isfinite(shard_size):
+        raise UsageError("--shard-size is a number of megabytes", hint="without it, files hold up to 5000 MB")
     shard_bytes = max(1, int(shard_size * 1e6))
     with opened(registry, commit, [persona]) as at:
         if dry_run:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short, threads_option
-from pv.cli.changes import command_line
+from pv.cli.app import App, json_option, pass_app, short, threads_option, weight_option
 from pv.cli.render import size
 
 __all__ = ["command"]
@@ -16,13 +15,13 @@ __all__ = ["command"]
 @click.option(
     "--as", "name", required=True, metavar="NAME", help="The behaviour's name; known: its next version."
 )
-@click.option("--weight", type=float, default=1.0, show_default=True, help="Its weight in the persona.")
+@weight_option
 @click.option("-m", "--message", help="The commit's message.")
 @threads_option
 @json_option
 @pass_app
 def command(
-    app: App, checkpoint: str, name: str, weight: float, message: str | None, threads: int, as_json: bool
+    app: App, checkpoint: str, name: str, weight: float | None, message: str | None, threads: int, as_json: bool
 ) -> None:
     """Keep a checkpoint that was fine-tuned from this base, bit for bit, as a behaviour.
 
@@ -49,14 +48,17 @@ def command(
     ):
         manifest = capture(opened, base, registry.packs, threads=threads, progress=update)
 
+    terms = (Term(1.0, manifest.id),)
+
     def edit(persona: Persona) -> Persona:
         known = persona.behaviours.get(name)
-        behaviour = Behaviour(weight, (Term(1.0, manifest.id),), known.modules if known else None)
+        kept = known or Behaviour(1.0, ())
+        behaviour = Behaviour(kept.weight if weight is None else weight, terms, kept.modules)
         return persona.with_behaviour(name, behaviour)
 
     provenance = {"kind": "captured", "source": path.name}
     commit = registry.change(
-        command_line(), message or f"Commit {name}", edit, vectors={manifest.id: (manifest, provenance)}
+        app.command_line, message or f"Commit {name}", edit, vectors={manifest.id: (manifest, provenance)}
     )
     stored = registry.packs.size(manifest.id)
     if as_json:

@@ -39,7 +39,7 @@ def command(app: App, a: str, b: str, recipe: bool, exit_code: bool, as_json: bo
     if old.base != new.base:
         lines.append(f"the bases differ: {short(old.base)} and {short(new.base)}; weights cannot be compared")
     elif not recipe and (old.behaviours or new.behaviours):
-        more, measured = _weights(app, ids[1], old, new)
+        more, measured = _weights(app, ids[1], old, new, a)
         lines += more
         document |= measured
     if as_json:
@@ -64,14 +64,12 @@ def _recipe(old: Persona, new: Persona) -> list[str]:
     return lines + [f"~ {f}: {a.to_json()} to {b.to_json()}" for f, a, b in fields if a != b]
 
 
-def _weights(app: App, commit: str, old: Persona, new: Persona) -> tuple[list[str], dict[str, object]]:
+def _weights(app: App, commit: str, old: Persona, new: Persona, a: str) -> tuple[list[str], dict[str, object]]:
     from pv.vecstore.diff import Change, diff, interference
     from pv.vecstore.opened import opened
 
-    together = {
-        **{name if new.behaviours.get(name) == b else f"{name} (a)": b for name, b in old.behaviours.items()},
-        **new.behaviours,
-    }
+    gone = {n: b for n, b in old.behaviours.items() if new.behaviours.get(n) != b}
+    together = {**{f"{name} ({a})": b for name, b in gone.items()}, **new.behaviours}
     with opened(app.registry(), commit, [old, new]) as at:
         with app.progress("comparing weights", "tensors") as update:
             moved = diff(old, new, at.base, at.vectors, progress=update)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -49,52 +48,33 @@ def command(
     pv init --base ./SmolLM2-135M-Instruct
     pv init --base HuggingFaceTB/SmolLM2-135M-Instruct
     """
+    from pv.registry.layout import FOLDER
     from pv.registry.persona import Output, Persona
     from pv.registry.registry import Registry
     from pv.vecstore.base import base_manifest, pin
     from pv.vecstore.checkpoint import Checkpoint, side_files
-    from pv.vecstore.hub_base import fetch, is_hub_id, pin_revision
 
-    folder = app.file(base)
-    if folder.exists() or not is_hub_id(base):
-        origin = {"kind": "path", "path": str(folder)}
-    else:
-        repo, revision = pin_revision(base)
-        origin = {"kind": "hub", "repo": repo, "revision": revision}
-        app.note(f"fetching {repo} at {short(revision)}")
-        folder = fetch(repo, revision)
-    pinned = origin["kind"] == "path" and not reference
-
-    with Checkpoint(folder) as checkpoint:
-        files = side_files(folder)
-        with app.progress("hashing the base") as update:
-            manifest = base_manifest(
-                checkpoint, origin, tuple(sorted(files)), pinned=pinned, threads=threads, progress=update
-            )
-        registry = Registry.init(app.path)
-        try:
+    with Registry.creating(app.path) as registry:  # `.pv` appears when all of it is there
+        folder, origin = _found(app, base)
+        pinned = origin["kind"] == "path" and not reference
+        with Checkpoint(folder) as checkpoint:
+            files = side_files(folder)
+            with app.progress("hashing the base") as update:
+                manifest = base_manifest(
+                    checkpoint, origin, tuple(sorted(files)), pinned=pinned, threads=threads, progress=update
+                )
             if pinned:
-                total = sum(row.nbytes for row in manifest.tensors.values())
-                done = 0
                 with app.progress("keeping a copy of it") as update:
-
-                    def add(count: int) -> None:
-                        nonlocal done
-                        done += count
-                        update(done, total)
-
-                    pin(checkpoint, manifest, registry.packs, threads=threads, progress=add)
-            persona = Persona(manifest.id, output=Output(dtype, rounding, seed))
-            name = Path(origin.get("path") or origin["repo"]).name
-            commit = registry.start(persona, manifest, files, f"Begin on {name}")
-        except BaseException:
-            with suppress(OSError):
-                shutil.rmtree(registry.root)  # nothing was promised yet: leave no half registry
-            raise
+                    total = sum(row.nbytes for row in manifest.tensors.values())
+                    pin(checkpoint, manifest, registry.packs, threads=threads, progress=_adding(update, total))
+        persona = Persona(manifest.id, output=Output(dtype, rounding, seed))
+        name = Path(origin.get("path") or origin["repo"]).name
+        commit = registry.start(persona, manifest, files, f"Begin on {name}", command=app.command_line)
+    root = app.path / FOLDER
     if as_json:
         app.json(
             {
-                "registry": str(registry.root),
+                "registry": str(root),
                 "base": manifest.id,
                 "commit": commit,
                 "tensors": len(manifest.tensors),
@@ -102,6 +82,30 @@ def command(
         )
     else:
         app.done(
-            f"a registry in {registry.root} on base {short(manifest.id)} ({len(manifest.tensors)} tensors)"
+            f"a registry in {root} on base {short(manifest.id)} ({len(manifest.tensors)} tensors)"
         )
         app.note("  next: pv train ROWS.jsonl --as NAME")
+
+
+def _found(app: App, base: str) -> tuple[Path, dict[str, str]]:
+    """Where the base's files are, and where they come from."""
+    from pv.vecstore.hub_base import fetch, is_hub_id, pin_revision
+
+    folder = app.file(base)
+    if folder.exists() or not is_hub_id(base):
+        return folder, {"kind": "path", "path": str(folder)}
+    repo, revision = pin_revision(base)
+    app.note(f"fetching {repo} at {short(revision)}")
+    return fetch(repo, revision), {"kind": "hub", "repo": repo, "revision": revision}
+
+
+def _adding(update: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """A function that is given how much was done since the last time."""
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        update(done, total)
+
+    return add

@@ -84,7 +84,12 @@ def command(
         )
         (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
         if dry_run:
-            click.echo((folder / "README.md").read_text(encoding="utf-8"))
+            card = (folder / "README.md").read_text(encoding="utf-8")
+            if as_json:
+                sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+                app.json({"commit": commit, "build": made.build, "files": sizes, "card": card})
+            else:
+                click.echo(card)
             return
         with app.progress("sending") as update:
             pushed = push_folder(

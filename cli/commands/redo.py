@@ -19,9 +19,9 @@ def command(app: App, as_json: bool) -> None:
     pv redo
     """
     registry = app.registry()
-    registry.redo()
-    operation = registry.operations(limit=1)[0]
+    undone = registry.redo().undoes
+    again = next(operation.command for operation in registry.operations() if operation.seq == undone)
     if as_json:
-        app.json({"operation": operation.command})
+        app.json({"redone": again})
     else:
-        app.done("took the last undo back")
+        app.done(f"did again: {again}")

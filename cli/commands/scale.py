@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import click
 
-from pv.cli.app import App, json_option, pass_app
+from pv.cli.app import App, WeightType, json_option, pass_app
 from pv.cli.changes import change
 from pv.cli.render import number
-from pv.registry.errors import UsageError
 from pv.registry.persona import Persona
 
 __all__ = ["command"]
@@ -20,7 +18,7 @@ __all__ = ["command"]
     "scale", short_help="Set the weight of a behaviour.", context_settings={"ignore_unknown_options": True}
 )
 @click.argument("name")
-@click.argument("weight", type=float)
+@click.argument("weight", type=WeightType())
 @click.option("-m", "--message", help="The commit's message.")
 @json_option
 @pass_app
@@ -31,10 +29,8 @@ def command(app: App, name: str, weight: float, message: str | None, as_json: bo
     pv scale listening 0.5
     pv scale listening -0.5
     """
-    if not math.isfinite(weight) or abs(weight) > 1e6:
-        raise UsageError(f"a weight is a finite number up to a million, not {weight}")
 
     def edit(persona: Persona) -> Persona:
-        return persona.with_behaviour(name, replace(persona.behaviour(name), weight=weight + 0.0))
+        return persona.with_behaviour(name, replace(persona.behaviour(name), weight=weight))
 
     change(app, edit, message or f"Scale {name} to {number(weight)}", as_json=as_json)

@@ -49,7 +49,7 @@ def command(app: App, rev: str, as_json: bool) -> None:
         f"persona  {short(persona.id)}, base {short(persona.base)}",
         f"combine  {combine_words(persona.combine)}",
         "",
-        *(f"    {line}" for line in entry.message.splitlines()),
+        *(f"    {line}".rstrip() for line in entry.message.splitlines()),
         "",
     ]
     before = registry.persona(entry.parents[0]).behaviours if entry.parents else {}

@@ -30,8 +30,9 @@ def command(app: App, name: str, create: bool, at: str | None, as_json: bool) ->
     if at is not None and not create:
         raise UsageError("a revision goes with -c", hint=f"pv switch -c {name} {at}")
     if create:
-        registry.create_branch(name, registry.resolve(at or "HEAD"))
-    registry.switch(name)
+        registry.create_branch(name, registry.resolve(at or "HEAD"), switch=True)
+    else:
+        registry.switch(name)
     head = registry.head()
     assert head.commit is not None
     if as_json:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short, threads_option
-from pv.cli.changes import command_line
+from pv.cli.app import App, json_option, pass_app, short, threads_option, weight_option
 from pv.cli.render import interval, size
 
 __all__ = ["command"]
@@ -20,7 +19,7 @@ __all__ = ["command"]
 @click.option(
     "--as", "name", required=True, metavar="NAME", help="The behaviour's name; known: its next version."
 )
-@click.option("--weight", type=float, default=1.0, show_default=True, help="Its weight in the persona.")
+@weight_option
 @click.option(
     "--held-out", metavar="FILE", help="Rows to measure on; DATA.heldout.jsonl if it lies beside; 'none'."
 )
@@ -50,7 +49,7 @@ def command(
     /,
     data: str,
     name: str,
-    weight: float,
+    weight: float | None,
     held_out: str | None,
     full_context: bool,
     encoding: str,
@@ -71,7 +70,7 @@ def command(
     pv train rows.jsonl --as brief --epochs 2 --lr 5e-5 --held-out other-rows.jsonl
     """
     from pv.registry.persona import Behaviour, Persona, Term, check_name
-    from pv.vecstore.measure import score
+    from pv.vecstore.measure import measure, score
     from pv.vecstore.opened import checkpoint_of
     from pv.vecstore.rowspack import keep_rows
     from pv.vecstore.train.rows import read_rows
@@ -87,6 +86,10 @@ def command(
     settings = {key: value for key, value in chosen.items() if value is not None}
     options = TrainOptions(**settings, frozen_context=not full_context)
 
+    control = Persona(now.base, output=now.output, engine=now.engine)
+    if held_rows is not None:  # the base's margins first: rows that cannot be measured stop us before training
+        with app.progress(f"measuring the base on {held_name}", "answers") as update:
+            measure(registry, head, control, held_rows, threads=threads, progress=update)
     plain = Persona(now.base, engine=now.engine)
     with checkpoint_of(registry, head, plain, threads=threads) as folder, _training(app, name) as step:
         trained = train(folder, rows, options, progress=step, threads=threads)
@@ -113,7 +116,8 @@ def command(
     }
     if not no_data:
         keep_rows(rows, registry.packs)
-    alone = Persona(now.base, {name: Behaviour(1.0, (Term(1.0, manifest.id),))}, output=now.output)
+    terms = (Term(1.0, manifest.id),)
+    alone = replace(control, behaviours={name: Behaviour(1.0, terms)})
     found = None
     if held_rows is not None:
         with app.progress(f"measuring on {held_name}", "answers") as update:
@@ -130,11 +134,12 @@ def command(
 
     def edit(persona: Persona) -> Persona:
         known = persona.behaviours.get(name)
-        modules = known.modules if known else None
-        return persona.with_behaviour(name, Behaviour(weight, (Term(1.0, manifest.id),), modules))
+        kept = known or Behaviour(1.0, ())
+        behaviour = Behaviour(kept.weight if weight is None else weight, terms, kept.modules)
+        return persona.with_behaviour(name, behaviour)
 
     commit = registry.change(
-        command_line(), message or f"Train {name}", edit, vectors={manifest.id: (manifest, provenance)}
+        app.command_line, message or f"Train {name}", edit, vectors={manifest.id: (manifest, provenance)}
     )
     if as_json:
         app.json({"commit": commit, "vector": manifest.id, "provenance": provenance})

@@ -9,6 +9,7 @@ import pytest
 
 from pv.registry.errors import ConflictError, IntegrityError, NotFoundError, UnknownRevision, UsageError
 from pv.registry.history import Author, History, RefChange, TreeEntry
+from pv.registry.operations import View, view
 
 MAIN = "refs/heads/main"
 
@@ -252,10 +253,15 @@ def test_a_damaged_head(history: History, text: str) -> None:
 
 
 def test_head_may_not_name_a_branch_that_is_gone(history: History) -> None:
-    assert history.head_ref() == MAIN
-    history.update_ref("refs/heads/other", commit(history, "one"), None)
+    assert view(history) == View(MAIN, {})
+    other = commit(history, "one")
+    history.update_ref("refs/heads/other", other, None)
     with pytest.raises(IntegrityError, match="branch main, which does not exist"):
-        history.head_ref()
+        view(history)
+    history.set_head("refs/heads/other")
+    assert view(history).tip == other
+    with pytest.raises(ValueError, match="not a branch ref"):
+        history.set_head("refs/tags/v1")
 
 
 def test_packed_refs_are_refs(history: History) -> None:

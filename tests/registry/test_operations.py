@@ -17,8 +17,8 @@ Visible = tuple[str, dict[str, str]]
 
 
 def visible(registry: Registry) -> Visible:
-    known = registry.history.refs()
-    return registry.history.head_ref(), {ref: v for ref, v in known.items() if ref != refs.OPS}
+    now = operations.view(registry.history)
+    return now.head, {ref: v for ref, v in now.refs.items() if ref != refs.OPS}
 
 
 def test_what_is_written_down(registry: Registry) -> None:
@@ -136,7 +136,7 @@ def test_an_unfinished_operation_is_finished(
 ) -> None:
     add(registry, "a", 1)
     registry.create_branch("side", switch=what == "undo branch")
-    before = visible(registry)
+    before, raw_refs = visible(registry), registry.history.refs()
     action = {
         "commit": lambda: registry.change("scale", "m", scale("a", 2.0)),
         "branch": lambda: registry.create_branch("new", switch=True),
@@ -146,12 +146,17 @@ def test_an_unfinished_operation_is_finished(
     with monkeypatch.context() as patch:
         crash_before_refs(registry, patch)
         action()
-    assert visible(registry) == before
     planned = registry.operations(limit=1)[0]
+    assert all(raw_refs.get(c.ref) == c.old for c in planned.refs)
+    assert registry.history.refs() == {**raw_refs, refs.OPS: planned.id}
+    after = visible(registry)  # for a reader, what is planned is done
+    assert after != before
+    assert after[0] == planned.head[1]
+    assert all(after[1].get(c.ref) == c.new for c in planned.refs)
     assert registry.recover() == planned
-    head, known = visible(registry)
-    assert head == planned.head[1]
-    assert all(known.get(c.ref) == c.new for c in planned.refs)
+    assert registry.history.refs() == {**after[1], refs.OPS: planned.id}
+    assert registry.history.head_ref() == after[0]
+    assert visible(registry) == after
     assert registry.recover() is None
     fsck(registry)
 

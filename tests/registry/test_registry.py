@@ -426,7 +426,7 @@ def test_log(registry: Registry) -> None:
 
 
 def test_reading_is_cheap(registry: Registry) -> None:
-    """A fresh process reads head and persona with one git, the log with two; and only then imports GitPython."""
+    """One git process reads HEAD, refs and personas; the log takes one more."""
     add(registry, "a", 1)
     code = """
 from pathlib import Path
@@ -436,9 +436,8 @@ started = []
 start = g.GitProcess.start
 g.GitProcess.start = lambda self, *a, **k: (started.append(a[0]), start(self, *a, **k))[1]
 with Registry.find(Path(sys.argv[1])) as registry:
-    registry.head(), registry.branches(), registry.resolve("main")
     print(len(started), "git" in sys.modules, "numpy" in sys.modules, "torch" in sys.modules)
-    registry.persona()
+    registry.head(), registry.branches(), registry.resolve("main"), registry.persona()
     print(len(started))
     registry.log()
     print(len(started))

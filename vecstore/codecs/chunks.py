@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from pv.registry.errors import CorruptPack
-from pv.vecstore.codecs import graded
+from pv.vecstore.codecs import graded, rans
 from pv.vecstore.codecs.frames import pack_planes, unpack_planes
 from pv.vecstore.codecs.layout import LAYOUTS, Layout, Raw, from_ordered, to_ordered
 
@@ -22,15 +22,21 @@ __all__ = ["CHUNK", "decode", "encode"]
 CHUNK = 1 << 20
 """Elements in every chunk of a part but the last."""
 
-RAW, PLANES, DELTA = 0, 1, 2
+RAW, PLANES, DELTA, DENSE = 0, 1, 2, 3
 GOOD_ENOUGH = 0.5  # of the raw size: a delta below it is not worth a second try standing alone
 
 
-def encode(raw: Raw, dtype: str, reference: Raw | None = None) -> bytes:
-    """The smallest of raw, planes and delta. `raw` and `reference` are flat storage integers."""
+def encode(raw: Raw, dtype: str, reference: Raw | None = None, *, smallest: bool = False) -> bytes:
+    """The smallest of raw, planes and delta. `raw` and `reference` are flat storage integers.
+
+    With `smallest`, the delta is entropy-coded closer to its limit, several times more slowly.
+    """
     best = bytes([RAW]) + raw.tobytes()
     if reference is not None:
-        best = min(best, bytes([DELTA]) + _delta(raw, reference, LAYOUTS[dtype]), key=len)
+        steps, lengths = _steps(raw, reference, LAYOUTS[dtype])
+        best = min(best, bytes([DELTA]) + graded.pack(steps, lengths), key=len)
+        if smallest:
+            best = min(best, bytes([DENSE]) + rans.pack(steps, lengths), key=len)
     if len(best) > GOOD_ENOUGH * raw.nbytes:
         best = min(best, bytes([PLANES]) + pack_planes(raw), key=len)
     return best
@@ -51,20 +57,20 @@ def decode(data: memoryview, count: int, dtype: str, reference: Raw | None = Non
         if len(rest):
             raise CorruptPack("a chunk is longer than its planes")
         return values
-    if kind == DELTA and reference is not None:
-        return _undelta(body, reference, layout)
+    if kind in (DELTA, DENSE) and reference is not None:
+        order, lengths = _stretches(reference, layout)
+        steps = (graded if kind == DELTA else rans).unpack(body, lengths, layout.itemsize)
+        return _undelta(steps, order, reference, layout)
     raise CorruptPack("a chunk of an unknown kind, or a delta without its base")
 
 
-def _delta(raw: Raw, reference: Raw, layout: Layout) -> bytes:
+def _steps(raw: Raw, reference: Raw, layout: Layout) -> tuple[Raw, list[int]]:
     steps = _zigzag(to_ordered(raw, layout) - to_ordered(reference, layout))  # modulo 2^bits
     order, lengths = _stretches(reference, layout)
-    return graded.pack(steps if order is None else steps[order], lengths)
+    return steps if order is None else steps[order], lengths
 
 
-def _undelta(data: memoryview, reference: Raw, layout: Layout) -> Raw:
-    order, lengths = _stretches(reference, layout)
-    steps = graded.unpack(data, lengths, layout.itemsize)
+def _undelta(steps: Raw, order: Raw | None, reference: Raw, layout: Layout) -> Raw:
     if order is not None:
         unsorted = np.empty_like(steps)
         unsorted[order] = steps
