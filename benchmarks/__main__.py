@@ -1,0 +1,30 @@
+"""Run benchmarks by name, all by default."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+
+NAMES = ("startup", "behaviour", "storage", "commit")
+
+
+def main() -> int:
+    names = sys.argv[1:] or NAMES
+    failed = []
+    for name in names:
+        if name not in NAMES:
+            print(f"no benchmark {name!r}; there are: {', '.join(NAMES)}")
+            return 2
+        print(f"\n## {name}\n", flush=True)
+        started = time.monotonic()
+        if not importlib.import_module(f"benchmarks.{name}").main():
+            failed.append(name)
+        print(f"\n({time.monotonic() - started:.0f} s)")
+    if failed:
+        print(f"\nbars missed in: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""How long the light commands take, as whole processes, beside a bare interpreter that imports GitPython."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.kit import BASE, Bars, pv
+
+RUNS = 9
+LIMIT_S = 0.4
+
+
+def main() -> bool:
+    bars = Bars()
+    with tempfile.TemporaryDirectory(prefix="pv-bench-") as tmp:
+        folder = Path(tmp)
+        pv("init", "--base", str(BASE), "--reference", cwd=folder)
+        for number in range(5):
+            pv("branch", f"b{number}", cwd=folder)
+        peer = _median([sys.executable, "-c", "import git, click"], folder)
+        print(f"peer: python -c 'import git, click'  {peer:.3f} s")
+        for command in (["--help"], ["log"], ["status"]):
+            taken = _median([str(Path(sys.executable).with_name("pv")), *command], folder)
+            value = f"{taken:.3f} s, {taken / peer:.2f} of the peer"
+            bars.say(f"pv {' '.join(command)}", value, f"< {LIMIT_S} s", taken < LIMIT_S)
+    return bars.all_hold
+
+
+def _median(command: list[str], folder: Path) -> float:
+    times = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        subprocess.run(command, cwd=folder, capture_output=True, check=True)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
