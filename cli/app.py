@@ -18,7 +18,7 @@ from pv.registry.errors import UsageError
 if TYPE_CHECKING:
     from pv.registry.registry import Registry
 
-__all__ = ["App", "WeightType", "json_option", "pass_app", "short", "threads_option", "weight_option"]
+__all__ = ["App", "json_option", "pass_app", "short", "threads_option", "weight", "weight_option"]
 
 LINE_EVERY_S = 30.0
 MAX_WEIGHT = 1e6
@@ -99,20 +99,22 @@ class App:
 pass_app = click.make_pass_decorator(App)
 
 
-class WeightType(click.ParamType):
-    """A weight: a finite number up to a million, refused before any work is done with another."""
-
-    name = "float"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        weight: float = click.FLOAT.convert(value, param, ctx)
-        if not abs(weight) <= MAX_WEIGHT:  # so put, NaN is refused too
-            self.fail(f"a weight is a finite number up to a million, not {weight:g}", param, ctx)
-        return weight + 0.0  # -0.0 becomes 0.0
+def weight(text: str) -> float:
+    """Reads an option or argument: a finite number up to a million, refused before any work is done with it."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number") from None
+    if not abs(value) <= MAX_WEIGHT:  # so put, NaN is refused too
+        raise click.BadParameter(f"a weight is a finite number up to a million, not {value:g}")
+    return value + 0.0  # -0.0 becomes 0.0
 
 
 weight_option = click.option(
-    "--weight", type=WeightType(), help="Its weight in the persona; 1 if it is new, else as it was."
+    "--weight",
+    type=weight,
+    metavar="NUMBER",
+    help="Its weight in the persona; 1 if it is new, else as it was.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 threads_option = click.option(

@@ -95,7 +95,9 @@ def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager
     130 interrupted.
     """
     ctx.color = False if os.environ.get("NO_COLOR") else None
-    ctx.obj = App(directory=directory, quiet=quiet, verbose=verbose, pager=not no_pager, command_line=ctx.obj or "")
+    ctx.obj = App(
+        directory=directory, quiet=quiet, verbose=verbose, pager=not no_pager, command_line=ctx.obj or ""
+    )
     if ctx.invoked_subcommand is None:
         if not sys.stdin.isatty() and not os.environ.get("PV_PLAIN_STDIN") and _pipe_on_stdin():
             raise click.UsageError(
@@ -128,10 +130,10 @@ def run(arguments: list[str]) -> int:
         code = cli.main(arguments, prog_name="pv", standalone_mode=False, obj=shlex.join(arguments)[:500])
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except SystemExit as stop:  # click's own answer to a reader that went away
-        if isinstance(stop.__context__, BrokenPipeError):
-            return 141
-        raise
+    except (
+        SystemExit
+    ) as stop:  # click's own end, for a shell's completion, or (1) for a reader that went away
+        return 141 if stop.code == 1 else 0
     except click.ClickException as error:
         return _say(arguments, error.format_message(), _usage_hint(error, arguments), 2)
     except PvError as error:
@@ -180,11 +182,13 @@ def _say(
     color = False if os.environ.get("NO_COLOR") else None
     click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=color)
     click.echo(message, err=True)
+    if conflicts:
+        from pv.cli.render import conflict_side
     for conflict in conflicts:
         sides = {"before": conflict.ancestor, "ours": conflict.ours, "theirs": conflict.theirs}
         click.echo(f"  {conflict.name}", err=True)
         for side, value in sides.items():
-            click.echo(f"    {side:<7} {'(absent)' if value is None else json.dumps(value)}", err=True)
+            click.echo(f"    {side:<7} {conflict_side(value)}", err=True)
     if hint:
         click.secho("hint:  ", fg="cyan", nl=False, err=True, color=color)
         click.echo(hint, err=True)

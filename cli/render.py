@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from io import StringIO
+from typing import Any
 
 from pv.registry.persona import Behaviour, Combine, Persona
 
-__all__ = ["behaviour_line", "combine_words", "interval", "number", "persona_line", "size", "table"]
+__all__ = [
+    "behaviour_line",
+    "combine_words",
+    "conflict_side",
+    "interval",
+    "number",
+    "persona_line",
+    "size",
+    "table",
+]
 
 
 def table(
@@ -75,6 +85,19 @@ def combine_words(combine: Combine) -> str:
         for key, value in combine.options.items()
     )
     return f"{combine.method} ({options})" if options else combine.method
+
+
+def conflict_side(value: Any) -> str:
+    """One side of a conflict, which comes as JSON: a behaviour, a combine rule, or a plain value."""
+    match value:
+        case None:
+            return "(absent)"
+        case {"weight": weight, "terms": [*terms], "modules": modules}:
+            words = ", ".join(f"{number(factor)}·{vector[:12]}" for factor, vector in terms)
+            return f"weight {number(weight)} × ({words})" + (" by module" if modules else "")
+        case {"method": str(method), **options}:
+            return combine_words(Combine(method, {str(key): option for key, option in options.items()}))
+    return str(value)
 
 
 def persona_line(persona: Persona) -> str:

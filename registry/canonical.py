@@ -68,7 +68,9 @@ def _finite(text: str) -> float:
     return value
 
 
-def _bounded_int(text: str) -> int:
-    if len(text) > 20:
+def _bounded_int(text: str) -> int | float:
+    """RFC 8785 writes every whole double below 1e21 without a point: beyond 2^53 it is read back as one."""
+    if len(text) > 22:
         raise ValueError(f"integer {text[:40]} is out of range")
-    return int(text)
+    value = int(text)
+    return value if abs(value) < 1 << 53 else float(value)

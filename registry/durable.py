@@ -129,14 +129,12 @@ def write_file(path: Path, data: bytes, *, replace: bool = True, mode: int = 0o6
     with storage_errors(path):
         fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
-                step(f"write {path.name}")
-                fsync_file(fd)
-            finally:
-                os.close(fd)
+            fcntl.flock(fd, fcntl.LOCK_EX)  # held while we live: a sweep leaves the file alone
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            step(f"write {path.name}")
+            fsync_file(fd)
             if replace:
                 rename(tmp, path)
             else:
@@ -147,3 +145,5 @@ def write_file(path: Path, data: bytes, *, replace: bool = True, mode: int = 0o6
         except BaseException:
             tmp.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(fd)

@@ -82,13 +82,18 @@ class GitProcess:
         """A running git with its three streams as pipes."""
         if self._git is None:
             self._git = _gitpython()(str(self.path))
-        interrupt = self._git.execute(
-            [self._git.GIT_PYTHON_GIT_EXECUTABLE, *_HARDENED, *args],
-            istream=subprocess.PIPE,
-            as_process=True,
-            env={**self._environment, **(env or {})},
-            pass_fds=tuple(pass_fds),
-        )
+        from git.exc import GitCommandNotFound
+
+        try:
+            interrupt = self._git.execute(
+                [self._git.GIT_PYTHON_GIT_EXECUTABLE, *_HARDENED, *args],
+                istream=subprocess.PIPE,
+                as_process=True,
+                env={**self._environment, **(env or {})},
+                pass_fds=tuple(pass_fds),
+            )
+        except GitCommandNotFound as error:
+            raise _no_git() from error
         process: subprocess.Popen[bytes] = interrupt.proc
         interrupt.proc = None  # ours from here on: its finaliser would terminate it behind our back
         return process
@@ -133,8 +138,12 @@ def _gitpython() -> Any:
     try:
         from git.cmd import Git
     except ImportError as error:
-        raise UsageError("pv needs git, and found none", hint="install git (2.30 or newer)") from error
+        raise _no_git() from error
     return Git
+
+
+def _no_git() -> UsageError:
+    return UsageError("pv needs git, and found none", hint="install git, or put its folder on the PATH")
 
 
 class ObjectReader:

@@ -12,6 +12,7 @@ two operations back; redo is the inverse of an undo, as long as nothing else was
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +37,7 @@ __all__ = [
 
 SCHEMA = 1
 _FILE = "operation.json"
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # a command line may hold any bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class Operation:
                 "refs": list(changes),
                 "head": [str(before), str(after)],
                 "undoes": int() | None as undoes,
-            } if schema == SCHEMA:
+                **more,
+            } if schema == SCHEMA and not more and refs.is_branch_ref(before) and refs.is_branch_ref(after):
                 try:
                     when = datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
                 except ValueError as error:
@@ -87,9 +90,7 @@ class Operation:
 def _change(row: Any, what: str) -> RefChange:
     match row:
         case [str(ref), str() | None as old, str() | None as new] if (
-            ref.startswith("refs/")
-            and old != new
-            and all(v is None or refs.is_object_id(v) for v in (old, new))
+            refs.is_ref(ref) and old != new and all(v is None or refs.is_object_id(v) for v in (old, new))
         ):
             return RefChange(ref, old, new)
     raise FormatError(f"{what}: a ref is [name, old id or null, new id or null]")
@@ -179,6 +180,7 @@ def publish(
     """
     last = newest(history)
     before = history.head_ref()
+    command = _UNPRINTABLE.sub("?", command)[:500]
     operation = Operation(
         seq=1 if last is None else last.seq + 1,
         command=command,

@@ -35,8 +35,8 @@ class RecordStore:
         except FileNotFoundError:
             return {}
         match canonical.loads(data, what=str(path)):
-            case {"schema": int(schema), "build": str(build), "facts": dict(facts)} if (
-                schema == SCHEMA and build == build_id
+            case {"schema": int(schema), "build": str(build), "facts": dict(facts), **more} if (
+                schema == SCHEMA and build == build_id and not more
             ):
                 return facts
         raise FormatError(

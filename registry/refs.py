@@ -18,11 +18,14 @@ from pv.registry.errors import IntegrityError, UsageError
 __all__ = [
     "HEADS",
     "OPS",
+    "REMOTES",
     "TAGS",
     "check_ref_name",
     "fsync_path",
     "fsync_ref",
+    "is_branch_ref",
     "is_object_id",
+    "is_ref",
     "read_head",
     "read_refs",
     "sweep_locks",
@@ -31,6 +34,7 @@ __all__ = [
 
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"
+REMOTES = "refs/remotes/"
 OPS = "refs/pv/ops"
 
 _HEX40 = re.compile(r"[0-9a-f]{40}")
@@ -68,6 +72,17 @@ def _refusal(name: str) -> str | None:
     return None
 
 
+def is_branch_ref(ref: str) -> bool:
+    """True for refs/heads/ and a valid name."""
+    return ref.startswith(HEADS) and _refusal(ref.removeprefix(HEADS)) is None
+
+
+def is_ref(ref: str) -> bool:
+    """True for a ref that an operation may move: a branch, a tag, or a remote's branch."""
+    folder = next((f for f in (HEADS, TAGS, REMOTES) if ref.startswith(f)), None)
+    return folder is not None and _refusal(ref.removeprefix(folder)) is None
+
+
 def is_object_id(text: object) -> bool:
     """True for 40 lower-case hex digits."""
     return isinstance(text, str) and _HEX40.fullmatch(text) is not None
@@ -80,13 +95,13 @@ def read_head(git_dir: Path) -> str:
     except FileNotFoundError:
         text = ""
     ref = text.removeprefix("ref: ").removesuffix("\n")
-    if not text.startswith(f"ref: {HEADS}") or _refusal(ref.removeprefix(HEADS)) is not None:
+    if not text.startswith("ref: ") or not is_branch_ref(ref):
         raise IntegrityError(f"{git_dir / 'HEAD'} names no branch", hint="`pv fsck --repair` restores it")
     return ref
 
 
 def write_head(git_dir: Path, ref: str) -> None:
-    if not ref.startswith(HEADS) or _refusal(ref.removeprefix(HEADS)) is not None:
+    if not is_branch_ref(ref):
         raise ValueError(f"not a branch ref: {ref!r}")
     durable.write_file(git_dir / "HEAD", f"ref: {ref}\n".encode())
 

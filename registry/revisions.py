@@ -25,7 +25,7 @@ __all__ = ["resolve"]
 _REVISION = re.compile(r"(?P<start>[^~^]*)(?P<steps>([~^][0-9]*)*)")
 _STEP = re.compile(r"([~^])([0-9]*)")
 _PREFIX = re.compile(r"[0-9a-fA-F]{4,40}")
-_FOLDERS = ("", refs.HEADS, refs.TAGS, "refs/remotes/")
+_FOLDERS = ("", refs.HEADS, refs.TAGS, refs.REMOTES)
 
 
 def resolve(history: History, text: str) -> str:

@@ -123,14 +123,19 @@ def write_snapshot(
 ) -> str:
     """The tree for `persona`; manifests come from `sources` (the first that has it), then from `new`.
 
-    Raises NotFoundError if the persona names a vector that is in none of them, BaseMismatch if one of
-    `new` was measured from another base.
+    Raises NotFoundError if the persona names a vector that is in none of them, BaseMismatch if one was
+    measured from another base.
     """
     sources = list(sources)
     manifests: dict[str, TreeEntry] = {}
     provenance: dict[str, TreeEntry] = {}
     for vector_id in persona.vectors:
-        found = next((e for s in sources if (e := s.entries(vector_id)) is not None), None)
+        found = None
+        for source in sources:
+            found = source.entries(vector_id)
+            if found is not None:
+                _check_base(source, persona, base, vector_id)
+                break
         if found is None:
             found = _write_vector(history, persona, vector_id, new)
         manifests[f"{vector_id}.json"], provenance[f"{vector_id}.json"] = found
@@ -139,6 +144,22 @@ def write_snapshot(
         entries["vectors"] = TreeEntry(history.write_tree(manifests), folder=True)
         entries["provenance"] = TreeEntry(history.write_tree(provenance), folder=True)
     return history.write_tree(entries)
+
+
+def _check_base(source: Snapshot, persona: Persona, base: TreeEntry, vector_id: str) -> None:
+    if source.base_entry() == base:
+        return
+    theirs = source.persona().base  # another tree may be the same base, with another origin
+    if theirs != persona.base:
+        raise _other_base(vector_id, theirs, persona)
+
+
+def _other_base(vector_id: str, theirs: str, persona: Persona) -> BaseMismatch:
+    return BaseMismatch(
+        f"vector {vector_id[:12]} was measured from base {theirs[:12]}, "
+        f"the persona stands on {persona.base[:12]}",
+        hint="capture or train it again on this base",
+    )
 
 
 def _write_vector(
@@ -153,11 +174,7 @@ def _write_vector(
     if manifest.id != vector_id:
         raise IntegrityError(f"a manifest of vector {manifest.id[:12]} was given as {vector_id[:12]}")
     if manifest.base != persona.base:
-        raise BaseMismatch(
-            f"vector {vector_id[:12]} was measured from base {manifest.base[:12]}, "
-            f"the persona stands on {persona.base[:12]}",
-            hint="capture or train it again on this base",
-        )
+        raise _other_base(vector_id, manifest.base, persona)
     return (
         TreeEntry(history.write_blob(manifest.to_bytes())),
         TreeEntry(history.write_blob(canonical.dumps(dict(facts)))),

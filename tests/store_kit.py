@@ -110,7 +110,7 @@ def run_python(code: str, *args: str, check: bool = True) -> subprocess.Complete
 
 numbers = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-7, 1e30]),
-    st.floats(-1e15, 1e15),
+    st.floats(-1e30, 1e30),
 )
 vector_ids = st.integers(0, 6).map(lambda seed: vector(seed).id)
 behaviours = st.builds(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pv.registry import ids
-from pv.registry.errors import BaseMismatch, MissingBase, NotFoundError
+from pv.registry.errors import BaseMismatch, IntegrityError, MissingBase, NotFoundError
 from pv.registry.manifest import BaseManifest, TensorRow
 from pv.registry.packs import PackStore
 from pv.vecstore.checkpoint import Checkpoint, Spec, Weights
@@ -49,7 +49,8 @@ class Base(AbstractContextManager["Base"]):
         return raw
 
     def f32(self, name: str) -> F32:
-        return to_f32(self.raw(name), self.manifest.tensors[name].dtype)
+        """A whole tensor, flat and verified. Raises BaseMismatch."""
+        return to_f32(self.verified(name), self.manifest.tensors[name].dtype)
 
     @property
     def weights_path(self) -> Path | None:
@@ -72,15 +73,18 @@ def open_base(
 ) -> Base:
     """The base from where it came from, else from the pack it was pinned in, else fetched from its hub.
 
-    `fetch(repo, revision)` gives a local folder. Raises MissingBase, BaseMismatch.
+    `fetch(repo, revision)` gives a local folder. Raises MissingBase, BaseMismatch, and what is wrong with
+    the checkpoint at its place if nothing stands in for it.
     """
-    mismatch: BaseMismatch | None = None
+    mismatch: IntegrityError | None = None
     path = manifest.origin.get("path")
     if path is not None:
         try:
             checkpoint = Checkpoint(Path(path))
         except NotFoundError:
             pass
+        except IntegrityError as error:  # damaged: a pinned copy may stand in
+            mismatch = error
         else:
             mismatch = _shape_mismatch(manifest, checkpoint)
             if mismatch is None:

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from pv.registry import durable, ids
-from pv.registry.errors import BaseMismatch, IntegrityError, UsageError
+from pv.registry.errors import BaseMismatch, FormatError, IntegrityError, UsageError
 from pv.registry.manifest import TensorRow
 from pv.registry.persona import Persona
 from pv.registry.tensorfile import header_bytes
 from pv.vecstore.base import Base
-from pv.vecstore.checkpoint import INDEX
+from pv.vecstore.checkpoint import INDEX, is_side_file
 from pv.vecstore.codecs.layout import LAYOUTS, Raw
 from pv.vecstore.engine.combine import apply, check_weights
 from pv.vecstore.engine.environment import check
@@ -108,6 +108,7 @@ def build(
     if persona.base != base.manifest.id:
         raise BaseMismatch(f"the persona is for base {persona.base[:12]}, this is {base.manifest.id[:12]}")
     check_weights(persona.combine, {name: b.weight for name, b in persona.behaviours.items()})
+    beside = {name: _side_file(name, data, persona) for name, data in side_files.items()}
     shards = plan(persona, base, shard_bytes=shard_bytes)
     total = sum(nbytes for shard in shards for _, _, nbytes in shard.tensors.values())
     done = touched = changed = 0
@@ -133,8 +134,8 @@ def build(
                         progress(done, total)
         if len(shards) > 1:
             (folder / INDEX).write_bytes(_index(shards, total))
-        for name, data in side_files.items():
-            (folder / name).write_bytes(_with_dtype(name, data, persona))
+        for name, data in beside.items():
+            (folder / name).write_bytes(data)
         (folder / "persona.json").write_bytes(persona.to_bytes())
     weights = ids.base_id((name, row.dtype, row.shape, row.id) for name, row in rows.items())
     return Built(build_id(persona), weights, sums, len(rows), touched, changed, total)
@@ -185,8 +186,9 @@ def _left_the_finite(raw: Raw, own: str, out: Raw, dtype: str) -> bool:
 @contextmanager
 def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
     """A hidden folder beside `out` that takes its place when the body is done, and vanishes if it fails."""
+    out = out.resolve()  # what a link points to is replaced, not the link
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        ours = (out / "persona.json").is_file()
+        ours = _is_built(out)
         if not (force and ours):
             raise UsageError(
                 f"{out} exists and is not empty",
@@ -206,6 +208,15 @@ def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+
+def _is_built(folder: Path) -> bool:
+    """Whether a folder holds a build and no folders: where a registry lives too, nothing may be replaced."""
+    try:
+        Persona.from_bytes((folder / "persona.json").read_bytes())
+    except (OSError, FormatError):
+        return False
+    return not any(path.is_dir() for path in folder.iterdir())
 
 
 @contextmanager
@@ -232,11 +243,21 @@ def _index(shards: tuple[Shard, ...], total: int) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _with_dtype(name: str, data: bytes, persona: Persona) -> bytes:
-    """config.json says which dtype a loader should use: it has to follow the weights."""
+def _side_file(name: str, data: bytes, persona: Persona) -> bytes:
+    """A side file as it goes beside the weights. config.json says which dtype they have, so it follows them.
+
+    Side files come out of a history that may be a stranger's. Raises FormatError.
+    """
+    if not is_side_file(name):
+        raise FormatError(f"{name[:80]!r} cannot lie beside a checkpoint's weights", hint="run `pv fsck`")
     if name != "config.json" or persona.output.dtype == "base":
         return data
-    config = json.loads(data)
-    key = "torch_dtype" if "torch_dtype" in config else "dtype"
-    config[key] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[persona.output.dtype]
+    try:
+        config = json.loads(data)
+    except ValueError as error:
+        raise FormatError(f"the base's config.json is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise FormatError("the base's config.json is not a JSON object")
+    for key in [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]:
+        config[key] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[persona.output.dtype]
     return json.dumps(config, indent=2).encode() + b"\n"

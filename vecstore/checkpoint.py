@@ -16,7 +16,7 @@ from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
 from pv.registry.manifest import is_plain_file_name
 from pv.registry.tensorfile import DTYPE_BITS, Entry, TensorFile
 
-__all__ = ["Checkpoint", "Spec", "Weights", "side_files"]
+__all__ = ["Checkpoint", "Spec", "Weights", "is_side_file", "side_files"]
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -191,13 +191,7 @@ def side_files(path: Path) -> dict[str, bytes]:
     folder = path.parent if path.is_file() else path
     found: dict[str, bytes] = {}
     for file in sorted(folder.iterdir()):
-        keep = (
-            file.suffix in SIDE_SUFFIXES
-            and not file.name.endswith(".index.json")
-            and is_plain_file_name(file.name)
-            and file.is_file()
-        )
-        if keep and file.stat().st_size <= MAX_SIDE_BYTES:
+        if is_side_file(file.name) and file.is_file() and file.stat().st_size <= MAX_SIDE_BYTES:
             if not _stays(file, folder):
                 raise CheckpointRefused(
                     f"{file} is a link to {file.resolve()}, outside the checkpoint",
@@ -205,6 +199,13 @@ def side_files(path: Path) -> dict[str, bytes]:
                 )
             found[file.name] = file.read_bytes()
     return found
+
+
+def is_side_file(name: str) -> bool:
+    """Whether a file of that name may lie beside weights: nothing that runs, nothing that replaces them."""
+    return (
+        name.endswith(SIDE_SUFFIXES) and not name.endswith(".index.json") and is_plain_file_name(name)
+    )
 
 
 def _stays(file: Path, folder: Path) -> bool:

@@ -3,7 +3,8 @@
 Under `add`, the weights of every term that names the same vector are summed first (exactly rounded, so
 in any order), and vectors follow in order of id: adding a behaviour and adding it again with the opposite
 weight leaves nothing, not even rounding. Under `ties` each behaviour is one operand, in order of the ids
-of its vectors. A weight or factor of 0 is the same as absence.
+of its vectors; behaviours with the same vectors follow in order of their numbers. Names order nothing.
+A weight or factor of 0 is the same as absence.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ def delta(persona: Persona, vectors: Mapping[str, Vector], name: str) -> F32 | N
     """What `persona` adds to tensor `name` before rounding: flat float32, or None for nothing at all."""
     if persona.combine.method == "add":
         return _added(persona, vectors, name)
+    weighted = [(factor(behaviour, name), behaviour) for behaviour in persona.behaviours.values()]
     operands = [
         Operand(weight, part)
-        for behaviour in sorted(persona.behaviours.values(), key=_vector_ids)
-        if (weight := factor(behaviour, name)) != 0 and (part := _terms(behaviour, vectors, name)) is not None
+        for weight, behaviour in sorted(weighted, key=_order)
+        if weight != 0 and (part := _terms(behaviour, vectors, name)) is not None
     ]
     return combine(persona.combine, operands) if operands else None
 
@@ -72,5 +74,8 @@ def _has(vectors: Mapping[str, Vector], vector: str, name: str) -> bool:
     return name in vectors[vector].manifest.tensors
 
 
-def _vector_ids(behaviour: Behaviour) -> list[str]:
-    return sorted(term.vector for term in behaviour.terms)
+def _order(weighted: tuple[float, Behaviour]) -> tuple[list[str], list[tuple[str, float]], float]:
+    """Two behaviours that are equal in this are the same operand, so their order cannot matter."""
+    weight, behaviour = weighted
+    terms = sorted((term.vector, term.coefficient) for term in behaviour.terms)
+    return [vector for vector, _ in terms], terms, weight

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -133,18 +134,18 @@ class Pack:
     """An opened pack. Opening validates the whole structure; `read` verifies what it gives."""
 
     def __init__(self, path: Path, *, expect: str | None = None) -> None:
-        self._file = TensorFile(path)
         self.path = path
-        try:
-            self.manifest, self._chunks = _parse(self._file, str(path))
+        with ExitStack() as stack:
+            try:
+                self._file = stack.enter_context(TensorFile(path))
+                self.manifest, self._chunks = _parse(self._file, str(path))
+            except FormatError as error:
+                raise CorruptPack(str(error), hint="run `pv fsck`") from error
             if expect is not None and self.manifest.id != expect:
-                raise CorruptPack(f"{path} holds {self.manifest.id[:12]}, not {expect[:12]}")
-        except FormatError as error:
-            self._file.close()
-            raise CorruptPack(str(error), hint="run `pv fsck`") from error
-        except BaseException:
-            self._file.close()
-            raise
+                raise CorruptPack(
+                    f"{path} holds {self.manifest.id[:12]}, not {expect[:12]}", hint="run `pv fsck`"
+                )
+            stack.pop_all()  # from here on, `close` closes it
 
     def read(self, name: str, part: str, reference: Reference | None = None) -> Raw:
         """A whole part as flat storage integers; its id is checked. Raises CorruptPack, KeyError."""

@@ -6,7 +6,7 @@ A safetensors file with one U8 tensor "rows" (the normalised rows as JSON lines)
 from __future__ import annotations
 
 from pv.registry import canonical
-from pv.registry.errors import CorruptPack
+from pv.registry.errors import CorruptPack, DataError, FormatError
 from pv.registry.packs import PackStore
 from pv.registry.tensorfile import TensorFile, header_bytes
 from pv.vecstore.train.rows import Rows, parse_rows
@@ -29,8 +29,13 @@ def keep_rows(rows: Rows, packs: PackStore) -> str:
 
 def load_rows(rows_id: str, packs: PackStore) -> Rows:
     """The rows of that id. Raises NotFoundError, CorruptPack."""
-    with TensorFile(packs.open_path(rows_id)) as file:
-        rows = parse_rows(bytes(file.read("rows")), source=f"rows {rows_id[:12]}")
+    path = packs.open_path(rows_id)
+    try:
+        with TensorFile(path) as file:
+            data = bytes(file.read("rows"))
+        rows = parse_rows(data, source=f"rows {rows_id[:12]}")
+    except (FormatError, DataError, KeyError) as error:
+        raise CorruptPack(f"{path} does not hold rows: {error}", hint="run `pv fsck`") from error
     if rows.id != rows_id:
-        raise CorruptPack(f"{file.path}: its rows do not hash to its id", hint="run `pv fsck`")
+        raise CorruptPack(f"{path}: its rows do not hash to its id", hint="run `pv fsck`")
     return rows

@@ -37,16 +37,31 @@ class Vector(AbstractContextManager["Vector"]):
         return self.manifest.id
 
     def tau(self, name: str) -> F32:
-        """tau of one tensor, flat float32. Raises CorruptPack if its stored parts are damaged."""
-        reference = reference_to(self.base, name, self.manifest.tensors[name])
-        parts = {
-            part: Array(row.dtype, row.shape, self.pack.read(name, part, reference))
-            for part, row in self.manifest.tensors[name].items()
-        }
+        """tau of one tensor, flat float32.
+
+        Raises CorruptPack if its stored parts are damaged, BaseMismatch if the base they need is.
+        """
+        own, rows = self.base.manifest.tensors[name], self.manifest.tensors[name]
+        largest = max(1, own.numel, *own.shape)
+        if any(row.numel > largest for row in rows.values()):  # before memory is taken for it
+            raise self._misfit(name)
+        reference = reference_to(self.base, name, rows)
+        try:
+            parts = {
+                part: Array(row.dtype, row.shape, self.pack.read(name, part, reference))
+                for part, row in rows.items()
+            }
+        except CorruptPack:
+            if reference is not None:
+                self.base.verified(name)  # a changed base looks like a damaged pack: say which it is
+            raise
         tau = decode(self.manifest.encoding, parts, lambda: self.base.f32(name))
-        if len(tau) != self.base.manifest.tensors[name].numel:
-            raise CorruptPack(f"vector {self.id[:12]}: tensor {name!r} does not have the base's size")
+        if len(tau) != own.numel:
+            raise self._misfit(name)
         return tau
+
+    def _misfit(self, name: str) -> CorruptPack:
+        return CorruptPack(f"vector {self.id[:12]}: tensor {name!r} does not have the base's size")
 
     def close(self) -> None:
         self.pack.close()
@@ -119,6 +134,7 @@ def capture(
         counter.add(row.nbytes)
     if not changed:
         raise UsageError(f"{checkpoint.path} is the base itself: there is nothing to commit")
+    _check_floats(changed, checkpoint, base.manifest)
     for _ in ordered_map(base.verified, changed, threads=1):
         pass  # a delta against wrong bytes could not be decoded again
 
@@ -202,6 +218,16 @@ def _check_fits(checkpoint: Checkpoint, base: BaseManifest) -> None:
         raise CheckpointRefused(
             f"{checkpoint.path} does not fit base {base.id[:12]}: {'; '.join(lines[:5])}{more}",
             hint="a vector is the difference of two checkpoints of one architecture: was it fine-tuned from this base?",
+        )
+
+
+def _check_floats(changed: list[str], checkpoint: Checkpoint, base: BaseManifest) -> None:
+    stuck = [name for name in changed if base.tensors[name].dtype not in FLOATS]
+    if stuck:
+        named = ", ".join(f"{name!r} ({base.tensors[name].dtype})" for name in stuck[:5])
+        raise CheckpointRefused(
+            f"{checkpoint.path} changes {named}: a vector moves {', '.join(sorted(FLOATS))} tensors only",
+            hint="put the base's own tensor there, if the change does not matter",
         )
 
 

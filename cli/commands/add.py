@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import click
 
-from pv.cli.app import App, WeightType, json_option, pass_app
+from pv.cli.app import App, json_option, pass_app
+from pv.cli.app import weight as read_weight
 from pv.cli.changes import change
 from pv.registry.errors import UsageError
 from pv.registry.persona import Persona, check_name
@@ -16,7 +17,9 @@ __all__ = ["command"]
 
 @click.command("add", short_help="Bring a behaviour from another revision.")
 @click.argument("what", metavar="[NAME=]REV:BEHAVIOUR")
-@click.option("--weight", type=WeightType(), help="Its weight here; as it is there by default.")
+@click.option(
+    "--weight", type=read_weight, metavar="NUMBER", help="Its weight here; as it is there by default."
+)
 @click.option("-m", "--message", help="The commit's message.")
 @json_option
 @pass_app

@@ -21,7 +21,13 @@ __all__ = ["command"]
 @json_option
 @pass_app
 def command(
-    app: App, checkpoint: str, name: str, weight: float | None, message: str | None, threads: int, as_json: bool
+    app: App,
+    checkpoint: str,
+    name: str,
+    weight: float | None,
+    message: str | None,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Keep a checkpoint that was fine-tuned from this base, bit for bit, as a behaviour.
 

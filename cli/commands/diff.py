@@ -64,7 +64,9 @@ def _recipe(old: Persona, new: Persona) -> list[str]:
     return lines + [f"~ {f}: {a.to_json()} to {b.to_json()}" for f, a, b in fields if a != b]
 
 
-def _weights(app: App, commit: str, old: Persona, new: Persona, a: str) -> tuple[list[str], dict[str, object]]:
+def _weights(
+    app: App, commit: str, old: Persona, new: Persona, a: str
+) -> tuple[list[str], dict[str, object]]:
     from pv.vecstore.diff import Change, diff, interference
     from pv.vecstore.opened import opened
 

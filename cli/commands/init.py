@@ -66,7 +66,9 @@ def command(
             if pinned:
                 with app.progress("keeping a copy of it") as update:
                     total = sum(row.nbytes for row in manifest.tensors.values())
-                    pin(checkpoint, manifest, registry.packs, threads=threads, progress=_adding(update, total))
+                    pin(
+                        checkpoint, manifest, registry.packs, threads=threads, progress=_adding(update, total)
+                    )
         persona = Persona(manifest.id, output=Output(dtype, rounding, seed))
         name = Path(origin.get("path") or origin["repo"]).name
         commit = registry.start(persona, manifest, files, f"Begin on {name}", command=app.command_line)
@@ -81,9 +83,7 @@ def command(
             }
         )
     else:
-        app.done(
-            f"a registry in {root} on base {short(manifest.id)} ({len(manifest.tensors)} tensors)"
-        )
+        app.done(f"a registry in {root} on base {short(manifest.id)} ({len(manifest.tensors)} tensors)")
         app.note("  next: pv train ROWS.jsonl --as NAME")
 
 

@@ -41,42 +41,44 @@ def command(
         app.json({"commits": [_json(entry) for entry in entries]})
         return
     lines: list[str] = []
+    current = registry.head().branch
     drawn = graph((entry.id, entry.parents) for entry in entries)
-    for entry, (above, own, rest) in zip(entries, drawn, strict=True):
-        text = _one_line(entry) if oneline else _full(entry)
-        if as_graph:
-            lines += above
-            lines.append(f"{own} {text[0]}")
-            lines += [f"{rest} {line}".rstrip() for line in text[1:]]
-            if rest.endswith("\\") and len(text) == 1:
-                lines.append(rest)
-        else:
+    for entry, left in zip(entries, drawn, strict=True):
+        text = [_one_line(entry, current)] if oneline else _full(entry, current)
+        if not as_graph:
             lines += text
+            continue
+        lines += [*left.above, f"{left.own} {text[0]}"]
+        below = [left.fork or left.rest, *[left.rest] * len(text)]
+        lines += [f"{beside} {line}".rstrip() for beside, line in zip(below, text[1:], strict=False)]
+        if left.fork and len(text) == 1:
+            lines.append(left.fork)
     app.page("\n".join(lines))
 
 
-def _one_line(entry: LogEntry) -> list[str]:
-    title = entry.message.splitlines()[0] if entry.message else ""
-    return [
-        f"{click.style(short(entry.id), fg='yellow')}{_names(entry)} {title}  [{persona_line(entry.persona)}]"
-    ]
+def _one_line(entry: LogEntry, current: str) -> str:
+    commit = click.style(short(entry.id), fg="yellow")
+    return f"{commit}{_names(entry, current)} {entry.subject}  [{persona_line(entry.persona)}]"
 
 
-def _full(entry: LogEntry) -> list[str]:
+def _full(entry: LogEntry, current: str) -> list[str]:
     return [
-        f"{click.style('commit ' + short(entry.id), fg='yellow')}{_names(entry)}",
+        f"{click.style('commit ' + short(entry.id), fg='yellow')}{_names(entry, current)}",
         f"author   {entry.author}, {_ago(entry.time)}",
         f"persona  {persona_line(entry.persona)}",
         "",
-        *(f"    {line}" for line in entry.message.splitlines()),
+        *(f"    {line}".rstrip() for line in entry.message.splitlines()),
         "",
     ]
 
 
-def _names(entry: LogEntry) -> str:
-    names = [
+def _names(entry: LogEntry, current: str) -> str:
+    here = f"refs/heads/{current}"
+    names = [f"HEAD -> {current}"] if here in entry.refs else []
+    names += [
         name.removeprefix("refs/heads/").replace("refs/tags/", "tag: ").replace("refs/pv/", "pv: ")
         for name in entry.refs
+        if name != here
     ]
     return click.style(f" ({', '.join(names)})", fg="green") if names else ""
 

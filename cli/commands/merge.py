@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pv.cli.app import App, json_option, pass_app
 from pv.cli.changes import parse_takes, report, take_option
 from pv.registry.errors import ConflictError, UsageError
+
+if TYPE_CHECKING:
+    from pv.registry.reconcile import Conflict
 
 __all__ = ["command"]
 
@@ -67,8 +70,13 @@ def command(
         raise ConflictError(
             f"both sides changed {', '.join(c.name for c in outcome.conflicts)}; nothing was merged",
             conflicts=outcome.conflicts,
-            hint=f"settle each: pv merge {branch} --take {outcome.conflicts[0].name}=ours|theirs|WEIGHT",
+            hint=f"settle each: pv merge {branch} {' '.join(map(_choice, outcome.conflicts))}",
         )
     commit = outcome.commit or registry.resolve("HEAD")
     said = "already up to date" if outcome.kind == "up-to-date" else f"{outcome.kind} of {branch}"
     report(app, registry, commit, said, as_json=as_json, kind=outcome.kind)
+
+
+def _choice(conflict: Conflict) -> str:
+    sides = "ours|theirs|WEIGHT" if conflict.kind == "behaviour" else "ours|theirs"
+    return f"--take {conflict.name}={sides}"

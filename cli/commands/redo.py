@@ -20,7 +20,7 @@ def command(app: App, as_json: bool) -> None:
     """
     registry = app.registry()
     undone = registry.redo().undoes
-    again = next(operation.command for operation in registry.operations() if operation.seq == undone)
+    again = next((o.command for o in registry.operations() if o.seq == undone), "what was undone")
     if as_json:
         app.json({"redone": again})
     else:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import click
 
-from pv.cli.app import App, WeightType, json_option, pass_app
+from pv.cli.app import App, json_option, pass_app
+from pv.cli.app import weight as read_weight
 from pv.cli.changes import change
 from pv.cli.render import number
 from pv.registry.persona import Persona
@@ -18,7 +19,7 @@ __all__ = ["command"]
     "scale", short_help="Set the weight of a behaviour.", context_settings={"ignore_unknown_options": True}
 )
 @click.argument("name")
-@click.argument("weight", type=WeightType())
+@click.argument("weight", type=read_weight)
 @click.option("-m", "--message", help="The commit's message.")
 @json_option
 @pass_app

@@ -87,7 +87,7 @@ def command(
     options = TrainOptions(**settings, frozen_context=not full_context)
 
     control = Persona(now.base, output=now.output, engine=now.engine)
-    if held_rows is not None:  # the base's margins first: rows that cannot be measured stop us before training
+    if held_rows is not None:  # the base first: rows that cannot be measured stop us before the training
         with app.progress(f"measuring the base on {held_name}", "answers") as update:
             measure(registry, head, control, held_rows, threads=threads, progress=update)
     plain = Persona(now.base, engine=now.engine)

@@ -15,7 +15,7 @@ values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-SAFE, SAFE)
-    | st.floats(-SAFE, SAFE, allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,

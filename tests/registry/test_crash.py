@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from store_kit import BASE, FILES, add, fsck, new_registry, scale
 
-from pv.registry import durable, operations, refs
+from pv.registry import durable, locks, operations, refs
+from pv.registry.errors import StorageError
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 
@@ -76,6 +77,15 @@ def state(registry: Registry) -> tuple[str, dict[str, bytes]]:
     }
 
 
+def steps_of(action: Callable[[], object]) -> list[str]:
+    """The durable steps of an action that nothing stops. Their number varies a little: ids hold the time."""
+    steps: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "fault", steps.append)
+        action()
+    return steps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_fault_after_every_step(tmp_path: Path, action: str) -> None:
@@ -83,36 +93,37 @@ def test_a_fault_after_every_step(tmp_path: Path, action: str) -> None:
         with Registry.find(where) as registry:
             ACTIONS[action](registry)
 
-    start = tmp_path / "start"
+    start, whole = tmp_path / "start", tmp_path / "whole"
     with prepare(start) as registry:
         old = state(registry)
-    shutil.copytree(start, tmp_path / "whole")
-    act(tmp_path / "whole")
-    with Registry.find(tmp_path / "whole") as registry:
+    shutil.copytree(start, whole)
+    steps = steps_of(lambda: act(whole))
+    with Registry.find(whole) as registry:
         new = state(registry)
     assert old != new
 
-    labels: list[str] = []
-    ended = False
+    ended, stop = False, 0
     while not ended:
-        where = tmp_path / str(len(labels))
+        where = tmp_path / str(stop)
         shutil.copytree(start, where)
-        ended, label = stopped_after(len(labels), lambda: act(where))  # noqa: B023
-        labels.append(label)
+        ended, label = stopped_after(stop, lambda: act(where))  # noqa: B023
         with Registry.find(where) as registry:
-            assert state(registry) == new if ended else state(registry) in (old, new), labels
+            assert state(registry) == new if ended else state(registry) in (old, new), label
             registry.recover()
-            assert state(registry) in (old, new), labels
-            if len(labels) % 4 == 0:
+            assert state(registry) in (old, new), label
+            if stop % 4 == 0:
                 registry.change("scale", "m", scale("a", 7.0))  # nothing blocks the next writer
                 assert registry.persona().behaviours["a"].weight == 7.0
             fsck(registry)
         shutil.rmtree(where)
-    moved = labels.index(f"move {refs.OPS}")
-    first_ref = next(i for i, label in enumerate(labels) if label.startswith("move ") and i != moved)
+        stop += 1
+    assert stop > len(steps) - 5
+
+    moved = steps.index(f"move {refs.OPS}")
+    first_ref = next(i for i, label in enumerate(steps) if label.startswith("move ") and i != moved)
     assert moved < first_ref
-    assert all(not label.startswith(("git ", "write pack", "rename")) for label in labels[moved:first_ref])
-    assert labels[moved - 1] == "fsync dir objects"  # what the operation leads to was durable by then
+    assert all(not label.startswith(("git ", "write pack", "rename")) for label in steps[moved:first_ref])
+    assert steps[moved - 1] == "fsync dir objects"  # what the operation leads to was durable by then
 
 
 @pytest.mark.slow
@@ -121,21 +132,22 @@ def test_a_fault_in_init_leaves_no_registry(tmp_path: Path) -> None:
         with Registry.creating(where) as registry:
             registry.start(Persona(BASE.id), BASE, FILES, "Begin")
 
-    steps: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(durable, "fault", steps.append)
-        act(tmp_path / "whole")
-    renamed = steps.index("rename .pv")
-    for stop in [*range(0, renamed, 9), *range(renamed - 2, len(steps))]:
+    renamed = steps_of(lambda: act(tmp_path / "whole")).index("rename .pv")
+    stops = [*range(0, renamed - 6, 9), *range(renamed - 6, renamed + 20)]
+    kept = []
+    for stop in stops:
         where = tmp_path / str(stop)
-        ended, label = stopped_after(stop, lambda: act(where))  # noqa: B023
-        assert not ended
-        assert (where / ".pv").exists() == (stop >= renamed), label
-        if stop < renamed:
+        ended, _ = stopped_after(stop, lambda: act(where))  # noqa: B023
+        kept.append((where / ".pv").exists())
+        if not kept[-1]:
             act(where)  # what was left behind is in nobody's way
         with Registry.find(where) as registry:
             assert registry.log()[0].subject == "Begin"
             fsck(registry)
+        if ended:
+            break
+    assert kept[0] is False
+    assert kept[-1] is True
 
 
 LOOP = """
@@ -182,3 +194,42 @@ def test_killed_at_random_times(tmp_path: Path) -> None:
             fsck(registry)
             kept = {entry.id for entry in registry.log(all=True)}
             assert all(commit in kept for commit in acknowledged if len(commit) == 40)
+
+
+SLOW_GIT = """#!/bin/sh
+case "$*" in *update-ref*) touch {mark}; sleep 1.5;; esac
+exec {git} "$@"
+"""
+
+
+def test_the_git_of_a_killed_pv_keeps_the_lock(tmp_path: Path) -> None:
+    git = shutil.which("git")
+    mark = tmp_path / "moving"
+    slow = tmp_path / "bin" / "git"
+    slow.parent.mkdir()
+    slow.write_text(SLOW_GIT.format(mark=mark, git=git))
+    slow.chmod(0o755)
+    where = tmp_path / "r"
+    with prepare(where) as registry:
+        old = state(registry)
+    kit = str(Path(__file__).parent.parent)
+    code = f"import sys; sys.path.insert(0, {kit!r})\n" + (
+        "from pathlib import Path\nfrom pv.registry.registry import Registry\nfrom store_kit import scale\n"
+        "with Registry.find(Path(sys.argv[1])) as r: r.change('scale', 'm', scale('a', 7.0))\n"
+    )
+    environment = {**os.environ, "PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    process = subprocess.Popen([sys.executable, "-c", code, str(where)], env=environment)
+    with process:
+        while not mark.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.kill()
+    with pytest.raises(StorageError), locks.exclusive(where / ".pv" / "refs.lock", timeout_s=0):
+        pass  # pv is dead, but its git is about to move a ref
+    with Registry.find(where) as registry:
+        registry.recover()
+        assert state(registry)[1]["refs/tags/v1"] == old[1]["refs/tags/v1"]
+        assert registry.persona().behaviours["a"].weight in (1.0, 7.0)
+        registry.change("scale", "m", scale("a", 9.0))
+        fsck(registry)

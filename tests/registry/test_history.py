@@ -279,6 +279,20 @@ def test_packed_refs_are_refs(history: History) -> None:
         history.refs()
 
 
+def test_no_hook_runs_even_if_the_configuration_would_let_it(history: History, tmp_path: Path) -> None:
+    (history.path / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
+    hook = history.path / "hooks" / "reference-transaction"
+    hook.parent.mkdir()
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    hook.chmod(0o755)
+    one = commit(history, "one")
+    git(history, "update-ref", MAIN, one)
+    assert (tmp_path / "ran").exists()  # a plain git runs it
+    (tmp_path / "ran").unlink()
+    history.update_ref(MAIN, None, one)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("name", ["config", "commondir", "config.worktree"])
 def test_a_foreign_configuration_is_refused(history: History, name: str) -> None:
     history.check_config()

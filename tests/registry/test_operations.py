@@ -192,6 +192,8 @@ def test_a_stale_plan_is_refused_before_anything_is_written(registry: Registry) 
     "change",
     [
         {"schema": 2}, {"seq": "1"}, {"time": "yesterday"}, {"head": ["x"]}, {"refs": {}}, {"undoes": "1"},
+        {"more": 1}, {"head": ["refs/heads/main", "refs/tags/a"]}, {"refs": [["refs/pv/ops", None, "0" * 40]]},
+        {"refs": [["refs/heads/../../config", None, "0" * 40]]}, {"refs": [["refs/heads/a\0b", None, "0" * 40]]},
         {"refs": [["refs/heads/a", None]]}, {"refs": [["HEAD", None, "0" * 40]]},
         {"refs": [["refs/heads/a", "x", None]]}, {"refs": [["refs/heads/a", None, None]]},
     ],

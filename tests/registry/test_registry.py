@@ -25,6 +25,8 @@ from pv.registry.errors import (
 from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
 from pv.registry.registry import Head, Registry
+from pv.registry.snapshot import write_base
+from pv.registry.transaction import Transaction
 
 
 def drop(name: str):  # type: ignore[no-untyped-def]
@@ -219,6 +221,48 @@ def test_refused_changes_change_nothing(registry: Registry) -> None:
         registry.change("c", "m", scale("a", 2.0), branch="x")
     assert registry.history.refs() == state
     fsck(registry)
+
+
+def test_a_vector_from_a_commit_on_another_base(registry: Registry) -> None:
+    other = BaseManifest({"a.weight": BASE.tensors["b.weight"]}, BASE.origin)
+    manifest = vector(3, base=other.id)
+    persona = Persona(other.id, {"a": Behaviour(1.0, (Term(1.0, manifest.id),))})
+    with registry.packs.writer(manifest.id) as pack:
+        pack.write(b"x")
+    plan = Transaction(registry.history, registry.packs)
+    base = write_base(registry.history, other, {})
+    theirs = plan.commit(persona, "m", [], base=base, new={manifest.id: (manifest, {})})
+    git(registry, "update-ref", "refs/remotes/origin/main", theirs)  # as a fetch would bring it
+    with pytest.raises(BaseMismatch, match="was measured from base"):
+        registry.change("add", "m", lambda p: replace(p, behaviours=persona.behaviours), also_from=[theirs])
+    assert [c.name for c in registry.merge("origin/main").conflicts] == ["base"]
+    with pytest.raises(ConflictError):
+        registry.cherry_pick("origin/main")
+
+
+def test_any_command_line_can_be_written_down(registry: Registry) -> None:
+    registry.change("pv \udcff\0\n" + "x" * 1000, "m", lambda p: p, allow_empty=True)
+    assert registry.operations(limit=1)[0].command == ("pv ???" + "x" * 1000)[:500]
+    fsck(registry)
+
+
+@pytest.mark.parametrize("refresh", ["raise", "quiet"])
+def test_no_git_is_one_clear_error(registry: Registry, tmp_path: Path, refresh: str) -> None:
+    code = """
+import os
+from pathlib import Path
+os.environ |= {"PATH": sys.argv[1], "GIT_PYTHON_REFRESH": sys.argv[2]}
+from pv.registry.errors import UsageError
+from pv.registry.registry import Registry
+with Registry.find(Path(sys.argv[1])) as registry:
+    try:
+        registry.persona()
+    except UsageError as error:
+        print(error, "|", error.hint)
+"""
+    assert run_python(code, str(tmp_path), refresh).stdout.startswith(
+        "pv needs git, and found none | install"
+    )
 
 
 def test_an_empty_commit_if_asked_for(registry: Registry) -> None:

@@ -16,6 +16,7 @@ from pv.vecstore.train.frozen import Batch, collate, decision_logps, full_logps
 
 CONTEXTS = [[5, 9, 2, 7, 7, 30], [1, 2], [44], [3, 1, 4, 1, 5, 9, 2, 6, 5]]
 DECISIONS = [[8, 8, 1], [9, 3, 5, 8, 9, 7], [2], [6, 4]]
+ALIKE = [[7, 7, 8, *context] for context in [[5], [5, 5, 9], [5, 5], [6, 1, 2, 3]]]  # they share 7 7 8
 
 
 @pytest.fixture
@@ -75,12 +76,14 @@ def test_gradient_is_that_of_a_full_pass_with_the_context_constant(model: Any) -
             assert float((whole - expected).abs().max()) > 1e-3
 
 
-def test_a_padded_batch_is_the_sum_of_its_rows(model: Any) -> None:
-    batch = pad(CONTEXTS, DECISIONS)
-    rows = [pad([c], [d]) for c, d in zip(CONTEXTS, DECISIONS, strict=True)]
+@pytest.mark.parametrize(("contexts", "shared"), [(CONTEXTS, 0), (ALIKE, 3), ([[4, 2, 9]] * 4, 2)])
+def test_a_padded_batch_is_the_sum_of_its_rows(model: Any, contexts: list[list[int]], shared: int) -> None:
+    batch = pad(contexts, DECISIONS)
+    assert batch.shared.shape == (1, shared)
+    rows = [pad([c], [d]) for c, d in zip(contexts, DECISIONS, strict=True)]
     for logps in (decision_logps, full_logps):
         together = logps(model, batch)
-        for i, (context, decision) in enumerate(zip(CONTEXTS, DECISIONS, strict=True)):
+        for i, (context, decision) in enumerate(zip(contexts, DECISIONS, strict=True)):
             expected = naive(model, context, decision)
             torch.testing.assert_close(together[i, : len(decision)], expected, rtol=0, atol=1e-12)
             assert not bool(together[i, len(decision) :].any())
@@ -99,10 +102,11 @@ def test_full_context_gradient_is_the_full_gradient(model: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-def test_answers_to_one_context_share_its_pass(model: Any) -> None:
+@pytest.mark.parametrize("contexts", [CONTEXTS, ALIKE])
+def test_answers_to_one_context_share_its_pass(model: Any, contexts: list[list[int]]) -> None:
     answers = [[d, e] for d, e in zip(DECISIONS, reversed(DECISIONS), strict=True)]
-    found = decision_logps(model, collate(CONTEXTS, answers))
-    for i, (context, pair) in enumerate(zip(CONTEXTS, answers, strict=True)):
+    found = decision_logps(model, collate(contexts, answers))
+    for i, (context, pair) in enumerate(zip(contexts, answers, strict=True)):
         for j, decision in enumerate(pair):
             expected = naive(model, context, decision)
             torch.testing.assert_close(found[2 * i + j, : len(decision)], expected, rtol=0, atol=1e-12)
@@ -111,6 +115,7 @@ def test_answers_to_one_context_share_its_pass(model: Any) -> None:
 def test_contexts_of_one_token_need_no_first_pass(model: Any) -> None:
     batch = pad([[5], [7]], [[1, 2], [3]])
     assert batch.prefix.shape == (2, 0)
+    assert batch.shared.shape == (1, 0)
     torch.testing.assert_close(decision_logps(model, batch)[0], naive(model, [5], [1, 2]), rtol=0, atol=1e-12)
 
 

@@ -137,6 +137,47 @@ def test_micro_batches_change_nothing_but_rounding(base: Path, monkeypatch: pyte
     assert 0 < apart < 0.02 * moved
 
 
+@pytest.mark.parametrize("micro", [64, 2048])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_loss_is_likelihood_and_preference(
+    base: Path, monkeypatch: pytest.MonkeyPatch, micro: int, frozen: bool
+) -> None:
+    """Half of the rows have a rejected answer. What the first step reports, from margins alone."""
+    monkeypatch.setattr(sys.modules[train.__module__], "MICRO_TOKENS", micro)
+    pairs = greetings(8)
+    mixed = Rows((*pairs.rows[:4], *(dataclasses.replace(row, rejected=None) for row in pairs.rows[4:])))
+    scored = margins(*load(base), pairs)
+    likelihood = -scored.chosen.sum() / scored.chosen_tokens.sum()
+    preference = np.log1p(np.exp(-scored.margin_per_token[:4])).sum() / 8
+    for weight in (0.0, 0.7):
+        options = dataclasses.replace(FAST, batch=8, max_steps=1, preference=weight, frozen_context=frozen)
+        found = train(base, mixed, options, threads=1).loss[0]
+        assert found == pytest.approx(likelihood + weight * preference, rel=1e-5)
+
+
+def test_preference_tells_the_answers_apart(base: Path) -> None:
+    model, tokenizer = load(base)
+    before = margins(model, tokenizer, greetings())
+    gains = []
+    for weight in (0.0, 1.0):
+        deltas = train(base, greetings(), dataclasses.replace(FAST, preference=weight), threads=1).deltas
+        moved, _ = load(base)
+        with torch.no_grad():
+            for name, p in moved.named_parameters():
+                if name in deltas:
+                    p += torch.from_numpy(deltas[name])
+        gains.append(effect(margins(moved, tokenizer, greetings()), before, per_token=True))
+    assert gains[1].low > gains[0].high
+
+
+def test_without_preference_rejected_answers_do_not_matter(base: Path) -> None:
+    options = dataclasses.replace(FAST, preference=0.0, max_steps=2)
+    with_them = train(base, greetings(), options, threads=1)
+    bare = Rows(tuple(dataclasses.replace(row, rejected=None) for row in greetings()))
+    without = train(base, bare, dataclasses.replace(options, preference=1.0), threads=1)
+    assert all(np.array_equal(d, without.deltas[n]) for n, d in with_them.deltas.items())
+
+
 def test_full_context_is_another_gradient(base: Path) -> None:
     options = dataclasses.replace(FAST, max_steps=3)
     frozen = train(base, greetings(), options, threads=1)
@@ -256,7 +297,8 @@ def test_every_row_comes_once_an_epoch_in_a_seeded_order() -> None:
     "wrong",
     [
         {"epochs": 0}, {"batch": 0}, {"rank": 0}, {"max_steps": 0}, {"max_steps": -1}, {"lr": 0.0},
-        {"lr": float("nan")}, {"lr": float("inf")}, {"weight_decay": -1.0}, {"clip": -1.0}, {"warmup": 1.5},
+        {"lr": float("nan")}, {"lr": float("inf")}, {"weight_decay": -1.0}, {"clip": -1.0}, {"preference": -1.0},
+        {"warmup": 1.5},
         {"schedule": "cosinus"},
         {"optimizer": "sgd"},
     ],

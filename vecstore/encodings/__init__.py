@@ -3,6 +3,7 @@
 An encoding is a module with
 
     NAME
+    PARTS                                        the names of its parts
     encode(tau, shape, ...) -> {part: Array}     tau: flat float32; what it keeps, exact or not
     tau(parts, base) -> flat float32             from the stored parts; `base()` gives the base in fp32
 """
@@ -29,5 +30,10 @@ def by_name(name: str) -> ModuleType:
 
 def decode(encoding: str, parts: Mapping[str, Array], base: Callable[[], F32]) -> F32:
     """tau, flat float32, of one tensor. Raises FormatError if the parts do not fit the encoding."""
-    result: F32 = by_name(encoding).tau(parts, base)
+    module = by_name(encoding)
+    if parts.keys() != module.PARTS:
+        raise FormatError(
+            f"encoding {encoding!r} has the parts {sorted(module.PARTS)}, not {sorted(parts)[:8]}"
+        )
+    result: F32 = module.tau(parts, base)
     return result

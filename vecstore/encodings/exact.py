@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pv.vecstore.encodings.array import F32, Array
 from pv.vecstore.engine.formats import to_f32
 
-__all__ = ["NAME", "tau"]
+__all__ = ["NAME", "PARTS", "tau"]
 
 NAME = "exact"
+PARTS = frozenset({"ft"})
 
 
 def tau(parts: Mapping[str, Array], base: Callable[[], F32]) -> F32:

@@ -10,9 +10,10 @@ from pv.vecstore.encodings.array import F32, Array
 from pv.vecstore.engine.formats import to_f32
 from pv.vecstore.engine.rounding import round_to
 
-__all__ = ["NAME", "encode", "tau"]
+__all__ = ["NAME", "PARTS", "encode", "tau"]
 
 NAME = "float"
+PARTS = frozenset({"tau"})
 
 
 def encode(tau: F32, shape: tuple[int, ...], dtype: str = "BF16") -> dict[str, Array]:

@@ -5,8 +5,8 @@ Pass 2 feeds the last context token (it predicts the first token of the decision
 the cache. Its gradient is that of one full pass in which the context's keys and values are constants.
 That is a biased gradient of the full loss, by choice: the context is given, the decision is learnt.
 
-    pass 1   [pad pad c0 c1 c2]             left-padded, so that all contexts end together
-    pass 2                     [c3 d0 d1 d2 pad]   logits at c3, d0, d1 predict d0, d1, d2
+    pass 1   [s0 s1] [pad pad c0 c1 c2]                  what all contexts begin with runs once for all
+    pass 2                             [c3 d0 d1 d2 pad]   logits at c3, d0, d1 predict d0, d1, d2
 
 Padding is exact: a padded token is masked for every other, and positions count real tokens only.
 """
@@ -32,10 +32,11 @@ PLAIN_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
 class Batch:
     """B contexts with `copies` decisions each, padded. Decisions lie in order: context 0's, then context 1's.
 
-    P is the longest prefix (context without its last token), S the longest segment (last context token and
-    the decision without its last token), N = B * copies.
+    C is the length of what all contexts share, P the longest rest of one without its last token, S the longest
+    segment (last context token and the decision without its last token), N = B * copies.
     """
 
+    shared: torch.Tensor  # (1, C) int64
     prefix: torch.Tensor  # (B, P) int64
     prefix_mask: torch.Tensor  # (B, P) int64, 0 is padding
     prefix_positions: torch.Tensor  # (B, P)
@@ -61,17 +62,18 @@ def collate(contexts: Sequence[Sequence[int]], decisions: Sequence[Sequence[Sequ
     ]
     if len(flat) != copies * len(contexts) or not all(context and decision for context, decision in flat):
         raise ValueError("every context needs a token, and as many decisions as the others, none empty")
-    p = max(len(context) - 1 for context in contexts)
+    c = _common([list(context[:-1]) for context in contexts])
+    p = max(len(context) - 1 - c for context in contexts)
     s = max(len(decision) for _, decision in flat)
 
+    shared = torch.tensor([list(contexts[0][:c])], dtype=torch.int64)
     prefix = torch.zeros(len(contexts), p, dtype=torch.int64)
-    prefix_mask = torch.zeros_like(prefix)
-    prefix_positions = torch.zeros_like(prefix)
+    prefix_mask, prefix_positions = torch.zeros_like(prefix), torch.zeros_like(prefix)
     for i, context in enumerate(contexts):
-        n = len(context) - 1
-        prefix[i, p - n :] = torch.tensor(context[:-1], dtype=torch.int64)
+        n = len(context) - 1 - c
+        prefix[i, p - n :] = torch.tensor(context[c:-1], dtype=torch.int64)
         prefix_mask[i, p - n :] = 1
-        prefix_positions[i, p - n :] = torch.arange(n)
+        prefix_positions[i, p - n :] = torch.arange(c, c + n)
 
     segment = torch.zeros(len(flat), s, dtype=torch.int64)
     targets, segment_mask = torch.zeros_like(segment), torch.zeros_like(segment)
@@ -83,8 +85,23 @@ def collate(contexts: Sequence[Sequence[int]], decisions: Sequence[Sequence[Sequ
         segment_mask[i, :n] = 1
         segment_positions[i, :n] = torch.arange(len(context) - 1, len(context) - 1 + n)
     return Batch(
-        prefix, prefix_mask, prefix_positions, segment, segment_mask, segment_positions, targets, copies
+        shared,
+        prefix,
+        prefix_mask,
+        prefix_positions,
+        segment,
+        segment_mask,
+        segment_positions,
+        targets,
+        copies,
     )
+
+
+def _common(sequences: list[list[int]]) -> int:
+    """How many tokens all sequences begin with: as many as the first and the last in order do."""
+    first, last = min(sequences), max(sequences)
+    pairs = zip(first, last, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
 
 
 def decision_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -95,27 +112,15 @@ def decision_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """
     import torch
 
-    cache = None
-    length = batch.prefix.shape[1]
-    if length:
-        training = model.training
-        model.eval()
-        with torch.no_grad():
-            cache = model(
-                input_ids=batch.prefix,
-                attention_mask=batch.prefix_mask,
-                position_ids=batch.prefix_positions,
-                use_cache=True,
-                logits_to_keep=1,
-            ).past_key_values
-        model.train(training)
-        _check_cache(cache, length)
-        if batch.copies > 1:
-            cache.batch_repeat_interleave(batch.copies)
-    mask = torch.cat([batch.prefix_mask.repeat_interleave(batch.copies, 0), batch.segment_mask], 1)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        cache, mask = _prefill(model, batch)
+    model.train(training)
+    mask = torch.cat([mask.repeat_interleave(batch.copies, 0), batch.segment_mask], 1)  # (N, C + P + S)
     output = model(
         input_ids=batch.segment,
-        attention_mask=mask,  # (N, P + S)
+        attention_mask=mask,
         position_ids=batch.segment_positions,
         past_key_values=cache,
         use_cache=cache is not None,
@@ -125,22 +130,51 @@ def decision_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return _logps(output.logits, batch)
 
 
+def _prefill(model: PreTrainedModel, batch: Batch) -> tuple[Any, torch.Tensor]:
+    """Pass 1: the cache of the contexts, a copy for every decision (None if all is empty), and (B, C + P) mask."""
+    import torch
+
+    cache = None
+    rows, length = batch.prefix.shape
+    mask = torch.cat([batch.shared.new_ones(rows, batch.shared.shape[1]), batch.prefix_mask], 1)
+    if batch.shared.shape[1]:
+        cache = model(input_ids=batch.shared, use_cache=True, logits_to_keep=1).past_key_values
+        _check_cache(cache, batch.shared.shape[1])
+        if rows > 1:
+            cache.batch_repeat_interleave(rows)
+    if length:
+        cache = model(
+            input_ids=batch.prefix,
+            attention_mask=mask,
+            position_ids=batch.prefix_positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).past_key_values
+        _check_cache(cache, mask.shape[1])
+    if cache is not None and batch.copies > 1:
+        cache.batch_repeat_interleave(batch.copies)
+    return cache, mask
+
+
 def full_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """The same by one pass over context and decision: gradient reaches the context too; no cache."""
     import torch
 
     n = batch.segment.shape[0]
-    prefix = batch.prefix.repeat_interleave(batch.copies, 0)
-    lengths = batch.prefix_mask.sum(1).repeat_interleave(batch.copies, 0)  # (N,)
+    prefix = torch.cat([batch.shared.expand(len(batch.prefix), -1), batch.prefix], 1)
+    mask = torch.cat([torch.ones_like(prefix[:, : batch.shared.shape[1]]), batch.prefix_mask], 1).bool()
+    starts = [row[real] for row, real in zip(prefix, mask, strict=True) for _ in range(batch.copies)]
+    lengths = torch.tensor([len(start) for start in starts])  # (N,)
     width = int((lengths + batch.counts).max())
     ids = torch.zeros(n, width, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for i in range(n):  # right-padded: also right for recurrent layers
-        a, b = int(lengths[i]), int(batch.counts[i])
-        ids[i, :a] = prefix[i, prefix.shape[1] - a :]
+    real = torch.zeros_like(ids)
+    for i, start in enumerate(starts):  # right-padded: also right for recurrent layers
+        a, b = len(start), int(batch.counts[i])
+        ids[i, :a] = start
         ids[i, a : a + b] = batch.segment[i, :b]
-        mask[i, : a + b] = 1
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # (N, width, V)
+        real[i, : a + b] = 1
+    logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits  # (N, width, V)
     at = (lengths[:, None] + torch.arange(batch.segment.shape[1])).clamp_max(width - 1)  # (N, S)
     return _logps(logits[torch.arange(n)[:, None], at], batch)
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from pv.vecstore.train.frozen import Batch
+
 __all__ = ["Step", "TrainOptions", "Trained", "train"]
 
 MICRO_TOKENS = 2048  # padded tokens that run with gradient at a time: bounds memory, not meaning
@@ -37,6 +39,8 @@ MICRO_TOKENS = 2048  # padded tokens that run with gradient at a time: bounds me
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
     """`batch` is in rows per step, `warmup` a share of the steps, `clip` the largest gradient norm (0: none).
+
+    `preference` weighs the term that tells chosen from rejected, for rows that have both (0: leave it out).
 
     Raises UsageError for a setting out of range.
     """
@@ -54,6 +58,7 @@ class TrainOptions:
     frozen_context: bool = True
     optimizer: Literal["apollo", "adamw"] = "apollo"
     clip: float = 1.0
+    preference: float = 1.0
 
     def __post_init__(self) -> None:
         whole = {
@@ -67,7 +72,11 @@ class TrainOptions:
                 raise UsageError(f"{name} must be at least 1")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(f"lr must be a positive number, not {self.lr}", hint="1e-4 is a good start")
-        for name, number in {"weight_decay": self.weight_decay, "clip": self.clip}.items():
+        for name, number in {
+            "weight_decay": self.weight_decay,
+            "clip": self.clip,
+            "preference": self.preference,
+        }.items():
             if not (math.isfinite(number) and number >= 0):
                 raise UsageError(f"{name} must not be negative")
         if not 0 <= self.warmup <= 1:
@@ -94,7 +103,7 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where a run stands after `step` of `steps`. Loss is in nats per decision token."""
+    """Where a run stands after `step` of `steps`. Loss is in nats: see `_loss`."""
 
     step: int
     steps: int
@@ -163,7 +172,7 @@ def _fit(
 ) -> tuple[list[float], int]:
     import torch
 
-    from pv.vecstore.train.frozen import collate, decision_logps, full_logps
+    from pv.vecstore.train.frozen import decision_logps, full_logps
 
     logps = decision_logps if options.frozen_context else full_logps
     optimizer = _optimizer(names, options)
@@ -175,11 +184,9 @@ def _fit(
         if should_stop is not None and should_stop():
             break
         rows = [data[i] for i in batch]
-        count = sum(len(row.chosen) for row in rows)
         loss = 0.0
-        for part in _micro(rows):
-            padded = collate([row.context for row in part], [[row.chosen] for row in part])
-            share = -logps(model, padded).sum() / count
+        for part in _micro(rows, options):
+            share = _loss(logps, model, part, rows, options)
             share.backward()  # type: ignore[no-untyped-call]
             loss += float(share.detach())
         norm = _clip(optimizer, options.clip)
@@ -207,6 +214,38 @@ def _fit(
     return history, tokens
 
 
+def _loss(
+    logps: Callable[[PreTrainedModel, Batch], torch.Tensor],
+    model: PreTrainedModel,
+    part: Sequence[Encoded],
+    rows: Sequence[Encoded],
+    options: TrainOptions,
+) -> torch.Tensor:
+    """What `part` adds to the loss of the step's `rows`.
+
+    Likelihood of chosen, a mean over the step's tokens; and for rows with a rejected answer
+    log(1 + exp(−gap)), a mean over the step's rows, where gap is the difference of the two answers' mean
+    log-probability per token. It needs no reference model, and fades as the two come apart.
+    """
+    from torch.nn.functional import softplus
+
+    from pv.vecstore.train.frozen import collate
+
+    pairs = _is_pair(part[0], options)
+    answers = [[row.chosen, row.rejected or ()] if pairs else [row.chosen] for row in part]
+    batch = collate([row.context for row in part], answers)
+    found = logps(model, batch).sum(1)  # (N,)
+    loss = -found[:: batch.copies].sum() / sum(len(row.chosen) for row in rows)
+    if pairs:
+        mean = found / batch.counts
+        loss = loss + options.preference * softplus(mean[1::2] - mean[::2]).sum() / len(rows)
+    return loss
+
+
+def _is_pair(row: Encoded, options: TrainOptions) -> bool:
+    return row.rejected is not None and options.preference > 0
+
+
 def _batches(rows: int, options: TrainOptions, steps: int) -> Iterator[list[int]]:
     """Row numbers of each step: every row once an epoch, in an order drawn from (seed, epoch)."""
     given = 0
@@ -219,13 +258,16 @@ def _batches(rows: int, options: TrainOptions, steps: int) -> Iterator[list[int]
             given += 1
 
 
-def _micro(rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
-    """Split a step so that what runs with gradient stays within MICRO_TOKENS: longest rows together."""
-    ordered = sorted(rows, key=lambda row: (len(row.chosen), len(row.context)), reverse=True)
-    while ordered:
-        size = max(1, MICRO_TOKENS // (len(ordered[0].chosen) + len(ordered[0].context)))
-        yield ordered[:size]
-        ordered = ordered[size:]
+def _micro(rows: Sequence[Encoded], options: TrainOptions) -> Iterator[list[Encoded]]:
+    """Split a step so that what runs at a time stays within MICRO_TOKENS: longest first, pairs apart."""
+    size = {id(row): len(row.context) + len(row.chosen) + len(row.rejected or ()) for row in rows}
+    for pairs in (True, False):
+        left = [row for row in rows if _is_pair(row, options) is pairs]
+        left.sort(key=lambda row: -size[id(row)])
+        while left:
+            count = max(1, MICRO_TOKENS // size[id(left[0])])
+            yield left[:count]
+            left = left[count:]
 
 
 def _optimizer(names: Mapping[str, torch.nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:

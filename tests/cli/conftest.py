@@ -1,0 +1,107 @@
+"""What the command-line tests share: a tiny real model, and a registry trained on it once.
+
+`pv` runs a command line in this process (fast); `process` runs it in a process of its own, where that is
+what matters (signals, streams, imports). `world` is a copy of a registry with one trained behaviour.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cli_kit import InProcess, Processes, World, isolate, write_rows
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for every test: one identity, no token, and no way past 127.0.0.1 for a Hub client."""
+    return isolate(tmp_path_factory.mktemp("home"), monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Made once: a tiny base, rows, a fine-tune of the base, and a registry with `listening` trained. Copy it."""
+    folder = tmp_path_factory.mktemp("made")
+    sources = tmp_path_factory.mktemp("sources")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(sources, monkeypatch)
+        base = tiny_checkpoint(sources / "base")
+        rows = write_rows(sources / "rows.jsonl")
+        write_rows(sources / "rows.heldout.jsonl", 4)
+        pv = InProcess(folder)
+        pv.ok("init", "--base", base)
+        pv.ok("train", rows, "--as", "listening", "--max-steps", "2", "--threads", "1")
+        pv.ok("build", "-o", sources / "tuned", "--dtype", "bf16")
+        (sources / "tuned" / "persona.json").unlink()
+    return World(folder, base, rows, sources / "tuned")
+
+
+@pytest.fixture
+def world(made: World, tmp_path: Path) -> World:
+    folder = tmp_path / "world"
+    shutil.copytree(made.folder, folder)
+    return World(folder, made.base, made.rows, made.tuned)
+
+
+@pytest.fixture
+def pv(tmp_path: Path, request: pytest.FixtureRequest) -> InProcess:
+    """Runs in the world's folder if the test has a world, else in the test's own."""
+    return InProcess(_folder(tmp_path, request))
+
+
+@pytest.fixture
+def process(tmp_path: Path, request: pytest.FixtureRequest) -> Processes:
+    return Processes(_folder(tmp_path, request))
+
+
+@pytest.fixture(scope="session")
+def made_big(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A registry on 96 MB of weights that are no model, with one captured behaviour: work that takes a while."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder, sources = tmp_path_factory.mktemp("big"), tmp_path_factory.mktemp("big-sources")
+    random = np.random.default_rng(0)
+    noise, step = random.standard_normal((2, 1 << 20)).astype(np.float16)
+    weights = {f"layers.{i:02d}.weight": np.roll(noise, 997 * i) for i in range(48)}
+    tuned = {name: w + np.float16(0.01) * np.roll(step, 31) for name, w in weights.items()}
+    first = dict(list(tuned.items())[:8])
+    for name, tensors in {"base": weights, "tuned": tuned, "first": {**weights, **first}}.items():
+        (sources / name).mkdir()
+        save_file(tensors, sources / name / "model.safetensors")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(sources, monkeypatch)
+        pv = InProcess(folder)
+        pv.ok("init", "--base", sources / "base", "--reference")
+        pv.ok("commit", sources / "first", "--as", "first")
+    return World(folder, sources / "base", sources / "none", sources / "tuned")
+
+
+@pytest.fixture
+def big(made_big: World, tmp_path: Path) -> World:
+    folder = tmp_path / "big"
+    shutil.copytree(made_big.folder, folder)
+    return World(folder, made_big.base, made_big.rows, made_big.tuned)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Any]:
+    from loopback_hub import loopback_hub
+
+    with loopback_hub(tmp_path / "hub", {"hf_w": "write", "hf_r": "read"}) as state:
+        yield state
+
+
+def _folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    if "world" not in request.fixturenames:
+        return tmp_path
+    world: World = request.getfixturevalue("world")
+    return world.folder

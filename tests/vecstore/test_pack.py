@@ -1,0 +1,473 @@
+"""Packs: what went in comes out, and no change of a file passes unseen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from vector_kit import array, base_at, captured, kept, nudged, random_f32, save, small_base, store
+
+from pv.registry import canonical
+from pv.registry.errors import CorruptPack, IntegrityError
+from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
+from pv.registry.packs import PackStore
+from pv.registry.tensorfile import DTYPE_BITS, TensorFile
+from pv.vecstore.base import Base, open_base, pin
+from pv.vecstore.codecs.chunks import CHUNK
+from pv.vecstore.codecs.layout import LAYOUTS, Raw
+from pv.vecstore.engine.philox import bits32
+from pv.vecstore.pack import Pack, Part, Reference, write_pack
+from pv.vecstore.rowspack import keep_rows, load_rows
+from pv.vecstore.train.rows import parse_rows
+from pv.vecstore.vector import reference_to
+
+TENSORS = small_base()
+BASE_ID = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
+    with base_at(save(tmp_path_factory.mktemp("base"), TENSORS)) as opened:
+        yield opened
+
+
+@dataclass(frozen=True)
+class Made:
+    """A pack's bytes, its id, how its parts are decoded, and what they are."""
+
+    data: bytes
+    id: str
+    references: dict[tuple[str, str], Reference | None]
+    parts: dict[tuple[str, str], bytes]
+
+
+def _made(path: Path, base: Base) -> Made:
+    with Pack(path) as pack:
+        manifest = pack.manifest
+        assert isinstance(manifest, VectorManifest)
+        references = {
+            (name, part): reference_to(base, name, rows)
+            for name, rows in manifest.tensors.items()
+            for part in rows
+        }
+        parts = {key: pack.read(*key, reference).tobytes() for key, reference in references.items()}
+        return Made(path.read_bytes(), manifest.id, references, parts)
+
+
+@pytest.fixture(scope="module", params=["exact", "float", "int8"])
+def made(request: pytest.FixtureRequest, base: Base, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    packs = store(folder)
+    if request.param == "exact":
+        vector = captured(folder / "ft", nudged(TENSORS, 4), base, packs).id
+    else:
+        deltas = {n: random_f32(n, t.raw.size) for n, t in TENSORS.items() if t.dtype != "I64"}
+        vector = kept(base, packs, deltas, request.param)
+    return _made(packs.path(vector), base)
+
+
+def _write(parts: list[Part], threads: int = 2) -> tuple[bytes, VectorManifest]:
+    file = BytesIO()
+    manifest = partial(_manifest, BASE_ID)
+    made = write_pack(file, parts, manifest, threads=threads)
+    assert isinstance(made, VectorManifest)
+    return file.getvalue(), made
+
+
+def _manifest(base: str, rows: dict[tuple[str, str], TensorRow]) -> VectorManifest:
+    tensors: dict[str, dict[str, TensorRow]] = {}
+    for (name, part), row in rows.items():
+        tensors.setdefault(name, {})[part] = row
+    return VectorManifest(base, "float", tensors)
+
+
+def _part(name: str, dtype: str, raw: Raw, reference: Raw | None = None) -> Part:
+    against = None if reference is None else (lambda start, stop: reference[start:stop])
+    return Part(name, "tau", dtype, raw.shape, lambda start, stop: raw[start:stop], against)
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("count", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
+@pytest.mark.parametrize("against", [False, True])
+def test_chunk_boundaries(tmp_path: Path, count: int, against: bool) -> None:
+    raw = bits32(1, "raw", 0, count).astype(np.uint8) & np.uint8(0b1000_0111)
+    reference = raw ^ np.uint8(1) if against else None
+    data, manifest = _write([_part("w", "F8_E4M3", raw, reference)])
+    (tmp_path / "pack").write_bytes(data)
+    lookup = None if reference is None else (lambda start, stop: reference[start:stop])
+    with Pack(tmp_path / "pack", expect=manifest.id) as pack:
+        assert pack.read("w", "tau", lookup).tobytes() == raw.tobytes()
+        pieces = list(pack.stream("w", "tau", lookup))
+        assert [start for start, _ in pieces] == list(range(0, count, CHUNK))
+        assert pack.checksum_holds()
+
+
+@pytest.mark.parametrize("dtype", [d for d in sorted(LAYOUTS) if DTYPE_BITS[d] % 8 == 0])
+def test_every_dtype(tmp_path: Path, dtype: str) -> None:
+    raw = bits32(2, dtype, 0, 500).astype(LAYOUTS[dtype].storage)
+    data, manifest = _write([_part("w", dtype, raw), _part("v", dtype, raw[:1]), _part("u", dtype, raw[:0])])
+    (tmp_path / "pack").write_bytes(data)
+    with Pack(tmp_path / "pack") as pack:
+        assert pack.manifest == manifest
+        assert pack.read("w", "tau").tobytes() == raw.tobytes()
+        assert pack.read("v", "tau").tobytes() == raw[:1].tobytes()
+        assert pack.read("u", "tau").size == 0
+
+
+def test_the_same_bytes_for_any_thread_count_and_order() -> None:
+    parts = [_part(f"w{i}", "BF16", array(f"w{i}", "BF16", 3000 * i).raw) for i in range(12)]
+    first, _ = _write(parts, threads=1)
+    assert all(_write(some, threads=n)[0] == first for some, n in [(parts, 2), (parts[::-1], 5)])
+
+
+def test_a_pack_is_a_safetensors_file(tmp_path: Path, made: Made) -> None:
+    from safetensors import safe_open
+
+    (tmp_path / "pack").write_bytes(made.data)
+    with safe_open(tmp_path / "pack", "numpy") as file:
+        document = json.loads(file.metadata()["pv"])
+        assert document["manifest"]["id"] == made.id
+        assert sorted(file.keys(), key=int) == [str(i) for i in range(len(made.parts))]
+        assert all(file.get_tensor(key).dtype == np.uint8 for key in file.keys())  # noqa: SIM118
+
+
+def test_the_stated_checksum_is_what_the_format_says(made: Made) -> None:
+    """As the module's text has it, computed anew."""
+    length = 8 + int.from_bytes(made.data[:8], "little")
+    header, data = made.data[:length], made.data[length:]
+    stated = json.loads(header[8:])["__metadata__"]["sha256"].encode()
+    blank = header.replace(stated, b"0" * 64)
+    assert hashlib.sha256(blank + hashlib.sha256(data).digest()).hexdigest().encode() == stated
+
+
+def test_progress_counts_every_byte() -> None:
+    seen: list[int] = []
+    raw = array("w", "BF16", CHUNK + 5).raw
+    write_pack(BytesIO(), [_part("w", "BF16", raw)], partial(_manifest, BASE_ID), progress=seen.append)
+    assert seen == [2 * CHUNK, 10]
+
+
+def test_a_piece_that_is_not_there(tmp_path: Path, made: Made) -> None:
+    (tmp_path / "pack").write_bytes(made.data)
+    with Pack(tmp_path / "pack") as pack, pytest.raises(KeyError):
+        pack.read("no such tensor", "tau")
+
+
+# A pinned base
+
+
+def test_a_pinned_base_stands_in_for_a_lost_one(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    big = {**TENSORS, "big": array("big", "BF16", 2 * CHUNK // 1000 + 1, 1000)}  # three chunks
+    folder = save(tmp_path / "base", big)
+    with base_at(folder) as base:
+        manifest = replace(base.manifest, pinned=True)
+        packs = store(tmp_path)
+        pin(base.weights, manifest, packs)
+    assert packs.has(manifest.id)
+    (folder / "model.safetensors").unlink()
+    with open_base(manifest, packs) as pinned:
+        assert pinned.weights_path is None
+        for name, tensor in big.items():
+            assert pinned.verified(name).tobytes() == tensor.raw.tobytes()
+            assert pinned.raw(name).tobytes() == tensor.raw.tobytes()
+        for start, stop in [(0, 1), (CHUNK - 1, CHUNK + 1), (CHUNK, 2 * CHUNK), (5, 5), (7, 2 * CHUNK + 1)]:
+            assert pinned.raw("big", start, stop).tobytes() == big["big"].raw[start:stop].tobytes()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "removed shard", "emptied"])
+def test_a_pinned_base_stands_in_for_a_damaged_one(tmp_path: Path, damage: str) -> None:
+    folder = save(tmp_path / "base", TENSORS, shards=2)
+    with base_at(folder) as base:
+        manifest, packs = base.manifest, store(tmp_path)
+        pin(base.weights, manifest, packs)
+    shard = folder / "model-00001-of-00002.safetensors"
+    if damage == "truncated":
+        shard.write_bytes(shard.read_bytes()[:-1])
+    elif damage == "removed shard":
+        shard.unlink()
+    else:
+        for file in folder.iterdir():
+            file.unlink()
+    with open_base(manifest, packs) as pinned:
+        assert pinned.verified("model.norm.weight").tobytes() == TENSORS["model.norm.weight"].raw.tobytes()
+
+
+def test_a_damaged_base_without_a_pin_says_so(tmp_path: Path) -> None:
+    folder = save(tmp_path / "base", TENSORS)
+    with base_at(folder) as base:
+        manifest = base.manifest
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(IntegrityError, match="truncated"):
+        open_base(manifest, store(tmp_path))
+
+
+def test_a_base_that_changes_while_it_is_pinned(tmp_path: Path) -> None:
+    from pv.registry.errors import BaseMismatch
+
+    folder = save(tmp_path / "base", TENSORS)
+    packs = store(tmp_path)
+    with base_at(folder) as base:
+        _overwrite_last_byte(folder / "model.safetensors")
+        with pytest.raises(BaseMismatch, match="changed"):
+            pin(base.weights, base.manifest, packs)
+    assert list(packs.ids()) == []
+    assert list(packs.tmp.iterdir()) == []
+
+
+def _overwrite_last_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    with path.open("r+b") as file:
+        file.write(data)
+
+
+# Damage
+
+
+def _passes(path: Path, made: Made) -> bool:
+    """Whether the file is taken for the pack. Whatever is read without an error is right."""
+    try:
+        with Pack(path, expect=made.id) as pack:
+            for (name, part), reference in made.references.items():
+                assert pack.read(name, part, reference).tobytes() == made.parts[name, part]
+            return pack.checksum_holds()
+    except IntegrityError:
+        return False
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path, made: Made) -> None:
+    path = tmp_path / "pack"
+    path.write_bytes(made.data)
+    assert _passes(path, made)
+    rng = np.random.default_rng(7)
+    header = 8 + int.from_bytes(made.data[:8], "little")
+    places = [*range(10), *rng.integers(0, header, 50), *rng.integers(header, len(made.data), 60)]
+    for place in places:
+        data = bytearray(made.data)
+        data[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        assert not _passes(path, made), f"byte {place} of {len(data)}, header {header}"
+
+
+def test_every_truncation_is_noticed(tmp_path: Path, made: Made) -> None:
+    path = tmp_path / "pack"
+    rng = np.random.default_rng(8)
+    for length in [0, 7, 8, 9, len(made.data) - 1, *rng.integers(0, len(made.data), 40)]:
+        path.write_bytes(made.data[:length])
+        with pytest.raises(CorruptPack) as caught:
+            Pack(path, expect=made.id)
+        assert "fsck" in (caught.value.hint or "")
+    path.write_bytes(made.data + b"\0")
+    assert not _passes(path, made)
+
+
+def test_swapped_stretches_are_noticed(tmp_path: Path, made: Made) -> None:
+    path = tmp_path / "pack"
+    rng = np.random.default_rng(9)
+    for _ in range(40):
+        a, b, n = (int(x) for x in rng.integers(0, len(made.data) // 2, 3))
+        data = bytearray(made.data)
+        data[a : a + n], data[b : b + n] = made.data[b : b + n], made.data[a : a + n]
+        if bytes(data) != made.data:
+            path.write_bytes(data)
+            assert not _passes(path, made)
+
+
+def test_another_pack_under_the_name(tmp_path: Path, made: Made) -> None:
+    (tmp_path / "pack").write_bytes(made.data)
+    with pytest.raises(CorruptPack, match=f"holds {made.id[:12]}, not 000000000000"):
+        Pack(tmp_path / "pack", expect="0" * 64)
+
+
+def test_a_delta_against_another_base_is_noticed(tmp_path: Path, base: Base) -> None:
+    packs = store(tmp_path)
+    vector = captured(tmp_path / "ft", nudged(TENSORS, 4), base, packs).id
+    name = "model.embed_tokens.weight"
+    with (
+        base_at(save(tmp_path / "other", small_base(seed=2))) as other,
+        Pack(packs.path(vector)) as pack,
+        pytest.raises(CorruptPack),
+    ):
+        pack.read(name, "ft", lambda start, stop: other.raw(name, start, stop))
+
+
+# Lies: a whole file, written by somebody who knows the format
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+def _forged(data: bytes, edit: Edit) -> bytes:
+    """The pack with another description, and a checksum to go with it."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    payload = data[8 + length :]
+    description = json.loads(header["__metadata__"]["pv"])
+    edit(description)
+    header["__metadata__"]["pv"] = canonical.dumps(description).decode()
+    header["__metadata__"]["sha256"] = "0" * 64
+    text = json.dumps(header).encode()
+    blank = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256(blank + hashlib.sha256(payload).digest()).hexdigest()
+    return blank.replace(b"0" * 64, digest.encode()) + payload
+
+
+def test_the_forger_can_forge(tmp_path: Path, made: Made) -> None:
+    (tmp_path / "pack").write_bytes(_forged(made.data, lambda d: None))
+    assert _passes(tmp_path / "pack", made)
+
+
+def _swap_names(d: dict[str, Any]) -> None:
+    parts = d["parts"]
+    parts[0][:2], parts[1][:2] = parts[1][:2], parts[0][:2]
+
+
+def _swap_sizes(d: dict[str, Any]) -> None:
+    parts = d["parts"]
+    parts[0][2], parts[1][2] = parts[1][2], parts[0][2]
+
+
+def _swap_rows(d: dict[str, Any]) -> None:
+    """Two tensors of one shape change places, and the id with them."""
+    tensors = d["manifest"]["tensors"]
+    a, b = "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"
+    tensors[a], tensors[b] = tensors[b], tensors[a]
+    d["manifest"]["id"] = VectorManifest(
+        d["manifest"]["base"],
+        d["manifest"]["encoding"],
+        {
+            name: {part: TensorRow.from_json(row, "row") for part, row in parts.items()}
+            for name, parts in tensors.items()
+        },
+    ).id
+
+
+def _set(*path: Any, to: Any) -> Edit:
+    def edit(d: dict[str, Any]) -> None:
+        at: Any = d
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = to
+
+    return edit
+
+
+NORM = "model.norm.weight"
+LIES: dict[str, Edit] = {
+    "names swapped": _swap_names,
+    "sizes swapped": _swap_sizes,
+    "rows swapped": _swap_rows,
+    "a part twice": lambda d: d["parts"].__setitem__(1, d["parts"][0]),
+    "a part missing": lambda d: d["parts"].pop(),
+    "a part too many": lambda d: d["parts"].append(d["parts"][0]),
+    "an unknown part": _set("parts", 0, 1, to="other"),
+    "a chunk too many": lambda d: d["parts"][0][2].append(1),
+    "a chunk cut in two": lambda d: d["parts"][0].__setitem__(2, [1, d["parts"][0][2][0] - 1]),
+    "a chunk too long": lambda d: d["parts"][0][2].__setitem__(0, d["parts"][0][2][0] + 1),
+    "a chunk of no bytes": _set("parts", 0, 2, to=[0]),
+    "a chunk below zero": _set("parts", 0, 2, to=[-1]),
+    "a chunk of exabytes": _set("parts", 0, 2, to=[1 << 52]),
+    "a true chunk": _set("parts", 0, 2, to=[True]),
+    "a part of another form": _set("parts", 0, to={"name": "x"}),
+    "no parts": _set("parts", to=[]),
+    "parts of another form": _set("parts", to={}),
+    "another version": _set("pack", to=2),
+    "a key too many": _set("code", to="import os"),
+    "another id": _set("manifest", "id", to="0" * 64),
+    "another base": _set("manifest", "base", to="0" * 64),
+    "another encoding": _set("manifest", "encoding", to="lora"),
+    "an unknown encoding": _set("manifest", "encoding", to="quantum"),
+    "another kind": _set("manifest", "kind", to="base"),
+    "no kind": _set("manifest", "kind", to="rows"),
+    "no manifest": _set("manifest", to=None),
+    "a tensor of exabytes": lambda d: [
+        row.__setitem__(1, [1 << 30, 1 << 30]) for row in d["manifest"]["tensors"][NORM].values()
+    ],
+    "an unknown dtype": lambda d: [
+        row.__setitem__(0, "F31") for row in d["manifest"]["tensors"][NORM].values()
+    ],
+}
+
+
+@pytest.mark.parametrize("edit", LIES.values(), ids=LIES.keys())
+def test_a_lying_description(tmp_path: Path, made: Made, edit: Edit) -> None:
+    (tmp_path / "pack").write_bytes(_forged(made.data, edit))
+    assert not _passes(tmp_path / "pack", made)
+
+
+@pytest.mark.parametrize("edit", [e for n, e in LIES.items() if n not in ("names swapped", "rows swapped")])
+def test_most_lies_are_noticed_before_anything_is_read(tmp_path: Path, made: Made, edit: Edit) -> None:
+    (tmp_path / "pack").write_bytes(_forged(made.data, edit))
+    with pytest.raises(CorruptPack):
+        Pack(tmp_path / "pack", expect=made.id)
+
+
+def test_a_file_that_is_no_pack(tmp_path: Path) -> None:
+    folder = save(tmp_path, TENSORS)
+    with pytest.raises(CorruptPack, match="is not a pack"):
+        Pack(folder / "model.safetensors")
+
+
+# Rows
+
+LINES = b'{"prompt": "Use SQLite.", "chosen": "Yes.", "rejected": "No."}\n{"prompt": "a", "chosen": "\xc3\xa9"}\n'
+
+
+def test_rows_come_back(tmp_path: Path) -> None:
+    packs, rows = store(tmp_path), parse_rows(LINES, source="rows.jsonl")
+    assert keep_rows(rows, packs) == rows.id
+    assert keep_rows(rows, packs) == rows.id  # twice is once
+    assert list(packs.ids()) == [rows.id]
+    assert load_rows(rows.id, packs).rows == rows.rows
+    with TensorFile(packs.path(rows.id)) as file:
+        assert list(file.entries) == ["rows"]
+
+
+def test_damaged_rows_are_noticed(tmp_path: Path) -> None:
+    packs, rows = store(tmp_path), parse_rows(LINES, source="rows.jsonl")
+    path = packs.path(keep_rows(rows, packs))
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            assert load_rows(rows.id, packs).rows == rows.rows  # a bit of the metadata, which names nothing
+        except CorruptPack as error:
+            assert "fsck" in (error.hint or "")
+    path.write_bytes(whole[:-1])
+    with pytest.raises(CorruptPack):
+        load_rows(rows.id, packs)
+
+
+def test_another_pack_in_the_place_of_rows(tmp_path: Path, base: Base) -> None:
+    packs, rows = store(tmp_path), parse_rows(LINES, source="rows.jsonl")
+    vector = kept(base, packs, {NORM: random_f32(NORM, 12)})
+    _copy(packs, vector, rows.id)
+    with pytest.raises(CorruptPack, match="does not hold rows"):
+        load_rows(rows.id, packs)
+
+
+def _copy(packs: PackStore, source: str, target: str) -> None:
+    packs.path(target).parent.mkdir(exist_ok=True)
+    packs.path(target).write_bytes(packs.path(source).read_bytes())
+
+
+def test_the_manifest_of_a_base_is_read_back(tmp_path: Path, base: Base) -> None:
+    packs = store(tmp_path)
+    pin(base.weights, base.manifest, packs)
+    with Pack(packs.path(base.manifest.id), expect=base.manifest.id) as pack:
+        assert isinstance(pack.manifest, BaseManifest)
+        assert dict(pack.manifest.tensors) == dict(base.manifest.tensors)
+        assert pack.checksum_holds()
