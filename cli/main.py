@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "Make checkpoints": ("build", "push"),
 }
 HELP_WIDTH = 100
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 _GLOBAL = ("-C", "-q", "--quiet", "-v", "--verbose", "--no-pager")
 
 
@@ -146,7 +147,9 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint at exit
         return 141
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG):
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return _say(arguments, f"{error.strerror}: {error.filename}", "name another path", 2)
+        if error.errno in _DISK:
             return _say(
                 arguments, f"the disk refused: {error}", "free some space, or check the folder's rights", 74
             )

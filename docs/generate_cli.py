@@ -1,4 +1,7 @@
-"""Write docs/cli.md from the commands' own help; with --check, fail if it is out of date."""
+"""Write docs/cli.md and the README's table of commands from the commands themselves.
+
+With --check, write nothing and fail if either is out of date.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from pathlib import Path
 import click
 
 from pv.cli.main import COMMANDS, cli
+from pv.cli.summaries import SUMMARIES
 
 TARGET = Path(__file__).with_name("cli.md")
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- commands: written by make docs -->", "<!-- end of commands -->"
 HEAD = """# Command line
 
 Written by `make docs` from the commands' own help; do not edit.
@@ -33,14 +39,23 @@ Data goes to stdout, everything else to stderr. `--json` prints one object with 
 
 
 def main() -> int:
-    text = HEAD + "\n".join(_section(name) for name in ["", *(n for names in COMMANDS.values() for n in names)])
+    names = [name for section in COMMANDS.values() for name in section]
+    readme = README.read_text(encoding="utf-8")
+    before, rest = readme.split(BEGIN)
+    after = rest.split(END)[1]
+    table = "".join(f"| `pv {name}` | {SUMMARIES[name]} |\n" for name in names)
+    wanted = {
+        TARGET: HEAD + "\n".join(_section(name) for name in ["", *names]),
+        README: f"{before}{BEGIN}\n\n| command | what it does |\n| --- | --- |\n{table}\n{END}{after}",
+    }
+    stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text]
     if "--check" not in sys.argv:
-        TARGET.write_text(text, encoding="utf-8")
+        for path in stale:
+            path.write_text(wanted[path], encoding="utf-8")
         return 0
-    if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write("docs/cli.md is out of date: run `make docs`\n")
-    return 1
+    for path in stale:
+        sys.stderr.write(f"{path.name} is out of date: run `make docs`\n")
+    return 1 if stale else 0
 
 
 def _section(name: str) -> str:

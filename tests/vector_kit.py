@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pv.registry.manifest import VectorManifest
+from pv.registry.manifest import TensorRow, VectorManifest
 from pv.registry.packs import PackStore
 from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
 from pv.registry.tensorfile import header_bytes
@@ -23,6 +23,7 @@ from pv.vecstore.encodings.array import F32, Array
 from pv.vecstore.engine.formats import to_f32
 from pv.vecstore.engine.philox import bits32
 from pv.vecstore.engine.rounding import round_to
+from pv.vecstore.pack import Part, write_pack
 from pv.vecstore.vector import capture, keep
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "files_below",
     "kept",
     "nudged",
+    "part_of",
     "persona",
+    "put",
     "random_f32",
     "read_all",
     "save",
@@ -79,7 +82,9 @@ def small_base(seed: int = 1) -> dict[str, Array]:
     }
 
 
-def nudged(tensors: Tensors, seed: int, *, share: int = 4, only: Sequence[str] | None = None) -> dict[str, Array]:
+def nudged(
+    tensors: Tensors, seed: int, *, share: int = 4, only: Sequence[str] | None = None
+) -> dict[str, Array]:
     """A fine-tune: in each float tensor (or those named) one element in `share` is moved by a few steps."""
     made = dict(tensors)
     for name, old in tensors.items():
@@ -99,7 +104,9 @@ def values(tensor: Array) -> F32:
 
 def write_safetensors(path: Path, tensors: Tensors) -> Path:
     entries = {name: (t.dtype, t.shape, t.raw.nbytes) for name, t in tensors.items()}
-    path.write_bytes(header_bytes(entries, {"format": "pt"}) + b"".join(t.raw.tobytes() for t in tensors.values()))
+    path.write_bytes(
+        header_bytes(entries, {"format": "pt"}) + b"".join(t.raw.tobytes() for t in tensors.values())
+    )
     return path
 
 
@@ -159,6 +166,25 @@ def kept(
     """Keep deltas and return the vector's id; without loss by default."""
     options = {"dtype": dtype} if encoding == "float" else {}
     return keep(deltas, base.manifest, packs, encoding=encoding, options=options).id
+
+
+def part_of(name: str, part: str, array: Array) -> Part:
+    return Part(name, part, array.dtype, array.shape, lambda start, stop: array.raw[start:stop])
+
+
+def put(packs: PackStore, base: str, encoding: str, parts: Sequence[Part]) -> str:
+    """A vector of ready-made parts, as somebody else's encoder may have made it; returns its id."""
+
+    def manifest(rows: dict[tuple[str, str], TensorRow]) -> VectorManifest:
+        tensors: dict[str, dict[str, TensorRow]] = {}
+        for (name, part), row in rows.items():
+            tensors.setdefault(name, {})[part] = row
+        return VectorManifest(base, encoding, tensors)
+
+    with packs.writer() as out:
+        made = write_pack(out.file, parts, manifest)
+        out.commit(made.id)
+    return made.id
 
 
 def behaviour(weight: float, *vectors: str, modules: Mapping[str, float] | None = None) -> Behaviour:

@@ -38,7 +38,10 @@ _VARIANTS: Mapping[str, tuple[str, str]] = {
         "it acts on some tokens only, so no single set of weights does the same",
     ),
     "arrow_config": ("Arrow", "it chooses among adapters token by token: commit each of them by itself"),
-    "layer_replication": ("layer replication", "it makes a deeper model: begin with `pv init --base` on that"),
+    "layer_replication": (
+        "layer replication",
+        "it makes a deeper model: begin with `pv init --base` on that",
+    ),
     "target_parameters": ("LoRA on bare parameters (target_parameters)", _MERGE),
     "trainable_token_indices": ("trainable tokens", _MERGE),
     "use_qalora": ("QA-LoRA", _MERGE),
@@ -116,7 +119,9 @@ def read_config(folder: Path) -> AdapterConfig:
         document=document,
         r=_rank(document.get("r", 8), f"{path}: r"),
         alpha=_number(document.get("lora_alpha", 8), f"{path}: lora_alpha"),
-        rank_pattern={p: _rank(v, f"{path}: rank_pattern") for p, v in _patterns(path, document, "rank_pattern")},
+        rank_pattern={
+            p: _rank(v, f"{path}: rank_pattern") for p, v in _patterns(path, document, "rank_pattern")
+        },
         alpha_pattern={
             p: _number(v, f"{path}: alpha_pattern") for p, v in _patterns(path, document, "alpha_pattern")
         },
@@ -145,7 +150,9 @@ def _refuse_others(folder: Path, document: Mapping[str, Any]) -> None:
                 f"{folder} is a LoftQ adapter: it repairs one quantised base and fits no other", hint=_MERGE
             )
         if low not in _PLAIN_STARTS:
-            raise CheckpointRefused(f"{folder}: pv does not know init_lora_weights={start[:40]!r}", hint=_MERGE)
+            raise CheckpointRefused(
+                f"{folder}: pv does not know init_lora_weights={start[:40]!r}", hint=_MERGE
+            )
     for option in sorted(document.keys() - _WITHOUT_SAY - _READ - _VARIANTS.keys()):
         if document[option] and not option.startswith("unsloth"):
             raise CheckpointRefused(f"{folder}: pv does not know the option {option[:60]!r}", hint=_MERGE)
@@ -166,7 +173,9 @@ def _patterns(path: Path, document: Mapping[str, Any], option: str) -> list[tupl
         try:
             re.compile(rf"(.*\.)?({pattern})$")
         except (re.error, RecursionError, OverflowError) as error:
-            raise FormatError(f"{path}: {pattern[:60]!r} in {option} is no regular expression: {error}") from error
+            raise FormatError(
+                f"{path}: {pattern[:60]!r} in {option} is no regular expression: {error}"
+            ) from error
     return list(patterns.items())
 
 

@@ -203,9 +203,7 @@ def side_files(path: Path) -> dict[str, bytes]:
 
 def is_side_file(name: str) -> bool:
     """Whether a file of that name may lie beside weights: nothing that runs, nothing that replaces them."""
-    return (
-        name.endswith(SIDE_SUFFIXES) and not name.endswith(".index.json") and is_plain_file_name(name)
-    )
+    return name.endswith(SIDE_SUFFIXES) and not name.endswith(".index.json") and is_plain_file_name(name)
 
 
 def _stays(file: Path, folder: Path) -> bool:

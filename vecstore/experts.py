@@ -90,7 +90,7 @@ def _split(
 ) -> dict[str, tuple[Piece, ...]]:
     """Single experts out of fused ones."""
     inner, outer = _check(place, ours, other, wanted, found)
-    pieces = {}
+    pieces: dict[str, tuple[Piece, ...]] = {}
     for (number, role), name in ours.each.items():
         source = other.fused["down" if role == "down" else "gate_up"]
         size = inner * outer * LAYOUTS[found[source].dtype].itemsize

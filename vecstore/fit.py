@@ -167,15 +167,16 @@ def _refuse_misfits(
         if is_vocabulary(name) and spec.shape != own and spec.shape[1:] == own[1:]:
             raise CheckpointRefused(
                 f"{path} has a vocabulary of {spec.shape[0]} tokens, base {base.id[:12]} one of {own[0]} ({name})",
-                hint="a vector needs the base's size: model.resize_token_embeddings"
-                f"({own[0]}) if the new tokens do not matter; or resize the base to {spec.shape[0]} and begin with "
-                "`pv init --base` on that",
+                hint=f"if the new tokens do not matter: model.resize_token_embeddings({own[0]}) and save; if they do: "
+                f"resize the base to {spec.shape[0]} and begin with `pv init --base` on that",
             )
     heads = {name for name in absent | spare if is_head(name)}
     if heads and absent | spare == heads:
-        own, other = ("a head of its own", "none") if absent else ("none", "one that differs from its embedding")
+        ours, theirs = (
+            ("a head of its own", "none") if absent else ("none", "one that differs from its embedding")
+        )
         raise CheckpointRefused(
-            f"the base has {own}, {path} has {other}: {_listed(sorted(heads))}",
+            f"the base has {ours}, {path} has {theirs}: {_listed(sorted(heads))}",
             hint="their embeddings are tied in one and not in the other: untie the base, save it with its head, "
             "and begin with `pv init --base` on that",
         )

@@ -10,17 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from pv.registry.errors import BaseMismatch, CheckpointRefused, CorruptPack, NotFoundError, UsageError
+from pv.registry.errors import (
+    BaseMismatch,
+    CheckpointRefused,
+    CorruptPack,
+    FormatError,
+    NotFoundError,
+    UsageError,
+)
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
 from pv.registry.packs import PackStore
-from pv.vecstore.base import Base, differences
+from pv.vecstore.base import Base
 from pv.vecstore.checkpoint import Checkpoint, Spec
 from pv.vecstore.codecs.layout import LAYOUTS, Raw
-from pv.vecstore.encodings import Array, by_name, decode
+from pv.vecstore.encodings import Array, by_name, check, decode, noted
 from pv.vecstore.encodings.array import F32
 from pv.vecstore.engine.formats import FLOATS
 from pv.vecstore.fingerprint import Progress, row_of
-from pv.vecstore.pack import Pack, Part, Reference, write_pack
+from pv.vecstore.fit import Fitted, fit
+from pv.vecstore.keeping import store
+from pv.vecstore.pack import Pack, Part, Reference
 from pv.vecstore.parallel import ordered_map
 
 __all__ = ["Vector", "capture", "keep", "open_vector"]
@@ -42,9 +51,10 @@ class Vector(AbstractContextManager["Vector"]):
         Raises CorruptPack if its stored parts are damaged, BaseMismatch if the base they need is.
         """
         own, rows = self.base.manifest.tensors[name], self.manifest.tensors[name]
-        largest = max(1, own.numel, *own.shape)
-        if any(row.numel > largest for row in rows.values()):  # before memory is taken for it
-            raise self._misfit(name)
+        try:
+            check(self.manifest.encoding, rows, own.shape)  # before memory is taken for them
+        except FormatError as error:
+            raise CorruptPack(f"vector {self.id[:12]}: tensor {name!r}: {error}", hint=error.hint) from error
         reference = reference_to(self.base, name, rows)
         try:
             parts = {
@@ -55,13 +65,7 @@ class Vector(AbstractContextManager["Vector"]):
             if reference is not None:
                 self.base.verified(name)  # a changed base looks like a damaged pack: say which it is
             raise
-        tau = decode(self.manifest.encoding, parts, lambda: self.base.f32(name))
-        if len(tau) != own.numel:
-            raise self._misfit(name)
-        return tau
-
-    def _misfit(self, name: str) -> CorruptPack:
-        return CorruptPack(f"vector {self.id[:12]}: tensor {name!r} does not have the base's size")
+        return decode(self.manifest.encoding, parts, lambda: self.base.f32(name), own.shape)
 
     def close(self) -> None:
         self.pack.close()
@@ -118,14 +122,14 @@ def capture(
     Frozen tensors are left out. Raises CheckpointRefused for a checkpoint that does not fit the base,
     UsageError for one that equals it.
     """
-    _check_fits(checkpoint, base.manifest)
-    names = sorted(checkpoint.specs)
-    total = 2 * sum(_nbytes(checkpoint.specs[name]) for name in names)
+    fitted = fit(checkpoint, base.manifest)
+    names = sorted(fitted.specs)
+    total = 2 * sum(_nbytes(fitted.specs[name]) for name in names)
     counter = _Counter(total, progress)
 
     changed: list[str] = []
     for name, row in zip(
-        names, ordered_map(lambda n: row_of(checkpoint, n), names, threads=threads), strict=True
+        names, ordered_map(lambda n: row_of(fitted, n), names, threads=threads), strict=True
     ):
         if row != base.manifest.tensors[name]:
             changed.append(name)
@@ -134,21 +138,23 @@ def capture(
         counter.add(row.nbytes)
     if not changed:
         raise UsageError(f"{checkpoint.path} is the base itself: there is nothing to commit")
-    _check_floats(changed, checkpoint, base.manifest)
+    _check_floats(changed, fitted, base.manifest)
     for _ in ordered_map(base.verified, changed, threads=1):
         pass  # a delta against wrong bytes could not be decoded again
 
-    parts = [_exact_part(checkpoint, base, name) for name in changed]
-    return _store(parts, base.manifest.id, "exact", {}, packs, threads, counter.add, smallest=smallest)
+    parts = [_exact_part(fitted, base, name) for name in changed]
+    return store(
+        parts, base.manifest.id, "exact", packs, smallest=smallest, threads=threads, progress=counter.add
+    )
 
 
-def _exact_part(checkpoint: Checkpoint, base: Base, name: str) -> Part:
-    spec = checkpoint.specs[name]
+def _exact_part(fitted: Fitted, base: Base, name: str) -> Part:
+    spec = fitted.specs[name]
     layout = LAYOUTS[spec.dtype]
 
     def read(start: int, stop: int) -> Raw:
         return np.frombuffer(
-            checkpoint.read(name, start * layout.itemsize, stop * layout.itemsize), layout.storage
+            fitted.read(name, start * layout.itemsize, stop * layout.itemsize), layout.storage
         )
 
     row = TensorRow(spec.dtype, spec.shape, "0" * 64)
@@ -173,55 +179,23 @@ def keep(
         for part, array in encoder.encode(deltas[name].reshape(-1), shape, **options).items():
             parts.append(Part(name, part, array.dtype, array.shape, _slicer(array.raw)))
     total = sum(p.numel * LAYOUTS[p.dtype].itemsize for p in parts)
-    return _store(parts, base.id, encoding, {}, packs, threads, _Counter(total, progress).add)
+    counter = _Counter(total, progress)
+    return store(
+        parts,
+        base.id,
+        encoding,
+        packs,
+        options=noted(options),
+        threads=threads,
+        progress=counter.add,
+    )
 
 
 def _slicer(raw: Raw) -> Callable[[int, int], Raw]:
     return lambda start, stop: raw[start:stop]
 
 
-def _store(
-    parts: list[Part],
-    base: str,
-    encoding: str,
-    options: Mapping[str, Any],
-    packs: PackStore,
-    threads: int,
-    progress: Callable[[int], None],
-    *,
-    smallest: bool = False,
-) -> VectorManifest:
-    def manifest(rows: dict[tuple[str, str], TensorRow]) -> VectorManifest:
-        tensors: dict[str, dict[str, TensorRow]] = {}
-        for (name, part), row in rows.items():
-            tensors.setdefault(name, {})[part] = row
-        return VectorManifest(base, encoding, tensors, options)
-
-    with packs.writer() as out:
-        made = write_pack(out.file, parts, manifest, smallest=smallest, threads=threads, progress=progress)
-        out.commit(made.id)
-    assert isinstance(made, VectorManifest)
-    return made
-
-
-def _check_fits(checkpoint: Checkpoint, base: BaseManifest) -> None:
-    """Same names and shapes; a float may differ in width (a trainer that saved fp32), nothing else."""
-    found: dict[str, TensorRow] = {}
-    for name, spec in checkpoint.specs.items():
-        own = base.tensors.get(name)
-        widened = own is not None and {own.dtype, spec.dtype} <= FLOATS
-        dtype = own.dtype if own is not None and widened else spec.dtype
-        found[name] = TensorRow(dtype, spec.shape, "0" * 64)
-    lines = differences(base.tensors, found, content=False)
-    if lines:
-        more = f" (and {len(lines) - 5} more)" if len(lines) > 5 else ""
-        raise CheckpointRefused(
-            f"{checkpoint.path} does not fit base {base.id[:12]}: {'; '.join(lines[:5])}{more}",
-            hint="a vector is the difference of two checkpoints of one architecture: was it fine-tuned from this base?",
-        )
-
-
-def _check_floats(changed: list[str], checkpoint: Checkpoint, base: BaseManifest) -> None:
+def _check_floats(changed: list[str], checkpoint: Fitted, base: BaseManifest) -> None:
     stuck = [name for name in changed if base.tensors[name].dtype not in FLOATS]
     if stuck:
         named = ", ".join(f"{name!r} ({base.tensors[name].dtype})" for name in stuck[:5])

@@ -73,7 +73,7 @@ def command(
     if rounding:
         output_options = replace(output_options, rounding=rounding)
     persona = replace(persona, output=output_options)
-    folder = app.file(output)
+    folder = _free(app.file(output))
     if not math.isfinite(shard_size):
         raise UsageError("--shard-size is a number of megabytes", hint="without it, files hold up to 5000 MB")
     shard_bytes = max(1, int(shard_size * 1e6))
@@ -116,6 +116,20 @@ def command(
     click.echo(f"weights  {made.weights}")
     for name, digest in made.files.items():
         click.echo(f"sha256   {digest}  {name}")
+
+
+def _free(folder: Path) -> Path:
+    """`folder`, if it can be made: nothing above it is a file, or a link to itself. Raises UsageError."""
+    try:
+        folder.resolve()
+    except (OSError, RuntimeError):  # which of the two depends on Python's version
+        raise UsageError(f"{folder}: its links go round in a circle", hint="name another with -o") from None
+    for above in folder.parents:
+        if above.exists() and not above.is_dir():
+            raise UsageError(
+                f"{above} is a file, so nothing can be in it", hint="name another folder with -o"
+            )
+    return folder
 
 
 def _describe(app: App, shards: Sequence[Shard], folder: Path, as_json: bool) -> None:

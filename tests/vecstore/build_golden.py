@@ -18,13 +18,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from vector_kit import (
+    Tensors,
     array,
     base_at,
     behaviour,
     captured,
     kept,
     nudged,
+    part_of,
     persona,
+    put,
     random_f32,
     save,
     small_base,
@@ -33,6 +36,9 @@ from vector_kit import (
 
 from pv.registry.persona import Behaviour, Combine, Term
 from pv.vecstore.build import build
+from pv.vecstore.encodings.array import Array
+from pv.vecstore.engine.philox import bits32
+from pv.vecstore.pack import Part
 from pv.vecstore.vector import open_vector
 
 PLAIN = Combine.of("add")
@@ -53,11 +59,28 @@ CASES: dict[str, tuple[tuple[float, ...], Combine, str, str]] = {
 }
 
 
+def _int8(tensors: Tensors) -> list[Part]:
+    """Steps and scales out of thin air: how an encoder would choose them is none of a build's business."""
+    made = []
+    for name in (n for n, t in tensors.items() if t.dtype != "I64"):
+        shape = tensors[name].shape
+        q = bits32(3, f"q {name}", 0, tensors[name].raw.size).astype(np.uint8)
+        rows = shape[0] if len(shape) > 1 else 1
+        scale = np.abs(random_f32(f"scale {name}", rows, least=104, spread=5)).view("<u4")
+        made += [
+            part_of(name, "q", Array("I8", shape, q)),
+            part_of(name, "scale", Array("F32", (rows,), scale)),
+        ]
+    return made
+
+
 def main() -> None:
     folder, threads, shard_bytes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     tensors = {**small_base(), "model.layers.2.mlp.down_proj.weight": array("down", "BF16", 1049, 1000)}
     floats = {n: t.raw.size for n, t in tensors.items() if t.dtype != "I64"}
-    deltas = [{n: random_f32(f"delta {n}", k, least=112, seed=i) for n, k in floats.items()} for i in range(3)]
+    deltas = [
+        {n: random_f32(f"delta {n}", k, least=112, seed=i) for n, k in floats.items()} for i in range(2)
+    ]
     builds: dict[str, Any] = {}
     with base_at(save(folder / "base", tensors)) as base:
         packs = store(folder)
@@ -65,7 +88,7 @@ def main() -> None:
             captured(folder / "ft", nudged(tensors, 7), base, packs).id,
             kept(base, packs, deltas[0]),
             kept(base, packs, deltas[1], dtype="BF16"),
-            kept(base, packs, deltas[2], "int8"),
+            put(packs, base.manifest.id, "int8", _int8(tensors)),
         ]
         vectors = {v: open_vector(v, base, packs) for v in ids}
         for case, (weights, rule, dtype, rounding) in CASES.items():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from vector_kit import Tensors, array, read_all, save, small_base, write_safetensors
@@ -73,9 +74,10 @@ def test_a_piece_of_a_tensor(tmp_path: Path) -> None:
 
 
 def test_what_the_reference_library_writes(tmp_path: Path) -> None:
-    import numpy as np
-
-    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.arange(5, dtype=np.int64)}
+    arrays: dict[str, np.ndarray] = {
+        "b": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "a": np.arange(5, dtype=np.int64),
+    }
     save_file(arrays, tmp_path / "model.safetensors")
     found = read_all(tmp_path)
     assert {n: (t.dtype, t.shape) for n, t in found.items()} == {"a": ("I64", (5,)), "b": ("F32", (2, 3))}
@@ -358,7 +360,7 @@ def test_a_side_file_behind_a_link_that_leaves_the_folder(tmp_path: Path, absolu
     (tmp_path / "id_rsa").write_text("secret")
     folder = save(tmp_path / "model", TENSORS)
     (folder / "vocab.txt").symlink_to(tmp_path / "id_rsa" if absolute else "../id_rsa")
-    with pytest.raises(CheckpointRefused, match="vocab.txt is a link to .*id_rsa") as caught:
+    with pytest.raises(CheckpointRefused, match=r"vocab\.txt is a link to .*id_rsa") as caught:
         side_files(folder)
     assert "copy" in (caught.value.hint or "")
 
@@ -374,5 +376,5 @@ def test_side_files_in_a_hub_cache(tmp_path: Path) -> None:
     assert side_files(snapshot) == {"config.json": b'{"a": 1}'}
     (tmp_path / "secret").write_bytes(b"no")
     (snapshot / "vocab.json").symlink_to("../../../secret")
-    with pytest.raises(CheckpointRefused, match=r"vocab.json is a link"):
+    with pytest.raises(CheckpointRefused, match=r"vocab\.json is a link"):
         side_files(snapshot)

@@ -100,11 +100,10 @@ def test_the_step_between_two_personas(world: World) -> None:
         step = np.zeros(TENSORS[name].raw.size, np.float32)
         step += quarter * a[name] if name in a else 0
         # Operands in order of vector id, in single precision, as a build adds them.
-        order = sorted([(world.a, 1), (world.b, half)])
         before = np.zeros_like(step)
-        for vector, weight in order:
+        for vector in sorted([world.a, world.b]):
             if name in world.deltas[vector]:
-                before = before + world.deltas[vector][name] * np.float32(weight)
+                before = before + world.deltas[vector][name] * (half if vector == world.b else np.float32(1))
         _is(change, name, step - before, values(TENSORS[name]))
 
 
@@ -151,7 +150,9 @@ def test_sums_by_layer_and_module(world: World) -> None:
     up = found.by_module()[1]
     assert up.step2 == pytest.approx(one[UP0].step2 + one[UP1].step2)
     for groups in (found.by_layer(), found.by_module()):
-        assert sum(c.elements for c in groups) == found.total.elements == sum(c.elements for c in one.values())
+        assert (
+            sum(c.elements for c in groups) == found.total.elements == sum(c.elements for c in one.values())
+        )
         assert sum(c.step2 for c in groups) == pytest.approx(found.total.step2)
 
 

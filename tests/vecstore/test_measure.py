@@ -27,7 +27,8 @@ from pv.vecstore.opened import checkpoint_of, opened, record_build
 from pv.vecstore.train.rows import Rows, parse_rows
 
 ROWS = "".join(
-    f'{{"prompt": "{w}?", "chosen": "aye, {w}!", "rejected": "{w} no no"}}\n' for w in ("sun", "sea", "oak", "elm")
+    f'{{"prompt": "{w}?", "chosen": "aye, {w}!", "rejected": "{w} no no"}}\n'
+    for w in ("sun", "sea", "oak", "elm")
 )
 MLP = "model.layers.0.mlp.up_proj.weight"
 

@@ -256,7 +256,10 @@ def crowds(draw: st.DrawFn) -> list[tuple[float, list[tuple[float, int]], float]
 @pytest.mark.parametrize("rule", [Combine.of("add"), *RULES])
 @given(crowd=crowds(), data=st.data())
 def test_names_and_their_order_change_nothing(
-    world: World, rule: Combine, crowd: list[tuple[float, list[tuple[float, int]], float]], data: st.DataObject
+    world: World,
+    rule: Combine,
+    crowd: list[tuple[float, list[tuple[float, int]], float]],
+    data: st.DataObject,
 ) -> None:
     """Not even of behaviours that sum the same vectors with other weights: a persona has one build."""
     made = [

@@ -262,6 +262,22 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, made: Made) -> None:
         assert not _passes(path, made), f"byte {place} of {len(data)}, header {header}"
 
 
+def test_the_checksum_covers_what_no_id_does(tmp_path: Path, made: Made) -> None:
+    """The spaces behind the header, the checksum itself, a payload that nobody decodes."""
+    path = tmp_path / "pack"
+    length = 8 + int.from_bytes(made.data[:8], "little")
+    stated = made.data.index(b'"sha256":"') + 10
+    digit = b"1" if made.data[stated : stated + 1] != b"1" else b"2"
+    padding = made.data.rindex(b"}", 0, length) + 1
+    assert made.data[padding:length].strip() == b""
+    places = [(stated, digit), (len(made.data) - 1, bytes([made.data[-1] ^ 1]))]
+    places += [(length - 1, b"\n")] if padding < length else []
+    for place, byte in places:
+        path.write_bytes(made.data[:place] + byte + made.data[place + 1 :])
+        with Pack(path) as pack:
+            assert not pack.checksum_holds()
+
+
 def test_every_truncation_is_noticed(tmp_path: Path, made: Made) -> None:
     path = tmp_path / "pack"
     rng = np.random.default_rng(8)
@@ -306,7 +322,7 @@ def test_a_delta_against_another_base_is_noticed(tmp_path: Path, base: Base) -> 
 
 # Lies: a whole file, written by somebody who knows the format
 
-Edit = Callable[[dict[str, Any]], None]
+Edit = Callable[[dict[str, Any]], object]
 
 
 def _forged(data: bytes, edit: Edit) -> bytes:
@@ -422,7 +438,9 @@ def test_a_file_that_is_no_pack(tmp_path: Path) -> None:
 
 # Rows
 
-LINES = b'{"prompt": "Use SQLite.", "chosen": "Yes.", "rejected": "No."}\n{"prompt": "a", "chosen": "\xc3\xa9"}\n'
+LINES = (
+    b'{"prompt": "Use SQLite.", "chosen": "Yes.", "rejected": "No."}\n{"prompt": "a", "chosen": "\xc3\xa9"}\n'
+)
 
 
 def test_rows_come_back(tmp_path: Path) -> None:

@@ -3,23 +3,36 @@
 An encoding is a module with
 
     NAME
-    PARTS                                        the names of its parts
+    check(rows, shape)                           refuses parts that cannot be a tensor's of that shape
     encode(tau, shape, ...) -> {part: Array}     tau: flat float32; what it keeps, exact or not
-    tau(parts, base) -> flat float32             from the stored parts; `base()` gives the base in fp32
+    tau(parts, base, shape) -> flat float32      from the stored parts; `base()` gives the base in fp32
+
+`exact` and `lora` are captured, not made from tau: they have no `encode`. What was asked of `encode` (a rank,
+a share) is noted in the manifest, for people; it is part of the vector's id, and tau does not depend on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 from pv.registry.errors import FormatError
-from pv.vecstore.encodings import exact, floats, int8
+from pv.registry.manifest import TensorRow
+from pv.vecstore.encodings import exact, floats, int8, lora, lowrank, sparse, ternary
 from pv.vecstore.encodings.array import F32, Array
 
-__all__ = ["Array", "by_name", "decode"]
+__all__ = ["Array", "by_name", "check", "decode", "noted"]
 
-_ALL: Mapping[str, ModuleType] = {module.NAME: module for module in (exact, floats, int8)}
+_ALL: Mapping[str, ModuleType] = {
+    module.NAME: module for module in (exact, floats, int8, lora, lowrank, sparse, ternary)
+}
+NOTED = ("rank", "share")
+
+
+def noted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `encode`'s options that a manifest names: what cannot be seen in the parts themselves."""
+    return {key: options[key] for key in NOTED if key in options}
 
 
 def by_name(name: str) -> ModuleType:
@@ -28,12 +41,16 @@ def by_name(name: str) -> ModuleType:
     return _ALL[name]
 
 
-def decode(encoding: str, parts: Mapping[str, Array], base: Callable[[], F32]) -> F32:
-    """tau, flat float32, of one tensor. Raises FormatError if the parts do not fit the encoding."""
-    module = by_name(encoding)
-    if parts.keys() != module.PARTS:
-        raise FormatError(
-            f"encoding {encoding!r} has the parts {sorted(module.PARTS)}, not {sorted(parts)[:8]}"
-        )
-    result: F32 = module.tau(parts, base)
+def check(encoding: str, rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
+    """Refuse parts that cannot be those of a base tensor of this shape, before memory is taken for them.
+
+    Raises FormatError.
+    """
+    by_name(encoding).check(rows, shape)
+
+
+def decode(encoding: str, parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
+    """tau, flat float32, of a base tensor of `shape`. Raises FormatError if the parts do not fit."""
+    check(encoding, {name: TensorRow(a.dtype, a.shape, "") for name, a in parts.items()}, shape)
+    result: F32 = by_name(encoding).tau(parts, base, shape)
     return result

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from pv.registry.manifest import TensorRow
+from pv.vecstore.codecs.layout import LAYOUTS
 from pv.vecstore.encodings.array import F32, Array
+from pv.vecstore.encodings.rules import expect
 from pv.vecstore.engine.formats import to_f32
 
-__all__ = ["NAME", "PARTS", "tau"]
+__all__ = ["NAME", "check", "tau"]
 
 NAME = "exact"
-PARTS = frozenset({"ft"})
 
 
-def tau(parts: Mapping[str, Array], base: Callable[[], F32]) -> F32:
+def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
+    """Raises FormatError if these parts cannot be those of a tensor of this shape."""
+    expect(rows, {"ft": (LAYOUTS, shape)})
+
+
+def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
     ft = parts["ft"]
     difference: F32 = to_f32(ft.raw, ft.dtype) - base()
     return difference

@@ -6,14 +6,20 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from pv.registry.manifest import TensorRow
 from pv.vecstore.encodings.array import F32, Array
-from pv.vecstore.engine.formats import to_f32
+from pv.vecstore.encodings.rules import expect
+from pv.vecstore.engine.formats import FLOATS, to_f32
 from pv.vecstore.engine.rounding import round_to
 
-__all__ = ["NAME", "PARTS", "encode", "tau"]
+__all__ = ["NAME", "check", "encode", "tau"]
 
 NAME = "float"
-PARTS = frozenset({"tau"})
+
+
+def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
+    """Raises FormatError if these parts cannot be those of a tensor of this shape."""
+    expect(rows, {"tau": (FLOATS, shape)})
 
 
 def encode(tau: F32, shape: tuple[int, ...], dtype: str = "BF16") -> dict[str, Array]:
@@ -23,6 +29,6 @@ def encode(tau: F32, shape: tuple[int, ...], dtype: str = "BF16") -> dict[str, A
     return {"tau": Array(dtype, shape, round_to(tau, dtype, "nearest", seed=0, name="", start=0))}
 
 
-def tau(parts: Mapping[str, Array], base: Callable[[], F32]) -> F32:
+def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
     part = parts["tau"]
     return to_f32(part.raw, part.dtype)

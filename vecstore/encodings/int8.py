@@ -1,6 +1,10 @@
 """`int8`: tau = q * scale, one fp32 scale per row. Parts "q" (I8, the tensor's shape) and "scale" (F32, rows).
 
 A tensor of fewer than two dimensions is one row. The product is one fp32 multiplication.
+
+A step is an eighth of the row's root mean square, or wider where the largest element would not fit: the
+error is 1/(8 sqrt(12)), 3.6 % of tau's norm and without bias, and q's entropy about 5 bits. Finer steps cost
+a bit each time they are halved, and buy nothing that behaviour shows (docs/log.md).
 """
 
 from __future__ import annotations
@@ -11,19 +15,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pv.registry.errors import FormatError, UsageError
+from pv.registry.errors import UsageError
+from pv.registry.manifest import TensorRow
 from pv.vecstore.encodings.array import F32, Array
+from pv.vecstore.encodings.rules import expect
 
-__all__ = ["NAME", "PARTS", "encode", "tau"]
+__all__ = ["NAME", "check", "encode", "tau"]
 
 NAME = "int8"
-PARTS = frozenset({"q", "scale"})
 LARGEST = np.float32(127)
+STEPS_PER_RMS = 8
+
+
+def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
+    """Raises FormatError if these parts cannot be those of a tensor of this shape."""
+    expect(rows, {"q": ({"I8"}, shape), "scale": ({"F32"}, (_row_count(shape),))})
 
 
 def encode(tau: F32, shape: tuple[int, ...]) -> dict[str, Array]:
     rows = _rows(tau, shape)  # (rows, columns)
-    scale = np.abs(rows).max(axis=1, initial=0) / LARGEST  # (rows,)
+    rms = np.sqrt(np.square(rows, dtype=np.float64).mean(axis=1)) if rows.size else np.zeros(len(rows))
+    largest = np.abs(rows).max(axis=1, initial=0)
+    scale = np.maximum(rms / STEPS_PER_RMS, largest / LARGEST).astype(np.float32)  # (rows,)
     if not np.isfinite(scale).all():
         raise UsageError(
             "a delta with infinite or undefined numbers cannot be kept as int8", hint="was training stable?"
@@ -36,11 +49,9 @@ def encode(tau: F32, shape: tuple[int, ...]) -> dict[str, Array]:
     }
 
 
-def tau(parts: Mapping[str, Array], base: Callable[[], F32]) -> F32:
+def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
     q, scale = parts["q"], parts["scale"]
-    if q.dtype != "I8" or scale.dtype != "F32" or scale.shape != (_row_count(q.shape),):
-        raise FormatError("an int8 part has the wrong dtype or shape")
-    steps = _rows(q.raw.view(np.int8), q.shape).astype(np.float32)  # (rows, columns)
+    steps = _rows(q.raw.view(np.int8), shape).astype(np.float32)  # (rows, columns)
     product: F32 = steps * scale.raw.view("<f4")[:, None]
     return product.reshape(-1)
 

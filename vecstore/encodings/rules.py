@@ -39,7 +39,9 @@ def expect(
         if row.dtype not in dtypes:
             raise FormatError(f"part {part!r} is {row.dtype}, not {' or '.join(sorted(dtypes))}")
         if row.shape != shape:
-            raise FormatError(f"part {part!r} has shape {list(row.shape)}, not {list(shape)}: not the base's size")
+            raise FormatError(
+                f"part {part!r} has shape {list(row.shape)}, not {list(shape)}: not the base's size"
+            )
 
 
 def _names(parts: Collection[str]) -> str:

@@ -40,7 +40,9 @@ def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
         return
     gaps, values = (rows[part].numel if part in rows else 0 for part in ("gap", "value"))
     if not values <= gaps <= numel(shape):
-        raise FormatError(f"{values} values and {gaps} gaps in a tensor of {numel(shape)}: not the base's size")
+        raise FormatError(
+            f"{values} values and {gaps} gaps in a tensor of {numel(shape)}: not the base's size"
+        )
     expect(rows, {"gap": ({"U8"}, (gaps,)), "value": ({"BF16"}, (values,))})
 
 
