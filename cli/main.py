@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Start": ("init", "demo"),
-    "Make behaviours": ("train", "commit"),
+    "Make behaviours": ("train", "commit", "pack"),
     "Look": ("status", "log", "show", "diff", "eval", "chat"),
     "Change the persona": ("add", "scale", "negate", "drop"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo"),
@@ -122,7 +123,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding is no reason to fail
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is done is done: no late Ctrl-C changes the answer
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -142,7 +145,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort) as stop:
         if isinstance(stop.__cause__, EOFError):  # click takes every end of file for a Ctrl-D
             return _bug(arguments, stop.__cause__)
-        return _say(arguments, "interrupted; the registry is as it was", None, 130)
+        return _say(arguments, "interrupted; nothing is left half done", None, 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint at exit
         return 141

@@ -18,11 +18,11 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pv.registry.errors import IntegrityError, PvError, StorageError, UsageError
 
-__all__ = ["GitProcess", "ObjectReader"]
+__all__ = ["GitProcess", "ObjectReader", "Reader"]
 
 # Given on every command line: they win over whatever the repository's own config says.
 _HARDENED = (
@@ -144,6 +144,16 @@ def _gitpython() -> Any:
 
 def _no_git() -> UsageError:
     return UsageError("pv needs git, and found none", hint="install git, or put its folder on the PATH")
+
+
+class Reader(Protocol):
+    """Where objects come from."""
+
+    def get(self, object_id: str) -> tuple[str, bytes] | None:
+        """(type, bytes), or None if there is no such object. Raises IntegrityError for a damaged one."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class ObjectReader:

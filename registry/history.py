@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from pv.registry import durable, refs
 from pv.registry.errors import ConflictError, IntegrityError, NotFoundError, UnknownRevision, UsageError
-from pv.registry.gitprocess import GitProcess, ObjectReader, damaged, failure
+from pv.registry.gitprocess import GitProcess, ObjectReader, Reader, damaged, failure
 
 __all__ = ["Author", "Commit", "History", "RefChange", "TreeEntry"]
 
@@ -73,10 +73,10 @@ class RefChange:
 class History:
     """One bare repository. Close it (or use it in a `with`) to end the git process that reads for it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reader: Reader | None = None) -> None:
         self.path = path
         self._git = GitProcess(path)
-        self._reader = ObjectReader(self._git)
+        self._reader: Reader = ObjectReader(self._git) if reader is None else reader
         self._written: set[str] = set()
         self._stand_in = 0
 
@@ -156,12 +156,18 @@ class History:
         """The branch that HEAD names, such as refs/heads/main. Raises IntegrityError if it names none."""
         return refs.read_head(self.path)
 
-    def walk(self, tips: Sequence[str], limit: int | None = None) -> list[str]:
-        """Commits reachable from `tips`, newest first, no parent before all of its children."""
+    def walk(
+        self, tips: Sequence[str], limit: int | None = None, *, lines_together: bool = False
+    ) -> list[str]:
+        """Commits reachable from `tips`, newest first, no parent before all of its children.
+
+        With `lines_together`, one line of development is not interrupted by another's commits.
+        """
         if not tips:
             return []
         bound = () if limit is None else (f"--max-count={limit:d}",)
-        out = self._git.run("rev-list", "--date-order", *bound, "--stdin", stdin=_lines(tips))
+        order = "--topo-order" if lines_together else "--date-order"
+        out = self._git.run("rev-list", order, *bound, "--stdin", stdin=_lines(tips))
         return out.decode().split()
 
     def merge_base(self, a: str, b: str) -> str | None:

@@ -2,6 +2,9 @@
 
 The kernel frees such a lock when the last descriptor closes, so a killed process leaves none behind. A
 descriptor handed on to a child process keeps the lock for as long as that child lives.
+
+`writer` and `alone` are the two ways into a registry. Sharers that overlap without end would keep out
+whoever wants to be alone; so each passes a gate, which that one holds shut while it waits.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from pathlib import Path
 from pv.registry.durable import storage_errors
 from pv.registry.errors import StorageError
 
-__all__ = ["exclusive", "held_elsewhere", "shared"]
+__all__ = ["alone", "exclusive", "held_elsewhere", "share", "shared", "writer"]
+
+WAIT_S = 600.0
 
 
 @contextlib.contextmanager
-def shared(path: Path, timeout_s: float = 600.0) -> Iterator[int]:
+def shared(path: Path, timeout_s: float = WAIT_S) -> Iterator[int]:
     """Hold `path` together with other sharers. Yields the descriptor. Raises StorageError on timeout."""
     with _locked(path, fcntl.LOCK_SH, timeout_s) as fd:
         yield fd
@@ -31,6 +36,27 @@ def exclusive(path: Path, timeout_s: float = 120.0) -> Iterator[int]:
     """Hold `path` alone. Yields the descriptor. Raises StorageError on timeout."""
     with _locked(path, fcntl.LOCK_EX, timeout_s) as fd:
         yield fd
+
+
+@contextlib.contextmanager
+def writer(root: Path, timeout_s: float = WAIT_S) -> Iterator[None]:
+    """Write to the registry `root`, beside other writers. Not reentrant. Raises StorageError on timeout."""
+    with contextlib.ExitStack() as held:
+        with shared(root / "gate", timeout_s):
+            held.enter_context(shared(root / "lock", timeout_s))
+        yield
+
+
+@contextlib.contextmanager
+def alone(root: Path, timeout_s: float = WAIT_S) -> Iterator[None]:
+    """Have the registry `root` for oneself: nobody writes. Raises StorageError on timeout."""
+    with exclusive(root / "gate", timeout_s), exclusive(root / "lock", timeout_s):
+        yield
+
+
+def share(fd: int) -> None:
+    """Hold an open file together with other sharers, until `fd` is closed."""
+    fcntl.flock(fd, fcntl.LOCK_SH)
 
 
 def held_elsewhere(fd: int) -> bool:

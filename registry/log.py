@@ -34,7 +34,9 @@ class LogEntry:
         return self.message.partition("\n")[0]
 
 
-def read_log(history: History, tips: list[str], limit: int | None = None) -> list[LogEntry]:
+def read_log(
+    history: History, tips: list[str], limit: int | None = None, *, lines_together: bool = False
+) -> list[LogEntry]:
     """Newest first; no commit comes before all of its children have."""
     pointing = defaultdict(list)
     now = view(history)
@@ -42,7 +44,7 @@ def read_log(history: History, tips: list[str], limit: int | None = None) -> lis
         if ref != refs.OPS:
             pointing[object_id].append(ref)
     entries = []
-    for commit_id in history.walk(tips, limit):
+    for commit_id in history.walk(tips, limit, lines_together=lines_together):
         commit = history.commit(commit_id)
         entries.append(
             LogEntry(

@@ -25,11 +25,15 @@ from pv.registry.history import History, RefChange, TreeEntry
 __all__ = [
     "Operation",
     "View",
+    "chain",
+    "expire",
     "invert",
+    "kept",
     "newest",
     "operations",
     "publish",
     "recover",
+    "rewrite",
     "to_redo",
     "to_undo",
     "view",
@@ -145,7 +149,11 @@ def newest(history: History) -> Operation | None:
 
 def operations(history: History, limit: int | None = None) -> Iterator[Operation]:
     """All operations, newest first."""
-    tip = history.ref(refs.OPS)
+    yield from chain(history, history.ref(refs.OPS), limit)
+
+
+def chain(history: History, tip: str | None, limit: int | None = None) -> Iterator[Operation]:
+    """The operations from one back. Raises IntegrityError, FormatError, NotFoundError."""
     while tip is not None and (limit is None or limit > 0):
         operation = _read(history, tip)
         yield operation
@@ -173,10 +181,12 @@ def publish(
     head: str | None = None,
     undoes: int | None = None,
     lock: int | None = None,
+    settled: bool = False,
 ) -> Operation:
     """Write the operation down, then make it so. The caller holds refs.lock, and has recovered.
 
-    Raises ConflictError if a ref is not at its old value; then nothing has happened.
+    Raises ConflictError if a ref is not at its old value; then nothing has happened. `settled` changes are
+    noted after the fact: the refs are at their new values already.
     """
     last = newest(history)
     before = history.head_ref()
@@ -190,13 +200,44 @@ def publish(
         undoes=undoes,
     )
     tree = history.write_tree({_FILE: TreeEntry(history.write_blob(canonical.dumps(operation.to_json())))})
-    named = [value for c in operation.refs for value in (c.old, c.new) if value is not None]
-    parents = ([last.id] if last else []) + named
+    parents = ([last.id] if last else []) + _named(operation)
     op_id = history.commit_tree(tree, parents, f"{operation.seq}: {command}")
     chain = RefChange(refs.OPS, last.id if last else None, op_id)
-    history.update_refs([chain], verify=operation.refs, lock=lock)
+    history.update_refs([chain], verify=() if settled else operation.refs, lock=lock)
     _apply(history, operation, lock)
     return replace(operation, id=op_id)
+
+
+def expire(history: History, before: datetime, lock: int | None = None) -> list[Operation]:
+    """Forget the operations older than `before`, but never the newest one; returns them, newest first.
+
+    What they named is kept by nothing else then. `seq` and `undoes` stay as they are.
+    """
+    known = list(operations(history))
+    keep = kept(known, before)
+    if len(keep) < len(known):
+        rewrite(history, keep, lock)
+    return known[len(keep) :]
+
+
+def kept(known: Sequence[Operation], before: datetime) -> Sequence[Operation]:
+    """Those (of all, newest first) that `expire` keeps: from the newest to the oldest that is young enough."""
+    young = [number for number, operation in enumerate(known) if operation.time >= before]
+    return known[: max([*young, 0]) + 1]
+
+
+def rewrite(history: History, keep: Sequence[Operation], lock: int | None = None) -> None:
+    """Make `keep` (newest first) the whole chain. The oldest of them is the first from now on."""
+    tip: str | None = None
+    for operation in reversed(keep):
+        commit = history.commit(operation.id)
+        parents = ([tip] if tip else []) + _named(operation)
+        tip = history.commit_tree(commit.tree, parents, commit.message, author=commit.author)
+    history.update_refs([RefChange(refs.OPS, history.ref(refs.OPS), tip)], lock=lock)
+
+
+def _named(operation: Operation) -> list[str]:
+    return [value for c in operation.refs for value in (c.old, c.new) if value is not None]
 
 
 def recover(history: History, lock: int | None = None) -> Operation | None:

@@ -1,7 +1,7 @@
 """Packs: immutable files under `packs/aa/<id>`, each written once, whole, and read-only from then on.
 
-The store knows names and bytes; what is inside belongs to the room above. A pack appears under its id
-only after its bytes are on the platter, and leaves through the quarantine, never directly.
+A pack appears under its id only after its bytes are on the platter, and leaves through the quarantine,
+never directly. What damages one is put right by writing it again: a file that is not whole is set aside.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from pv.registry import durable, ids, locks
-from pv.registry.errors import CorruptPack, NotFoundError, PvError
+from pv.registry import durable, ids, leftovers, locks, packfile
+from pv.registry.errors import CorruptPack, NotFoundError
 
-__all__ = ["PackStore", "PackWriter"]
+__all__ = ["DAMAGED", "PackStore", "PackWriter"]
+
+DAMAGED = ".damaged"
 
 
 class PackWriter:
@@ -37,19 +41,18 @@ class PackWriter:
         durable.step("write pack")
 
     def commit(self, pack_id: str) -> Path:
-        """Make the file durable under `pack_id`. A pack that is already there is kept as it is."""
+        """Make the file durable under `pack_id`. A whole pack that is already there is kept as it is."""
         target = self._store.path(pack_id)
         with durable.storage_errors(target):
             self.file.flush()
             durable.fsync_file(self.file.fileno())
-            if target.is_file():
+            if target.is_file() and packfile.is_whole(target, pack_id):
+                os.utime(target)  # as new: gc's grace period begins again
                 # Its writer may have died between rename and sync: what we build on must be durable.
                 durable.fsync_dir(target.parent)
                 durable.fsync_dir(self._store.packs)
             else:
-                durable.make_dirs(target.parent)
-                self.path.chmod(0o444)
-                durable.rename(self.path, target)
+                self._store.put(self.path, pack_id)
         self.committed = pack_id
         return target
 
@@ -92,6 +95,13 @@ class PackStore:
                     raise CorruptPack(f"{path} is not a pack", hint="move it out of the registry")
                 yield path.name
 
+    def files(self) -> Iterator[Path]:
+        """The file of every pack, sorted by id. Files that do not belong are passed over."""
+        for folder in sorted(self.packs.iterdir()) if self.packs.is_dir() else []:
+            for path in sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []:
+                if ids.is_id(path.name) and path.name[:2] == folder.name and not path.is_symlink():
+                    yield path
+
     @contextlib.contextmanager
     def writer(self, pack_id: str | None = None) -> Iterator[PackWriter]:
         """A new pack. Given `pack_id`, it is committed under it when the block ends without an error.
@@ -111,6 +121,55 @@ class PackStore:
             with contextlib.suppress(OSError):  # closing flushes: a full disk has been reported already
                 pack.file.close()
             pack.path.unlink(missing_ok=True)
+
+    def put(self, source: Path, pack_id: str) -> Path:
+        """Give a whole and durable file the name of a pack. What lies there is set aside."""
+        target = self.path(pack_id)
+        durable.make_dirs(target.parent)
+        if target.exists():
+            self.set_aside(target)
+        source.chmod(0o444)
+        durable.rename(source, target)
+        return target
+
+    def set_aside(self, path: Path) -> Path:
+        """A second name for a damaged file, in the quarantine; the caller replaces or removes the first."""
+        durable.make_dirs(self.quarantine)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        aside = self.quarantine / f"{path.name}.{stamp}{DAMAGED}"
+        with durable.storage_errors(aside):
+            try:
+                aside.hardlink_to(path)
+            except OSError:  # a file system without links, or no file at all but a folder
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, aside)
+            with contextlib.suppress(OSError):
+                os.utime(aside)
+            durable.step(f"link {aside.name}")
+            durable.fsync_dir(self.quarantine)
+        return aside
+
+    @contextlib.contextmanager
+    def holding(self, pack_id: str) -> Iterator[Path]:
+        """Keep gc away from one pack while something long is done with it. Raises NotFoundError."""
+        with self.open_path(pack_id).open("rb") as file:
+            locks.share(file.fileno())
+            yield self.open_path(pack_id)
+
+    def in_use(self, pack_id: str) -> bool:
+        """True if a process that is still running holds the pack."""
+        with self.open_path(pack_id).open("rb") as file:
+            return locks.held_elsewhere(file.fileno())
+
+    @contextlib.contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A folder for temporary files, gone at the end; if the process is killed, a sweep removes it."""
+        folder = self.tmp / durable.tmp_name(name)
+        durable.make_dirs(folder)
+        try:
+            with locks.shared(folder / "lock"):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self, pack_id: str) -> Path:
         """Move a pack into the quarantine, from where `restore` brings it back. Raises NotFoundError."""
@@ -133,44 +192,33 @@ class PackStore:
         return target
 
     def quarantined(self) -> dict[str, float]:
-        """Ids in quarantine, each with the time (seconds since 1970) when it went there."""
+        """What is in quarantine: packs, by id, and damaged files; since when (seconds since 1970)."""
         if not self.quarantine.is_dir():
             return {}
-        return {p.name: p.stat().st_mtime for p in sorted(self.quarantine.iterdir()) if ids.is_id(p.name)}
+        return {
+            path.name: path.stat().st_mtime
+            for path in sorted(self.quarantine.iterdir())
+            if ids.is_id(path.name) or path.name.endswith(DAMAGED)
+        }
 
-    def purge(self, older_than_s: float) -> list[str]:
-        """Delete what has been in quarantine for longer; returns the ids. Hold the registry alone."""
+    def purge(self, older_than_s: float, keep: Collection[str] = ()) -> list[str]:
+        """Delete what has been in quarantine for longer; returns the names. Hold the registry alone."""
         limit = time.time() - older_than_s
-        gone = [pack_id for pack_id, since in self.quarantined().items() if since <= limit]
-        for pack_id in gone:
-            (self.quarantine / pack_id).unlink()
+        old = [name for name, since in self.quarantined().items() if since <= limit and name not in keep]
+        for name in old:
+            leftovers.delete(self.quarantine / name)
             durable.step("unlink pack")
-        if gone:
+        if old:
             durable.fsync_dir(self.quarantine)
-        return gone
+        return old
 
     def leftovers(self, min_age_s: float = 60.0) -> list[Path]:
         """Temporary files whose writer is dead: its lock on the file is free, and was not just being taken."""
-        if not self.tmp.is_dir():
-            return []
-        found = (path for path in sorted(self.tmp.iterdir()) if path.name.endswith(durable.TMP_SUFFIX))
-        return [path for path in found if _orphan(path, min_age_s)]
+        return list(leftovers.find(self.tmp, min_age_s))
 
     def sweep(self, min_age_s: float = 60.0) -> list[Path]:
         """Delete the leftovers; returns what was deleted."""
         found = self.leftovers(min_age_s)
         for path in found:
-            path.unlink(missing_ok=True)
+            leftovers.delete(path)
         return found
-
-
-def _orphan(path: Path, min_age_s: float) -> bool:
-    try:
-        with path.open("rb") as file:
-            if time.time() - os.fstat(file.fileno()).st_mtime < min_age_s:
-                return False
-            return not locks.held_elsewhere(file.fileno())
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise PvError(f"cannot look at {path}: {error}") from error

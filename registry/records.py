@@ -1,10 +1,12 @@
 """Records: facts measured about a build (hash of its weights, scores), one JSON file per build id.
 
-A record is not history: it can be measured again. It is replaced whole, never edited in place.
+A record is not history: it can be measured again. It is replaced whole, never edited in place, and carries
+a checksum: a digit that rotted would be read as a measurement otherwise.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,8 @@ class RecordStore:
         except FileNotFoundError:
             return {}
         match canonical.loads(data, what=str(path)):
-            case {"schema": int(schema), "build": str(build), "facts": dict(facts), **more} if (
-                schema == SCHEMA and build == build_id and not more
+            case {"build": str(build), "facts": dict(facts)} if build == build_id and data == _document(
+                build_id, facts
             ):
                 return facts
         raise FormatError(
@@ -58,8 +60,7 @@ class RecordStore:
                     value = {**old, **value}
                 merged[key] = value
             durable.make_dirs(self.folder)
-            document = {"schema": SCHEMA, "build": build_id, "facts": merged}
-            durable.write_file(path, canonical.dumps(document) + b"\n")
+            durable.write_file(path, _document(build_id, merged))
         return merged
 
     def ids(self) -> Iterator[str]:
@@ -67,3 +68,9 @@ class RecordStore:
         if self.folder.is_dir():
             names = sorted(path.name for path in self.folder.iterdir())
             yield from (n.removesuffix(".json") for n in names if ids.is_id(n.removesuffix(".json")))
+
+
+def _document(build_id: str, facts: dict[str, Any]) -> bytes:
+    seal = hashlib.sha256(b"pv:record:1\n" + canonical.dumps([build_id, facts])).hexdigest()
+    document = {"schema": SCHEMA, "build": build_id, "facts": facts, "sha256": seal}
+    return canonical.dumps(document) + b"\n"

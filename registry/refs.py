@@ -28,6 +28,8 @@ __all__ = [
     "is_ref",
     "read_head",
     "read_refs",
+    "scan",
+    "stale_locks",
     "sweep_locks",
     "write_head",
 ]
@@ -38,6 +40,8 @@ REMOTES = "refs/remotes/"
 OPS = "refs/pv/ops"
 
 _HEX40 = re.compile(r"[0-9a-f]{40}")
+_REF_FILE = re.compile(rb"[0-9a-f]{40}\n")
+_PACKED = re.compile(rb"([0-9a-f]{40}) (refs/[^\x00-\x20\x7f]+)")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\\u2028\u2029\ud800-\udfff]")
 _RESERVED = {"HEAD", "@", "ORIG_HEAD", "FETCH_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD"}
 
@@ -91,11 +95,11 @@ def is_object_id(text: object) -> bool:
 def read_head(git_dir: Path) -> str:
     """The ref that HEAD names, such as refs/heads/main. Raises IntegrityError."""
     try:
-        text = _read_text(git_dir / "HEAD")
-    except FileNotFoundError:
+        text = (git_dir / "HEAD").read_bytes().decode()
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
         text = ""
     ref = text.removeprefix("ref: ").removesuffix("\n")
-    if not text.startswith("ref: ") or not is_branch_ref(ref):
+    if text != f"ref: {ref}\n" or not is_branch_ref(ref):
         raise IntegrityError(f"{git_dir / 'HEAD'} names no branch", hint="`pv fsck --repair` restores it")
     return ref
 
@@ -108,18 +112,28 @@ def write_head(git_dir: Path, ref: str) -> None:
 
 def read_refs(git_dir: Path) -> dict[str, str]:
     """Every ref and the object it names, sorted by name. Raises IntegrityError for a damaged one."""
-    loose = {}
+    found, damaged = scan(git_dir)
+    for name in damaged:
+        raise IntegrityError(f"{name} is damaged", hint="`pv fsck --repair` restores it")
+    return found
+
+
+def scan(git_dir: Path) -> tuple[dict[str, str], list[str]]:
+    """The refs that can be read, sorted by name, and the names of the files (`refs/...`) that cannot."""
+    loose, damaged = {}, []
     for path in _files(git_dir / "refs"):
+        name = path.relative_to(git_dir).as_posix()
         try:
-            text = _read_text(path).removesuffix("\n")
+            text = b"" if path.is_symlink() else path.read_bytes()  # pv makes no links
         except FileNotFoundError:
             continue  # deleted, or packed, since the folder was listed
-        name = path.relative_to(git_dir).as_posix()
-        if not _HEX40.fullmatch(text):
-            raise IntegrityError(f"ref {name} is damaged", hint="`pv fsck --repair` restores it")
-        loose[name] = text
+        if _REF_FILE.fullmatch(text):
+            loose[name] = text[:40].decode()
+        else:
+            damaged.append(name)
     # Packed refs are read after the loose ones: a ref being packed meanwhile is then seen at least once.
-    return dict(sorted({**dict(_packed(git_dir / "packed-refs")), **loose}.items()))
+    packed, whole = _packed(git_dir / "packed-refs")
+    return dict(sorted({**packed, **loose}.items())), damaged if whole else [*damaged, "packed-refs"]
 
 
 def fsync_ref(git_dir: Path, ref: str, *, itself: bool) -> None:
@@ -144,12 +158,16 @@ def fsync_path(path: Path) -> None:
 
 def sweep_locks(git_dir: Path) -> list[Path]:
     """Remove lock files that a killed git left. The caller holds the lock that every writer holds."""
-    found = [git_dir / name for name in ("HEAD.lock", "packed-refs.lock", "config.lock")]
-    found = [path for path in found if path.exists()]
-    found += list(_files(git_dir / "refs", locks=True))
+    found = stale_locks(git_dir)
     for path in found:
         path.unlink(missing_ok=True)
     return found
+
+
+def stale_locks(git_dir: Path) -> list[Path]:
+    """Lock files that git left, if the caller holds the lock that every writer holds."""
+    found = [git_dir / name for name in ("HEAD.lock", "packed-refs.lock", "config.lock")]
+    return [path for path in found if path.exists()] + list(_files(git_dir / "refs", locks=True))
 
 
 def _files(folder: Path, *, locks: bool = False) -> Iterator[Path]:
@@ -159,30 +177,25 @@ def _files(folder: Path, *, locks: bool = False) -> Iterator[Path]:
         return  # git removes empty folders as it goes
     for entry in entries:
         path = folder / entry.name
-        if entry.is_symlink():
-            raise IntegrityError(f"{path} is a symbolic link: pv makes none", hint="remove it")
-        if entry.is_dir():
+        if entry.is_dir(follow_symlinks=False):
             yield from _files(path, locks=locks)
         elif entry.name.endswith(".lock") == locks:
             yield path
 
 
-def _packed(path: Path) -> Iterator[tuple[str, str]]:
+def _packed(path: Path) -> tuple[dict[str, str], bool]:
+    """What can be read of it, and whether that is all."""
     try:
-        text = _read_text(path)
+        text = path.read_bytes()
     except FileNotFoundError:
-        return
+        return {}, True
+    found, whole = {}, text.endswith(b"\n") or not text
     for line in text.splitlines():
-        if line.startswith(("#", "^")):
+        if line.startswith((b"#", b"^")):
             continue
-        object_id, _, name = line.partition(" ")
-        if not _HEX40.fullmatch(object_id) or not name.startswith("refs/"):
-            raise IntegrityError(f"{path} is damaged", hint="`pv fsck --repair` restores it")
-        yield name, object_id
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{path} is damaged", hint="`pv fsck --repair` restores it") from error
+        match = _PACKED.fullmatch(line)
+        if match is None:
+            whole = False
+        else:
+            found[os.fsdecode(match[2])] = match[1].decode()
+    return found, whole

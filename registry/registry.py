@@ -11,6 +11,7 @@ tip of the branch, read while nobody else can move it.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class Registry:
         self.history = History(root / "history.git")
         self.history.check_config()
         self._records = RecordStore(root)
+        self._inside = threading.local()
 
     @staticmethod
     def init(directory: Path) -> Registry:
@@ -137,10 +139,16 @@ class Registry:
         return self.history.commit(self.resolve(revision)).parents
 
     def log(
-        self, revision: str | None = None, *, all: bool = False, limit: int | None = None
+        self,
+        revision: str | None = None,
+        *,
+        all: bool = False,
+        limit: int | None = None,
+        lines_together: bool = False,
     ) -> list[LogEntry]:
         """Commits reachable from `revision` (default HEAD), or from every ref, newest first."""
-        return read_log(self.history, self._tips() if all else [self.resolve(revision)], limit)
+        tips = self._tips() if all else [self.resolve(revision)]
+        return read_log(self.history, tips, limit, lines_together=lines_together)
 
     def _tips(self) -> list[str]:
         return [commit for ref, commit in operations.view(self.history).refs.items() if ref != refs.OPS]
@@ -161,18 +169,28 @@ class Registry:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep gc away, from the first pack written to the `change` that names it. Not for long work."""
-        with locks.shared(self.root / "lock"):
+        """Keep gc away, from the first pack written to the `change` that names it. May be nested.
+
+        Not for long work: gc would have to wait. A pack that is needed for long is held by `packs.holding`.
+        """
+        if getattr(self._inside, "writing", False):
             yield
+            return
+        with locks.writer(self.root):
+            self._inside.writing = True
+            try:
+                yield
+            finally:
+                self._inside.writing = False
 
     @contextlib.contextmanager
     def _writing(self, command: str) -> Iterator[Transaction]:
-        with transaction(self.root, self.history, self.packs, command) as plan:
+        with self.writing(), transaction(self.root, self.history, self.packs, command) as plan:
             yield plan
 
     def recover(self) -> Operation | None:
         """Finish what a crash left half done. Every write does this first."""
-        with locks.shared(self.root / "lock"), locks.exclusive(self.root / "refs.lock") as lock:
+        with self.writing(), locks.exclusive(self.root / "refs.lock") as lock:
             return operations.recover(self.history, lock)
 
     def start(

@@ -109,8 +109,11 @@ class Transaction:
 
 @contextlib.contextmanager
 def transaction(root: Path, history: History, packs: PackStore, command: str) -> Iterator[Transaction]:
-    """Take the locks, finish what a crash left, run the block, publish what it planned."""
-    with locks.shared(root / "lock"), locks.exclusive(root / "refs.lock") as lock:
+    """Take refs.lock, finish what a crash left, run the block, publish what it planned.
+
+    The caller holds `lock`: it is a writer, or alone.
+    """
+    with locks.exclusive(root / "refs.lock") as lock:
         operations.recover(history, lock)
         plan = Transaction(history, packs)
         yield plan

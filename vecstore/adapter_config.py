@@ -47,6 +47,7 @@ _VARIANTS: Mapping[str, tuple[str, str]] = {
     "use_qalora": ("QA-LoRA", _MERGE),
     "use_bdlora": ("block-diagonal LoRA (BD-LoRA)", _MERGE),
     "monteclora_config": ("MonteCLoRA", _MERGE),
+    "velora_config": ("VeLoRA", _MERGE),
     "kasa_config": ("KaSA", _MERGE),
     "megatron_config": ("Megatron's parallel layers", _MERGE),
 }
@@ -64,7 +65,7 @@ _WITHOUT_SAY = {
     "inference_mode", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save",
     "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "ensure_weight_tying",
     "modules_to_tie", "target_modules_to_tie", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
-    "runtime_config", "velora_config",
+    "runtime_config",
 }  # fmt: skip
 _READ = {
     "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out", "bias",
@@ -160,7 +161,9 @@ def _refuse_others(folder: Path, document: Mapping[str, Any]) -> None:
 
 def _patterns(path: Path, document: Mapping[str, Any], option: str) -> list[tuple[str, Any]]:
     """Regular expressions from a stranger: only such as cannot take long."""
-    patterns = document.get(option) or {}
+    patterns = document.get(option)
+    if patterns is None:
+        return []
     if not isinstance(patterns, dict):
         raise FormatError(f"{path}: {option} must be an object")
     for pattern in patterns:

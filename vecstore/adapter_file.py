@@ -32,6 +32,7 @@ __all__ = ["Adapter", "Change", "Low", "flipped", "is_adapter", "is_base", "open
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 PREFIX = "base_model.model."
+MAX_PREFIXES = 8  # first words of names that are tried: `model.`, `transformer.`, ...
 ROLES = {
     ".lora_A.weight": "a",
     ".lora_B.weight": "b",
@@ -165,17 +166,16 @@ def _sorted_out(folder: Path, file: TensorFile) -> tuple[dict[str, dict[str, str
     for key in file.entries:
         name = key.removeprefix(PREFIX)
         suffix = next((s for s in ROLES if name.endswith(s)), None)
-        module = name.removesuffix(suffix) if suffix else ""
-        if (
-            name == key
-            or "base_layer" in module
-            or (suffix is None and (".lora_" in name or "_adapter." in name))
-        ):
-            strange.append(key)
-        elif suffix is not None:
+        if suffix is not None:
+            module = name.removesuffix(suffix)
             modules.setdefault(module, {})[ROLES[suffix]] = key
+            odd = "base_layer" in module
         else:
-            whole[name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = key
+            tensor = name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")
+            odd = ".lora_" in name or "_adapter." in name or tensor in whole
+            whole[tensor] = key
+        if odd or name == key:
+            strange.append(key)
     if strange:
         raise CheckpointRefused(
             f"{folder}: pv does not know what these tensors do: {_listed(strange)}",
@@ -200,11 +200,15 @@ def _check_roles(folder: Path, config: AdapterConfig, module: str, keys: Mapping
 def _renaming(folder: Path, targets: Iterable[str], base: Base) -> tuple[str, str]:
     """(prefix to take away, prefix to put there) under which every target is a tensor of the base."""
     names = base.manifest.tensors
-    wanted = [target for target in targets if not is_head(target)]
-    first = sorted({target.partition(".")[0] + "." for target in wanted})
-    for away in ("", *first):
-        for there in ("", *sorted({name.partition(".")[0] + "." for name in names})):
-            if all(_rename(target, (away, there), base) in names for target in wanted):
+    wanted = {target for target in targets if not is_head(target)}
+    theirs, ours = (
+        sorted({name.partition(".")[0] + "." for name in tensors})[:MAX_PREFIXES]
+        for tensors in (wanted, names)
+    )
+    for away in ("", *theirs):
+        for there in ("", *ours):
+            found = {_rename(target, (away, there), base) for target in wanted}
+            if found <= names.keys() and len(found) == len(wanted):
                 return away, there
     unknown = sorted(target.removesuffix(".weight") for target in wanted if target not in names)
     raise CheckpointRefused(

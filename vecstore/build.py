@@ -35,7 +35,7 @@ from pv.vecstore.mix import delta, touches
 from pv.vecstore.parallel import ordered_map
 from pv.vecstore.vector import Vector
 
-__all__ = ["Built", "Shard", "build", "build_id", "plan"]
+__all__ = ["Built", "Shard", "build", "build_id", "plan", "side_file", "table"]
 
 SHARD_BYTES = 5_000_000_000
 BLOCK = 1 << 20  # elements rounded at a time: no result depends on it
@@ -105,25 +105,17 @@ def build(
     Every base tensor is hashed as it is read. Raises BaseMismatch, CorruptPack, StorageError, and
     IntegrityError if a weight would leave the finite numbers.
     """
-    if persona.base != base.manifest.id:
-        raise BaseMismatch(f"the persona is for base {persona.base[:12]}, this is {base.manifest.id[:12]}")
-    check_weights(persona.combine, {name: b.weight for name, b in persona.behaviours.items()})
-    beside = {name: _side_file(name, data, persona) for name, data in side_files.items()}
+    _check(persona, base)
+    beside = {name: side_file(name, data, persona) for name, data in side_files.items()}
     shards = plan(persona, base, shard_bytes=shard_bytes)
     total = sum(nbytes for shard in shards for _, _, nbytes in shard.tensors.values())
     done = touched = changed = 0
     rows: dict[str, TensorRow] = {}
     sums: dict[str, str] = {}
-
-    def work(job: tuple[str, str]) -> tuple[str, Raw, int | None]:
-        check()
-        return job[0], *_tensor(persona, base, vectors, *job)
-
     with _fresh_folder(out, force=force) as folder:
         for shard in shards:
             with _shard_file(folder / shard.file, shard, sums) as write:
-                jobs = [(name, dtype) for name, (dtype, _, _) in shard.tensors.items()]
-                for name, raw, moved in ordered_map(work, jobs, threads=threads):
+                for name, raw, moved in _finished(persona, base, vectors, shard, threads):
                     dtype, shape, nbytes = shard.tensors[name]
                     write(raw.data.cast("B"))
                     rows[name] = TensorRow(dtype, shape, ids.tensor_id(dtype, shape, raw.data))
@@ -139,6 +131,48 @@ def build(
         (folder / "persona.json").write_bytes(persona.to_bytes())
     weights = ids.base_id((name, row.dtype, row.shape, row.id) for name, row in rows.items())
     return Built(build_id(persona), weights, sums, len(rows), touched, changed, total)
+
+
+def table(
+    persona: Persona,
+    base: Base,
+    vectors: Mapping[str, Vector],
+    *,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> dict[str, TensorRow]:
+    """The tensor table of the checkpoint that `build` would write. Nothing is written; raises the same."""
+    _check(persona, base)
+    (shard,) = plan(persona, base, shard_bytes=1 << 62)
+    total = sum(nbytes for _, _, nbytes in shard.tensors.values())
+    done = 0
+    rows: dict[str, TensorRow] = {}
+    for name, raw, _ in _finished(persona, base, vectors, shard, threads):
+        dtype, shape, nbytes = shard.tensors[name]
+        rows[name] = TensorRow(dtype, shape, ids.tensor_id(dtype, shape, raw.data))
+        done += nbytes
+        if progress:
+            progress(done, total)
+    return rows
+
+
+def _check(persona: Persona, base: Base) -> None:
+    if persona.base != base.manifest.id:
+        raise BaseMismatch(f"the persona is for base {persona.base[:12]}, this is {base.manifest.id[:12]}")
+    check_weights(persona.combine, {name: b.weight for name, b in persona.behaviours.items()})
+
+
+def _finished(
+    persona: Persona, base: Base, vectors: Mapping[str, Vector], shard: Shard, threads: int
+) -> Iterator[tuple[str, Raw, int | None]]:
+    """Name, bits and number of moved elements (None: no vector touches it) of a shard's tensors, in order."""
+
+    def work(job: tuple[str, str]) -> tuple[str, Raw, int | None]:
+        check()
+        return job[0], *_tensor(persona, base, vectors, *job)
+
+    jobs = [(name, dtype) for name, (dtype, _, _) in shard.tensors.items()]
+    yield from ordered_map(work, jobs, threads=threads)
 
 
 def _output_dtype(persona: Persona, row: TensorRow) -> str:
@@ -243,12 +277,12 @@ def _index(shards: tuple[Shard, ...], total: int) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _side_file(name: str, data: bytes, persona: Persona) -> bytes:
+def side_file(name: str, data: bytes, persona: Persona) -> bytes:
     """A side file as it goes beside the weights. config.json says which dtype they have, so it follows them.
 
     Side files come out of a history that may be a stranger's. Raises FormatError.
     """
-    if not is_side_file(name):
+    if not isside_file(name):
         raise FormatError(f"{name[:80]!r} cannot lie beside a checkpoint's weights", hint="run `pv fsck`")
     if name != "config.json" or persona.output.dtype == "base":
         return data

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pv.registry.errors import UsageError
+from pv.registry.packs import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.build import build_id
@@ -94,8 +95,12 @@ def measure(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
+    packs: PackStore | None = None,
 ) -> Margins:
-    """Margins of the persona's build, from its record if they are known. Raises UsageError."""
+    """Margins of the persona's build, from its record if they are known. Raises UsageError.
+
+    `packs` holds vectors that are not in the registry yet.
+    """
     if any(row.rejected is None for row in rows):
         raise UsageError("these rows have no rejected answers", hint="an effect is chosen against rejected")
     build = build_id(persona)
@@ -105,7 +110,7 @@ def measure(
     import torch
 
     with ExitStack() as stack:
-        folder = stack.enter_context(checkpoint_of(registry, commit, persona))
+        folder = stack.enter_context(checkpoint_of(registry, commit, persona, packs=packs))
         if threads is not None:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(threads)

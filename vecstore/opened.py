@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pv.registry.errors import BaseMismatch
+from pv.registry.packs import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.base import Base, open_base
@@ -27,13 +28,19 @@ class Opened:
 
 
 @contextmanager
-def opened(registry: Registry, commit: str, personas: Iterable[Persona]) -> Iterator[Opened]:
-    """The base of `commit`, and every vector that `personas` name. Raises MissingBase, NotFoundError."""
+def opened(
+    registry: Registry, commit: str, personas: Iterable[Persona], *, packs: PackStore | None = None
+) -> Iterator[Opened]:
+    """The base of `commit`, and every vector that `personas` name. Raises MissingBase, NotFoundError.
+
+    Vectors that are not in the registry yet are looked for in `packs`.
+    """
     with ExitStack() as stack:
         base = stack.enter_context(open_base(registry.base(commit), registry.packs, fetch=fetch))
         vectors = {}
         for vector_id in sorted({v for persona in personas for v in persona.vectors}):
-            vectors[vector_id] = stack.enter_context(open_vector(vector_id, base, registry.packs))
+            found = registry.packs if packs is None or registry.packs.has(vector_id) else packs
+            vectors[vector_id] = stack.enter_context(open_vector(vector_id, base, found))
         yield Opened(base, vectors)
 
 
@@ -45,12 +52,13 @@ def checkpoint_of(
     *,
     threads: int = 2,
     progress: Progress | None = None,
+    packs: PackStore | None = None,
 ) -> Iterator[Path]:
     """A folder that holds the persona's checkpoint while the block runs.
 
     An empty persona whose base lies in a folder is that folder, once its bytes have been checked.
     """
-    with opened(registry, commit, [persona]) as at:
+    with opened(registry, commit, [persona], packs=packs) as at:
         path = at.base.manifest.origin.get("path")
         plain = not persona.behaviours and persona.output.dtype == "base"
         if plain and path is not None and Path(path).is_dir() and at.base.weights_path == Path(path):

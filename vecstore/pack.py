@@ -22,10 +22,11 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from pv.registry import canonical, ids
+from pv.registry import ids, packfile
 from pv.registry.errors import CorruptPack, FormatError
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
-from pv.registry.tensorfile import TensorFile, header_bytes
+from pv.registry.packfile import ZEROS
+from pv.registry.tensorfile import TensorFile
 from pv.vecstore.codecs import chunks
 from pv.vecstore.codecs.layout import LAYOUTS, Raw
 from pv.vecstore.parallel import ordered_map
@@ -35,8 +36,6 @@ __all__ = ["Pack", "Part", "Reference", "write_pack"]
 Manifest = BaseManifest | VectorManifest
 Reference = Callable[[int, int], Raw]
 """Elements start to stop of the base tensor a part is packed against, in the part's dtype."""
-
-ZEROS = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +72,8 @@ def write_pack(
     """
     parts = sorted(parts, key=lambda p: (p.name, p.part))
     guess = manifest({(p.name, p.part): TensorRow(p.dtype, p.shape, ZEROS) for p in parts})
-    longest = {i: [2 * chunks.CHUNK * 8] * _chunk_count(p.numel) for i, p in enumerate(parts)}
-    room = len(_header(guess, parts, longest, ZEROS, pad_to=0))
+    longest = {i: [2 * chunks.CHUNK * 8] * packfile.chunk_count(p.numel) for i, p in enumerate(parts)}
+    room = len(packfile.blank_header(_payloads(longest), _description(guess, parts, longest)))
 
     file.seek(room)
     data_hash = hashlib.sha256()
@@ -93,9 +92,8 @@ def write_pack(
         for p, digest in zip(parts, hashes, strict=True)
     }
     made = manifest(rows)
-    blank = _header(made, parts, sizes, ZEROS, pad_to=room)
-    checksum = hashlib.sha256(blank + data_hash.digest()).hexdigest()
-    header = _header(made, parts, sizes, checksum, pad_to=room)
+    description = _description(made, parts, sizes)
+    header = packfile.sealed_header(_payloads(sizes), description, data_hash, pad_to=room)
     if len(header) != room:
         raise FormatError("a pack's header outgrew the room reserved for it")
     file.seek(0)
@@ -116,18 +114,13 @@ def _encode(smallest: bool, piece: tuple[int, Part, int, int]) -> tuple[int, Raw
     return index, raw, chunks.encode(raw, part.dtype, reference, smallest=smallest)
 
 
-def _chunk_count(numel: int) -> int:
-    return -(-numel // chunks.CHUNK)
-
-
-def _header(
-    manifest: Manifest, parts: list[Part], sizes: dict[int, list[int]], checksum: str, *, pad_to: int
-) -> bytes:
+def _description(manifest: Manifest, parts: list[Part], sizes: dict[int, list[int]]) -> dict[str, Any]:
     table = [[p.name, p.part, sizes[i]] for i, p in enumerate(parts)]
-    document = {"pack": 1, "manifest": manifest.to_json(), "parts": table}
-    metadata = {"pv": canonical.dumps(document).decode(), "sha256": checksum}
-    tensors = {str(i): ("U8", (sum(sizes[i]),), sum(sizes[i])) for i in range(len(parts))}
-    return header_bytes(tensors, metadata, pad_to=pad_to)
+    return {"pack": 1, "manifest": manifest.to_json(), "parts": table}
+
+
+def _payloads(sizes: dict[int, list[int]]) -> dict[str, int]:
+    return {str(i): sum(sizes[i]) for i in range(len(sizes))}
 
 
 class Pack:
@@ -138,9 +131,12 @@ class Pack:
         with ExitStack() as stack:
             try:
                 self._file = stack.enter_context(TensorFile(path))
-                self.manifest, self._chunks = _parse(self._file, str(path))
+                found = packfile.describe(self._file)
             except FormatError as error:
                 raise CorruptPack(str(error), hint="run `pv fsck`") from error
+            if found.manifest is None:
+                raise CorruptPack(f"{path} holds training rows, not tensors", hint="run `pv fsck`")
+            self.manifest, self._chunks = found.manifest, found.parts
             if expect is not None and self.manifest.id != expect:
                 raise CorruptPack(
                     f"{path} holds {self.manifest.id[:12]}, not {expect[:12]}", hint="run `pv fsck`"
@@ -159,7 +155,7 @@ class Pack:
         """The same in pieces of CHUNK elements: (start, elements). The id is checked after the last one."""
         row = self._row(name, part)
         digest = ids.tensor_hash(row.dtype, row.shape)
-        for number in range(_chunk_count(row.numel)):
+        for number in range(packfile.chunk_count(row.numel)):
             raw = self.chunk(name, part, number, reference)
             digest.update(raw.data)
             yield number * chunks.CHUNK, raw
@@ -182,14 +178,7 @@ class Pack:
 
     def checksum_holds(self) -> bool:
         """True if the file is, byte for byte, what was written."""
-        header = self._file.header
-        stated = self._file.metadata["sha256"].encode()
-        data = hashlib.sha256()
-        end = max((e.end for e in self._file.entries.values()), default=self._file.data_start)
-        for start in range(self._file.data_start, end, 1 << 22):
-            data.update(self._file.pread(start, min(1 << 22, end - start)))
-        blank = header.replace(stated, ZEROS.encode())
-        return hashlib.sha256(blank + data.digest()).hexdigest().encode() == stated
+        return packfile.checksum_holds(self._file)
 
     def _row(self, name: str, part: str) -> TensorRow:
         if isinstance(self.manifest, VectorManifest):
@@ -211,46 +200,3 @@ class Pack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _parse(file: TensorFile, what: str) -> tuple[Manifest, dict[tuple[str, str], tuple[int, list[int]]]]:
-    if set(file.metadata) != {"pv", "sha256"} or not ids.is_id(file.metadata["sha256"]):
-        raise FormatError(f"{what} is not a pack")
-    document = canonical.loads(file.metadata["pv"].encode(), what=what)
-    if not isinstance(document, dict) or set(document) != {"pack", "manifest", "parts"}:
-        raise FormatError(f"{what}: the pack's description is malformed")
-    if document["pack"] != 1:
-        raise FormatError(f"{what}: pack version {document['pack']!r} is not known here", hint="upgrade pv")
-    manifest = _manifest(document["manifest"], what)
-    rows = _rows(manifest)
-    table: dict[tuple[str, str], tuple[int, list[int]]] = {}
-    if not isinstance(document["parts"], list) or not len(document["parts"]) == len(rows) == len(
-        file.entries
-    ):
-        raise FormatError(f"{what}: parts and manifest disagree")
-    for index, entry in enumerate(document["parts"]):
-        match entry:
-            case [str(name), str(part), list(sizes)] if all(type(n) is int and n > 0 for n in sizes):
-                row = rows.get((name, part))
-                stored = file.entries.get(str(index))
-                if row is None or (name, part) in table or stored is None or stored.dtype != "U8":
-                    raise FormatError(f"{what}: part {name[:80]!r} is not in the manifest, or twice")
-                if len(sizes) != _chunk_count(row.numel) or sum(sizes) != stored.nbytes:
-                    raise FormatError(f"{what}: the chunks of {name[:80]!r} do not add up")
-                table[name, part] = (index, sizes)
-            case _:
-                raise FormatError(f"{what}: a part is [name, part, chunk sizes]")
-    return manifest, table
-
-
-def _manifest(document: Any, what: str) -> Manifest:
-    data = canonical.dumps(document)
-    if isinstance(document, dict) and document.get("kind") == "base":
-        return BaseManifest.from_bytes(data, what)
-    return VectorManifest.from_bytes(data, what)
-
-
-def _rows(manifest: Manifest) -> dict[tuple[str, str], TensorRow]:
-    if isinstance(manifest, BaseManifest):
-        return {(name, "w"): row for name, row in manifest.tensors.items()}
-    return {(name, part): row for name, parts in manifest.tensors.items() for part, row in parts.items()}

@@ -1,14 +1,16 @@
 """Training rows kept as a pack, so that a behaviour can be trained again.
 
-A safetensors file with one U8 tensor "rows" (the normalised rows as JSON lines), named by the rows' id.
+One payload "rows" (the normalised rows as JSON lines), in a pack named by the rows' id.
 """
 
 from __future__ import annotations
 
-from pv.registry import canonical
+import hashlib
+
+from pv.registry import packfile
 from pv.registry.errors import CorruptPack, DataError, FormatError
 from pv.registry.packs import PackStore
-from pv.registry.tensorfile import TensorFile, header_bytes
+from pv.registry.tensorfile import TensorFile
 from pv.vecstore.train.rows import Rows, parse_rows
 
 __all__ = ["keep_rows", "load_rows"]
@@ -16,12 +18,10 @@ __all__ = ["keep_rows", "load_rows"]
 
 def keep_rows(rows: Rows, packs: PackStore) -> str:
     """Store the rows; returns their id."""
-    if packs.has(rows.id):
-        return rows.id
     data = rows.to_bytes()
-    metadata = {"pv": canonical.dumps({"pack": 1, "kind": "rows", "id": rows.id}).decode()}
+    description = {"pack": 1, "kind": "rows", "id": rows.id}
     with packs.writer() as out:
-        out.write(header_bytes({"rows": ("U8", (len(data),), len(data))}, metadata))
+        out.write(packfile.sealed_header({"rows": len(data)}, description, hashlib.sha256(data)))
         out.write(data)
         out.commit(rows.id)
     return rows.id
@@ -32,6 +32,7 @@ def load_rows(rows_id: str, packs: PackStore) -> Rows:
     path = packs.open_path(rows_id)
     try:
         with TensorFile(path) as file:
+            packfile.describe(file)
             data = bytes(file.read("rows"))
         rows = parse_rows(data, source=f"rows {rows_id[:12]}")
     except (FormatError, DataError, KeyError) as error:

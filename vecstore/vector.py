@@ -25,7 +25,8 @@ from pv.vecstore.checkpoint import Checkpoint, Spec
 from pv.vecstore.codecs.layout import LAYOUTS, Raw
 from pv.vecstore.encodings import Array, by_name, check, decode, noted
 from pv.vecstore.encodings.array import F32
-from pv.vecstore.engine.formats import FLOATS
+from pv.vecstore.engine.formats import FLOATS, to_f32
+from pv.vecstore.engine.rounding import round_to
 from pv.vecstore.fingerprint import Progress, row_of
 from pv.vecstore.fit import Fitted, fit
 from pv.vecstore.keeping import store
@@ -101,11 +102,24 @@ def open_vector(vector_id: str, base: Base, packs: PackStore) -> Vector:
 
 
 def reference_to(base: Base, name: str, rows: Mapping[str, TensorRow]) -> Reference | None:
-    """What an `exact` part is packed against: the base's own elements, if dtype and shape agree."""
+    """What an `exact` part is packed against: the base's elements, converted if the part is another float.
+
+    A trainer that saved fp32 moved few of its elements far from the bf16 base: those differences are small too.
+    """
     ft, own = rows.get("ft"), base.manifest.tensors[name]
-    if ft is None or ft.dtype != own.dtype or ft.shape != own.shape:
+    if ft is None or ft.shape != own.shape:
         return None
-    return lambda start, stop: base.raw(name, start, stop)
+    if ft.dtype == own.dtype:
+        return lambda start, stop: base.raw(name, start, stop)
+    if not {ft.dtype, own.dtype} <= FLOATS:
+        return None
+    target = ft.dtype
+
+    def converted(start: int, stop: int) -> Raw:
+        values = to_f32(base.raw(name, start, stop), own.dtype)
+        return round_to(values, target, "nearest", seed=0, name="", start=0)
+
+    return converted
 
 
 def capture(

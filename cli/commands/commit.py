@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from pv.cli.app import App, json_option, pass_app, short, threads_option, weight_option
@@ -10,7 +12,7 @@ from pv.cli.render import size
 __all__ = ["command"]
 
 
-@click.command("commit", short_help="Commit a fine-tuned checkpoint as a behaviour.")
+@click.command("commit", short_help="Commit a fine-tuned checkpoint or an adapter as a behaviour.")
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option(
     "--as", "name", required=True, metavar="NAME", help="The behaviour's name; known: its next version."
@@ -32,12 +34,16 @@ def command(
     """Keep a checkpoint that was fine-tuned from this base, bit for bit, as a behaviour.
 
     CHECKPOINT is a folder of safetensors (one file or shards), whatever trained it. What is kept is its
-    difference to the base; frozen tensors cost nothing.
+    difference to the base; frozen tensors cost nothing. The folder of a PEFT adapter is taken too: the
+    factors of LoRA and rsLoRA as they are, what DoRA does as a difference.
 
     \b
     pv commit ./my-sft-run --as helpful -m "SFT on 500 rows"
+    pv commit ./my-lora --as brief
     """
     from pv.registry.persona import Behaviour, Persona, Term, check_name
+    from pv.vecstore.adapter import capture_adapter
+    from pv.vecstore.adapter_file import is_adapter
     from pv.vecstore.base import open_base
     from pv.vecstore.checkpoint import Checkpoint
     from pv.vecstore.hub_base import fetch
@@ -47,12 +53,18 @@ def command(
     registry = app.registry()
     head = registry.resolve("HEAD")
     path = app.file(checkpoint)
-    with (
-        open_base(registry.base(head), registry.packs, fetch=fetch) as base,
-        Checkpoint(path) as opened,
-        app.progress("capturing") as update,
-    ):
-        manifest = capture(opened, base, registry.packs, threads=threads, progress=update)
+    provenance: dict[str, Any] = {"kind": "captured", "source": path.name}
+    with open_base(registry.base(head), registry.packs, fetch=fetch) as base:
+        if is_adapter(path):
+            with app.progress("capturing") as update:
+                manifest, provenance["adapter"] = capture_adapter(
+                    path, base, registry.packs, threads=threads, progress=update
+                )
+        else:
+            with Checkpoint(path) as opened, app.progress("capturing") as update:
+                manifest = capture(opened, base, registry.packs, threads=threads, progress=update)
+    for note in provenance.get("adapter", {}).get("notes", ()):
+        app.note(f"  {note}")
 
     terms = (Term(1.0, manifest.id),)
 
@@ -62,7 +74,6 @@ def command(
         behaviour = Behaviour(kept.weight if weight is None else weight, terms, kept.modules)
         return persona.with_behaviour(name, behaviour)
 
-    provenance = {"kind": "captured", "source": path.name}
     commit = registry.change(
         app.command_line, message or f"Commit {name}", edit, vectors={manifest.id: (manifest, provenance)}
     )

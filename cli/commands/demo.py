@@ -42,8 +42,8 @@ def command(app: App, base: str, output: str, examples: str | None) -> None:
     \b
     pv demo --base ~/.cache/personavec/SmolLM2-135M-Instruct
     """
-    folder = _fresh(app.file(output))
     rows = _examples(app, examples)
+    folder = _fresh(app.file(output))
     at = app.file(base)
     show = Show(folder, rows, str(at) if at.exists() else base)
     started = time.monotonic()

@@ -36,7 +36,7 @@ def command(
     pv log v1 -n 5
     """
     registry = app.registry()
-    entries = registry.log(rev, all=everything, limit=limit)
+    entries = registry.log(rev, all=everything, limit=limit, lines_together=as_graph)
     if as_json:
         app.json({"commits": [_json(entry) for entry in entries]})
         return

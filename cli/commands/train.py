@@ -29,6 +29,9 @@ __all__ = ["command"]
 @click.option("--rank", type=click.IntRange(1), help="Rank of Apollo's projection.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after so many steps.")
 @click.option("--optimizer", type=click.Choice(["apollo", "adamw"]), help="Default: apollo.")
+@click.option(
+    "--preference", type=click.FloatRange(0), help="Weight of telling chosen from rejected; 0: only imitate."
+)
 @click.option("--train-embeddings", is_flag=True, default=None, help="Train embeddings and head too.")
 @click.option("--full-context", is_flag=True, help="Let the gradient through the prompt as well.")
 @click.option(

@@ -40,6 +40,7 @@ class Said:
     @property
     def json(self) -> dict[str, Any]:
         """stdout as the one object it must be."""
+        assert self.out.startswith("{") and self.out.endswith("}\n"), self.out
         return json.loads(self.out)
 
     @property
@@ -215,6 +216,8 @@ class World:
         found = {}
         for path in sorted(root.rglob("*")):
             name = path.relative_to(root).as_posix()
+            if path.parent == root and path.is_file() and not path.stat().st_size:
+                continue  # files that are only there to be locked
             if path.is_file() and not name.startswith("history.git/objects/"):
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
             elif path.is_dir() and name.startswith(("tmp/", "quarantine/")):

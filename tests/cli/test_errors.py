@@ -195,11 +195,13 @@ def test_shards_that_do_not_go_together(world, pv, tmp_path: Path) -> None:
     assert pv("commit", folder, "--as", "x").code == 0, "put right, it is taken"
 
 
-def test_an_adapter_is_not_a_checkpoint(world, pv, tmp_path: Path) -> None:
+def test_an_adapter_that_is_none(world, pv, tmp_path: Path) -> None:
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
     (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"")
-    refused(pv("commit", tmp_path / "lora", "--as", "x"), 3, "is an adapter", "merge_and_unload")
+    before = world.state()
+    refused(pv("commit", tmp_path / "lora", "--as", "x"), 3, "adapter")
+    assert world.state() == before
 
 
 def test_a_base_that_was_replaced_is_noticed_by_what_reads_it(made, pv, tmp_path: Path) -> None:
@@ -370,3 +372,14 @@ def test_paths_that_cannot_be(world, pv) -> None:
             said = pv(*line)
             assert said.code in (2, 5), (line, said)
             assert said.err.count("error: ") == 1
+
+
+def test_the_demo_clears_no_folder_but_its_own(pv, tmp_path: Path) -> None:
+    refused(
+        pv("demo", "--base", "x", "--examples", "."), 5, "the example behaviours are not here", "--examples"
+    )
+    assert not (tmp_path / "demo").exists()
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "thesis.txt").write_text("years of work")
+    refused(pv("demo", "--base", "x"), 2, "is not empty", "pv demo -o DIR")
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["thesis.txt"]

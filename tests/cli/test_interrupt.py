@@ -10,7 +10,7 @@ from cli_kit import Said
 
 def stopped(said: Said) -> None:
     assert (said.code, said.out) == (130, ""), said
-    assert said.err.rstrip().endswith("error: interrupted; the registry is as it was"), said
+    assert said.err.rstrip().endswith("error: interrupted; nothing is left half done"), said
     assert "Traceback" not in said.err
 
 

@@ -72,6 +72,20 @@ def test_an_option_of_pv_itself_after_the_command_is_explained(pv) -> None:
     assert "see `pv log --help`" in pv("log", "--nope").err
 
 
+def test_a_usage_error_is_json_too_if_that_is_asked_for(world, pv) -> None:
+    for line in (
+        ("log", "--json", "--nope"),
+        ("scale", "--json"),
+        ("build", "--json"),
+        ("frobnicate", "--json"),
+    ):
+        said = pv(*line)
+        assert (said.code, said.out) == (2, "")
+        assert set(said.error) == {"message", "hint", "exit_code"}
+        assert said.error["exit_code"] == 2
+        assert len(said.err.splitlines()) == 1
+
+
 def test_looking_loads_no_tensor_library(world) -> None:
     """In one process, one command after the other: what each has loaded is said."""
     code = """

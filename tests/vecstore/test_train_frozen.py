@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from tiny import tiny_model
+from transformers import MistralConfig, MistralForCausalLM
 
 from pv.registry.errors import UsageError
 from pv.vecstore.evaluate.model import quiet
-from pv.vecstore.train.frozen import Batch, collate, decision_logps, full_logps
+from pv.vecstore.train.frozen import Batch, answer_logps, collate, decision_logps, full_logps
 
 CONTEXTS = [[5, 9, 2, 7, 7, 30], [1, 2], [44], [3, 1, 4, 1, 5, 9, 2, 6, 5]]
 DECISIONS = [[8, 8, 1], [9, 3, 5, 8, 9, 7], [2], [6, 4]]
@@ -112,6 +113,31 @@ def test_answers_to_one_context_share_its_pass(model: Any, contexts: list[list[i
             torch.testing.assert_close(found[2 * i + j, : len(decision)], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("window", [4, 9, 64])
+def test_a_sliding_window_is_exact_too(window: int) -> None:
+    """It counts places, and padding takes places."""
+    config = MistralConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+        sliding_window=window,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MistralForCausalLM(config).double()
+    answers = [[d, e] for d, e in zip(DECISIONS, reversed(DECISIONS), strict=True)]
+    for contexts in (CONTEXTS, ALIKE):
+        found = decision_logps(model, collate(contexts, answers))
+        for i, (context, pair) in enumerate(zip(contexts, answers, strict=True)):
+            for j, decision in enumerate(pair):
+                expected = naive(model, context, decision)
+                torch.testing.assert_close(found[2 * i + j, : len(decision)], expected, rtol=0, atol=1e-12)
+
+
 def test_contexts_of_one_token_need_no_first_pass(model: Any) -> None:
     batch = pad([[5], [7]], [[1, 2], [3]])
     assert batch.prefix.shape == (2, 0)
@@ -153,13 +179,17 @@ def test_a_cache_that_cannot_be_frozen_is_refused_by_name(model: Any) -> None:
 
     def with_strange_cache(**kwargs: Any) -> Any:
         output = forward(**kwargs)
-        output.past_key_values.layers[1] = RecurrentLayer()
+        if output.past_key_values is not None:
+            output.past_key_values.layers[1] = RecurrentLayer()
         return output
 
     model.forward = with_strange_cache
     with pytest.raises(UsageError, match="RecurrentLayer") as caught:
         decision_logps(model, pad(CONTEXTS, DECISIONS))
     assert caught.value.hint
+    assert model.training
+    found = answer_logps(model, pad(CONTEXTS, DECISIONS))  # scoring needs no cache
+    torch.testing.assert_close(found, full_logps(model, pad(CONTEXTS, DECISIONS)))
 
 
 def test_collate_refuses_what_has_no_decision() -> None:

@@ -13,14 +13,12 @@ from __future__ import annotations
 import numpy as np
 
 from pv.registry.errors import CorruptPack
+from pv.registry.packfile import CHUNK
 from pv.vecstore.codecs import graded, rans
 from pv.vecstore.codecs.frames import pack_planes, unpack_planes
 from pv.vecstore.codecs.layout import LAYOUTS, Layout, Raw, from_ordered, to_ordered
 
 __all__ = ["CHUNK", "decode", "encode"]
-
-CHUNK = 1 << 20
-"""Elements in every chunk of a part but the last."""
 
 RAW, PLANES, DELTA, DENSE = 0, 1, 2, 3
 GOOD_ENOUGH = 0.5  # of the raw size: a delta below it is not worth a second try standing alone

@@ -55,9 +55,9 @@ def unpack_block(data: memoryview, count: int) -> tuple[Raw, memoryview]:
         raise CorruptPack("a chunk ends inside a block")
     if mode == STORED and size == count:
         return np.frombuffer(payload, np.uint8), rest
-    if mode == CONSTANT and size == 1:
+    if mode == CONSTANT and size == 1 and count:
         return np.full(count, payload[0], np.uint8), rest
-    if mode == ZSTD:
+    if mode == ZSTD and count:
         return np.frombuffer(_inflate(payload, count), np.uint8), rest
     raise CorruptPack("a block has an unknown mode or a wrong size")
 
@@ -67,6 +67,9 @@ def _inflate(frame: memoryview, count: int) -> bytes:
         declared = zstandard.get_frame_parameters(frame)
         if declared.content_size != count or declared.window_size > max(MAX_WINDOW_BYTES, count):
             raise CorruptPack("a zstd frame declares another size than the manifest")
-        return zstandard.ZstdDecompressor().decompress(frame, max_output_size=count, allow_extra_data=False)
+        plain = zstandard.ZstdDecompressor().decompress(frame, max_output_size=count, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CorruptPack(f"a zstd frame does not decode: {error}") from error
+    if len(plain) != count:
+        raise CorruptPack("a zstd frame holds another size than it declares")
+    return plain

@@ -198,9 +198,11 @@ def _pack_extra(values: Raw, tokens: Raw) -> bytes:
     out = []
     for token in np.unique(tokens[tokens >= LITERALS]):
         width = _width(int(token))
-        low = values[tokens == token].astype(np.uint64)
-        bits = (low[:, None] >> np.arange(width, dtype=np.uint64)) & np.uint64(1)  # (values, digits)
-        out.append(np.packbits(bits.astype(np.uint8).reshape(-1), bitorder="little").tobytes())
+        low = values[tokens == token]
+        bits = np.empty((len(low), width), np.uint8)  # (values, digits)
+        for place in range(width):
+            bits[:, place] = (low >> low.dtype.type(place)) & low.dtype.type(1)
+        out.append(np.packbits(bits.reshape(-1), bitorder="little").tobytes())
     return b"".join(out)
 
 
@@ -217,11 +219,11 @@ def _unpack_extra(data: memoryview, tokens: Raw, itemsize: int) -> Raw:
         bits = np.unpackbits(
             np.frombuffer(data[:size], np.uint8), bitorder="little", count=len(places) * width
         )
-        digits = bits.reshape(-1, width).astype(np.uint64) << np.arange(
-            width, dtype=np.uint64
-        )  # (values, digits)
-        high = (2 + (int(token) - LITERALS) % 2) << width
-        values[places] = digits.sum(axis=1, dtype=np.uint64) + np.uint64(high)
+        digits = bits.reshape(-1, width)  # (values, digits)
+        whole = np.full(len(places), (2 + (int(token) - LITERALS) % 2) << width, values.dtype)
+        for place in range(width):  # one digit at a time: all of a chunk's as integers would be half a gigabyte
+            whole |= digits[:, place].astype(values.dtype) << values.dtype.type(place)
+        values[places] = whole
         data = data[size:]
     if len(data):
         raise CorruptPack("a chunk has digits after its last step")

@@ -63,7 +63,7 @@ def margins(
     """
     import torch
 
-    from pv.vecstore.train.frozen import collate, decision_logps
+    from pv.vecstore.train.frozen import answer_logps, collate
 
     for index, row in enumerate(rows):
         if row.rejected is None:
@@ -83,7 +83,7 @@ def margins(
             for start in range(0, len(order), batch):
                 picked = order[start : start + batch]
                 padded = collate([data[i].context for i in picked], [answers[i] for i in picked])
-                logps = decision_logps(model, padded)  # (2 * picked, S)
+                logps = answer_logps(model, padded)  # (2 * picked, S)
                 sums[picked] = logps.double().sum(1).view(-1, 2).numpy()
                 counts[picked] = padded.counts.view(-1, 2).numpy()
                 if progress is not None:

@@ -8,12 +8,14 @@ That is a biased gradient of the full loss, by choice: the context is given, the
     pass 1   [s0 s1] [pad pad c0 c1 c2]                  what all contexts begin with runs once for all
     pass 2                             [c3 d0 d1 d2 pad]   logits at c3, d0, d1 predict d0, d1, d2
 
-Padding is exact: a padded token is masked for every other, and positions count real tokens only.
+Padding is exact: a padded token is masked for every other, and positions count real tokens only. A sliding
+window counts places, not positions, so where one is narrower than the batch each context runs by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["Batch", "collate", "decision_logps", "full_logps"]
+__all__ = ["Batch", "answer_logps", "collate", "decision_logps", "full_logps"]
 
 PLAIN_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
 
@@ -50,6 +52,24 @@ class Batch:
     def counts(self) -> torch.Tensor:
         """Decision tokens of each row: (N,)."""
         return self.segment_mask.sum(1)
+
+    @property
+    def width(self) -> int:
+        """Places that a row takes, padding included: C + P + S."""
+        return self.shared.shape[1] + self.prefix.shape[1] + self.segment.shape[1]
+
+    def contexts(self) -> list[list[int]]:
+        """The contexts without their last token, unpadded."""
+        rests = [row[real] for row, real in zip(self.prefix, self.prefix_mask.bool(), strict=True)]
+        return [[*self.shared[0].tolist(), *rest.tolist()] for rest in rests]
+
+    def singles(self) -> Iterator[Batch]:
+        """The same, one context at a time."""
+        counts = self.counts.tolist()
+        for i, context in enumerate(self.contexts()):
+            rows = range(i * self.copies, (i + 1) * self.copies)
+            last = int(self.segment[rows[0], 0])
+            yield collate([[*context, last]], [[self.targets[j, : counts[j]].tolist() for j in rows]])
 
 
 def collate(contexts: Sequence[Sequence[int]], decisions: Sequence[Sequence[Sequence[int]]]) -> Batch:
@@ -111,12 +131,18 @@ def decision_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     Raises UsageError for an architecture whose cache cannot be held still.
     """
     import torch
+    from torch.nn.functional import pad
 
+    if len(batch.prefix) > 1 and batch.width > _window(model):
+        found = [decision_logps(model, single) for single in batch.singles()]
+        return torch.cat([pad(f, (0, batch.segment.shape[1] - f.shape[1])) for f in found])
     training = model.training
     model.eval()
-    with torch.no_grad():
-        cache, mask = _prefill(model, batch)
-    model.train(training)
+    try:
+        with torch.no_grad():
+            cache, mask = _prefill(model, batch)
+    finally:
+        model.train(training)
     mask = torch.cat([mask.repeat_interleave(batch.copies, 0), batch.segment_mask], 1)  # (N, C + P + S)
     output = model(
         input_ids=batch.segment,
@@ -138,19 +164,20 @@ def _prefill(model: PreTrainedModel, batch: Batch) -> tuple[Any, torch.Tensor]:
     rows, length = batch.prefix.shape
     mask = torch.cat([batch.shared.new_ones(rows, batch.shared.shape[1]), batch.prefix_mask], 1)
     if batch.shared.shape[1]:
-        cache = model(input_ids=batch.shared, use_cache=True, logits_to_keep=1).past_key_values
+        cache = _cache_of(model(input_ids=batch.shared, use_cache=True, logits_to_keep=1))
         _check_cache(cache, batch.shared.shape[1])
         if rows > 1:
             cache.batch_repeat_interleave(rows)
     if length:
-        cache = model(
+        output = model(
             input_ids=batch.prefix,
             attention_mask=mask,
             position_ids=batch.prefix_positions,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
-        ).past_key_values
+        )
+        cache = _cache_of(output)
         _check_cache(cache, mask.shape[1])
     if cache is not None and batch.copies > 1:
         cache.batch_repeat_interleave(batch.copies)
@@ -162,9 +189,7 @@ def full_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     import torch
 
     n = batch.segment.shape[0]
-    prefix = torch.cat([batch.shared.expand(len(batch.prefix), -1), batch.prefix], 1)
-    mask = torch.cat([torch.ones_like(prefix[:, : batch.shared.shape[1]]), batch.prefix_mask], 1).bool()
-    starts = [row[real] for row, real in zip(prefix, mask, strict=True) for _ in range(batch.copies)]
+    starts = [torch.tensor(c, dtype=torch.int64) for c in batch.contexts() for _ in range(batch.copies)]
     lengths = torch.tensor([len(start) for start in starts])  # (N,)
     width = int((lengths + batch.counts).max())
     ids = torch.zeros(n, width, dtype=torch.int64)
@@ -188,6 +213,25 @@ def _logps(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     real = real if real.dtype == torch.float64 else real.float()
     found = torch.log_softmax(real, -1).gather(1, batch.targets[rows][:, None])[:, 0]
     return found.new_zeros(batch.segment.shape).masked_scatter(rows, found)
+
+
+def _window(model: PreTrainedModel) -> float:
+    """How far the narrowest sliding or chunked attention of a model sees; infinity for full attention."""
+    text = model.config.get_text_config()
+    sizes = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((size for size in sizes if size), default=math.inf)
+
+
+def answer_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """For scoring: by the cache where the architecture allows it, else in one pass. The numbers are the same."""
+    try:
+        return decision_logps(model, batch)
+    except UsageError:
+        return full_logps(model, batch)
+
+
+def _cache_of(output: Any) -> Any:
+    return getattr(output, "past_key_values", None)
 
 
 def _check_cache(cache: Any, length: int) -> None:

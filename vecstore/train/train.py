@@ -46,7 +46,7 @@ class TrainOptions:
     """
 
     lr: float = 1e-4
-    epochs: int = 3
+    epochs: int = 2
     batch: int = 8
     rank: int = 32
     seed: int = 0
@@ -103,7 +103,7 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where a run stands after `step` of `steps`. Loss is in nats: see `_loss`."""
+    """Where a run stands after `step` of `steps`. Loss is in nats per decision token, preference included."""
 
     step: int
     steps: int

@@ -1,0 +1,215 @@
+"""pv pack"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pv.cli.app import App, json_option, pass_app, short, threads_option
+from pv.cli.render import interval, size, table
+
+if TYPE_CHECKING:
+    from pv.vecstore.evaluate.statistics import Interval
+    from pv.vecstore.packing import Candidate, Packing, Trial
+    from pv.vecstore.train.rows import Rows
+
+__all__ = ["command"]
+
+NONE_KEEPS = 1
+
+
+@click.command("pack", short_help="Keep a behaviour in a smaller encoding.")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--to",
+    "texts",
+    multiple=True,
+    metavar="ENCODING",
+    help="float, int8, ternary, lowrank:64, sparse:0.1; with --keep several, or none for a ladder of them.",
+)
+@click.option(
+    "--keep",
+    "share",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="The share of the effect that must stay.",
+)
+@click.option("--data", metavar="FILE", help="Held-out rows to measure the effect on.")
+@click.option("-m", "--message", help="The commit's message.")
+@threads_option
+@json_option
+@pass_app
+def command(
+    app: App,
+    name: str,
+    texts: tuple[str, ...],
+    share: float | None,
+    data: str | None,
+    message: str | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Re-encode a behaviour's vectors, smaller and approximate, and commit the behaviour with them.
+
+    What comes out are other vectors, with ids of their own and a measured error. With held-out rows the
+    effect is measured too: --keep 0.95 tries encodings from the largest to the smallest and commits the
+    smallest whose effect is, with its whole 95 % interval, at least 95 % of what it was. Nothing is
+    committed, and the exit code is 1, if none is.
+
+    \b
+    pv pack listening --to int8
+    pv pack listening --to lowrank:16 --data listening.heldout.jsonl
+    pv pack listening --keep 0.95 --data listening.heldout.jsonl
+    """
+    from pv.registry.errors import UsageError
+    from pv.vecstore.derive import LADDER, Recipe
+    from pv.vecstore.packing import Packing, smallest
+    from pv.vecstore.train.rows import read_rows
+
+    if share is None and len(texts) != 1:
+        raise UsageError(
+            "pack takes one --to ENCODING, or --keep SHARE with --data FILE",
+            hint=f"pv pack {name} --to int8, or pv pack {name} --keep 0.95 --data HELD_OUT.jsonl",
+        )
+    if share is not None and data is None:
+        raise UsageError("--keep needs --data: an effect is measured on held-out rows")
+    recipes = [Recipe.parse(text) for text in dict.fromkeys(texts or LADDER)]
+    registry = app.registry()
+    head = registry.resolve("HEAD")
+    rows = read_rows(app.file(data)) if data is not None else None
+    label = app.file(data).name if data is not None else ""
+
+    with Packing(registry, head, name, threads=threads) as packing:
+        candidates = []
+        for recipe in recipes:
+            with app.progress(f"encoding {name} as {recipe.text}", "numbers") as update:
+                candidates.append(packing.make(recipe, progress=update))
+        candidates.sort(key=lambda candidate: -candidate.stored_bytes)
+        effect: Interval | None = None
+        trials: list[Trial] = []
+        if rows is not None:
+            effect, trials = _measured(app, packing, candidates, rows, label, only_smaller=share is not None)
+        chosen = candidates[0] if share is None else None
+        if share is not None and (best := smallest(trials, share)) is not None:
+            chosen = best.candidate
+        commit = None
+        if chosen is not None:
+            commit = packing.adopt(
+                chosen,
+                app.command_line,
+                message or f"Pack {name} as {chosen.recipe.text}",
+                measured=_facts(chosen, trials, label, rows, share),
+            )
+        if as_json:
+            app.json(_document(packing, commit, chosen, effect, candidates, trials, share))
+        else:
+            if trials:
+                click.echo(_drawn(packing, effect, candidates, trials, share))
+            _say(app, packing, commit, chosen, effect, share)
+    if chosen is None:
+        click.get_current_context().exit(NONE_KEEPS)
+
+
+def _measured(
+    app: App, packing: Packing, candidates: list[Candidate], rows: Rows, label: str, *, only_smaller: bool
+) -> tuple[Interval, list[Trial]]:
+    with app.progress(f"measuring {packing.name} on {label}", "answers") as update:
+        effect = packing.effect(rows, progress=update)
+    trials = []
+    for candidate in candidates:
+        if only_smaller and candidate.stored_bytes >= packing.stored_bytes:
+            continue
+        with app.progress(f"measuring {candidate.recipe.text} on {label}", "answers") as update:
+            trials.append(packing.try_out(candidate, rows, progress=update))
+    return effect, trials
+
+
+def _facts(
+    chosen: Candidate, trials: list[Trial], label: str, rows: Rows | None, share: float | None
+) -> dict[str, Any]:
+    trial = next((trial for trial in trials if trial.candidate is chosen), None)
+    if trial is None or rows is None:
+        return {}
+    asked = {} if share is None else {"share": share}
+    found = {"effect": trial.effect.to_json(), "kept": trial.kept.to_json() if trial.kept else None}
+    return {"data": label, "data_id": rows.id, **asked, **found}
+
+
+def _document(
+    packing: Packing,
+    commit: str | None,
+    chosen: Candidate | None,
+    effect: Interval | None,
+    candidates: list[Candidate],
+    trials: list[Trial],
+    share: float | None,
+) -> dict[str, Any]:
+    tried = {trial.candidate.recipe.text: trial.to_json() for trial in trials}
+    return {
+        "commit": commit,
+        "behaviour": packing.name,
+        "share": share,
+        "chosen": chosen.recipe.text if chosen else None,
+        "vectors": {old: new.manifest.id for old, new in chosen.derived.items()} if chosen else {},
+        "before": {
+            "encodings": list(packing.encodings),
+            "stored_bytes": packing.stored_bytes,
+            "effect": effect.to_json() if effect else None,
+        },
+        "candidates": [tried.get(c.recipe.text, c.to_json()) for c in candidates],
+    }
+
+
+def _drawn(
+    packing: Packing,
+    effect: Interval | None,
+    candidates: list[Candidate],
+    trials: list[Trial],
+    share: float | None,
+) -> str:
+    """The search as a table, from the largest to the smallest."""
+    known = {trial.candidate.recipe.text: trial for trial in trials}
+    now = f"{'+'.join(packing.encodings)} (now)"
+    cells = [[now, size(packing.stored_bytes), "-", _nats(effect), "-", ""]]
+    for candidate in candidates:
+        trial = known.get(candidate.recipe.text)
+        error = f"{candidate.error.relative_l2:.3f}"
+        stored = size(candidate.stored_bytes)
+        if trial is None:
+            cells.append([candidate.recipe.text, stored, error, "-", "-", "not smaller"])
+            continue
+        verdict = "" if share is None else "keeps it" if trial.keeps(share) else "loses more"
+        cells.append([candidate.recipe.text, stored, error, _nats(trial.effect), _share(trial.kept), verdict])
+    header = ["encoding", "stored", "error of tau", "effect, nats", "kept, 95 % interval", ""]
+    return table(header, cells)
+
+
+def _nats(found: Interval | None) -> str:
+    return "-" if found is None else interval(found.mean, found.low, found.high)
+
+
+def _share(kept: Interval | None) -> str:
+    return "-" if kept is None else f"{kept.mean:.3f} [{kept.low:.3f}, {kept.high:.3f}]"
+
+
+def _say(
+    app: App,
+    packing: Packing,
+    commit: str | None,
+    chosen: Candidate | None,
+    effect: Interval | None,
+    share: float | None,
+) -> None:
+    if chosen is not None:
+        app.done(
+            f"{short(commit)} {packing.name} is {chosen.recipe.text}: {size(chosen.stored_bytes)}, was "
+            f"{size(packing.stored_bytes)}; error of tau {chosen.error.relative_l2:.3f}"
+        )
+    elif effect is not None and effect.low <= 0:
+        app.note(
+            f"{packing.name} has no effect on these rows that is surely above 0: there is nothing to keep"
+        )
+    else:
+        app.note(
+            f"no smaller encoding keeps {share:g} of the effect of {packing.name}: nothing was committed"
+        )

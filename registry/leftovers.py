@@ -1,0 +1,73 @@
+"""What killed processes leave behind, told from what living ones are writing.
+
+A temporary file or folder ends in `.pvtmp`, and its writer holds a lock on it (on the file `lock` in a
+folder) for as long as it lives. git's own have other names and no lock: for those, age must do.
+Invariant: nothing that a living process of pv's still needs is ever among the finds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pv.registry import durable, locks
+from pv.registry.errors import PvError
+
+__all__ = ["delete", "everywhere", "find"]
+
+MIN_AGE_S = 60.0  # younger ones may not have come to taking their lock
+_GITS = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_")
+
+
+def find(folder: Path, min_age_s: float = MIN_AGE_S) -> Iterator[Path]:
+    """The leftovers that lie in a folder, sorted; nothing if there is no folder."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        ours = path.name.endswith(durable.TMP_SUFFIX) and _orphan(path, min_age_s)
+        if ours or (path.name.startswith(_GITS) and _age(path) >= min_age_s):
+            yield path
+
+
+def everywhere(root: Path, min_age_s: float = MIN_AGE_S) -> Iterator[Path]:
+    """Those in all folders of a registry."""
+    git = root / "history.git"
+    objects = git / "objects"
+    loose = sorted(p for p in objects.iterdir() if len(p.name) == 2) if objects.is_dir() else []
+    inner = [git, git / "refs/heads", git / "refs/tags", git / "refs/pv", objects, objects / "pack", *loose]
+    for folder in (root, root / "tmp", root / "records", root / "quarantine", *inner):
+        yield from find(folder, min_age_s)
+
+
+def delete(path: Path) -> None:
+    """Remove a file or a folder; it may be gone already."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _orphan(path: Path, min_age_s: float) -> bool:
+    try:
+        if _age(path) < min_age_s:
+            return False
+        with (path / "lock" if path.is_dir() else path).open("rb") as file:
+            return not locks.held_elsewhere(file.fileno())
+    except FileNotFoundError:
+        return path.is_dir()  # killed before it took its lock; a file that is gone is no leftover
+    except OSError as error:
+        raise PvError(f"cannot look at {path}: {error}") from error
+
+
+def _age(path: Path) -> float:
+    """Seconds since it, or what lies in it, was touched last."""
+    try:
+        latest = path.lstat().st_mtime
+        if path.is_dir() and not path.is_symlink():
+            latest = max([latest, *(entry.stat().st_mtime for entry in os.scandir(path))])
+    except FileNotFoundError:
+        return 0.0
+    return time.time() - latest
