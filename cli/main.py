@@ -30,7 +30,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "Look": ("status", "log", "show", "diff", "eval", "chat"),
     "Change the persona": ("add", "scale", "negate", "drop"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo"),
-    "Make checkpoints": ("build", "push"),
+    "Make checkpoints": ("build", "push", "verify"),
+    "Keep it sound": ("fsck", "gc"),
 }
 HELP_WIDTH = 100
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)

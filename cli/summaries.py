@@ -15,6 +15,8 @@ SUMMARIES: dict[str, str] = {
     "diff": "What moved between two revisions.",
     "drop": "Remove a behaviour.",
     "eval": "Measure a behaviour on held-out rows.",
+    "fsck": "Check that nothing in the registry is damaged.",
+    "gc": "Take out what nothing needs any more.",
     "init": "Begin a registry on a base checkpoint.",
     "log": "Show the history.",
     "merge": "Join another branch's changes into this one.",
@@ -30,4 +32,5 @@ SUMMARIES: dict[str, str] = {
     "tag": "List, create or delete tags.",
     "train": "Train a behaviour from rows and commit it.",
     "undo": "Take back the last operation.",
+    "verify": "Is this checkpoint that persona's build?",
 }

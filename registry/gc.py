@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -82,8 +82,17 @@ class Plan:
         return sum(garbage.nbytes for garbage in self.purge)
 
 
-def plan(registry: Registry, *, grace_s: float = GRACE_S, expire_s: float = EXPIRE_S) -> Plan:
-    """What `collect` would do now. Takes no lock. Raises IntegrityError if the history is damaged."""
+def plan(
+    registry: Registry,
+    *,
+    grace_s: float = GRACE_S,
+    expire_s: float = EXPIRE_S,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """What `collect` would do now. Takes no lock. Raises IntegrityError if the history is damaged.
+
+    `progress` gets (commits read, commits known of).
+    """
     before = datetime.now(UTC) - timedelta(seconds=expire_s)
     with fsck.reading(registry.root) as history:
         begin = at.read_pointers(history)
@@ -91,7 +100,7 @@ def plan(registry: Registry, *, grace_s: float = GRACE_S, expire_s: float = EXPI
             if finding.damage:
                 raise _refusal(finding.what)
         keep = operations.kept(begin.operations, before)
-        known = survey(history, replace(begin, operations=tuple(keep)).tips)
+        known = survey(history, replace(begin, operations=tuple(keep)).tips, progress)
         for commit in known.commits.values():
             for trouble in commit.troubles:
                 raise _refusal(f"commit {commit.id[:12]}: {trouble.what}")
@@ -112,7 +121,13 @@ def plan(registry: Registry, *, grace_s: float = GRACE_S, expire_s: float = EXPI
     )
 
 
-def collect(registry: Registry, *, grace_s: float = GRACE_S, expire_s: float = EXPIRE_S) -> Plan:
+def collect(
+    registry: Registry,
+    *,
+    grace_s: float = GRACE_S,
+    expire_s: float = EXPIRE_S,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
     """Do it; returns what was done. Waits for writers to end.
 
     Raises IntegrityError if the history is damaged: then nothing has been done.
@@ -121,7 +136,7 @@ def collect(registry: Registry, *, grace_s: float = GRACE_S, expire_s: float = E
     with locks.alone(root), locks.exclusive(root / "refs.lock") as lock:
         before = datetime.now(UTC) - timedelta(seconds=expire_s)
         operations.recover(history, lock)
-        todo = plan(registry, grace_s=grace_s, expire_s=expire_s)
+        todo = plan(registry, grace_s=grace_s, expire_s=expire_s, progress=progress)
         if todo.expire:
             operations.expire(history, before, lock)
         alive = {operation.id for operation in operations.operations(history)}  # written by now

@@ -153,16 +153,35 @@ class HubClient:
 
 
 @contextmanager
-def hub_client(
-    target: HubTarget, token: str | bool | None, endpoint: str | None, timeout_s: float = 120.0
-) -> Iterator[HubClient]:
-    """The client, set up for one push: silent, and never waiting for ever. Puts everything back."""
-    from huggingface_hub import HfApi, constants, get_session
+def silenced() -> Iterator[None]:
+    """The Hub client without bars, log lines or retries' remarks of its own. Puts everything back."""
+    from huggingface_hub import constants
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
+
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    drawn = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not are_progress_bars_disabled()
+    logger.setLevel(logging.ERROR)
+    if drawn:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if drawn:
+            enable_progress_bars()
+
+
+@contextmanager
+def hub_client(
+    target: HubTarget, token: str | bool | None, endpoint: str | None, timeout_s: float = 120.0
+) -> Iterator[HubClient]:
+    """The client, set up for one push: silent, and never waiting for ever. Puts everything back."""
+    from huggingface_hub import HfApi, get_session
 
     hub = HubClient(HfApi(endpoint=endpoint, token=token, user_agent="personavec"), target, timeout_s)
 
@@ -173,17 +192,11 @@ def hub_client(
             kind: limits.get(kind) or timeout_s for kind in ("connect", "read", "write", "pool")
         }
 
-    client, logger = get_session(), logging.getLogger("huggingface_hub")
-    hooks, level = client.event_hooks, logger.level
-    drawn = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not are_progress_bars_disabled()
+    client = get_session()
+    hooks = client.event_hooks
     client.event_hooks = {**hooks, "request": [*hooks["request"], impatient]}
-    logger.setLevel(logging.ERROR)
-    if drawn:
-        disable_progress_bars()
     try:
-        yield hub
+        with silenced():
+            yield hub
     finally:
         client.event_hooks = hooks
-        logger.setLevel(level)
-        if drawn:
-            enable_progress_bars()

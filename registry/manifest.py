@@ -14,11 +14,12 @@ from typing import Any
 
 from pv.registry import canonical, ids
 from pv.registry.errors import FormatError
-from pv.registry.tensorfile import DTYPE_BITS, MAX_DIMS, MAX_NAME_CHARS
+from pv.registry.tensorfile import DTYPE_BITS, MAX_DIMS, is_usable_name
 
 __all__ = ["ENCODINGS", "BaseManifest", "TensorRow", "VectorManifest"]
 
 SCHEMA = 1
+ORIGINS = {"hub": {"kind", "repo", "revision"}, "path": {"kind", "path"}}
 ENCODINGS = ("exact", "float", "int8", "lora", "lowrank", "sparse", "ternary")
 
 
@@ -99,6 +100,8 @@ class BaseManifest:
         origin, files = doc["origin"], doc["files"]
         if not isinstance(origin, dict) or not all(isinstance(v, str) for v in origin.values()):
             raise FormatError(f"{what}: origin must map strings to strings")
+        if set(origin) != ORIGINS.get(origin.get("kind", "")):
+            raise FormatError(f"{what}: origin must be a hub with repo and revision, or a path")
         if not isinstance(files, list) or not all(
             isinstance(f, str) and is_plain_file_name(f) for f in files
         ):
@@ -166,7 +169,7 @@ class VectorManifest:
                 raise FormatError(f"{what}: tensor {name[:80]!r} has no parts")
             tensors[_name(name, what)] = MappingProxyType(
                 {
-                    part: TensorRow.from_json(row, f"{what}: {name[:80]!r} {part[:20]!r}")
+                    _name(part, what): TensorRow.from_json(row, f"{what}: {name[:80]!r} {part[:20]!r}")
                     for part, row in parts.items()
                 }
             )
@@ -190,7 +193,8 @@ def is_plain_file_name(name: str) -> bool:
         0 < len(name) <= 200
         and name[0] not in ".-"
         and name[-1] not in " ."
-        and not any(ch in forbidden or ord(ch) < 32 or ord(ch) == 127 for ch in name)
+        and not any(ch in forbidden for ch in name)
+        and is_usable_name(name)
     )
 
 
@@ -198,9 +202,10 @@ def _document(data: bytes, kind: str, keys: set[str], what: str) -> dict[str, An
     doc = canonical.loads(data, what=what)
     if not isinstance(doc, dict) or doc.get("kind") != kind:
         raise FormatError(f"{what} is not a {kind} manifest")
-    if doc.get("schema") != SCHEMA:
+    if doc.get("schema") != SCHEMA or doc["schema"] is True:
         raise FormatError(
-            f"{what}: schema {doc.get('schema')!r} is not known here", hint="a newer pv wrote it: upgrade"
+            f"{what}: schema {str(doc.get('schema'))[:40]!r} is not known here",
+            hint="a newer pv wrote it: upgrade",
         )
     if set(doc) != keys | {"schema", "kind", "id"}:
         raise FormatError(f"{what} must have exactly: {', '.join(sorted(keys))}")
@@ -210,6 +215,6 @@ def _document(data: bytes, kind: str, keys: set[str], what: str) -> dict[str, An
 
 
 def _name(name: str, what: str) -> str:
-    if len(name) > MAX_NAME_CHARS or any(ord(ch) < 32 for ch in name):
-        raise FormatError(f"{what}: unusable tensor name {name[:80]!r}")
+    if not is_usable_name(name):
+        raise FormatError(f"{what}: unusable name of a tensor {name[:80]!r}")
     return name

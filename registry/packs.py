@@ -10,8 +10,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -79,7 +78,7 @@ class PackStore:
         if not path.is_file():
             raise NotFoundError(
                 f"pack {pack_id[:12]} is not in this registry",
-                hint="fetch it with `pv pull`, or see what else is affected with `pv fsck`",
+                hint="`pv fsck` says what is affected, `pv fsck --repair` what can be brought back",
             )
         return path
 
@@ -200,17 +199,6 @@ class PackStore:
             for path in sorted(self.quarantine.iterdir())
             if ids.is_id(path.name) or path.name.endswith(DAMAGED)
         }
-
-    def purge(self, older_than_s: float, keep: Collection[str] = ()) -> list[str]:
-        """Delete what has been in quarantine for longer; returns the names. Hold the registry alone."""
-        limit = time.time() - older_than_s
-        old = [name for name, since in self.quarantined().items() if since <= limit and name not in keep]
-        for name in old:
-            leftovers.delete(self.quarantine / name)
-            durable.step("unlink pack")
-        if old:
-            durable.fsync_dir(self.quarantine)
-        return old
 
     def leftovers(self, min_age_s: float = 60.0) -> list[Path]:
         """Temporary files whose writer is dead: its lock on the file is free, and was not just being taken."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,16 @@ from typing import IO, Self
 from pv.registry import canonical
 from pv.registry.errors import FormatError
 
-__all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "Entry", "TensorFile", "header_bytes", "parse_header"]
+__all__ = [
+    "DTYPE_BITS",
+    "MAX_HEADER_BYTES",
+    "MAX_TENSORS",
+    "Entry",
+    "TensorFile",
+    "header_bytes",
+    "is_usable_name",
+    "parse_header",
+]
 
 DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -33,6 +44,7 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 200_000
 MAX_NAME_CHARS = 1024
 MAX_DIMS = 16
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, halves of surrogate pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,7 @@ def parse_header(header: bytes, *, data_bytes: int, what: str) -> tuple[list[Ent
     Returns entries in offset order, offsets counted from the start of the data, and the metadata.
     """
     document = canonical.loads(header, what=f"{what}: header")
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or header[:1] != b"{":  # white space in front would be another format's
         raise FormatError(f"{what}: header is not a JSON object")
     metadata = document.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
@@ -70,7 +82,7 @@ def parse_header(header: bytes, *, data_bytes: int, what: str) -> tuple[list[Ent
     for entry in entries:
         if entry.begin != position:
             kind = "overlap" if entry.begin < position else "leave a hole"
-            raise FormatError(f"{what}: the offsets of {entry.name!r} {kind} at byte {position}")
+            raise FormatError(f"{what}: the offsets of {entry.name[:80]!r} {kind} at byte {position}")
         position = entry.end
     if position != data_bytes:
         verb = "truncated" if position > data_bytes else "followed by bytes that belong to no tensor"
@@ -82,7 +94,7 @@ def parse_header(header: bytes, *, data_bytes: int, what: str) -> tuple[list[Ent
 
 def _entry(name: str, spec: object, what: str) -> Entry:
     where = f"{what}: tensor {name[:80]!r}"
-    if len(name) > MAX_NAME_CHARS or any(ord(ch) < 32 or 0xD800 <= ord(ch) < 0xE000 for ch in name):
+    if not is_usable_name(name):
         raise FormatError(f"{where}: unusable name")
     if not isinstance(spec, dict) or set(spec) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{where}: must have exactly dtype, shape and data_offsets")
@@ -101,6 +113,11 @@ def _entry(name: str, spec: object, what: str) -> Entry:
             f"{where}: {dtype} of shape {shape} needs {bits / 8:g} bytes, not {offsets[1] - offsets[0]}"
         )
     return Entry(name, dtype, tuple(shape), offsets[0], offsets[1])
+
+
+def is_usable_name(name: str) -> bool:
+    """Whether a tensor may have this name: at most MAX_NAME_CHARS, nothing that a terminal would obey."""
+    return len(name) <= MAX_NAME_CHARS and _UNUSABLE.search(name) is None
 
 
 def _is_size(value: object) -> bool:
@@ -137,8 +154,9 @@ class TensorFile:
     """
 
     def __init__(self, path: Path) -> None:
+        """Raises FormatError, and OSError if the file cannot be opened."""
         self.path = path
-        self._file: IO[bytes] = path.open("rb", buffering=0)
+        self._file: IO[bytes] = _open(path)
         try:
             size = os.fstat(self._file.fileno()).st_size
             prefix = self._file.read(8)
@@ -148,7 +166,6 @@ class TensorFile:
             if length > MAX_HEADER_BYTES or 8 + length > size:
                 raise FormatError(f"{path} claims a header of {length} bytes in a file of {size}")
             self.data_start = 8 + length
-            self.header = bytes(self.pread(0, self.data_start))
             entries, self.metadata = parse_header(
                 self.header[8:], data_bytes=size - self.data_start, what=str(path)
             )
@@ -159,6 +176,11 @@ class TensorFile:
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def header(self) -> bytes:
+        """The length and the header, as they are in the file. Not kept: a thousand shards have a thousand."""
+        return bytes(self.pread(0, self.data_start))
 
     def pread(self, offset: int, count: int) -> memoryview:
         """Exactly `count` bytes from `offset` of the file; FormatError if the file has become shorter."""
@@ -189,3 +211,15 @@ class TensorFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open(path: Path) -> IO[bytes]:
+    """A plain file, or a link to one. A pipe, which could keep us waiting for ever, is refused: FormatError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise FormatError(f"{path} is not a file of bytes, but a folder, a pipe or a device")
+        return os.fdopen(fd, "rb", buffering=0)
+    except BaseException:
+        os.close(fd)
+        raise

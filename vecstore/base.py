@@ -101,7 +101,7 @@ def open_base(
         checkpoint.close()
     raise mismatch or MissingBase(
         f"base {manifest.id[:12]} is not at hand: it came from {origin_in_words(manifest)}",
-        hint="put it back there, or name where it is now with `pv base --at DIR`",
+        hint="put it back there",
     )
 
 

@@ -282,7 +282,7 @@ def side_file(name: str, data: bytes, persona: Persona) -> bytes:
 
     Side files come out of a history that may be a stranger's. Raises FormatError.
     """
-    if not isside_file(name):
+    if not is_side_file(name):
         raise FormatError(f"{name[:80]!r} cannot lie beside a checkpoint's weights", hint="run `pv fsck`")
     if name != "config.json" or persona.output.dtype == "base":
         return data

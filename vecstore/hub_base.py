@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pv.registry.errors import MissingBase, UsageError
+from pv.registry.hub_client import silenced
 
 __all__ = ["fetch", "is_hub_id", "pin_revision"]
 
@@ -26,7 +27,7 @@ def pin_revision(text: str) -> tuple[str, str]:
     from huggingface_hub import HfApi
 
     try:
-        sha = HfApi().model_info(repo, revision=revision or None).sha
+        sha = HfApi().model_info(repo, revision=revision or None, timeout=30).sha
     except Exception as error:
         raise _unreachable(text, error) from error
     if sha is None:
@@ -35,13 +36,25 @@ def pin_revision(text: str) -> tuple[str, str]:
 
 
 def fetch(repo: str, revision: str) -> Path:
-    """A local folder with the repository's weights and side files at that commit. Raises MissingBase."""
+    """A local folder with the repository's weights and side files at that commit. Raises MissingBase.
+
+    What the client's cache holds is taken from there without asking anybody.
+    """
     from huggingface_hub import snapshot_download
 
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=PATTERNS))
-    except Exception as error:
-        raise _unreachable(f"{repo}@{revision[:12]}", error) from error
+    with silenced():
+        try:
+            cached = Path(
+                snapshot_download(repo, revision=revision, allow_patterns=PATTERNS, local_files_only=True)
+            )
+            if any(cached.glob("*.safetensors")):
+                return cached
+        except (LookupError, OSError, ValueError):
+            pass  # not there, or not whole
+        try:
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=PATTERNS))
+        except Exception as error:
+            raise _unreachable(f"{repo}@{revision[:12]}", error) from error
 
 
 def _unreachable(what: str, error: Exception) -> MissingBase:

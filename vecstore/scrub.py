@@ -302,7 +302,6 @@ def _training(facts: Mapping[str, Any], name: str) -> str:
     """The command that a trained vector's provenance tells of."""
     words = ["pv train", str(facts.get("data", {}).get("name", "ROWS.jsonl")), "--as", name]
     options = facts.get("options", {})
-    for key in ("optimizer", "lr", "epochs", "batch", "rank", "max_steps", "preference", "seed"):
-        if options.get(key) is not None:
-            words.append(f"--{key.replace('_', '-')} {options[key]}")
+    keys = ("optimizer", "lr", "epochs", "batch", "rank", "max_steps", "preference", "seed")
+    words += [f"--{k.replace('_', '-')} {options[k]}" for k in keys if options.get(k) is not None]
     return " ".join(words)

@@ -79,7 +79,7 @@ def open_vector(vector_id: str, base: Base, packs: PackStore) -> Vector:
     """Raises NotFoundError without a pack, BaseMismatch for a vector of another base."""
     if not packs.has(vector_id):
         raise NotFoundError(
-            f"vector {vector_id[:12]} is not in this registry's packs", hint="`pv pull` it, or run `pv fsck`"
+            f"vector {vector_id[:12]} is not in this registry's packs", hint="`pv fsck` says what is affected"
         )
     pack = Pack(packs.path(vector_id), expect=vector_id)
     manifest = pack.manifest

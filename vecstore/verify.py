@@ -16,7 +16,6 @@ from pv.registry import ids
 from pv.registry.manifest import TensorRow
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
-from pv.vecstore.base import differences
 from pv.vecstore.build import build_id, side_file, table
 from pv.vecstore.checkpoint import Checkpoint
 from pv.vecstore.fingerprint import Progress, fingerprint
@@ -27,14 +26,17 @@ __all__ = ["Verdict", "verify"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`found` and `expected` are ids of tensor tables. `recorded`: the expected one was known, not computed."""
+    """`found` and `expected` are ids of tensor tables. `recorded`: the expected one was known, not computed.
+
+    `differing` says of each tensor that is not the same what it is; `side_files` names those that differ.
+    """
 
     build: str
     found: str
     expected: str
     recorded: bool
     tensors: int
-    differing: tuple[str, ...]
+    differing: tuple[tuple[str, str], ...]
     side_files: tuple[str, ...]
 
     @property
@@ -49,7 +51,7 @@ class Verdict:
             "expected": self.expected,
             "recorded": self.recorded,
             "tensors": self.tensors,
-            "differing": list(self.differing),
+            "differing": [{"tensor": name, "what": what} for name, what in self.differing],
             "side_files": list(self.side_files),
         }
 
@@ -66,8 +68,7 @@ def verify(
 ) -> Verdict:
     """Compare the checkpoint at `path` with the build of `persona`, which stands at `commit`.
 
-    `differing` has a line for each tensor that is not the same. Raises NotFoundError, MissingBase, and
-    what is wrong with the checkpoint or the packs.
+    Raises NotFoundError, MissingBase, and what is wrong with the checkpoint or the packs.
     """
     with Checkpoint(path) as checkpoint:
         ours = fingerprint(checkpoint, threads=threads, progress=hashing)
@@ -78,9 +79,20 @@ def verify(
         return Verdict(build, found, found, True, len(ours), (), strange)
     with opened(registry, commit, [persona]) as at:
         expected = table(persona, at.base, at.vectors, threads=threads, progress=building)
-    lines = tuple(line.replace("in the base", "in the build") for line in differences(expected, ours))
-    lines = tuple(line.replace("the base has", "the build has") for line in lines)
-    return Verdict(build, found, _id(expected), False, len(ours), lines, strange)
+    return Verdict(build, found, _id(expected), False, len(ours), tuple(_compare(expected, ours)), strange)
+
+
+def _compare(expected: Mapping[str, TensorRow], found: Mapping[str, TensorRow]) -> Iterator[tuple[str, str]]:
+    for name in sorted(expected.keys() | found.keys()):
+        a, b = expected.get(name), found.get(name)
+        if a is None:
+            yield name, "is not part of the build"
+        elif b is None:
+            yield name, "is missing"
+        elif (a.dtype, a.shape) != (b.dtype, b.shape):
+            yield name, f"is {b.dtype} {list(b.shape)}, the build has {a.dtype} {list(a.shape)}"
+        elif a != b:
+            yield name, "has other values"
 
 
 def _id(rows: Mapping[str, TensorRow]) -> str:

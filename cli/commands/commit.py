@@ -19,6 +19,13 @@ __all__ = ["command"]
 )
 @weight_option
 @click.option("-m", "--message", help="The commit's message.")
+@click.option(
+    "--level",
+    type=click.Choice(["default", "max"]),
+    default="default",
+    show_default=True,
+    help="max: somewhat smaller, several times slower.",
+)
 @threads_option
 @json_option
 @pass_app
@@ -28,6 +35,7 @@ def command(
     name: str,
     weight: float | None,
     message: str | None,
+    level: str,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -54,6 +62,8 @@ def command(
     head = registry.resolve("HEAD")
     path = app.file(checkpoint)
     provenance: dict[str, Any] = {"kind": "captured", "source": path.name}
+    hold = click.get_current_context().with_resource
+    hold(registry.writing())  # gc waits until a commit names the pack
     with open_base(registry.base(head), registry.packs, fetch=fetch) as base:
         if is_adapter(path):
             with app.progress("capturing") as update:
@@ -62,7 +72,14 @@ def command(
                 )
         else:
             with Checkpoint(path) as opened, app.progress("capturing") as update:
-                manifest = capture(opened, base, registry.packs, threads=threads, progress=update)
+                manifest = capture(
+                    opened,
+                    base,
+                    registry.packs,
+                    smallest=level == "max",
+                    threads=threads,
+                    progress=update,
+                )
     for note in provenance.get("adapter", {}).get("notes", ()):
         app.note(f"  {note}")
 

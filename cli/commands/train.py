@@ -82,7 +82,7 @@ def command(
 
     check_name(name)
     registry = app.registry()
-    head = registry.resolve("HEAD")
+    branch, head = registry.head().branch, registry.resolve("HEAD")
     now = registry.persona(head)
     rows = read_rows(app.file(data))
     held_rows, held_name = _held_out(app, data, held_out)
@@ -100,15 +100,20 @@ def command(
         f"  trained {name} on {len(rows)} rows: loss {trained.loss[0]:.3f} to {trained.loss[-1]:.3f}, "
         f"{trained.tokens / max(trained.seconds, 1e-9):.0f} tokens/s, {trained.seconds:.0f} s"
     )
-    with app.progress("keeping the vector") as update:
-        manifest = keep(
-            trained.deltas,
-            registry.base(head),
-            registry.packs,
-            encoding=encoding,
-            threads=threads,
-            progress=update,
-        )
+    hold = click.get_current_context().with_resource  # gc leaves alone what we hold, until a commit names it
+    with registry.writing():
+        with app.progress("keeping the vector") as update:
+            manifest = keep(
+                trained.deltas,
+                registry.base(head),
+                registry.packs,
+                encoding=encoding,
+                threads=threads,
+                progress=update,
+            )
+        hold(registry.packs.holding(manifest.id))
+        if not no_data:
+            hold(registry.packs.holding(keep_rows(rows, registry.packs)))
     provenance: dict[str, Any] = {
         "kind": "trained",
         "data": {"name": Path(data).name, "id": rows.id, "rows": len(rows), "kept": not no_data},
@@ -116,9 +121,8 @@ def command(
         "loss": [trained.loss[0], trained.loss[-1]],
         "tokens": trained.tokens,
         "settings": dict(trained.settings),
+        "packs": [] if no_data else [rows.id],
     }
-    if not no_data:
-        keep_rows(rows, registry.packs)
     terms = (Term(1.0, manifest.id),)
     alone = replace(control, behaviours={name: Behaviour(1.0, terms)})
     found = None
@@ -142,7 +146,11 @@ def command(
         return persona.with_behaviour(name, behaviour)
 
     commit = registry.change(
-        app.command_line, message or f"Train {name}", edit, vectors={manifest.id: (manifest, provenance)}
+        app.command_line,
+        message or f"Train {name}",
+        edit,
+        vectors={manifest.id: (manifest, provenance)},
+        branch=branch,
     )
     if as_json:
         app.json({"commit": commit, "vector": manifest.id, "provenance": provenance})

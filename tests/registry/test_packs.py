@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from store_kit import run_python, vector
+from store_kit import pack_bytes, run_python, vector
 
 from pv.registry import durable
 from pv.registry.errors import CorruptPack, FormatError, NotFoundError, StorageError
-from pv.registry.packs import PackStore
+from pv.registry.packs import DAMAGED, PackStore
 
 A, B = vector(1).id, vector(2).id
 
@@ -57,12 +57,23 @@ def test_committed_at_the_end_of_the_block(store: PackStore) -> None:
 
 
 def test_the_first_one_stays(store: PackStore) -> None:
-    put(store, A, b"first")
+    put(store, A, pack_bytes(1))
     before = store.path(A).stat().st_ino
+    os.utime(store.path(A), (0, 0))
     put(store, A, b"second")
-    assert store.path(A).read_bytes() == b"first"
+    assert store.path(A).read_bytes() == pack_bytes(1)
     assert store.path(A).stat().st_ino == before
+    assert time.time() - store.path(A).stat().st_mtime < 60  # it was wanted again: no gc takes it soon
     assert list(store.tmp.iterdir()) == []
+
+
+def test_writing_a_pack_again_mends_it(store: PackStore) -> None:
+    put(store, A, b"half a pack")
+    put(store, A, pack_bytes(1))
+    assert store.path(A).read_bytes() == pack_bytes(1)
+    (aside,) = store.quarantine.iterdir()
+    assert aside.read_bytes() == b"half a pack"
+    assert aside.name.startswith(A) and aside.name.endswith(DAMAGED)
 
 
 def test_nothing_stays_of_a_writer_that_fails(store: PackStore) -> None:
@@ -110,17 +121,13 @@ def test_quarantine(store: PackStore) -> None:
     assert time.time() - store.quarantined()[A] < 60  # since it went there, not since it was written
     store.restore(A)
     assert store.path(A).read_bytes() == b"abc"
-    store.remove(A)
-    assert store.purge(older_than_s=3600) == []
-    assert store.purge(older_than_s=0) == [A]
-    assert store.quarantined() == {}
 
 
 def test_leftovers_of_the_dead_but_not_of_the_living(store: PackStore) -> None:
     code = """
 import os
 from pathlib import Path
-from pv.registry.packs import PackStore
+from pv.registry.packs import DAMAGED, PackStore
 with PackStore(Path(sys.argv[1])).writer() as pack:
     pack.file.write(b"half")
     os._exit(9)
@@ -141,3 +148,35 @@ def test_a_stranger_among_the_packs(store: PackStore) -> None:
     (store.packs / A[:2] / "notes.txt").write_text("hello")
     with pytest.raises(CorruptPack, match=r"notes\.txt"):
         list(store.ids())
+
+
+def test_a_pack_that_is_held(store: PackStore) -> None:
+    put(store, A, b"abc")
+    assert not store.in_use(A)
+    with store.holding(A) as path, store.holding(A):
+        assert path == store.path(A)
+        assert store.in_use(A)
+    assert not store.in_use(A)
+    with pytest.raises(NotFoundError), store.holding(B):
+        pass
+
+
+def test_a_scratch_folder_goes_and_is_swept_if_its_process_is_killed(store: PackStore) -> None:
+    with store.scratch("build") as folder:
+        (folder / "half").write_bytes(b"x")
+        (folder / "deep").mkdir()
+        assert store.sweep(min_age_s=0) == []
+    assert list(store.tmp.iterdir()) == []
+    code = """
+import os
+from pathlib import Path
+from pv.registry.packs import PackStore
+with PackStore(Path(sys.argv[1])).scratch("build") as folder:
+    (folder / "half").write_bytes(b"x")
+    os._exit(9)
+"""
+    assert run_python(code, str(store.tmp.parent), check=False).returncode == 9
+    (dead,) = store.tmp.iterdir()
+    assert store.leftovers() == []
+    assert store.sweep(min_age_s=0) == [dead]
+    assert list(store.tmp.iterdir()) == []

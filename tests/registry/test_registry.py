@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_kit import BASE, FILES, add, fsck, git, new_registry, run_python, scale, vector
+from store_kit import BASE, FILES, add, fsck, git, new_registry, pack_bytes, run_python, scale, vector
 
 from pv.registry import canonical, layout
 from pv.registry.errors import (
@@ -35,7 +35,7 @@ def drop(name: str):  # type: ignore[no-untyped-def]
 
 def test_a_new_registry(registry: Registry, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [".pv"]
-    names = {"format", "history.git", "lock", "packs", "quarantine", "records", "refs.lock", "tmp"}
+    names = {"format", "gate", "history.git", "lock", "packs", "quarantine", "records", "refs.lock", "tmp"}
     assert {p.name for p in (tmp_path / ".pv").iterdir()} == names
     assert (tmp_path / ".pv/format").read_text() == '{"git":"sha1","hash":"sha256","pv":1}\n'
     head = registry.head()
@@ -197,7 +197,7 @@ def test_refused_changes_change_nothing(registry: Registry) -> None:
     state = registry.history.refs()
     foreign = vector(3, base="f" * 64)
     with registry.packs.writer(foreign.id) as pack:
-        pack.write(b"x")
+        pack.write(pack_bytes(3, base="f" * 64))
 
     def naming(vector_id: str):  # type: ignore[no-untyped-def]
         return lambda p: p.with_behaviour("b", Behaviour(1.0, (Term(1.0, vector_id),)))

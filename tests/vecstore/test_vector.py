@@ -341,7 +341,7 @@ def test_a_vector_of_another_base(tmp_path: Path, base: Base, packs: PackStore) 
 def test_a_vector_that_is_not_there(base: Base, packs: PackStore) -> None:
     with pytest.raises(NotFoundError, match="000000000000") as caught:
         open_vector("0" * 64, base, packs)
-    assert "pv pull" in (caught.value.hint or "")
+    assert "pv fsck" in (caught.value.hint or "")
 
 
 def test_a_base_in_the_place_of_a_vector(base: Base, packs: PackStore) -> None:

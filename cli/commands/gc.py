@@ -1,0 +1,103 @@
+"""pv gc"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.render import size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pv.registry.gc import Garbage, Plan
+
+__all__ = ["command"]
+
+DAY = 86400.0
+
+
+@click.command("gc", short_help="Take out what nothing needs any more.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would go.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=14.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Keep packs that nothing needs for so long, and again so long in quarantine.",
+)
+@click.option(
+    "--expire",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Forget operations older than this: they can no longer be undone.",
+)
+@json_option
+@pass_app
+def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool) -> None:
+    """Free the room of what neither a branch, a tag, a remote branch nor an operation needs.
+
+    Packs go to the quarantine first, and are deleted by a later gc. Nothing is touched if any commit is
+    damaged, and nothing that a running process holds.
+
+    \b
+    pv gc --dry-run
+    pv gc
+    pv gc --grace 0 --expire 0    at once; a second run empties the quarantine
+    """
+    from pv.registry import gc
+
+    registry = app.registry()
+    ages = {"grace_s": grace * DAY, "expire_s": expire * DAY}
+    with app.progress("reading the history", "commits") as update:
+        act = gc.plan if dry_run else gc.collect
+        done = act(registry, **ages, progress=update)
+    if as_json:
+        app.json({"dry_run": dry_run, **_document(done)})
+    else:
+        _show(app, done, dry_run)
+
+
+def _document(plan: Plan) -> dict[str, Any]:
+    document = dataclasses.asdict(plan)
+    return {
+        "freed_bytes": plan.freed,
+        "git_objects": document.pop("commits") + document.pop("objects"),
+        **document,
+    }
+
+
+def _show(app: App, plan: Plan, dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    if plan.expire:
+        first, last = min(plan.expire), max(plan.expire)
+        click.echo(f"operations {first} to {last} {would}forgotten: they can no longer be undone")
+    for pack_id in plan.restore:
+        click.echo(f"pack {short(pack_id)} {would}brought back from the quarantine: a commit needs it")
+    _list(plan.purge, f"{would}deleted")
+    _list(plan.quarantine, f"{would}put into the quarantine")
+    gone = len(plan.commits) + len(plan.objects)
+    if gone:
+        click.echo(f"{gone} git objects {would}deleted")
+    for name in plan.leftovers:
+        click.echo(f"{name} {would}deleted: left by a killed process")
+    if plan.young:
+        app.note(f"  {plan.young} packs that nothing needs are younger than the grace period")
+    if plan.in_use:
+        app.note(f"  {plan.in_use} packs that nothing needs are in use by another process")
+    if plan.empty:
+        app.done("nothing to take out")
+    else:
+        app.done(f"{size(plan.freed)} {would}freed")
+
+
+def _list(garbage: Sequence[Garbage], what: str) -> None:
+    for one in garbage:
+        days = one.age_s / DAY
+        click.echo(f"pack {short(one.name)} {size(one.nbytes)}, unneeded for {days:.0f} days, {what}")
