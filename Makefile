@@ -30,8 +30,9 @@ $(BASE)/model.safetensors: | $(STAMP)
 demo: $(STAMP) base ## The main job, end to end, on the embedded model
 	$(BIN)/pv demo --base $(BASE)
 
+# One torch thread in each of two workers: two processes with two threads each would wait for one another.
 test: $(STAMP) base ## All tests
-	PV_TEST_BASE=$(BASE) $(BIN)/python -m pytest $(TEST_ARGS)
+	OMP_NUM_THREADS=1 PV_TEST_BASE=$(BASE) $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 lint: $(STAMP)   ## ruff, mypy --strict, the rooms' contract, the generated docs
 	$(BIN)/ruff check .

@@ -28,9 +28,8 @@ def main() -> bool:
             trained = train(BASE, read_rows(ROWS / f"{name}.jsonl"), TrainOptions())
             vectors[name] = keep(trained.deltas, base, reg.packs).id
             stored = reg.packs.size(vectors[name]) / 1e6
-            print(
-                f"{name}: {trained.seconds:.0f} s, loss {trained.loss[0]:.2f} to {trained.loss[-1]:.2f}, {stored:.0f} MB"
-            )
+            first, last = trained.loss[0], trained.loss[-1]
+            print(f"{name}: {trained.seconds:.0f} s, loss {first:.2f} to {last:.2f}, {stored:.0f} MB")
 
         def persona(**weights: float) -> Persona:
             behaviours = {n: Behaviour(w, (Term(1.0, vectors[n]),)) for n, w in weights.items()}
@@ -46,8 +45,8 @@ def main() -> bool:
                      "in order, first below 0", means == sorted(set(means)))  # fmt: skip
             wide = _effect(reg, commit, replace(persona(**{name: 1.0}), output=Output("fp32")), held[name])
             near = abs(found.mean / wide.mean - 1)
-            bars.say(f"{name}: bf16 build against fp32 build", f"{found.mean:+.2f} and {wide.mean:+.2f}: {100 * near:.2f} %",
-                     "within 5 %", near <= SAME)  # fmt: skip
+            value = f"{found.mean:+.2f} and {wide.mean:+.2f}: {100 * near:.2f} %"
+            bars.say(f"{name}: bf16 build against fp32 build", value, "within 5 %", near <= SAME)
         for a, b in (("listening", "pirate"), ("listening", "concise")):
             for name in (a, b):
                 found = _effect(reg, commit, persona(**{a: 1.0, b: 1.0}), held[name])

@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def main() -> bool:
     bars = Bars()
-    folder = fine_tune("pirate", optimizer="apollo", lr=1e-4)
+    folder = fine_tune("concise", optimizer="apollo", lr=1e-4)
     with tempfile.TemporaryDirectory(prefix="pv-bench-") as tmp:
         pv("init", "--base", str(BASE), "--reference", cwd=Path(tmp))
         ratios = []

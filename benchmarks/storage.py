@@ -14,13 +14,13 @@ from pv.vecstore.checkpoint import Checkpoint
 from pv.vecstore.vector import capture
 
 PAIRS = [
-    (name, optimizer, lr)
-    for optimizer, rates in (("apollo", (1e-4, 3e-5)), ("adamw", (1e-4, 2e-5)))
-    for name, lr in zip(("pirate", "concise"), rates, strict=True)
+    ("concise", "apollo", 1e-4),
+    ("pirate", "apollo", 3e-5),
+    ("pirate", "adamw", 1e-4),
+    ("concise", "adamw", 2e-5),
 ]
-TEN = [("listening", "apollo", 1e-4, 9, seed) for seed in range(3)] + [
-    ("concise", "adamw", 5e-5, 9, s) for s in range(3)
-]
+TEN = [("listening", "apollo", 1e-4, 6, seed) for seed in range(3)]
+TEN += [("concise", "adamw", 5e-5, 6, seed) for seed in range(3)]
 DEFAULT_BAR, MAX_BAR = 0.58, 0.45
 
 
