@@ -11,7 +11,7 @@ A persona is a value: every change makes a new one. Numbers are finite doubles.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +23,11 @@ __all__ = ["ENGINE", "Behaviour", "Combine", "Output", "Persona", "Term", "check
 
 SCHEMA = 1
 ENGINE = 1
+MAX_BEHAVIOURS = 10_000
+MAX_TERMS = 100_000  # of all behaviours together
+MAX_PATTERN_CHARS = 256
+MAX_PATTERNS = 16_384  # of all behaviours together; each is held against every tensor of the base
+MAX_PATTERNS_CHARS = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 COMBINE_FIELDS: Mapping[str, Mapping[str, tuple[object, ...] | type]] = {
@@ -44,7 +49,7 @@ def check_name(name: str, what: str = "behaviour") -> str:
     """`name` if it may name a behaviour: letters, digits, `.`, `_`, `-`; raises UsageError."""
     if not _NAME.fullmatch(name) or name.endswith((".", ".lock")) or ".." in name:
         raise UsageError(
-            f"{name!r} cannot name a {what}",
+            f"{name[:80]!r} cannot name a {what}",
             hint="use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit",
         )
     return name
@@ -83,17 +88,17 @@ class Combine:
     def of(method: str, **options: Any) -> Combine:
         """A checked rule with every switch spelled out. Raises UsageError."""
         if method not in COMBINE_FIELDS:
-            raise UsageError(f"no combine method {method!r}", hint=f"there are: {', '.join(COMBINE_FIELDS)}")
+            raise UsageError(f"no combine method {_shown(method)}", hint=f"there are: {', '.join(COMBINE_FIELDS)}")
         unknown = set(options) - set(COMBINE_FIELDS[method])
         if unknown:
-            raise UsageError(f"method {method!r} takes no option {sorted(unknown)[0]!r}")
+            raise UsageError(f"method {method!r} takes no option {_shown(min(unknown))}")
         full = {**COMBINE_DEFAULTS[method], **options}
         for key, kind in COMBINE_FIELDS[method].items():
             value = full[key]
             if isinstance(kind, tuple):
                 if value not in kind:
                     raise UsageError(
-                        f"{method}: {key} must be one of {', '.join(map(str, kind))}, not {value!r}"
+                        f"{method}: {key} must be one of {', '.join(map(str, kind))}, not {_shown(value)}"
                     )
             else:
                 full[key] = _read_number(value, f"{method}: {key}", UsageError)
@@ -179,21 +184,26 @@ class Persona:
     def from_json(document: Any, what: str = "persona.json") -> Persona:
         """Validate a document. Raises FormatError that names the field."""
         doc = _object(document, {"schema", "engine", "base", "behaviours", "combine", "output"}, what)
-        if doc["schema"] != SCHEMA:
+        if doc["schema"] != SCHEMA or doc["schema"] is True:
             raise FormatError(
-                f"{what}: schema {doc['schema']!r} is not known here", hint="a newer pv wrote it: upgrade"
+                f"{what}: schema {_shown(doc['schema'])} is not known here",
+                hint="a newer pv wrote it: upgrade",
             )
-        if doc["engine"] != ENGINE:
+        if doc["engine"] != ENGINE or doc["engine"] is True:
             raise FormatError(
-                f"{what}: engine {doc['engine']!r} is not known here", hint="a newer pv wrote it: upgrade"
+                f"{what}: engine {_shown(doc['engine'])} is not known here",
+                hint="a newer pv wrote it: upgrade",
             )
         if not isinstance(doc["behaviours"], dict):
             raise FormatError(f"{what}: behaviours must be an object")
+        if len(doc["behaviours"]) > MAX_BEHAVIOURS:
+            raise FormatError(f"{what}: {len(doc['behaviours'])} behaviours are more than {MAX_BEHAVIOURS}")
         try:
             behaviours = {
                 check_name(name): _behaviour(value, f"{what}: behaviour {name!r}")
                 for name, value in doc["behaviours"].items()
             }
+            _check_work(behaviours.values(), what)
             combine = _combine(doc["combine"], what)
         except UsageError as error:
             raise FormatError(f"{what}: {error}", hint=error.hint) from error
@@ -225,6 +235,18 @@ def _behaviour(value: Any, what: str) -> Behaviour:
     return Behaviour(_read_number(doc["weight"], f"{what}: weight"), tuple(terms), modules)
 
 
+def _check_work(behaviours: Iterable[Behaviour], what: str) -> None:
+    """A build holds every pattern against every tensor: a stranger's persona may not ask for days of it."""
+    terms = sum(len(behaviour.terms) for behaviour in behaviours)
+    patterns = [pattern for behaviour in behaviours for pattern in behaviour.modules or ()]
+    if terms > MAX_TERMS:
+        raise FormatError(f"{what}: {terms} terms are more than {MAX_TERMS}")
+    if len(patterns) > MAX_PATTERNS or sum(map(len, patterns)) > MAX_PATTERNS_CHARS:
+        raise FormatError(f"{what}: {len(patterns)} module patterns are more than a build can be asked for")
+    if any(len(pattern) > MAX_PATTERN_CHARS for pattern in patterns):
+        raise FormatError(f"{what}: a module pattern is longer than {MAX_PATTERN_CHARS} characters")
+
+
 def _combine(value: Any, what: str) -> Combine:
     if not isinstance(value, dict) or not isinstance(value.get("method"), str):
         raise FormatError(f"{what}: combine must be an object with a method")
@@ -235,9 +257,9 @@ def _combine(value: Any, what: str) -> Combine:
 def _output(value: Any, what: str) -> Output:
     doc = _object(value, {"dtype", "rounding", "seed"}, f"{what}: output")
     if doc["dtype"] not in ("base", "bf16", "fp16", "fp32"):
-        raise FormatError(f"{what}: output dtype {doc['dtype']!r} is not base, bf16, fp16 or fp32")
+        raise FormatError(f"{what}: output dtype {_shown(doc['dtype'])} is not base, bf16, fp16 or fp32")
     if doc["rounding"] not in ("stochastic", "nearest"):
-        raise FormatError(f"{what}: output rounding {doc['rounding']!r} is not stochastic or nearest")
+        raise FormatError(f"{what}: output rounding {_shown(doc['rounding'])} is not stochastic or nearest")
     seed = doc["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 53:
         raise FormatError(f"{what}: output seed must be an integer from 0 to 2^53 - 1")
@@ -252,8 +274,13 @@ def _object(value: Any, keys: set[str], what: str) -> dict[str, Any]:
 
 def _read_number(value: Any, what: str, error: type[FormatError] | type[UsageError] = FormatError) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e30:
-        raise error(f"{what} must be a number no larger than 1e30, not {value!r}")
+        raise error(f"{what} must be a number no larger than 1e30, not {_shown(value)}")
     return float(value) + 0.0  # -0.0 becomes 0.0: one spelling
+
+
+def _shown(value: object) -> str:
+    """A value in a message: a stranger's may be long."""
+    return repr(value[:40] if isinstance(value, str) else value)[:60]
 
 
 def _number(value: float) -> float | int:
