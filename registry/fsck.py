@@ -261,6 +261,7 @@ def _strangers(root: Path) -> list[Finding]:
         for path in _inner(root / "records")
         if path.suffix != ".json" or not ids.is_id(path.stem) or not path.is_file()
     ]
+    found += _inner(root / "tmp")
     found += [
         path
         for path in _inner(root / "quarantine")

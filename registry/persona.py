@@ -10,6 +10,7 @@ A persona is a value: every change makes a new one. Numbers are finite doubles.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ MAX_TERMS = 100_000  # of all behaviours together
 MAX_PATTERN_CHARS = 256
 MAX_PATTERNS = 16_384  # of all behaviours together; each is held against every tensor of the base
 MAX_PATTERNS_CHARS = 1 << 20
+LARGEST_PRODUCT = 1e300  # no sum of as many terms leaves the doubles
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 COMBINE_FIELDS: Mapping[str, Mapping[str, tuple[object, ...] | type]] = {
@@ -232,7 +234,17 @@ def _behaviour(value: Any, what: str) -> Behaviour:
         if not isinstance(modules, dict):
             raise FormatError(f"{what}: modules must be null or an object")
         modules = MappingProxyType({k: _read_number(v, f"{what}: modules") for k, v in modules.items()})
-    return Behaviour(_read_number(doc["weight"], f"{what}: weight"), tuple(terms), modules)
+    behaviour = Behaviour(_read_number(doc["weight"], f"{what}: weight"), tuple(terms), modules)
+    if not _reach(behaviour) <= LARGEST_PRODUCT:
+        raise FormatError(f"{what}: weight, coefficients and module factors multiply to more than 1e300")
+    return behaviour
+
+
+def _reach(behaviour: Behaviour) -> float:
+    """The largest number that the behaviour's own can multiply to, whatever patterns match."""
+    factors = [behaviour.weight, *(behaviour.modules or {}).values()]
+    largest = max(abs(term.coefficient) for term in behaviour.terms)
+    return math.prod(max(1.0, abs(factor)) for factor in factors) * max(1.0, largest)
 
 
 def _check_work(behaviours: Iterable[Behaviour], what: str) -> None:

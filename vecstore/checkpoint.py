@@ -5,6 +5,7 @@ Opening reads headers only. Everything a checkpoint says about itself is checked
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Protocol, Self
 from pv.registry import canonical
 from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
 from pv.registry.manifest import is_plain_file_name
-from pv.registry.tensorfile import DTYPE_BITS, Entry, TensorFile
+from pv.registry.tensorfile import DTYPE_BITS, MAX_TENSORS, Entry, TensorFile
 
 __all__ = ["Checkpoint", "Spec", "Weights", "is_side_file", "side_files"]
 
@@ -22,6 +23,8 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SIDE_SUFFIXES = (".json", ".txt", ".jinja", ".model", ".tiktoken")
 MAX_SIDE_BYTES = 64 << 20
+MAX_SIDE_BYTES_IN_ALL = 256 << 20
+MAX_TENSORS_IN_ALL = 2 * MAX_TENSORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,14 @@ class Checkpoint:
         self._where: dict[str, TensorFile] = {}
         try:
             for file in _weight_files(path):
-                opened = TensorFile(file)
+                opened = _open(file)
                 self._files.append(opened)
+                if len(self._where) + len(opened.entries) > MAX_TENSORS_IN_ALL:
+                    raise CheckpointRefused(f"{path} has more than {MAX_TENSORS_IN_ALL} tensors")
                 for name in opened.entries:
                     if name in self._where:
                         raise CheckpointRefused(
-                            f"{path}: tensor {name!r} is in both {self._where[name].path.name} and {file.name}"
+                            f"{path}: tensor {name[:80]!r} is in both {self._where[name].path.name} and {file.name}"
                         )
                     self._where[name] = opened
             _check_index(path, self._where)
@@ -135,6 +140,18 @@ def _weight_files(path: Path) -> list[Path]:
     )
 
 
+def _open(file: Path) -> TensorFile:
+    try:
+        return TensorFile(file)
+    except OSError as error:
+        raise CheckpointRefused(
+            f"{file} cannot be opened: {error.strerror}",
+            hint="a checkpoint of very many shards needs `ulimit -n` above their number"
+            if error.errno in (errno.EMFILE, errno.ENFILE)
+            else "check its permissions and where links lead",
+        ) from error
+
+
 def _pickle_refused(file: Path) -> CheckpointRefused:
     return CheckpointRefused(
         f"{file} is a pickle, which can run code when it is opened: refused",
@@ -165,11 +182,13 @@ def _check_index(path: Path, where: Mapping[str, TensorFile]) -> None:
     weight_map = _weight_map(path)
     for name, file in weight_map.items():
         if name not in where or where[name].path.name != file:
-            raise CheckpointRefused(f"{path}: the index places {name!r} in {file}, which does not hold it")
+            raise CheckpointRefused(
+                f"{path}: the index places {name[:80]!r} in {file}, which does not hold it"
+            )
     for name in where:
         if name not in weight_map:
             raise CheckpointRefused(
-                f"{path}: {where[name].path.name} holds {name!r}, which the index does not know"
+                f"{path}: {where[name].path.name} holds {name[:80]!r}, which the index does not know"
             )
 
 
@@ -177,7 +196,7 @@ def _check_dtypes(path: Path, entries: Iterator[tuple[str, Entry]]) -> None:
     for name, entry in entries:
         if DTYPE_BITS[entry.dtype] % 8:
             raise CheckpointRefused(
-                f"{path}: tensor {name!r} is {entry.dtype}, whose elements share bytes",
+                f"{path}: tensor {name[:80]!r} is {entry.dtype}, whose elements share bytes",
                 hint="pv works on tensors element by element: convert it to BF16, F16 or F32 first",
             )
 
@@ -186,18 +205,27 @@ def side_files(path: Path) -> dict[str, bytes]:
     """Config, tokenizer and chat template beside the weights: what a model needs besides tensors.
 
     No code (`*.py`), no weights, no card, nothing hidden. Raises CheckpointRefused for a link that leaves
-    the folder: a checkpoint from a stranger must not bring in files of ours.
+    the folder (a checkpoint from a stranger must not bring in files of ours), and for what is too large to
+    be kept in a history: what a model needs must not get lost silently.
     """
     folder = path.parent if path.is_file() else path
     found: dict[str, bytes] = {}
     for file in sorted(folder.iterdir()):
-        if is_side_file(file.name) and file.is_file() and file.stat().st_size <= MAX_SIDE_BYTES:
-            if not _stays(file, folder):
-                raise CheckpointRefused(
-                    f"{file} is a link to {file.resolve()}, outside the checkpoint",
-                    hint="if it belongs to the model, put a copy of the file in the link's place",
-                )
-            found[file.name] = file.read_bytes()
+        if not is_side_file(file.name) or not file.is_file():
+            continue
+        if not _stays(file, folder):
+            raise CheckpointRefused(
+                f"{file} is a link to {file.resolve()}, outside the checkpoint",
+                hint="if it belongs to the model, put a copy of the file in the link's place",
+            )
+        size = file.stat().st_size
+        if size > MAX_SIDE_BYTES or size + sum(map(len, found.values())) > MAX_SIDE_BYTES_IN_ALL:
+            raise CheckpointRefused(
+                f"{file} ({size} bytes) is too much to keep beside weights: {MAX_SIDE_BYTES >> 20} MiB a file, "
+                f"{MAX_SIDE_BYTES_IN_ALL >> 20} MiB in all",
+                hint="if the model does not need it, move it out of the folder",
+            )
+        found[file.name] = file.read_bytes()
     return found
 
 

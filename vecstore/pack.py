@@ -34,6 +34,9 @@ from pv.vecstore.parallel import ordered_map
 __all__ = ["Pack", "Part", "Reference", "write_pack"]
 
 Manifest = BaseManifest | VectorManifest
+BELIEVED = 64 << 20
+"""Bytes that a part may claim on its word alone; a chunk of equal elements packs into a dozen bytes."""
+
 Reference = Callable[[int, int], Raw]
 """Elements start to stop of the base tensor a part is packed against, in the part's dtype."""
 
@@ -146,7 +149,14 @@ class Pack:
     def read(self, name: str, part: str, reference: Reference | None = None) -> Raw:
         """A whole part as flat storage integers; its id is checked. Raises CorruptPack, KeyError."""
         row = self._row(name, part)
-        whole = np.empty(row.numel, LAYOUTS[row.dtype].storage)
+        stored = sum(self._chunks[name, part][1])
+        try:
+            whole = np.empty(row.numel, LAYOUTS[row.dtype].storage)
+        except MemoryError as error:
+            raise self._damaged(name, f"it claims {row.numel} elements in {stored} bytes") from error
+        if whole.nbytes > BELIEVED + 1000 * stored:
+            for _ in self.stream(name, part, reference):
+                pass  # nothing is kept before the id has shown that so few bytes do stand for so many
         for start, raw in self.stream(name, part, reference):
             whole[start : start + len(raw)] = raw
         return whole
