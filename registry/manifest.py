@@ -14,7 +14,7 @@ from typing import Any
 
 from pv.registry import canonical, ids
 from pv.registry.errors import FormatError
-from pv.registry.tensorfile import DTYPE_BITS, MAX_DIMS, is_usable_name
+from pv.registry.tensorfile import DTYPE_BITS, is_shape, is_usable_name
 
 __all__ = ["ENCODINGS", "BaseManifest", "TensorRow", "VectorManifest"]
 
@@ -48,15 +48,8 @@ class TensorRow:
     @staticmethod
     def from_json(value: Any, what: str) -> TensorRow:
         match value:
-            case [str(dtype), list(shape), str(tid)] if (
-                dtype in DTYPE_BITS
-                and len(shape) <= MAX_DIMS
-                and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 48 for n in shape)
-            ):
-                row = TensorRow(dtype, tuple(shape), ids.check_id(tid, what))
-                if row.numel >= 1 << 48:
-                    raise FormatError(f"{what}: shape {shape} is too large")
-                return row
+            case [str(dtype), shape, str(tid)] if dtype in DTYPE_BITS and is_shape(shape):
+                return TensorRow(dtype, tuple(shape), ids.check_id(tid, what))
         raise FormatError(f"{what}: a tensor is [dtype, shape, id]")
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Operation",
     "View",
     "chain",
+    "compose",
     "expire",
     "invert",
     "kept",
@@ -181,31 +182,40 @@ def publish(
     head: str | None = None,
     undoes: int | None = None,
     lock: int | None = None,
-    settled: bool = False,
 ) -> Operation:
     """Write the operation down, then make it so. The caller holds refs.lock, and has recovered.
 
-    Raises ConflictError if a ref is not at its old value; then nothing has happened. `settled` changes are
-    noted after the fact: the refs are at their new values already.
+    Raises ConflictError if a ref is not at its old value; then nothing has happened.
     """
-    last = newest(history)
-    before = history.head_ref()
+    last, before = newest(history), history.head_ref()
+    operation = compose(history, last, command, changes, (before, head or before), undoes)
+    chain = RefChange(refs.OPS, last.id if last else None, operation.id)
+    history.update_refs([chain], verify=operation.refs, lock=lock)
+    _apply(history, operation, lock)
+    return operation
+
+
+def compose(
+    history: History,
+    last: Operation | None,
+    command: str,
+    changes: Sequence[RefChange],
+    head: tuple[str, str],
+    undoes: int | None = None,
+) -> Operation:
+    """An operation to follow `last`, written down; it becomes true when `refs/pv/ops` names it."""
     command = _UNPRINTABLE.sub("?", command)[:500]
     operation = Operation(
         seq=1 if last is None else last.seq + 1,
         command=command,
         time=datetime.now(UTC),
         refs=tuple(sorted(changes, key=lambda c: c.ref)),
-        head=(before, head or before),
+        head=head,
         undoes=undoes,
     )
     tree = history.write_tree({_FILE: TreeEntry(history.write_blob(canonical.dumps(operation.to_json())))})
     parents = ([last.id] if last else []) + _named(operation)
-    op_id = history.commit_tree(tree, parents, f"{operation.seq}: {command}")
-    chain = RefChange(refs.OPS, last.id if last else None, op_id)
-    history.update_refs([chain], verify=() if settled else operation.refs, lock=lock)
-    _apply(history, operation, lock)
-    return replace(operation, id=op_id)
+    return replace(operation, id=history.commit_tree(tree, parents, f"{operation.seq}: {command}"))
 
 
 def expire(history: History, before: datetime, lock: int | None = None) -> list[Operation]:

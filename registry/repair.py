@@ -92,30 +92,45 @@ def _pointers(root: Path, packs: PackStore, report: Report) -> list[Mended]:
         git_dir = root / "history.git"
         refs.sweep_locks(git_dir)
         begin = at.read_pointers(history)
-        lost = not begin.operations and bool(report.of("operations"))
-        if lost:
-            done.append(_find_chain(history, packs, git_dir))
-            begin = at.read_pointers(history)
         if "packed-refs" in begin.damaged:
             done.append(_packed_refs(packs, git_dir, begin))
-        done += _missing_refs(history, packs, begin)
-        done += _head(packs, git_dir, at.read_pointers(history))
+        if not begin.operations and report.of("operations"):
+            done += _find_chain(history, packs, begin)
+        done += _missing_refs(history, packs, at.read_pointers(history))
+        begin = at.read_pointers(history)
+        done += _head(packs, git_dir, begin, begin.newest)
         begin = at.read_pointers(history)
         if begin.head is not None and not begin.damaged:
-            done += _chain_and_refs(history, begin, lost, lock)
+            done += _chain_and_refs(history, begin, lock)
     return done
 
 
-def _find_chain(history: History, packs: PackStore, git_dir: Path) -> Mended:
-    path = git_dir / refs.OPS
-    where = f"history.git/{refs.OPS}"
+def _find_chain(history: History, packs: PackStore, begin: at.Pointers) -> list[Mended]:
+    """Find the newest operation that there still is, and note after it where the refs are now.
+
+    It may be older than the one that was lost: so the refs are believed, and none is taken back.
+    """
+    where, git_dir = f"history.git/{refs.OPS}", history.path
     tip = at.lost_chain(history, git_dir, list(objects.stored(git_dir)))
-    if tip is not None:
-        _write_ref(packs, git_dir, refs.OPS, tip)
-        return Mended(where, "the chain of operations was found again")
-    if path.exists():
-        _put_away(packs, path)
-    return Mended(where, "no operation could be found: the chain begins anew")
+    known = tuple(operations.chain(history, tip))
+    last = known[0] if known else None
+    expected = {ref: left for ref, (left, _) in at.expected_refs(known).items()}
+    changes = [
+        RefChange(ref, expected.get(ref), now)
+        for ref, now in begin.refs.items()
+        if refs.is_ref(ref) and expected.get(ref) != now
+    ]
+    done = _head(packs, git_dir, begin, last)  # before git is asked to write anything
+    head = at.read_pointers(history).head
+    if changes and head is not None:
+        before = last.head[1] if last else head
+        last = operations.compose(history, last, "fsck --repair", changes, (before, head))
+        history.sync()
+    if last is None:
+        return [*done, Mended(where, "no operation could be found", done=False)]
+    _write_ref(packs, git_dir, refs.OPS, last.id)
+    what = "the chain of operations was found again" if known else "the chain of operations begins anew"
+    return [*done, Mended(where, f"{what}{', and the refs are noted as they are' if changes else ''}")]
 
 
 def _write_ref(packs: PackStore, git_dir: Path, ref: str, commit: str) -> None:
@@ -160,11 +175,14 @@ def _is_commit(history: History, commit: str) -> bool:
     return True
 
 
-def _head(packs: PackStore, git_dir: Path, begin: at.Pointers) -> list[Mended]:
+def _head(
+    packs: PackStore, git_dir: Path, begin: at.Pointers, newest: operations.Operation | None
+) -> list[Mended]:
+    """HEAD where the newest operation left it, if it is nowhere."""
     if not any(finding.kind == "head" for finding in at.check(begin)):
         return []
     branches = [ref for ref in begin.refs if ref.startswith(refs.HEADS)]
-    wanted = begin.newest.head[1] if begin.newest else None
+    wanted = newest.head[1] if newest else None
     if wanted not in branches:
         wanted = branches[0] if len(branches) == 1 else None
     if wanted is None:
@@ -176,8 +194,8 @@ def _head(packs: PackStore, git_dir: Path, begin: at.Pointers) -> list[Mended]:
     return [Mended("history.git/HEAD", f"names {wanted} again")]
 
 
-def _chain_and_refs(history: History, begin: at.Pointers, lost: bool, lock: int) -> list[Mended]:
-    """git can be used again: shorten a chain whose end cannot be read, and make refs and chain agree."""
+def _chain_and_refs(history: History, begin: at.Pointers, lock: int) -> list[Mended]:
+    """git can be used again: shorten a chain whose end cannot be read, and put refs where it has them."""
     done = []
     if begin.broken is not None and begin.operations:
         try:
@@ -186,14 +204,9 @@ def _chain_and_refs(history: History, begin: at.Pointers, lost: bool, lock: int)
             return [Mended(f"history.git/{refs.OPS}", f"cannot be shortened: {error}", done=False)]
         done.append(Mended(f"history.git/{refs.OPS}", "the operations that cannot be read are forgotten"))
         begin = at.read_pointers(history)
-    changes = _differences(begin)
-    if lost and changes:  # an older chain, or none: what the refs say is newer
-        noted = [RefChange(ref, left, now) for ref, now, left in changes]
-        operations.publish(history, "fsck --repair", noted, lock=lock, settled=True)
-        done.append(Mended(f"history.git/{refs.OPS}", "the refs were noted as they are"))
-    elif changes:
+    if _differences(begin):
         operations.recover(history, lock)
-        moves = [RefChange(ref, now, left) for ref, now, left in _differences(at.read_pointers(history))]
+        moves = _differences(at.read_pointers(history))
         operations.publish(history, "fsck --repair", moves, lock=lock)
         done += [
             Mended(f"history.git/{c.ref}", f"back where the operations left it (it was at {_short(c.old)})")
@@ -202,17 +215,14 @@ def _chain_and_refs(history: History, begin: at.Pointers, lost: bool, lock: int)
     return done
 
 
-def _differences(begin: at.Pointers) -> list[tuple[str, str | None, str | None]]:
-    """(ref, where it is, where the operations left it), for every ref where those differ."""
-    expected = at.expected_refs(begin.operations)
-    known = expected.keys() if expected else filter(refs.is_ref, begin.refs)
-    rows = [(ref, begin.refs.get(ref), expected[ref][0] if ref in expected else None) for ref in known]
+def _differences(begin: at.Pointers) -> list[RefChange]:
+    """Every ref that is not where the operations left it, unless the newest one has yet to move it."""
     newest = begin.newest
     waiting = {c.ref: c.old for c in newest.refs} if newest else {}
     return [
-        (ref, now, left)
-        for ref, now, left in sorted(rows)
-        if now != left and not (ref in waiting and waiting[ref] == now)
+        RefChange(ref, begin.refs.get(ref), left)
+        for ref, (left, _) in at.expected_refs(begin.operations).items()
+        if begin.refs.get(ref) != left and not (ref in waiting and waiting[ref] == begin.refs.get(ref))
     ]
 
 

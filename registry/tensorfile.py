@@ -10,6 +10,7 @@ Names are data, never paths.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Self, TypeGuard
 
 from pv.registry import canonical
 from pv.registry.errors import FormatError
@@ -29,6 +30,7 @@ __all__ = [
     "Entry",
     "TensorFile",
     "header_bytes",
+    "is_shape",
     "is_usable_name",
     "parse_header",
 ]
@@ -44,6 +46,8 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 200_000
 MAX_NAME_CHARS = 1024
 MAX_DIMS = 16
+MAX_NUMEL = 1 << 48
+MAX_EMPTY_DIM = 1 << 20
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, halves of surrogate pairs
 
 
@@ -101,18 +105,27 @@ def _entry(name: str, spec: object, what: str) -> Entry:
     dtype, shape, offsets = spec["dtype"], spec["shape"], spec["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise FormatError(f"{where}: unknown dtype {str(dtype)[:40]!r}")
-    if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(_is_size(n) for n in shape):
-        raise FormatError(f"{where}: shape must be a list of at most {MAX_DIMS} sizes")
+    if not is_shape(shape):
+        raise FormatError(f"{where}: shape must be a list of at most {MAX_DIMS} sizes, none absurd")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
         raise FormatError(f"{where}: data_offsets must be two sizes")
-    bits = DTYPE_BITS[dtype]
-    for n in shape:
-        bits *= n  # Python integers do not overflow
+    bits = DTYPE_BITS[dtype] * math.prod(shape)  # Python integers do not overflow
     if bits % 8 or offsets[1] - offsets[0] != bits // 8:
         raise FormatError(
             f"{where}: {dtype} of shape {shape} needs {bits / 8:g} bytes, not {offsets[1] - offsets[0]}"
         )
     return Entry(name, dtype, tuple(shape), offsets[0], offsets[1])
+
+
+def is_shape(value: object) -> TypeGuard[list[int]]:
+    """Whether this is a list of sizes that a tensor can have. Raises nothing.
+
+    One without elements may have no dimension above MAX_EMPTY_DIM: it takes no bytes, and so proves nothing.
+    """
+    if not isinstance(value, list) or len(value) > MAX_DIMS or not all(_is_size(n) for n in value):
+        return False
+    count = math.prod(value)
+    return count < MAX_NUMEL and (count > 0 or all(n <= MAX_EMPTY_DIM for n in value))
 
 
 def is_usable_name(name: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from pv.registry import canonical
 from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
 from pv.registry.manifest import is_plain_file_name
-from pv.registry.tensorfile import DTYPE_BITS, MAX_TENSORS, Entry, TensorFile
+from pv.registry.tensorfile import DTYPE_BITS, MAX_TENSORS, Entry, TensorFile, is_usable_name
 
 __all__ = ["Checkpoint", "Spec", "Weights", "is_side_file", "side_files"]
 
@@ -125,6 +125,8 @@ def _weight_files(path: Path) -> list[Path]:
             hint="merge it into its base first: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(DIR)",
         )
     found = sorted(path.glob("*.safetensors"))
+    if len(found) == 1 and not is_usable_name(found[0].name):
+        raise CheckpointRefused(f"{path}: {found[0].name[:80]!r} cannot name weights", hint="rename the file")
     if len(found) == 1:
         return found
     if found:

@@ -12,10 +12,11 @@ is written in one pass. Reading a part always ends with comparing its id: what c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -23,7 +24,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from pv.registry import ids, packfile
-from pv.registry.errors import CorruptPack, FormatError
+from pv.registry.errors import CheckpointRefused, CorruptPack, FormatError
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
 from pv.registry.packfile import ZEROS
 from pv.registry.tensorfile import TensorFile
@@ -35,7 +36,9 @@ __all__ = ["Pack", "Part", "Reference", "write_pack"]
 
 Manifest = BaseManifest | VectorManifest
 BELIEVED = 64 << 20
-"""Bytes that a part may claim on its word alone; a chunk of equal elements packs into a dozen bytes."""
+LARGEST_RATIO = 1000
+"""A dozen bytes can stand for 2 MiB of equal elements. What a vector claims is held against its base; a base has
+nothing to be held against, so of its tensors only BELIEVED + LARGEST_RATIO * stored bytes are taken on trust."""
 
 Reference = Callable[[int, int], Raw]
 """Elements start to stop of the base tensor a part is packed against, in the part's dtype."""
@@ -95,6 +98,11 @@ def write_pack(
         for p, digest in zip(parts, hashes, strict=True)
     }
     made = manifest(rows)
+    swollen = _swollen(made, {(p.name, p.part): sum(sizes[i]) for i, p in enumerate(parts)})
+    if swollen is not None:
+        raise CheckpointRefused(
+            f"{swollen}: pv keeps no copy of a base like that", hint="refer to it instead: --reference"
+        )
     description = _description(made, parts, sizes)
     header = packfile.sealed_header(_payloads(sizes), description, data_hash, pad_to=room)
     if len(header) != room:
@@ -102,6 +110,15 @@ def write_pack(
     file.seek(0)
     file.write(header)
     return made
+
+
+def _swollen(manifest: Manifest, stored: Mapping[tuple[str, str], int]) -> str | None:
+    """A base's tensor that stands for far more bytes than it has, in words; None if there is none."""
+    if isinstance(manifest, BaseManifest):
+        for name, row in manifest.tensors.items():
+            if row.nbytes > BELIEVED + LARGEST_RATIO * stored[name, "w"]:
+                return f"tensor {name[:80]!r} has {row.nbytes} bytes, packed into {stored[name, 'w']}"
+    return None
 
 
 def _pieces(parts: list[Part]) -> Iterator[tuple[int, Part, int, int]]:
@@ -140,23 +157,23 @@ class Pack:
             if found.manifest is None:
                 raise CorruptPack(f"{path} holds training rows, not tensors", hint="run `pv fsck`")
             self.manifest, self._chunks = found.manifest, found.parts
+            self._starts = {key: [0, *accumulate(sizes)] for key, (_, sizes) in found.parts.items()}
             if expect is not None and self.manifest.id != expect:
                 raise CorruptPack(
                     f"{path} holds {self.manifest.id[:12]}, not {expect[:12]}", hint="run `pv fsck`"
                 )
+            swollen = _swollen(self.manifest, {key: starts[-1] for key, starts in self._starts.items()})
+            if swollen is not None:
+                raise CorruptPack(f"{path}: {swollen}: no base is like that", hint="do not use this registry")
             stack.pop_all()  # from here on, `close` closes it
 
     def read(self, name: str, part: str, reference: Reference | None = None) -> Raw:
         """A whole part as flat storage integers; its id is checked. Raises CorruptPack, KeyError."""
         row = self._row(name, part)
-        stored = sum(self._chunks[name, part][1])
         try:
             whole = np.empty(row.numel, LAYOUTS[row.dtype].storage)
         except MemoryError as error:
-            raise self._damaged(name, f"it claims {row.numel} elements in {stored} bytes") from error
-        if whole.nbytes > BELIEVED + 1000 * stored:
-            for _ in self.stream(name, part, reference):
-                pass  # nothing is kept before the id has shown that so few bytes do stand for so many
+            raise self._damaged(name, f"it claims {row.nbytes} bytes, more than there is memory") from error
         for start, raw in self.stream(name, part, reference):
             whole[start : start + len(raw)] = raw
         return whole
@@ -175,11 +192,10 @@ class Pack:
     def chunk(self, name: str, part: str, number: int, reference: Reference | None = None) -> Raw:
         """One chunk of a part, not checked against the id: that needs the whole."""
         row = self._row(name, part)
-        index, sizes = self._chunks[name, part]
+        index, starts = self._chunks[name, part][0], self._starts[name, part]
         start = number * chunks.CHUNK
         stop = min(start + chunks.CHUNK, row.numel)
-        position = sum(sizes[:number])
-        data = self._file.read(str(index), position, position + sizes[number])
+        data = self._file.read(str(index), starts[number], starts[number + 1])
         against = None if reference is None else reference(start, stop)
         try:
             return chunks.decode(data, stop - start, row.dtype, against)
@@ -197,7 +213,7 @@ class Pack:
 
     def _damaged(self, name: str, why: str) -> CorruptPack:
         return CorruptPack(
-            f"{self.path}: tensor {name!r}: {why}", hint="run `pv fsck` to see what it affects"
+            f"{self.path}: tensor {name[:80]!r}: {why}", hint="run `pv fsck` to see what it affects"
         )
 
     def close(self) -> None:

@@ -318,13 +318,17 @@ def test_damage_is_found_and_what_can_be_is_mended(made: Made, damage: Damage) -
     assert set(finding.commits) >= damage.commits(made)
     assert everything(made.root) == before
 
+    commits = [
+        *_all(made),
+        *([(made.git / refs.OPS).read_text().strip()] if (made.git / refs.OPS).exists() else []),
+    ]
     mended, done = mend(made.root)
     after = everything(made.root)
     for name, content in before.items():  # whatever was there before is there still, if under another name
         aside = f"quarantine/{name.rpartition('/')[2]}."
         assert after.get(name) == content or content in (
             *(c for n, c in after.items() if n.startswith(aside) and n.endswith(DAMAGED)),
-            *(sha256(f"{commit}\n") for commit in [*_all(made), (made.git / refs.OPS).read_text().strip()]),
+            *(sha256(f"{commit}\n") for commit in commits),  # a ref: an operation has noted where it was
         ), name
     if damage.mended:
         assert mended.damage == (), done

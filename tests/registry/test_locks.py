@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,33 @@ def test_no_lock_is_left_when_the_block_raises(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), locks.exclusive(tmp_path / "lock"):
         raise RuntimeError
     assert run_python(HOLD.replace("sys.stdin.readline()", ""), str(tmp_path / "lock"), "exclusive").stdout
+
+
+def test_overlapping_writers_do_not_keep_out_who_wants_to_be_alone(tmp_path: Path) -> None:
+    """Two threads write in turns that overlap, so that there is always one inside."""
+    inside, most, stop = [0], [0], threading.Event()
+    alone: list[int] = []
+
+    def write(first: float) -> None:
+        time.sleep(first)
+        while not stop.is_set():
+            with locks.writer(tmp_path, timeout_s=60):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                time.sleep(0.05)
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=write, args=(0.025 * number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        while most[0] < 2:
+            time.sleep(0.001)
+        for _ in range(3):
+            with locks.alone(tmp_path, timeout_s=60):
+                alone.append(inside[0])
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert alone == [0, 0, 0]

@@ -17,7 +17,7 @@ hexes = st.integers(0, (1 << 256) - 1).map(lambda n: f"{n:064x}")
 rows = st.builds(
     TensorRow, st.sampled_from(sorted(DTYPE_BITS)), st.lists(st.integers(0, 99), max_size=3).map(tuple), hexes
 )
-tensor_names = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), max_size=9)
+tensor_names = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"]), max_size=9)
 base_manifests = st.builds(
     BaseManifest,
     st.dictionaries(tensor_names, rows, max_size=4),

@@ -26,7 +26,7 @@ def write(path: Path, header: object, data: bytes = bytes(8), *, length: int | N
 
 
 tables = st.dictionaries(
-    st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), max_size=8).filter(
+    st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"]), max_size=8).filter(
         lambda name: name != "__metadata__"
     ),
     st.tuples(
@@ -78,7 +78,9 @@ def test_what_is_written_is_read(
         ({"w": spec(end=4)}, "needs 8 bytes, not 4"),
         ({"w": spec(end=-8)}, "two sizes"),
         ({"w": spec(begin=8, end=0)}, "needs 8 bytes"),
-        ({"w": spec(shape=(1 << 62, 1 << 62))}, "needs"),
+        ({"w": spec(shape=(1 << 62, 1 << 62))}, "none absurd"),
+        ({"w": spec(shape=(1 << 32, 1 << 32))}, "none absurd"),
+        ({"w": spec(shape=(0, 1 << 40), end=0)}, "none absurd"),
         ({"w": spec(shape=(-2,))}, "list of at most"),
         ({"w": spec(shape=(2.0,))}, "list of at most"),
         ({"w": spec(shape=(True,))}, "list of at most"),
@@ -92,7 +94,7 @@ def test_what_is_written_is_read(
         ({"w": [1, 2]}, "exactly dtype"),
         ({"a\x00b": spec()}, "unusable name"),
         ({"n" * 1025: spec()}, "unusable name"),
-        (b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', "unusable name"),
+        (b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', "half a surrogate pair"),
         ({"a": spec(), "b": spec()}, "overlap"),
         ({"a": spec(), "b": spec(begin=4, end=12)}, "overlap"),
         ({"a": spec(begin=8, end=16)}, "leave a hole"),
