@@ -89,6 +89,7 @@ class _Scrub:
         self.report, self.fetch, self.threads = report, fetch, threads
         self.found: list[Finding] = []
         self._bases: dict[str, Base | None] = {}
+        self._wrong: dict[str, IntegrityError] = {}
         self._suspect = {finding.where.rpartition("/")[2] for finding in report.of("pack")}
         self._progress = progress
         self._total = sum(path.stat().st_size for path in self.packs.files())
@@ -116,14 +117,13 @@ class _Scrub:
                 self._decode(pack, {(name, "w"): None for name in manifest.tensors})
             return
         base = self._base(manifest.base, stack)
-        if base is None:
+        if base is None or not self._vector(pack_id, base):
             hint = "put it back, and run `pv fsck --deep` again"
             what = f"not decoded: its base {manifest.base[:12]} is not at hand"
             self.found.append(self.report.about_pack(pack_id, "unchecked", what, hint=hint))
-            return
-        self._vector(pack_id, base)
 
-    def _vector(self, pack_id: str, base: Base) -> None:
+    def _vector(self, pack_id: str, base: Base) -> bool:
+        """False if the base turns out to be another: a changed base looks like a damaged pack."""
         with open_vector(pack_id, base, self.packs) as vector:
             rows = vector.manifest.tensors
             references = {
@@ -135,8 +135,12 @@ class _Scrub:
                 self._decode(vector.pack, references)
             except CorruptPack:
                 for name in {name for (name, _), reference in references.items() if reference}:
-                    base.verified(name)  # a changed base looks like a damaged pack: say which it is
+                    try:
+                        base.verified(name)
+                    except BaseMismatch:
+                        return False
                 raise
+        return True
 
     def _decode(self, pack: Pack, parts: Mapping[tuple[str, str], object]) -> None:
         def work(key: tuple[str, str]) -> None:
@@ -154,9 +158,13 @@ class _Scrub:
             if isinstance(manifest, BaseManifest):
                 if self._is_pinned(base_id):
                     manifest = replace(manifest, origin={})
-                with suppress(MissingBase):
+                try:
                     base = open_base(manifest, self.packs, fetch=self.fetch)
                     self._bases[base_id] = stack.enter_context(base)
+                except MissingBase:
+                    pass
+                except IntegrityError as error:
+                    self._wrong[base_id] = error
         return self._bases[base_id]
 
     def _is_pinned(self, base_id: str) -> bool:
@@ -168,26 +176,26 @@ class _Scrub:
             if self._is_pinned(base_id):
                 continue
             where = origin_in_words(manifest)
-            uses = self.report.about_pack(base_id, "base", "")
-            try:
-                base = self._base(base_id, stack)
-            except IntegrityError as error:
-                self.found.append(replace(uses, where=where, what=str(error), hint=error.hint))
-                continue
-            if base is None:
+            base = self._base(base_id, stack)
+            if base_id in self._wrong:
+                self._wrong_base(where, str(self._wrong[base_id]))
+            elif base is None:
                 what = f"base {base_id[:12]} is not at hand: builds need it"
                 self.found.append(Finding("unchecked", where, what))
-                continue
-            names = sorted(manifest.tensors)
-            rows = ordered_map(partial(row_of, base.weights), names, threads=self.threads)
-            changed = [n for n, row in zip(names, rows, strict=True) if row != manifest.tensors[n]]
-            if changed:
-                what = (
-                    f"{len(changed)} tensors are not those of base {base_id[:12]}: {', '.join(changed[:3])}"
-                )
-                self.found.append(
-                    replace(uses, where=where, what=what, hint="put the right checkpoint back there")
-                )
+            elif base_id not in self._suspect:
+                names = sorted(manifest.tensors)
+                rows = ordered_map(partial(row_of, base.weights), names, threads=self.threads)
+                changed = [n for n, row in zip(names, rows, strict=True) if row != manifest.tensors[n]]
+                if changed:
+                    what = (
+                        f"{len(changed)} tensors are not those of base {base_id[:12]}, such as {changed[0]}"
+                    )
+                    self._wrong_base(where, what)
+
+    def _wrong_base(self, where: str, what: str) -> None:
+        names = sorted({name for use in self.report.uses.values() for name in use.behaviours})
+        hint = "put the right checkpoint back there"
+        self.found.append(Finding("base", where, what, behaviours=tuple(names), hint=hint))
 
     def _damaged(self, pack_id: str, what: str) -> None:
         self._suspect.add(pack_id)
