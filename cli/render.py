@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any
@@ -19,6 +21,8 @@ __all__ = [
     "table",
 ]
 
+WIDEST = 160
+
 
 def table(
     header: Sequence[str],
@@ -28,8 +32,6 @@ def table(
     width: int | None = None,
 ) -> str:
     """A plain table: headers, aligned columns; numbers to the right."""
-    import shutil
-
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -43,7 +45,8 @@ def table(
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     out = StringIO()
-    columns = width or min(shutil.get_terminal_size((110, 40)).columns, 160)
+    seen = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDEST  # a pipe has no edge
+    columns = width or min(seen, WIDEST)
     Console(file=out, width=columns, color_system=None).print(drawn)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
 

@@ -187,9 +187,7 @@ class _Scrub:
                 rows = ordered_map(partial(row_of, base.weights), names, threads=self.threads)
                 changed = [n for n, row in zip(names, rows, strict=True) if row != manifest.tensors[n]]
                 if changed:
-                    what = (
-                        f"{len(changed)} tensors are not those of base {base_id[:12]}, such as {changed[0]}"
-                    )
+                    what = f"{len(changed)} of its tensors are not those of base {base_id[:12]}, {changed[0]} ..."
                     self._wrong_base(where, what)
 
     def _wrong_base(self, where: str, what: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from attacks.case import BASE, TENSORS, Case, base_folder, safetensors
 from attacks.headers import PICKLE
-from vector_kit import write_safetensors
+from vector_kit import nudged, write_safetensors
 
 from pv.vecstore.checkpoint import INDEX, MAX_SIDE_BYTES
 
@@ -110,7 +110,10 @@ def indexes() -> dict[str, Lay]:
         "a shard that is a number": 1,
         "a shard with a name of 5000": "x" * 5000 + ".safetensors",
     }
-    million = b'{"weight_map":{' + b",".join(b'"%x":"a.safetensors"' % i for i in range(1_100_000)) + b"}}"
+
+    def million() -> bytes:
+        return b'{"weight_map":{' + b",".join(b'"%x":"a.safetensors"' % i for i in range(1_100_000)) + b"}}"
+
     return {
         **{name: indexed(target) for name, target in targets.items()},
         "an index that is a list": raw_index("[]"),
@@ -119,7 +122,7 @@ def indexes() -> dict[str, Lay]:
         "an index of nonsense": raw_index("weights: yes"),
         "an index, 900 deep": raw_index('{"weight_map":' * 900 + "{}" + "}" * 900),
         "an index with two keys alike": raw_index('{"weight_map":{"a":"x","a":"y"}}'),
-        "an index of 1100000 entries": raw_index(lambda: million),
+        "an index of 1100000 entries": raw_index(million),
         "an index of 65 MiB": raw_index(lambda: b"{" + b" " * (65 << 20) + b"}"),
         "a tensor in two shards": overlapping,
         "an index that swaps the shards": swapped,
@@ -197,9 +200,7 @@ def kinds_of_file() -> dict[str, Lay]:
         "a pickle": files(pytorch_model__bin=PICKLE),
         "a pickle under another name": files(model__safetensors=PICKLE),
         "a checkpoint of another sort": files(model__ckpt=PICKLE, model__pt=PICKLE),
-        "weights named like a command": lambda folder: (
-            None if (folder / "\x1b]0;x\x07.safetensors").write_bytes(safetensors({})) else None
-        ),
+        "weights named like a command": files(**{"\x1b]0;x\x07__safetensors": safetensors({})}),
         "nothing": lambda folder: None,
     }
 
@@ -242,11 +243,7 @@ def harmless_beside() -> dict[str, Lay]:
     """What lies beside the weights is left where it is: nobody asked for it."""
 
     def lay(folder: Path) -> None:
-        changed = {**TENSORS, NAMES[1]: TENSORS[NAMES[1]]}
-        flipped = TENSORS[NAMES[1]].raw.copy()
-        flipped[0] ^= 1
-        changed[NAMES[1]] = type(TENSORS[NAMES[1]])("BF16", (4, 6), flipped)
-        write_safetensors(folder / "model.safetensors", changed)
+        write_safetensors(folder / "model.safetensors", nudged(TENSORS, 1, share=1))
         os.mkfifo(folder / "config.json")
         (folder / "tokenizer.json").mkdir()
         (folder / "vocab.txt").symlink_to("vocab.txt")

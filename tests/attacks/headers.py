@@ -80,7 +80,7 @@ def syntax() -> dict[str, bytes]:
         "two data_offsets": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4],"data_offsets":[0,8]}}'),
         "NaN": text('{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}'),
         "Infinity": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,Infinity]}}'),
-        "-Infinity": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[-Infinity,8]}}'),
+        "minus Infinity": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[-Infinity,8]}}'),
         "1e400": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,1e400]}}'),
         "1e1 for a size": text('{"a":{"dtype":"U8","shape":[1e1],"data_offsets":[0,10]}}', bytes(10)),
         "a number of 5000 digits": text(f'{{"a":{{"dtype":"U8","shape":[{"1" * 5000}],"data_offsets":[0,8]}}}}'),

@@ -1,0 +1,347 @@
+"""Feed every case to every entry that would meet it, each case in a process of its own that is watched.
+
+    python tests/attacks/feed.py FOLDER          one line of JSON a case, on stdout
+
+Everything happens below FOLDER: `cases` is what was laid there, `out` where entries may write. A process has
+20 seconds of CPU, 2 GiB more of address space than it begins with, 256 files, and after five minutes an end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from attacks.case import BASE, TENSORS, Case, base_folder
+from attacks.chunks import reference
+from attacks.make import all_cases
+from vector_kit import base_at, store
+
+from pv.registry import packfile
+from pv.registry.errors import PvError
+from pv.registry.manifest import BaseManifest, VectorManifest
+from pv.registry.packs import PackStore
+from pv.registry.persona import Persona
+from pv.registry.registry import Registry
+from pv.registry.tensorfile import TensorFile
+from pv.vecstore.adapter import capture_adapter
+from pv.vecstore.base import base_manifest, pin
+from pv.vecstore.build import build
+from pv.vecstore.checkpoint import Checkpoint, side_files
+from pv.vecstore.codecs import chunks
+from pv.vecstore.mix import factor
+from pv.vecstore.opened import opened
+from pv.vecstore.pack import Pack
+from pv.vecstore.rowspack import load_rows
+from pv.vecstore.train.rows import read_rows
+from pv.vecstore.vector import capture, open_vector, reference_to
+
+Entry = Callable[[Path, Path], object]  # (the case, a folder to write to)
+
+CPU_SECONDS, WALL_SECONDS, MORE_MEMORY, FILES = 20, 300, 2 << 30, 256
+
+
+# Weights and the folders they lie in
+
+
+def tensor_file(case: Path, out: Path) -> None:
+    with TensorFile(case / "model.safetensors") as file:
+        for name in file.entries:
+            file.read(name)
+
+
+def one_checkpoint(case: Path, out: Path) -> None:
+    with Checkpoint(case / "model.safetensors") as checkpoint:
+        for name in checkpoint.specs:
+            checkpoint.read(name)
+
+
+def checkpoint(case: Path, out: Path) -> None:
+    with Checkpoint(case) as opened:
+        for name in opened.specs:
+            opened.read(name)
+
+
+def init(case: Path, out: Path) -> None:
+    """As `pv init --base` does it, and read back."""
+    beside = side_files(case)
+    with Checkpoint(case) as opened:
+        manifest = base_manifest(opened, {"kind": "path", "path": str(case)}, tuple(beside), pinned=True)
+        assert BaseManifest.from_bytes(manifest.to_bytes()).id == manifest.id
+        packs = store(out / "init")
+        pin(opened, manifest, packs)
+    read_pack(packs.path(manifest.id))
+
+
+def commit(case: Path, out: Path) -> None:
+    """As `pv commit` does it, and read back."""
+    packs = store(out / "commit")
+    with base_at(case.parents[1] / "base") as base, Checkpoint(case) as opened:
+        manifest = capture(opened, base, packs)
+        with open_vector(manifest.id, base, packs) as vector:
+            for name in manifest.tensors:
+                vector.tau(name)
+
+
+def beside(case: Path, out: Path) -> None:
+    side_files(case)
+
+
+def shrinking(case: Path, out: Path) -> None:
+    with Checkpoint(case) as opened:
+        os.truncate(case / "model.safetensors", 200)
+        for name in opened.specs:
+            opened.read(name)
+
+
+def adapter(case: Path, out: Path) -> None:
+    with base_at(case.parents[1] / "base") as base:
+        capture_adapter(case, base, store(out / "adapter"))
+
+
+# Packs, and the chunks in them
+
+
+def chunk(case: Path, out: Path) -> None:
+    head, _, body = (case / "chunk").read_bytes().partition(b"\n")
+    dtype, count, seed = head.decode().split()
+    raw = chunks.decode(memoryview(body), int(count), dtype, reference(dtype, int(count), int(seed)))
+    assert len(raw) == int(count)
+
+
+def the_pack(case: Path) -> Path:
+    (found,) = [path for path in case.rglob("*") if path.is_file()]
+    return found
+
+
+def read_pack(path: Path) -> None:
+    """Open it, and decode every part against the base that it says it is of."""
+    with Pack(path, expect=path.name) as pack:
+        for name in pack.manifest.tensors:
+            parts = pack.manifest.tensors[name] if isinstance(pack.manifest, VectorManifest) else ["w"]
+            for part in parts:
+                raw = TENSORS[name].raw if part == "ft" and name in TENSORS else None
+                pack.read(name, part, None if raw is None else lambda start, stop, raw=raw: raw[start:stop])
+
+
+def inspect(case: Path, out: Path) -> None:
+    packfile.inspect(the_pack(case), the_pack(case).name)
+
+
+def stores(case: Path) -> PackStore:
+    packs = PackStore(case)
+    packs.packs = case  # the case is a store's folder `packs`
+    return packs
+
+
+def vector(case: Path, out: Path) -> None:
+    with base_at(case.parents[1] / "base") as base:
+        with open_vector(the_pack(case).name, base, stores(case)) as found:
+            for name, parts in found.manifest.tensors.items():
+                reference_to(base, name, parts)
+                found.tau(name)
+
+
+def built(case: Path, out: Path) -> None:
+    """A build that uses the vector, as `pv build` does it."""
+    vector_id = the_pack(case).name
+    document = {"weight": 1, "terms": [[1, vector_id]], "modules": None}
+    with base_at(case.parents[1] / "base") as base:
+        persona = Persona.from_json({**Persona(BASE.id).to_json(), "behaviours": {"a": document}})
+        with open_vector(vector_id, base, stores(case)) as found:
+            build(persona, base, {vector_id: found}, out / "built", side_files={})
+
+
+def rows_pack(case: Path, out: Path) -> None:
+    load_rows(the_pack(case).name, stores(case))
+
+
+# Documents
+
+
+def document(name: str, reader: Callable[[bytes], Any]) -> Entry:
+    def read(case: Path, out: Path) -> None:
+        made = reader((case / name).read_bytes())
+        assert reader(made.to_bytes()).id == made.id
+
+    return read
+
+
+def factors(case: Path, out: Path) -> None:
+    """Hold a persona's patterns against names, as a build does."""
+    persona = Persona.from_bytes((case / "persona.json").read_bytes())
+    for name in ("a" * 1000, "a." * 500, *TENSORS):
+        for behaviour in persona.behaviours.values():
+            factor(behaviour, name)
+
+
+def rows(case: Path, out: Path) -> None:
+    found = read_rows(case / "rows.jsonl")
+    assert len(found.id) == 64
+
+
+# Registries
+
+
+def checkout(case: Path, out: Path) -> None:
+    """Find the registry, read its newest commit, and build it."""
+    with Registry.find(case) as registry:
+        commit_id = registry.resolve("HEAD")
+        persona = registry.persona(commit_id)
+        with opened(registry, commit_id, [persona]) as at:
+            build(persona, at.base, at.vectors, out / "built", side_files=registry.base_files(commit_id))
+
+
+ENTRIES: Mapping[str, Mapping[str, Entry]] = {
+    "weights": {"tensor file": tensor_file, "checkpoint": one_checkpoint, "init": init, "commit": commit},
+    "folder": {"checkpoint": checkpoint, "init": init, "commit": commit, "side files": beside},
+    "shrinking": {"checkpoint": shrinking},
+    "adapter": {"commit": adapter},
+    "chunk": {"decode": chunk},
+    "pack": {
+        "read": lambda case, out: read_pack(the_pack(case)),
+        "inspect": inspect,
+        "vector": vector,
+        "build": built,
+    },
+    "rowspack": {"load": rows_pack},
+    "persona": {"read": document("persona.json", Persona.from_bytes), "factors": factors},
+    "base": {"read": document("base.json", BaseManifest.from_bytes)},
+    "vector": {"read": document("vector.json", VectorManifest.from_bytes)},
+    "rows": {"read": rows},
+    "registry": {"build": checkout},
+}
+
+
+# Watching
+
+
+def feed(case: Case, place: Path, out: Path) -> dict[str, Any]:
+    """What came of a case: {entry: outcome}. Runs in a process of its own."""
+    outcomes: dict[str, Any] = {}
+    for name, entry in ENTRIES[case.kind].items():
+        try:
+            entry(place, out)
+        except PvError as error:
+            outcomes[name] = {
+                "refused": type(error).__name__,
+                "exit": error.exit_code,
+                "message": str(error),
+                "hint": error.hint,
+            }
+        except BaseException:
+            outcomes[name] = {"escaped": traceback.format_exc(limit=-4)[-2000:]}
+        else:
+            outcomes[name] = {"taken": True}
+    return outcomes
+
+
+def watched(case: Case, place: Path, out: Path) -> dict[str, Any]:
+    """The same from outside, with the memory it took at most: {"outcomes" or "died", "peak"}."""
+    read_end, write_end = os.pipe()
+    before = _pages("VmRSS")
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        _limit()
+        outcomes = feed(case, place, out)
+        with os.fdopen(write_end, "w") as pipe:
+            json.dump(outcomes, pipe)
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
+        text = pipe.read()
+    _, status, usage = os.wait4(child, 0)
+    result: dict[str, Any] = {"peak": usage.ru_maxrss * 1024 - before, "cpu": usage.ru_utime + usage.ru_stime}
+    if os.WIFSIGNALED(status):
+        return {**result, "died": signal.Signals(os.WTERMSIG(status)).name}
+    return {**result, "outcomes": json.loads(text)}
+
+
+def _limit() -> None:
+    os.setsid()
+    signal.alarm(WALL_SECONDS)
+    memory = _pages("VmSize") + MORE_MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _pages(which: str) -> int:
+    """A size of this process in bytes, as the system counts it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(which + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {which} in /proc/self/status")
+
+
+def listing(root: Path) -> dict[str, str]:
+    """Everything below a folder but `out`: what it is, how large, when it was last written, where it leads.
+
+    A registry's own folder may change when it is opened: what a crash left undone is finished then.
+    """
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if name.startswith("out") or "/.pv/" in name or name.endswith("/.pv"):
+            continue
+        status = path.lstat()
+        target = os.readlink(path) if path.is_symlink() else ""
+        found[name] = f"{status.st_mode:o} {status.st_size} {status.st_mtime_ns} {target}"
+    return found
+
+
+def main(root: Path, only: list[str]) -> None:
+    warnings.simplefilter("error")
+    cases = [case for case in all_cases() if not only or case.kind in only or case.name in only]
+    for name in ("cases", "out", "cwd"):
+        (root / name).mkdir(parents=True)
+    os.chdir(root / "cwd")
+    base_folder(root / "base")
+    _lay(cases, root / "cases")
+    before = listing(root)
+    for number, case in enumerate(cases):
+        out = root / "out" / str(number)
+        out.mkdir()
+        print(
+            json.dumps({"case": case.name, "kind": case.kind, **watched(case, root / "cases" / str(number), out)}),
+            flush=True,
+        )
+        shutil.rmtree(out)
+    after = listing(root)
+    touched = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    shrunk = {f"cases/{n}/model.safetensors" for n, case in enumerate(cases) if case.kind == "shrinking"}
+    print(json.dumps({"written outside": sorted(touched - shrunk)}), flush=True)
+
+
+def _lay(cases: list[Case], folder: Path) -> None:
+    """In a process of its own: what making the cases takes is not what reading them takes."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for number, case in enumerate(cases):
+                place = folder / str(number)
+                place.mkdir()
+                case.lay(place)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        sys.exit("a case could not be laid")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), sys.argv[2:])
