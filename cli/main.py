@@ -124,6 +124,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding is no reason to fail
             stream.reconfigure(errors="backslashreplace")
+    # torch's threads spin while they wait for one another: where another program wants a core too, the one
+    # that spins keeps it from the one that is waited for, and training slows down many times (docs/log.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is done is done: no late Ctrl-C changes the answer
     sys.exit(code)

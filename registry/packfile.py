@@ -110,9 +110,9 @@ def describe(file: TensorFile) -> Description:
     document = canonical.loads(file.metadata["pv"].encode(), what=what)
     if not isinstance(document, dict):
         raise FormatError(f"{what}: the pack's description is malformed")
-    if document.get("pack") != 1:
+    if document.get("pack") != 1 or document["pack"] is True:
         raise FormatError(
-            f"{what}: pack version {document.get('pack')!r} is not known here", hint="upgrade pv"
+            f"{what}: pack version {str(document.get('pack'))[:40]!r} is not known here", hint="upgrade pv"
         )
     if set(document) == {"pack", "kind", "id"} and document["kind"] == "rows":
         if [(e.name, e.dtype) for e in file.entries.values()] != [("rows", "U8")]:

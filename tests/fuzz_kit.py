@@ -187,7 +187,7 @@ def _corrected(text: bytes, kind: type[BaseManifest] | type[VectorManifest]) -> 
         document = json.loads(text)
         document["id"] = _true_id(document, kind)
         return json.dumps(document).encode()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, PvError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, PvError):
         return text
 
 
@@ -209,7 +209,7 @@ def _pack(text: bytes) -> None:
         document["manifest"] = json.loads(_corrected(json.dumps(document["manifest"]).encode(), kind))
         sizes = [sum(entry[2]) for entry in document["parts"]]
         text = json.dumps(document).encode()
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         sizes = [9]
     if sum(abs(n) for n in sizes) > 1 << 16 or len(sizes) > 100:
         return

@@ -14,7 +14,7 @@ from pv.registry import ids
 from pv.registry.manifest import BaseManifest, TensorRow
 from pv.vecstore.encodings.array import Array
 
-__all__ = ["BASE", "FILES", "TENSORS", "Case", "base_folder", "one_file", "safetensors"]
+__all__ = ["ADAPTED", "BASE", "FILES", "TENSORS", "Case", "base_folder", "one_file", "safetensors"]
 
 FILES: Mapping[str, str] = {
     "weights": "model.safetensors",
@@ -81,6 +81,13 @@ BASE = BaseManifest(
 )
 
 
-def base_folder(folder: Path) -> Path:
+ADAPTED: Mapping[str, Array] = {
+    "model.proj.weight": array("proj", "BF16", 4, 6),
+    f"model.{'a.' * 480}weight": array("a", "BF16", 4, 6),
+}
+"""A base for adapters, whose factors are named after its tensors: one of them as long as a name can be."""
+
+
+def base_folder(folder: Path, tensors: Mapping[str, Array] = TENSORS) -> Path:
     """The base on disk, as an ordinary checkpoint."""
-    return save(folder, TENSORS)
+    return save(folder, tensors)

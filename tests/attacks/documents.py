@@ -321,6 +321,6 @@ def rows_to_take() -> dict[str, bytes]:
         "carriage returns": ROW.replace(b"\n", b"\r\n") * 2,
         "NUL and escapes in the text": b'{"prompt":"\\u0000\\u001b[2J","chosen":"\\u0007"}\n',
         "a pair of surrogates": b'{"prompt":"\\ud83d\\ude00","chosen":"b"}\n',
-        "line separators in the text": '{"prompt":"\u2028\u0085","chosen":"b"}\n'.encode(),
+        "line separators in the text": '{"prompt":"a\u2028\u0085","chosen":"b"}\n'.encode(),
         "a prompt that is a path": b'{"prompt":"../../etc/passwd","chosen":"b"}\n',
     }

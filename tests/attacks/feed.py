@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from attacks.case import BASE, TENSORS, Case, base_folder
+from attacks.case import ADAPTED, BASE, TENSORS, Case, base_folder
 from attacks.chunks import reference
 from attacks.make import all_cases
 from vector_kit import base_at, store
@@ -105,7 +105,7 @@ def shrinking(case: Path, out: Path) -> None:
 
 
 def adapter(case: Path, out: Path) -> None:
-    with base_at(case.parents[1] / "base") as base:
+    with base_at(case.parents[1] / "adapted") as base:
         capture_adapter(case, base, store(out / "adapter"))
 
 
@@ -249,20 +249,20 @@ def feed(case: Case, place: Path, out: Path) -> dict[str, Any]:
 def watched(case: Case, place: Path, out: Path) -> dict[str, Any]:
     """The same from outside, with the memory it took at most: {"outcomes" or "died", "peak"}."""
     read_end, write_end = os.pipe()
-    before = _pages("VmRSS")
     child = os.fork()
     if child == 0:
         os.close(read_end)
         _limit()
-        outcomes = feed(case, place, out)
         with os.fdopen(write_end, "w") as pipe:
-            json.dump(outcomes, pipe)
+            print(_pages("VmRSS"), file=pipe, flush=True)
+            json.dump(feed(case, place, out), pipe)
         os._exit(0)
     os.close(write_end)
     with os.fdopen(read_end) as pipe:
-        text = pipe.read()
+        before, text = pipe.readline(), pipe.read()
     _, status, usage = os.wait4(child, 0)
-    result: dict[str, Any] = {"peak": usage.ru_maxrss * 1024 - before, "cpu": usage.ru_utime + usage.ru_stime}
+    peak = usage.ru_maxrss * 1024 - int(before or 0)
+    result = {"peak": peak, "cpu": round(usage.ru_utime + usage.ru_stime, 2)}
     if os.WIFSIGNALED(status):
         return {**result, "died": signal.Signals(os.WTERMSIG(status)).name}
     return {**result, "outcomes": json.loads(text)}
@@ -309,6 +309,7 @@ def main(root: Path, only: list[str]) -> None:
         (root / name).mkdir(parents=True)
     os.chdir(root / "cwd")
     base_folder(root / "base")
+    base_folder(root / "adapted", ADAPTED)
     _lay(cases, root / "cases")
     before = listing(root)
     for number, case in enumerate(cases):

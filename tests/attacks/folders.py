@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks.case import BASE, TENSORS, Case, base_folder, safetensors
-from attacks.headers import PICKLE
+from attacks.headers import PICKLE, spec
 from vector_kit import nudged, write_safetensors
 
 from pv.vecstore.checkpoint import INDEX, MAX_SIDE_BYTES
@@ -32,12 +32,14 @@ def cases() -> Iterator[Case]:
     for name, lay in every.items():
         yield Case(name, "folder", lay, frozenset({3, 5}), frozenset({"side files"}))
     for name, lay in side_files().items():
-        yield Case(name, "folder", lay, taken=frozenset({"checkpoint"}))
+        yield Case(name, "folder", lay, taken=frozenset({"checkpoint", "commit"}))
     for name, lay in harmless_beside().items():
         yield Case(name, "folder", lay, taken=frozenset({"checkpoint", "init", "commit", "side files"}))
     yield Case("a file that shrinks while it is read", "shrinking", base_folder)
     for name, lay in adapters().items():
-        yield Case(name, "adapter", lay, frozenset({2, 3}))
+        yield Case(name, "adapter", lay, frozenset({3, 5}))
+    for name, lay in adapters_to_take().items():
+        yield Case(name, "adapter", lay, taken=frozenset({"commit"}))
 
 
 def shard(folder: Path, *names: str, file: str = "model-00001.safetensors") -> None:
@@ -206,12 +208,11 @@ def kinds_of_file() -> dict[str, Lay]:
 
 
 def side_files() -> dict[str, Lay]:
-    """The weights are the base's own: what lies beside them is not."""
+    """The weights are a fine-tune of the base: what lies beside them is another matter."""
 
     def with_side(add: Callable[[Path], object]) -> Lay:
         def lay(folder: Path) -> None:
-            base_folder(folder)
-            (folder / "config.json").unlink()
+            write_safetensors(folder / "model.safetensors", nudged(TENSORS, 1, share=1))
             add(folder)
 
         return lay
@@ -257,71 +258,74 @@ def harmless_beside() -> dict[str, Lay]:
     return {"pipes, devices, pickles and code beside the weights": lay}
 
 
+GOOD: Mapping[str, Any] = {"peft_type": "LORA", "r": 1, "lora_alpha": 1}
+
+
+def adapter(
+    config: Mapping[str, Any] | bytes = GOOD,
+    module: str = "model.proj",
+    *,
+    rank: int = 1,
+    weights: bytes | None = None,
+) -> Lay:
+    """An adapter of one module of ADAPTED; a configuration of keys is added to a good one."""
+
+    def lay(folder: Path) -> None:
+        document = config if isinstance(config, bytes) else json.dumps({**GOOD, **config}).encode()
+        (folder / "adapter_config.json").write_bytes(document)
+        a, end = 24 * rank, 40 * rank
+        header = {
+            f"base_model.model.{module}.lora_A.weight": spec(0, a, "F32", [rank, 6]),
+            f"base_model.model.{module}.lora_B.weight": spec(a, end, "F32", [4, rank]),
+        }
+        data = safetensors(header, b"\0\0\x80\x3f" * (end // 4)) if weights is None else weights
+        (folder / "adapter_model.safetensors").write_bytes(data)
+
+    return lay
+
+
 def adapters() -> dict[str, Lay]:
-    module = "base_model.model.model"
-
-    def adapter(config: Mapping[str, Any] | bytes, rank: int = 1, weights: bytes | None = None) -> Lay:
-        def lay(folder: Path) -> None:
-            document = config
-            if not isinstance(document, bytes):
-                good = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": "x"}
-                document = json.dumps({**good, **document}).encode()
-            (folder / "adapter_config.json").write_bytes(document)
-            header = {
-                f"{module}.lora_A.weight": {"dtype": "F32", "shape": [rank, 6], "data_offsets": [0, 24 * rank]},
-                f"{module}.lora_B.weight": {
-                    "dtype": "F32",
-                    "shape": [4, rank],
-                    "data_offsets": [24 * rank, 40 * rank],
-                },
-            }
-            data = safetensors(header, bytes(40 * rank)) if weights is None else weights
-            (folder / "adapter_model.safetensors").write_bytes(data)
-
-        return lay
-
     def pickled(folder: Path) -> None:
-        adapter({})(folder)
+        adapter()(folder)
         (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
 
-    def linked(folder: Path) -> None:
-        adapter({})(folder)
+    def piped(folder: Path) -> None:
+        adapter()(folder)
         (folder / "adapter_model.safetensors").unlink()
         os.mkfifo(folder / "adapter_model.safetensors")
 
-    slow = {"(a|a)*b": 1, "(a*)*b": 1, "(.*.*)+x": 1, ".*.*.*x": 1, "[a-z.]*[a-z.]*[a-z.]*!": 1}
-    deep = f"{module}" + ".a" * 480
-    long_names = safetensors(
-        {
-            f"{deep}.lora_A.weight": {"dtype": "F32", "shape": [1, 6], "data_offsets": [0, 24]},
-            f"{deep}.lora_B.weight": {"dtype": "F32", "shape": [4, 1], "data_offsets": [24, 40]},
-        },
-        bytes(40),
-    )
     return {
         "an adapter that is a pickle": pickled,
-        "an adapter that is a pipe": linked,
-        "an adapter of another module": adapter({}),
+        "an adapter that is a pipe": piped,
+        "an adapter of a module that is not there": adapter(module="model.lm"),
+        "an adapter of ../../x": adapter(module="../../x"),
         "an adapter of rank 2^20": adapter({"r": 1 << 20}),
+        "an adapter of rank 2^20, in truth": adapter({"r": 1 << 20}, rank=1 << 20),
         "an adapter of rank 0": adapter({"r": 0}),
         "an adapter of rank true": adapter({"r": True}),
         "an adapter with NaN": adapter(b'{"peft_type":"LORA","r":1,"lora_alpha":NaN}'),
         "an adapter with 1e400": adapter(b'{"peft_type":"LORA","r":1,"lora_alpha":1e400}'),
         "an adapter configured 900 deep": adapter(b'{"a":' * 900 + b"1" + b"}" * 900),
         "an adapter of a new sort": adapter({"peft_type": "LORA2"}),
-        "an adapter with code": adapter({"auto_mapping": {"parent_library": "os"}, "custom": "system"}),
+        "an adapter with code": adapter({"custom": "os.system"}),
+        "an adapter whose header lies": adapter(weights=safetensors({}, length=1 << 40)),
         **{
-            f"an adapter with the pattern {pattern}": adapter({option: {pattern: 1}}, weights=long_names)
-            for pattern in slow
-            for option in ("rank_pattern",)
+            f"an adapter with the pattern {pattern}": adapter({"rank_pattern": {pattern: 1}})
+            for pattern in ("(a|a)*b", "(a*)*b", "(.*.*)+x", "(?:a+)+$", "(", "[z-a]", "a" * 5000)
         },
-        "an adapter whose header lies": adapter({}, weights=safetensors({}, length=1 << 40)),
-        "an adapter with a base inside": adapter(
-            {},
-            weights=safetensors(
-                {f"{module}.base_layer.weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(8)
-            ),
-        ),
+    }
+
+
+def adapters_to_take() -> dict[str, Lay]:
+    """Patterns that look slow, held against the longest name there is."""
+    longest = "model." + ".".join("a" * 480)
+    return {
+        f"an adapter with the pattern {pattern}": adapter({option: {pattern: 1}}, longest)
+        for option, pattern in (
+            ("rank_pattern", ".*x"),
+            ("alpha_pattern", "[a-z.]*!"),
+            ("rank_pattern", "a?a?a?" + "a" * 500),
+        )
     }
 
 

@@ -30,11 +30,13 @@ Edit = Callable[[Path, Tree], object]
 def cases() -> Iterator[Case]:
     for name, edit in trees().items():
         yield Case(name, "registry", _laid(edit), frozenset({2, 3, 5}))
-    for name, edit in settings().items():
-        yield Case(name, "registry", _laid(edit), frozenset({3}))
+    for name, change in settings().items():
+        yield Case(name, "registry", _laid(after=change))
 
 
-def _laid(edit: Edit) -> Callable[[Path], None]:
+def _laid(
+    edit: Edit = lambda folder, tree: None, after: Callable[[Path], object] = lambda folder: None
+) -> Callable[[Path], None]:
     def lay(folder: Path) -> None:
         base = base_folder(folder / "base")
         manifest = BaseManifest(BASE.tensors, {"kind": "path", "path": str(base)}, BASE.files)
@@ -49,6 +51,7 @@ def _laid(edit: Edit) -> Callable[[Path], None]:
         _add(tree, exact())
         edit(folder, tree)
         _plant(folder, tree)
+        after(folder)
 
     return lay
 
@@ -204,24 +207,22 @@ def _put(name: str, data: bytes) -> Edit:
     return lambda folder, tree: tree.update({name: data})
 
 
-def settings() -> dict[str, Edit]:
+def settings() -> dict[str, Callable[[Path], object]]:
     """Beside the history: what git would obey."""
 
-    def append(name: str, text: str) -> Edit:
-        def edit(folder: Path, tree: Tree) -> None:
-            marker = folder / "ran"
-            path = folder / ".pv" / "history.git" / name
-            path.parent.mkdir(exist_ok=True)
-            with path.open("a") as file:
-                file.write(text.format(command=f"touch {marker}"))
+    def append(name: str, text: str) -> Callable[[Path], object]:
+        def change(folder: Path) -> None:
+            with (folder / ".pv" / "history.git" / name).open("a") as file:
+                file.write(text.format(command=f"touch {folder}/ran"))
 
-        return edit
+        return change
+
+    def newer(folder: Path) -> None:
+        (folder / ".pv/format").write_text('{"git":"sha1","hash":"sha256","pv":2}')
 
     return {
         "a git config that runs a program": append("config", "[core]\n\tfsmonitor = {command}\n"),
         "a git config with a pager": append("config.worktree", "[core]\n\tpager = {command}\n"),
         "a git folder that is elsewhere": append("commondir", "/tmp\n"),
-        "another format": lambda folder, tree: (folder / ".pv/format").write_text(
-            '{"git":"sha1","hash":"sha256","pv":2}'
-        ),
+        "another format": newer,
     }
