@@ -65,7 +65,9 @@ def _section(name: str) -> str:
         found = cli.get_command(context, name)
         assert found is not None
         command = found
-        context = click.Context(found, info_name=name, parent=context, max_content_width=100, terminal_width=100)
+        context = click.Context(
+            found, info_name=name, parent=context, max_content_width=100, terminal_width=100
+        )
     text = command.get_help(context).rstrip()
     return f"## pv {name}".rstrip() + f"\n\n```text\n{text}\n```\n"
 

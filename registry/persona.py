@@ -90,7 +90,9 @@ class Combine:
     def of(method: str, **options: Any) -> Combine:
         """A checked rule with every switch spelled out. Raises UsageError."""
         if method not in COMBINE_FIELDS:
-            raise UsageError(f"no combine method {_shown(method)}", hint=f"there are: {', '.join(COMBINE_FIELDS)}")
+            raise UsageError(
+                f"no combine method {_shown(method)}", hint=f"there are: {', '.join(COMBINE_FIELDS)}"
+            )
         unknown = set(options) - set(COMBINE_FIELDS[method])
         if unknown:
             raise UsageError(f"method {method!r} takes no option {_shown(min(unknown))}")

@@ -232,18 +232,21 @@ def _short(commit: str | None) -> str:
 
 def _object(root: Path, packs: PackStore, report: Report, finding: Finding) -> Mended:
     path = objects.object_path(root / "history.git", finding.where)
-    pack_id = report.spare.get(finding.where)
-    if pack_id is None:
+    data, how = objects.salvage(path, finding.where), "written anew: its content was unharmed"
+    if data is None and finding.where in report.spare:
+        pack_id = report.spare[finding.where]
+        manifest = packfile.inspect(packs.path(pack_id), pack_id).manifest
+        assert manifest is not None
+        document = manifest.to_bytes()
+        data, how = b"blob %d\0" % len(document) + document, f"written anew from pack {pack_id[:12]}"
+    if data is None:
         _put_away(packs, path)
         return Mended(finding.where, "set aside: no commit needs it")
-    manifest = packfile.inspect(packs.path(pack_id), pack_id).manifest
-    assert manifest is not None
-    data = manifest.to_bytes()
     durable.make_dirs(path.parent)
     if path.exists():
         packs.set_aside(path)
-    durable.write_file(path, zlib.compress(b"blob %d\0" % len(data) + data), mode=0o444)
-    return Mended(finding.where, f"written anew from pack {pack_id[:12]}")
+    durable.write_file(path, zlib.compress(data), mode=0o444)
+    return Mended(finding.where, how)
 
 
 def _pack(packs: PackStore, report: Report, finding: Finding) -> Iterable[Mended]:

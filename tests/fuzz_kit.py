@@ -27,13 +27,29 @@ from pv.vecstore.engine.philox import bits32
 from pv.vecstore.pack import Pack
 from pv.vecstore.train.rows import parse_rows
 
-__all__ = ["check_message", "chunk", "chunk_seeds", "document", "document_seeds", "header", "header_seeds", "mutated"]
+__all__ = [
+    "DOCUMENTS",
+    "check_message",
+    "chunk",
+    "chunk_seeds",
+    "document",
+    "document_seeds",
+    "examples",
+    "header",
+    "header_seeds",
+    "mutated",
+]
 
 DTYPES = sorted(LAYOUTS)
 MOST_ELEMENTS = 4096
 LONGEST_MESSAGE = 4000
 DOCUMENTS = ("persona", "base", "vector", "rows", "pack")
 ID = "ab" * 32
+
+
+def examples() -> int:
+    """How many inputs a property is tried on: few in every run of the tests, PV_FUZZ_EXAMPLES in a long one."""
+    return int(os.environ.get("PV_FUZZ_EXAMPLES", "400"))
 
 
 def check_message(error: PvError) -> None:
@@ -194,7 +210,9 @@ def _corrected(text: bytes, kind: type[BaseManifest] | type[VectorManifest]) -> 
 def _true_id(document: dict[str, Any], kind: type[BaseManifest] | type[VectorManifest]) -> str:
     if kind is BaseManifest:
         return ids.base_id((name, *row) for name, row in document["tensors"].items())
-    parts = [(name, part, row[2]) for name, parts in document["tensors"].items() for part, row in parts.items()]
+    parts = [
+        (name, part, row[2]) for name, parts in document["tensors"].items() for part, row in parts.items()
+    ]
     encoding = document["encoding"]
     if document["options"]:
         encoding = canonical.dumps([encoding, document["options"]]).decode()
@@ -239,9 +257,13 @@ def _path(fd: int) -> Any:
 
 def document_seeds() -> list[bytes]:
     row = TensorRow("F32", (2,), ID)
-    base = BaseManifest({"a": row, "b": TensorRow("BF16", (), ID)}, {"kind": "path", "path": "/x"}, ("c.json",))
+    base = BaseManifest(
+        {"a": row, "b": TensorRow("BF16", (), ID)}, {"kind": "path", "path": "/x"}, ("c.json",)
+    )
     exact = VectorManifest(ID, "exact", {"a": {"ft": TensorRow("BF16", (3, 4), ID)}})
-    int8 = VectorManifest(ID, "int8", {"a": {"q": TensorRow("I8", (2, 8), ID), "scale": row}}, {"x": [1, None]})
+    int8 = VectorManifest(
+        ID, "int8", {"a": {"q": TensorRow("I8", (2, 8), ID), "scale": row}}, {"x": [1, None]}
+    )
     ties = Combine.of("ties", density=0.5, elect="weighted", merge="sum")
     behaviours = {
         "a": Behaviour(0.5, (Term(1.0, ID),)),

@@ -23,7 +23,9 @@ def reference(dtype: str, count: int, seed: int) -> np.ndarray | None:
     if not seed:
         return None
     layout = LAYOUTS[dtype]
-    low = array("reference", dtype, count, seed=seed).raw & layout.storage.type((1 << layout.mantissa_bits) - 1)
+    low = array("reference", dtype, count, seed=seed).raw & layout.storage.type(
+        (1 << layout.mantissa_bits) - 1
+    )
     return low | layout.storage.type(1 << layout.mantissa_bits)
 
 
@@ -77,6 +79,8 @@ def zstd(content: bytes, count: int = 100) -> bytes:
 
 
 def cases() -> Iterator[Case]:
+    for name, content in honest().items():
+        yield one_file("chunk", name, content, taken=("decode",))
     for name, content in (frames() | blocks() | deltas() | codes()).items():
         yield one_file("chunk", name, content)
     yield one_file("chunk", "a zstd frame of 256 MiB of zeros", zstd(frame(256 * MIB, *zeros(256 * MIB))))
@@ -88,6 +92,16 @@ def cases() -> Iterator[Case]:
     yield one_file("chunk", "256 MiB of zeros that say 100", zstd(frame(100, *zeros(256 * MIB))))
     # Decodes, and has a right to: what must stay small is the memory that it takes.
     yield one_file("chunk", "62 digits for each of a million", many_digits, taken=("decode",))
+
+
+def honest() -> dict[str, bytes]:
+    """What the lies are told about."""
+    return {
+        "an honest raw chunk": chunk("BF16", 100, 0, b"\0", bytes(200)),
+        "an honest zstd frame": zstd(frame(100, *zeros(100))),
+        "an honest cascade": chunk("BF16", 16, 1, b"\2\1", block(0, bytes(2)), block(0, b"") * 4),
+        "an honest code": dense(model((0, 4096))),
+    }
 
 
 def frames() -> dict[str, bytes]:
@@ -108,7 +122,9 @@ def frames() -> dict[str, bytes]:
         "two zstd frames of a half": zstd(frame(50, *zeros(50)) * 2),
         "bytes after a zstd frame": zstd(good + b"x"),
         "a skippable frame": zstd(b"\x50\x2a\x4d\x18" + (100).to_bytes(4, "little") + bytes(100)),
-        "a skippable frame, then a frame": zstd(b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + bytes(4) + good),
+        "a skippable frame, then a frame": zstd(
+            b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + bytes(4) + good
+        ),
         "a zstd frame of an old version": zstd(b"\x27\xb5\x2f\xfd" + bytes(20)),
         "a reserved block": zstd(frame(100, (3, 100, bytes(100)))),
         "a block beyond its frame": zstd(frame(100, (0, 100, bytes(10)))),
@@ -151,10 +167,19 @@ def deltas() -> dict[str, bytes]:
         "grade 255": chunk("BF16", 16, 1, b"\2\xff", end),
         "no grades": chunk("BF16", 16, 1, b"\2"),
         "a grade and nothing": chunk("BF16", 16, 1, b"\2\1"),
-        "a cascade that grows": chunk("BF16", 16, 1, b"\2\1", block(0, ones), block(0, bytes([0xFF] * 40)), end),
+        "a cascade that grows": chunk(
+            "BF16", 16, 1, b"\2\1", block(0, ones), block(0, bytes([0xFF] * 40)), end
+        ),
         "a cascade that stops": chunk("BF16", 16, 1, b"\2\1", block(0, ones), block(0, bytes([0xFF] * 4))),
         "a cascade whose last level is short": chunk(
-            "BF16", 16, 1, b"\2\1", block(0, ones), block(2, b"\xff"), block(2, b"\xff"), block(0, bytes(15)) * 2
+            "BF16",
+            16,
+            1,
+            b"\2\1",
+            block(0, ones),
+            block(2, b"\xff"),
+            block(2, b"\xff"),
+            block(0, bytes(15)) * 2,
         ),
         "fields after the last": chunk("BF16", 15, 1, b"\2\1", block(0, b"\0\x80"), block(0, b"") * 2, end),
         "a delta with more": chunk("BF16", 16, 1, b"\2\1", block(0, none), block(0, b"") * 2, end, b"x"),

@@ -17,6 +17,10 @@ Edit = Callable[[dict[str, Any]], object]
 
 
 def cases() -> Iterator[Case]:
+    yield one_file("persona", "an honest persona", _persona(lambda d: None), taken=("read", "factors"))
+    yield one_file("base", "an honest base", _manifest(BASE.to_json(), lambda d: None), taken=("read",))
+    yield one_file("vector", "an honest vector", _manifest(exact().manifest, lambda d: None), taken=("read",))
+    yield one_file("rows", "honest rows", ROW * 3, taken=("read",))
     for name, edit in personas().items():
         yield one_file("persona", f"a persona with {name}", _persona(edit))
     for name, content in (persona_texts() | persona_bulk()).items():
@@ -170,7 +174,9 @@ def persona_bulk() -> dict[str, Callable[[], bytes]]:
         "100000 behaviours": behaviours,
         "200000 terms": lambda: _persona(a(terms=[[1, ID]] * 200_000)),
         "100000 patterns": lambda: _persona(a(modules={f"*{i}*": 1 for i in range(100_000)})),
-        "10000 long patterns": lambda: _persona(a(modules={f"*{i}*".ljust(250, "?"): 1 for i in range(10_000)})),
+        "10000 long patterns": lambda: _persona(
+            a(modules={f"*{i}*".ljust(250, "?"): 1 for i in range(10_000)})
+        ),
         "a million members": lambda: _persona(top(behaviours={f"{i:x}": 1 for i in range(1_000_001)})),
         "33 MiB of spaces": lambda: _persona(lambda d: None) + b" " * (33 * MIB),
     }

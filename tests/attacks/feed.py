@@ -1,6 +1,6 @@
 """Feed every case to every entry that would meet it, each case in a process of its own that is watched.
 
-    python tests/attacks/feed.py FOLDER          one line of JSON a case, on stdout
+    python tests/attacks/feed.py FOLDER KIND...        one line of JSON a case, on stdout
 
 Everything happens below FOLDER: `cases` is what was laid there, `out` where entries may write. A process has
 20 seconds of CPU, 2 GiB more of address space than it begins with, 256 files, and after five minutes an end.
@@ -44,7 +44,7 @@ from pv.vecstore.opened import opened
 from pv.vecstore.pack import Pack
 from pv.vecstore.rowspack import load_rows
 from pv.vecstore.train.rows import read_rows
-from pv.vecstore.vector import capture, open_vector, reference_to
+from pv.vecstore.vector import capture, open_vector
 
 Entry = Callable[[Path, Path], object]  # (the case, a folder to write to)
 
@@ -145,11 +145,10 @@ def stores(case: Path) -> PackStore:
 
 
 def vector(case: Path, out: Path) -> None:
-    with base_at(case.parents[1] / "base") as base:
-        with open_vector(the_pack(case).name, base, stores(case)) as found:
-            for name, parts in found.manifest.tensors.items():
-                reference_to(base, name, parts)
-                found.tau(name)
+    name = the_pack(case).name
+    with base_at(case.parents[1] / "base") as base, open_vector(name, base, stores(case)) as found:
+        for tensor in found.manifest.tensors:
+            found.tau(tensor)
 
 
 def built(case: Path, out: Path) -> None:
@@ -226,10 +225,10 @@ ENTRIES: Mapping[str, Mapping[str, Entry]] = {
 # Watching
 
 
-def feed(case: Case, place: Path, out: Path) -> dict[str, Any]:
+def feed(entries: Mapping[str, Entry], place: Path, out: Path) -> dict[str, Any]:
     """What came of a case: {entry: outcome}. Runs in a process of its own."""
     outcomes: dict[str, Any] = {}
-    for name, entry in ENTRIES[case.kind].items():
+    for name, entry in entries.items():
         try:
             entry(place, out)
         except PvError as error:
@@ -246,7 +245,7 @@ def feed(case: Case, place: Path, out: Path) -> dict[str, Any]:
     return outcomes
 
 
-def watched(case: Case, place: Path, out: Path) -> dict[str, Any]:
+def watched(entries: Mapping[str, Entry], place: Path, out: Path) -> dict[str, Any]:
     """The same from outside, with the memory it took at most: {"outcomes" or "died", "peak"}."""
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -255,7 +254,7 @@ def watched(case: Case, place: Path, out: Path) -> dict[str, Any]:
         _limit()
         with os.fdopen(write_end, "w") as pipe:
             print(_pages("VmRSS"), file=pipe, flush=True)
-            json.dump(feed(case, place, out), pipe)
+            json.dump(feed(entries, place, out), pipe)
         os._exit(0)
     os.close(write_end)
     with os.fdopen(read_end) as pipe:
@@ -297,14 +296,14 @@ def listing(root: Path) -> dict[str, str]:
         if name.startswith("out") or "/.pv/" in name or name.endswith("/.pv"):
             continue
         status = path.lstat()
-        target = os.readlink(path) if path.is_symlink() else ""
+        target = path.readlink() if path.is_symlink() else ""
         found[name] = f"{status.st_mode:o} {status.st_size} {status.st_mtime_ns} {target}"
     return found
 
 
-def main(root: Path, only: list[str]) -> None:
+def run(cases: list[Case], root: Path, entries: Mapping[str, Mapping[str, Entry]]) -> None:
+    """Lay all cases, feed one after another, and say what was written where nothing should have been."""
     warnings.simplefilter("error")
-    cases = [case for case in all_cases() if not only or case.kind in only or case.name in only]
     for name in ("cases", "out", "cwd"):
         (root / name).mkdir(parents=True)
     os.chdir(root / "cwd")
@@ -315,10 +314,8 @@ def main(root: Path, only: list[str]) -> None:
     for number, case in enumerate(cases):
         out = root / "out" / str(number)
         out.mkdir()
-        print(
-            json.dumps({"case": case.name, "kind": case.kind, **watched(case, root / "cases" / str(number), out)}),
-            flush=True,
-        )
+        came = watched(entries[case.kind], root / "cases" / str(number), out)
+        print(json.dumps({"case": case.name, "kind": case.kind, **came}), flush=True)
         shutil.rmtree(out)
     after = listing(root)
     touched = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
@@ -345,4 +342,5 @@ def _lay(cases: list[Case], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), sys.argv[2:])
+    kinds = sys.argv[2:]
+    run([case for case in all_cases() if case.kind in kinds], Path(sys.argv[1]).resolve(), ENTRIES)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from attacks.case import TENSORS, Case, one_file, safetensors
+from vector_kit import nudged
 
-from pv.registry.tensorfile import MAX_HEADER_BYTES, MAX_TENSORS
+from pv.registry.tensorfile import MAX_HEADER_BYTES, MAX_TENSORS, header_bytes
 
 __all__ = ["cases"]
 
@@ -32,11 +33,16 @@ def text(body: str, data: bytes = bytes(8)) -> bytes:
     return safetensors(body.encode("utf-8", "surrogatepass"), data)
 
 
-def zeros(count: int) -> dict[str, Any]:
-    return {f"{i:x}": spec(0, 0, "U8", [0]) for i in range(count)}
+def honest() -> bytes:
+    """A fine-tune of the base, for comparison: there is nothing to refuse in it."""
+    tensors = nudged(TENSORS, 1, share=1)
+    entries = {name: (t.dtype, t.shape, t.raw.nbytes) for name, t in tensors.items()}
+    return header_bytes(entries, {"format": "pt"}) + b"".join(t.raw.tobytes() for t in tensors.values())
 
 
 def cases() -> Iterator[Case]:
+    everyone = ("tensor file", "checkpoint", "init", "commit")
+    yield one_file(KIND, "an honest fine-tune", honest(), taken=everyone)
     for name, content in (lengths() | syntax() | tables() | shapes() | contents()).items():
         yield one_file(KIND, name, content)
     for name, content in bulk().items():
@@ -77,13 +83,17 @@ def syntax() -> dict[str, bytes]:
         "null": text("null", b""),
         "two keys alike": text(f'{{"a":{inner},"a":{inner}}}'),
         "two keys alike, one escaped": text(f'{{"a":{inner},"\\u0061":{inner}}}'),
-        "two data_offsets": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4],"data_offsets":[0,8]}}'),
+        "two data_offsets": text(
+            '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4],"data_offsets":[0,8]}}'
+        ),
         "NaN": text('{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}'),
         "Infinity": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,Infinity]}}'),
         "minus Infinity": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[-Infinity,8]}}'),
         "1e400": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,1e400]}}'),
         "1e1 for a size": text('{"a":{"dtype":"U8","shape":[1e1],"data_offsets":[0,10]}}', bytes(10)),
-        "a number of 5000 digits": text(f'{{"a":{{"dtype":"U8","shape":[{"1" * 5000}],"data_offsets":[0,8]}}}}'),
+        "a number of 5000 digits": text(
+            f'{{"a":{{"dtype":"U8","shape":[{"1" * 5000}],"data_offsets":[0,8]}}}}'
+        ),
         "NUL bytes after the object": safetensors(one()[8:-8] + bytes(8), bytes(8)),
         "lists in lists, 60000 deep": text("[" * 60_000, b""),
         "objects in objects, 900 deep": text('{"a":' * 900 + "1" + "}" * 900, b""),
@@ -100,7 +110,9 @@ def tables() -> dict[str, bytes]:
         "a hole in front": safetensors({"a": spec(8, 16)}, two),
         "bytes after the last": safetensors({"a": spec()}, two),
         "bytes and no tensor": safetensors({}, PICKLE),
-        "offsets beyond the file": safetensors({"a": spec(0, 8), "b": spec(8, 1 << 40, shape=[1 << 38])}, two),
+        "offsets beyond the file": safetensors(
+            {"a": spec(0, 8), "b": spec(8, 1 << 40, shape=[1 << 38])}, two
+        ),
         "offsets backwards": one(data_offsets=[8, 0]),
         "negative offsets": one(data_offsets=[-8, 0]),
         "float offsets": one(data_offsets=[0.0, 8.0]),
@@ -114,7 +126,9 @@ def tables() -> dict[str, bytes]:
         "metadata of numbers": safetensors({"__metadata__": {"a": 1}, "a": spec()}, bytes(8)),
         "metadata that is a list": safetensors({"__metadata__": ["a"], "a": spec()}, bytes(8)),
         "metadata that is a tensor": safetensors({"__metadata__": spec()}, bytes(8)),
-        "half a surrogate in metadata": text('{"__metadata__":{"a":"\\ud83d"},"a":' + json.dumps(spec()) + "}"),
+        "half a surrogate in metadata": text(
+            '{"__metadata__":{"a":"\\ud83d"},"a":' + json.dumps(spec()) + "}"
+        ),
     }
 
 
@@ -147,7 +161,9 @@ def contents() -> dict[str, bytes]:
     return {
         "a pickle": PICKLE,
         "a zip": b"PK\x03\x04\x14\x00\x00\x00\x00\x00" + bytes(20) + b"archive/data.pkl" + PICKLE,
-        "an LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n",
+        "an LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:"
+        + b"0" * 64
+        + b"\nsize 12345\n",
         "a web page": b"<!DOCTYPE html><html><body>401 Unauthorized</body></html>",
         "a GGUF": b"GGUF\x03\x00\x00\x00" + bytes(64),
         "a name with NUL": one("a\0b"),
@@ -195,7 +211,9 @@ def bulk() -> dict[str, Callable[[], bytes]]:
 
     return {
         "16 MiB of spaces": lambda: safetensors(b" " * MAX_HEADER_BYTES),
-        "16 MiB of spaces after an object": lambda: safetensors(one()[8:-8].ljust(MAX_HEADER_BYTES), bytes(9)),
+        "16 MiB of spaces after an object": lambda: safetensors(
+            one()[8:-8].ljust(MAX_HEADER_BYTES), bytes(9)
+        ),
         "one byte above 16 MiB": lambda: safetensors(one()[8:-8].ljust(MAX_HEADER_BYTES + 1), bytes(8)),
         "empty objects": fill(b"{},"),
         "empty lists": fill(b"[],"),

@@ -14,11 +14,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-if __name__ == "__main__":
-    sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent))
 
-from attacks import chunks, documents, folders, headers, packs, registries
-from attacks.case import Case
+from attacks import chunks, documents, folders, headers, packs, registries  # noqa: E402
+from attacks.case import Case  # noqa: E402
 
 __all__ = ["FILES_FOLDER", "all_cases", "small_files"]
 

@@ -51,7 +51,7 @@ class Draft:
         checksum = hashlib.sha256(blank + hashlib.sha256(data).digest()).hexdigest()
         if self.damage:
             data = data[:-1] + bytes([data[-1] ^ 1])
-        return blank.replace(ZEROS.encode(), checksum.encode(), 1) + data
+        return blank.replace(f'"sha256":"{ZEROS}'.encode(), f'"sha256":"{checksum}'.encode()) + data
 
     @property
     def id(self) -> str:
@@ -85,7 +85,9 @@ def exact() -> Draft:
 
 def vector(encoding: str, tensors: dict[str, dict[str, tuple[list[Any], list[bytes]]]], **more: Any) -> Draft:
     """{tensor: {part: (row, chunks)}}"""
-    flat = [(name, part, *made) for name, parts in sorted(tensors.items()) for part, made in sorted(parts.items())]
+    flat = [
+        (name, part, *made) for name, parts in sorted(tensors.items()) for part, made in sorted(parts.items())
+    ]
     manifest = {
         "schema": 1,
         "kind": "vector",
@@ -123,6 +125,8 @@ def cases() -> Iterator[Case]:
 
         return Case(name, "pack", lay, exits, taken)
 
+    yield case("an honest vector", exact, taken=frozenset({"read", "inspect", "vector", "build"}))
+    yield case("an honest base", pinned, taken=frozenset({"read", "inspect"}))
     for name, change in edits().items():
         yield case(name, _edited(exact, change))
     for name, make in whole().items():
@@ -136,6 +140,7 @@ def cases() -> Iterator[Case]:
     yield case("a bit that flipped", _edited(exact, lambda d: setattr(d, "damage", True)))
     for name, lay in rows().items():
         yield Case(name, "rowspack", lay)
+    yield Case("honest rows", "rowspack", rows_pack(ROW, rows_id=TRUE_ROWS), taken=frozenset({"load"}))
 
 
 def _edited(make: Callable[[], Draft], change: Callable[[Draft], object]) -> Callable[[], Draft]:
@@ -208,7 +213,7 @@ def edits() -> dict[str, Callable[[Draft], object]]:
         "2^48 elements in 49 bytes": claim([1 << 24, 1 << 24]),
         "2^96 elements in 49 bytes": claim([1 << 48, 1 << 48]),
         "minus 24 elements": claim([-24]),
-        "an id that is another's": says(honest=False),
+        "an id that is another's": lambda d: (says(honest=False)(d), top(id=SOME_ID)(d)),
         "an id that is a path": lambda d: (says(honest=False)(d), top(id="../../x")(d)),
         "pack version 2": says(version=2),
         "pack version true": says(version=True),
@@ -292,7 +297,9 @@ def damaged() -> dict[str, Callable[[], Draft]]:
         "an unknown kind of chunk in a pack": exactly(plain, b"\7" + ft),
         "a delta of nothing": exactly(plain, b"\2"),
         "grades that are none": exactly(plain, b"\2" + b"\xff" * 60),
-        "a zstd frame of 1 TiB in a pack": exactly(plain, b"\1\1\x10\0\0\0(\xb5/\xfd\xe0" + tib + b"\x01\0\0"),
+        "a zstd frame of 1 TiB in a pack": exactly(
+            plain, b"\1\1\x10\0\0\0(\xb5/\xfd\xe0" + tib + b"\x01\0\0"
+        ),
         "a million elements in 49 bytes": exactly(row("BF16", [1 << 20]), b"\0" + ft),
         "a million elements where the base has 24": exactly(row("BF16", [1 << 20]), EQUAL),
         "2^41 elements of two million chunks": exactly(row("BF16", [MANY << 20]), *[EQUAL] * MANY),
@@ -348,21 +355,27 @@ def misfits() -> dict[str, Callable[[], Draft]]:
     }
 
 
+ROW = b'{"chosen":"b","prompt":[{"content":"a","role":"user"}]}\n'
+TRUE_ROWS = hashlib.sha256(b"pv:rows:1\n[" + ROW.strip() + b"]").hexdigest()
+
+
+def rows_pack(
+    data: bytes, *, dtype: str = "U8", name: str = "rows", pv: str | None = None, rows_id: str = SOME_ID
+) -> Callable[[Path], None]:
+    def lay(folder: Path) -> None:
+        text = json.dumps({"id": rows_id, "kind": "rows", "pack": 1}) if pv is None else pv
+        blank = header_bytes({name: (dtype, (len(data),), len(data))}, {"pv": text, "sha256": ZEROS})
+        checksum = hashlib.sha256(blank + hashlib.sha256(data).digest()).hexdigest()
+        (folder / rows_id[:2]).mkdir(parents=True)
+        (folder / rows_id[:2] / rows_id).write_bytes(
+            blank.replace(ZEROS.encode(), checksum.encode(), 1) + data
+        )
+
+    return lay
+
+
 def rows() -> dict[str, Callable[[Path], None]]:
-    good = b'{"chosen":"b","prompt":[{"content":"a","role":"user"}]}\n'
-
-    def pack(
-        data: bytes, *, dtype: str = "U8", name: str = "rows", pv: str | None = None, sha256: str | None = None
-    ) -> Callable[[Path], None]:
-        def lay(folder: Path) -> None:
-            text = json.dumps({"id": SOME_ID, "kind": "rows", "pack": 1}) if pv is None else pv
-            blank = header_bytes({name: (dtype, (len(data),), len(data))}, {"pv": text, "sha256": ZEROS})
-            checksum = sha256 or hashlib.sha256(blank + hashlib.sha256(data).digest()).hexdigest()
-            (folder / SOME_ID[:2]).mkdir(parents=True)
-            (folder / SOME_ID[:2] / SOME_ID).write_bytes(blank.replace(ZEROS.encode(), checksum.encode(), 1) + data)
-
-        return lay
-
+    good, pack = ROW, rows_pack
     return {
         "rows of another id": pack(good),
         "rows under another name": pack(good, name="row"),

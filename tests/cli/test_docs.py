@@ -32,7 +32,9 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_that_are_shown_exist(document: Path) -> None:
-    shown = re.findall(r"^(?:\$ )?pv ([a-z][a-z-]*)", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    shown = re.findall(
+        r"^(?:\$ )?pv ([a-z][a-z-]*)", document.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     assert set(shown) <= NAMES, sorted(set(shown) - NAMES)
 
 

@@ -14,7 +14,7 @@ import pytest
 from store_kit import BASE, add, git, new_registry, put_pack, scale, vector
 
 from pv.registry import fsck, locks, objects, operations, refs, repair
-from pv.registry.errors import NotARegistry
+from pv.registry.errors import IntegrityError, NotARegistry
 from pv.registry.findings import Finding, Report
 from pv.registry.gitprocess import GitProcess
 from pv.registry.history import RefChange
@@ -262,7 +262,7 @@ DAMAGES: dict[str, Damage] = {
         lambda m: overwrite(
             m.entry(m.main, "persona.json"), m.entry(m.main, "persona.json").read_bytes() + b"\0"
         ),
-        "object", _object_id("persona.json"), (), lambda m: {m.main}, mended=False,
+        "object", _object_id("persona.json"), (), lambda m: {m.main},
     ),
     "commit damaged": Damage(
         lambda m: flip(m.entry(m.main, "")),
@@ -601,3 +601,18 @@ def test_findings_are_data() -> None:
     }  # fmt: skip
     assert [f.where for f in report.notes] == ["x"]
     assert BASE.id not in report.uses
+
+
+def test_every_bit_of_an_object_counts(made: Made) -> None:
+    """Also those that deflate leaves unused, and that git does not look at."""
+    for object_id in list(objects.stored(made.git))[:40]:
+        path = objects.object_path(made.git, object_id)
+        whole = path.read_bytes()
+        objects.read_loose(path, object_id)
+        for place in [*range(0, 8 * len(whole), 7), *range(8 * len(whole) - 40, 8 * len(whole))]:
+            flipped = bytearray(whole)
+            flipped[place // 8] ^= 1 << place % 8
+            overwrite(path, bytes(flipped))
+            with pytest.raises(IntegrityError):
+                objects.read_loose(path, object_id)
+        overwrite(path, whole)

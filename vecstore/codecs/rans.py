@@ -221,7 +221,9 @@ def _unpack_extra(data: memoryview, tokens: Raw, itemsize: int) -> Raw:
         )
         digits = bits.reshape(-1, width)  # (values, digits)
         whole = np.full(len(places), (2 + (int(token) - LITERALS) % 2) << width, values.dtype)
-        for place in range(width):  # one digit at a time: all of a chunk's as integers would be half a gigabyte
+        for place in range(
+            width
+        ):  # one digit at a time: all of a chunk's as integers would be half a gigabyte
             whole |= digits[:, place].astype(values.dtype) << values.dtype.type(place)
         values[places] = whole
         data = data[size:]
