@@ -110,6 +110,8 @@ def _finite(text: str) -> float:
 
 def _bounded_int(text: str) -> int | float:
     """RFC 8785 writes every whole double below 1e21 without a point: beyond 2^53 it is read back as one."""
+    if text == "-0":
+        return -0.0  # no integer has a sign at zero: whoever wants one (a size, a seed) refuses this
     if len(text) > 22:
         raise ValueError(f"integer {text[:40]} is out of range")
     value = int(text)

@@ -65,7 +65,8 @@ def origin_in_words(manifest: BaseManifest) -> str:
     origin = manifest.origin
     if origin.get("kind") == "hub":
         return f"hf://{origin.get('repo')}@{origin.get('revision')}"
-    return origin.get("path", "unknown")
+    path = origin.get("path", "unknown")
+    return path if path.isprintable() else repr(path)  # a stranger's manifest may say anything
 
 
 def open_base(

@@ -288,7 +288,7 @@ def side_file(name: str, data: bytes, persona: Persona) -> bytes:
         return data
     try:
         config = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"the base's config.json is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise FormatError("the base's config.json is not a JSON object")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -70,20 +69,18 @@ def checkpoint_of(
                 )
             yield Path(path)
             return
-        with tempfile.TemporaryDirectory(
-            prefix="build-", dir=registry.packs.tmp, ignore_cleanup_errors=True
-        ) as tmp:
+        with registry.packs.scratch("build") as tmp:
             made = build(
                 persona,
                 at.base,
                 at.vectors,
-                Path(tmp) / build_id(persona)[:12],
+                tmp / build_id(persona)[:12],
                 side_files=registry.base_files(commit),
                 threads=threads,
                 progress=progress,
             )
             record_build(registry, made)
-            yield Path(tmp) / build_id(persona)[:12]
+            yield tmp / build_id(persona)[:12]
 
 
 def record_build(registry: Registry, made: Built) -> None:

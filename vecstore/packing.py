@@ -8,11 +8,9 @@ row by row on held-out rows; it counts as kept if the whole interval is at or ab
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -92,12 +90,8 @@ class Packing:
         return tuple(sorted({self.registry.vector(self.commit_id, v).encoding for v in self.vectors}))
 
     def __enter__(self) -> Self:
-        folder = self._stack.enter_context(
-            tempfile.TemporaryDirectory(
-                prefix="derive-", dir=self.registry.packs.tmp, ignore_cleanup_errors=True
-            )
-        )
-        self._scratch = PackStore(Path(folder))
+        folder = self._stack.enter_context(self.registry.packs.scratch("derive"))
+        self._scratch = PackStore(folder)
         return self
 
     def __exit__(

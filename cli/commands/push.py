@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import click
 
 from pv.cli.app import App, json_option, pass_app, short, threads_option
@@ -58,8 +55,8 @@ def command(
     registry = app.registry()
     commit = registry.resolve(rev)
     persona = registry.persona(commit)
-    with tempfile.TemporaryDirectory(prefix="push-", dir=registry.packs.tmp) as tmp:
-        folder = Path(tmp) / "model"
+    with registry.packs.scratch("push") as tmp:
+        folder = tmp / "model"
         with opened(registry, commit, [persona]) as at, app.progress("building") as update:
             made = build(
                 persona,

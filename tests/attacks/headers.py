@@ -94,6 +94,7 @@ def syntax() -> dict[str, bytes]:
         "a number of 5000 digits": text(
             f'{{"a":{{"dtype":"U8","shape":[{"1" * 5000}],"data_offsets":[0,8]}}}}'
         ),
+        "minus nought": text('{"a":{"dtype":"F32","shape":[2],"data_offsets":[-0,8]}}'),
         "NUL bytes after the object": safetensors(one()[8:-8] + bytes(8), bytes(8)),
         "lists in lists, 60000 deep": text("[" * 60_000, b""),
         "objects in objects, 900 deep": text('{"a":' * 900 + "1" + "}" * 900, b""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,16 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     return folder
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the one registry is that the others are copies of."""
+    return tmp_path_factory.mktemp("template")
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with new_registry(tmp_path) as made:
+def registry(tmp_path: Path, template: Path, home: Path) -> Iterator[Registry]:
+    if not (template / ".pv").exists():
+        new_registry(template).close()
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    with Registry.find(tmp_path) as made:
         yield made

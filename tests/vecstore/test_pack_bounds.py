@@ -1,0 +1,74 @@
+"""A base can be pinned only as far as it can be believed when it is read again; a vector's word is its base's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vector_kit import Array, array, base_at, captured, save, store
+
+from pv.registry.errors import CheckpointRefused, CorruptPack
+from pv.vecstore import pack as packs_module
+from pv.vecstore.base import open_base, pin
+from pv.vecstore.pack import BELIEVED, LARGEST_RATIO, Pack
+from pv.vecstore.vector import open_vector
+
+HINT = "--reference"
+
+
+def zeros(count: int) -> Array:
+    return Array("BF16", (count,), np.zeros(count, "<u2"))
+
+
+def test_a_base_of_next_to_nothing_is_not_pinned(tmp_path: Path) -> None:
+    packs = store(tmp_path / "store")
+    with base_at(save(tmp_path / "base", {"a": array("a", "BF16", 9), "z": zeros(BELIEVED)})) as base:
+        with pytest.raises(CheckpointRefused, match=r"tensor 'z' has \d+ bytes, packed into \d+") as caught:
+            pin(base.weights, base.manifest, packs)
+        assert HINT in (caught.value.hint or "")
+        assert not packs.has(base.manifest.id)
+        assert not list(packs.tmp.iterdir())
+
+
+def test_a_little_of_nothing_is_believed(tmp_path: Path) -> None:
+    packs = store(tmp_path / "store")
+    folder = save(tmp_path / "base", {"z": zeros(BELIEVED // 2)})
+    with base_at(folder) as base:
+        pin(base.weights, base.manifest, packs)
+    (folder / "model.safetensors").unlink()
+    with open_base(base.manifest, packs) as pinned:
+        assert not pinned.verified("z").any()
+
+
+def test_what_was_believed_when_it_was_written_is_believed_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is one function on both sides: with any bound, a pack is written if and only if it opens."""
+    packs = store(tmp_path / "store")
+    with base_at(save(tmp_path / "base", {"a": array("a", "BF16", 999), "z": zeros(5000)})) as base:
+        pin(base.weights, base.manifest, packs)
+        stored = {
+            name: sum(sizes) for (name, _), (_, sizes) in Pack(packs.path(base.manifest.id))._chunks.items()
+        }
+        monkeypatch.setattr(packs_module, "BELIEVED", 10_000 - LARGEST_RATIO * stored["z"])
+        Pack(packs.path(base.manifest.id)).close()
+        monkeypatch.setattr(packs_module, "BELIEVED", 9_999 - LARGEST_RATIO * stored["z"])
+        with pytest.raises(CorruptPack, match="no base is like that"):
+            Pack(packs.path(base.manifest.id))
+        with pytest.raises(CheckpointRefused):
+            pin(base.weights, base.manifest, store(tmp_path / "other"))
+
+
+def test_a_vector_may_stand_for_as_much_as_its_base(tmp_path: Path) -> None:
+    """One element of many moved: the pack is a thousandth of a thousandth of what it stands for."""
+    packs = store(tmp_path / "store")
+    before = {"z": zeros(BELIEVED)}
+    after = {"z": zeros(BELIEVED)}
+    after["z"].raw[12345] = 0x3F80
+    with base_at(save(tmp_path / "base", before)) as base:
+        manifest = captured(tmp_path / "ft", after, base, packs)
+        assert packs.size(manifest.id) < 2 * BELIEVED / LARGEST_RATIO
+        with open_vector(manifest.id, base, packs) as vector:
+            tau = vector.tau("z")
+    assert tau[12345] == 1 and np.count_nonzero(tau) == 1
