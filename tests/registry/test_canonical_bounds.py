@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -42,13 +41,9 @@ def test_depth(kinds: str) -> None:
     ids=["lists", "objects", "members", "values", "texts", "bytes"],
 )
 def test_too_much_of_anything(text: str, message: str) -> None:
-    data = text.encode()
-    tracemalloc.start()
+    """How little memory that takes is measured in tests/attacks."""
     with pytest.raises(FormatError, match=message):
-        canonical.loads(data, what="it")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 3 * MAX_BYTES + 20 * MAX_VALUES
+        canonical.loads(text.encode(), what="it")
 
 
 @pytest.mark.parametrize(
