@@ -101,10 +101,12 @@ class Report:
     def about_pack(self, pack_id: str, kind: str, what: str, **more: Any) -> Finding:
         """A finding about a pack, with whom it affects."""
         use = self.uses.get(pack_id)
+        where = f"packs/{pack_id[:2]}/{pack_id}"
+        before, _, after = what.partition(where)  # an error names the whole path
         return Finding(
             kind,
-            f"packs/{pack_id[:2]}/{pack_id}",
-            what,
+            where,
+            after.lstrip(": ") if after and " " not in before else what,
             behaviours=tuple(sorted(use.behaviours)) if use else (),
             commits=tuple(use.commits) if use else (),
             **more,

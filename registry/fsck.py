@@ -212,7 +212,7 @@ def _packs(root: Path, base: Report, progress: Progress | None) -> tuple[list[Fi
         try:
             made = packfile.inspect(path, path.name, advance)
         except CorruptPack as error:
-            found.append(base.about_pack(path.name, "pack", _inside(root, str(error)), repairable=True))
+            found.append(base.about_pack(path.name, "pack", str(error), repairable=True))
         except OSError as error:
             found.append(base.about_pack(path.name, "pack", f"cannot be read: {error}", repairable=True))
         else:
@@ -223,10 +223,6 @@ def _packs(root: Path, base: Report, progress: Progress | None) -> tuple[list[Fi
         what = f"the pack of this {base.uses[pack_id].kind} is missing"
         found.append(base.about_pack(pack_id, "missing", what, repairable=True))
     return found, spare, total
-
-
-def _inside(root: Path, message: str) -> str:
-    return message.replace(f"{root}/", "")
 
 
 def _blob_id(data: bytes) -> str:

@@ -37,7 +37,7 @@ def everywhere(root: Path, min_age_s: float = MIN_AGE_S) -> Iterator[Path]:
     git = root / "history.git"
     objects = git / "objects"
     loose = sorted(p for p in objects.iterdir() if len(p.name) == 2) if objects.is_dir() else []
-    inner = [git, git / "refs/heads", git / "refs/tags", git / "refs/pv", objects, objects / "pack", *loose]
+    inner = [git, objects, objects / "pack", *loose]
     for folder in (root, root / "tmp", root / "records", root / "quarantine", *inner):
         yield from find(folder, min_age_s)
 

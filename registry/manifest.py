@@ -106,7 +106,7 @@ class BaseManifest:
         )
         if manifest.id != doc["id"]:
             raise FormatError(
-                f"{what}: its tensors give id {manifest.id[:12]}, it claims {str(doc['id'])[:12]}"
+                f"{what}: its tensors give id {manifest.id[:12]}, it claims {str(doc['id'])[:12]!r}"
             )
         return manifest
 
@@ -174,7 +174,7 @@ class VectorManifest:
         )
         if manifest.id != doc["id"]:
             raise FormatError(
-                f"{what}: its tensors give id {manifest.id[:12]}, it claims {str(doc['id'])[:12]}"
+                f"{what}: its tensors give id {manifest.id[:12]}, it claims {str(doc['id'])[:12]!r}"
             )
         return manifest
 

@@ -32,6 +32,7 @@ __all__ = [
     "stale_locks",
     "sweep_locks",
     "write_head",
+    "write_ref",
 ]
 
 HEADS = "refs/heads/"
@@ -108,6 +109,15 @@ def write_head(git_dir: Path, ref: str) -> None:
     if not is_branch_ref(ref):
         raise ValueError(f"not a branch ref: {ref!r}")
     durable.write_file(git_dir / "HEAD", f"ref: {ref}\n".encode())
+
+
+def write_ref(git_dir: Path, ref: str, object_id: str) -> None:
+    """Put a ref file in place without git, for a repair: while one ref is damaged, git may refuse them all."""
+    target = git_dir / ref
+    aside = git_dir / durable.tmp_name(target.name)  # not beside the others: it would be read as one of them
+    durable.write_file(aside, f"{object_id}\n".encode())
+    durable.make_dirs(target.parent)
+    durable.rename(aside, target)
 
 
 def read_refs(git_dir: Path) -> dict[str, str]:

@@ -134,11 +134,9 @@ def _find_chain(history: History, packs: PackStore, begin: at.Pointers) -> list[
 
 
 def _write_ref(packs: PackStore, git_dir: Path, ref: str, commit: str) -> None:
-    path = git_dir / ref
-    durable.make_dirs(path.parent)
-    if path.exists() or path.is_symlink():
-        packs.set_aside(path)
-    durable.write_file(path, f"{commit}\n".encode())
+    if (git_dir / ref).exists() or (git_dir / ref).is_symlink():
+        packs.set_aside(git_dir / ref)
+    refs.write_ref(git_dir, ref, commit)
 
 
 def _missing_refs(history: History, packs: PackStore, begin: at.Pointers) -> list[Mended]:

@@ -225,7 +225,7 @@ def _pack(text: bytes) -> None:
         document = json.loads(text)
         kind = BaseManifest if document["manifest"].get("kind") == "base" else VectorManifest
         document["manifest"] = json.loads(_corrected(json.dumps(document["manifest"]).encode(), kind))
-        sizes = [sum(entry[2]) for entry in document["parts"]]
+        sizes = [int(sum(entry[2])) for entry in document["parts"]]
         text = json.dumps(document).encode()
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         sizes = [9]

@@ -33,6 +33,8 @@ from pv.vecstore.vector import open_vector, reference_to
 
 __all__ = ["Fetch", "Scrubbed", "deep", "repair"]
 
+ROUNDS = 5
+
 Fetch = Callable[[str, str], Path]
 Progress = Callable[[str, int, int], None]
 
@@ -65,20 +67,25 @@ def repair(
     threads: int = 2,
     progress: Progress | None = None,
 ) -> Scrubbed:
-    """Check, mend what can be mended, and check again, with the registry to itself."""
+    """Check, mend what can be mended, and check again, with the registry to itself.
+
+    In rounds, since one thing may be needed to mend another: a pack holds a copy of its manifest.
+    """
+    mended: list[Mended] = []
     with locks.alone(root):
-        mended = files.repair(root, fsck.check(root, alone=True, progress=progress))
-        report = fsck.check(root, alone=True, progress=progress)
-        if deeply:
-            report = deep(root, report, fetch=fetch, threads=threads, progress=progress)
-        lost = report.of("pack", "missing")
-        for finding in sorted(lost, key=lambda f: _rank(report, f)):
-            mended.append(_restore(root, report, finding, fetch, threads))
-        if lost:
+        for _ in range(ROUNDS):
             report = fsck.check(root, alone=True, progress=progress)
             if deeply:
                 report = deep(root, report, fetch=fetch, threads=threads, progress=progress)
-    return Scrubbed(tuple(mended), report)
+            tried = files.repair(root, report)
+            lost = [f for f in report.of("pack", "missing") if f.where not in {one.where for one in tried}]
+            for finding in sorted(lost, key=lambda f: _rank(report, f)):
+                tried.append(_restore(root, report, finding, fetch, threads))
+            mended += [one for one in tried if one.done]
+            if not any(one.done for one in tried):
+                break
+        failed = [one for one in tried if not one.done]
+    return Scrubbed((*mended, *failed), report)
 
 
 class _Scrub:

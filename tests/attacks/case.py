@@ -18,6 +18,7 @@ __all__ = ["ADAPTED", "BASE", "FILES", "TENSORS", "Case", "base_folder", "one_fi
 
 FILES: Mapping[str, str] = {
     "weights": "model.safetensors",
+    "large weights": "model.safetensors",
     "chunk": "chunk",
     "persona": "persona.json",
     "base": "base.json",

@@ -217,6 +217,7 @@ def bases() -> dict[str, Edit]:
         "a key too many": top(exec="true"),
         "another's id": top(id=ID),
         "an id that is a word": top(id="x"),
+        "an id that clears the screen": top(id="\x1b[2J"),
         "a file ../../x": top(files=["../../x"]),
         "a file /etc/passwd": top(files=["/etc/passwd"]),
         "a file .git": top(files=[".git"]),

@@ -203,6 +203,8 @@ def checkout(case: Path, out: Path) -> None:
 
 ENTRIES: Mapping[str, Mapping[str, Entry]] = {
     "weights": {"tensor file": tensor_file, "checkpoint": one_checkpoint, "init": init, "commit": commit},
+    "large weights": {"tensor file": tensor_file, "commit": commit},
+    "large folder": {"checkpoint": checkpoint},
     "folder": {"checkpoint": checkpoint, "init": init, "commit": commit, "side files": beside},
     "shrinking": {"checkpoint": shrinking},
     "adapter": {"commit": adapter},

@@ -1,4 +1,4 @@
-"""Weight files that lie: kind `weights`."""
+"""Weight files that lie: kind `weights`, and `large weights` for those of some megabytes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cases() -> Iterator[Case]:
     for name, content in (lengths() | syntax() | tables() | shapes() | contents()).items():
         yield one_file(KIND, name, content)
     for name, content in bulk().items():
-        yield one_file(KIND, name, content)
+        yield one_file("large weights", name, content)
     for name, content in odd_but_true().items():
         yield one_file(KIND, name, content, taken=("tensor file", "checkpoint", "init"))
     # Whole bytes in all, yet elements that share them: a true file that pv cannot work on.

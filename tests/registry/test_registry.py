@@ -498,9 +498,19 @@ def test_records(registry: Registry) -> None:
     assert registry.record(build) == {"weights": "w", "scores": {"x": 1, "y": 2}, "n": [3]}
     path = registry.root / "records" / f"{build}.json"
     assert canonical.loads(path.read_bytes())["build"] == build
-    path.write_bytes(path.read_bytes().replace(b"ab" * 32, b"ac" * 32))
-    with pytest.raises(FormatError):
-        registry.record(build)
+    whole = path.read_bytes()
+    for damaged in (
+        whole.replace(b"ab" * 32, b"ac" * 32),
+        whole.replace(b"[3]", b"[2]"),
+        whole[:-1],
+        whole + b" ",
+    ):
+        assert damaged != whole
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError):
+            registry.record(build)
+        with pytest.raises(FormatError):
+            registry.update_record(build, {"m": 1})
     with pytest.raises(FormatError):
         registry.record("../../x")
 

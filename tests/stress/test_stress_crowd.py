@@ -1,4 +1,5 @@
-"""Several processes commit to one branch while gc takes out, without grace, whatever nothing names yet."""
+"""Several processes commit to one branch while gc takes out, without grace, whatever nothing names yet, and
+fsck looks on."""
 
 from __future__ import annotations
 
@@ -40,6 +41,17 @@ with Registry.find(Path(sys.argv[1])) as registry:
         runs, expired, objects = runs + 1, expired + len(done.expire), objects + len(done.objects)
 print(json.dumps({"runs": runs, "expired": expired, "objects": objects}))
 """
+CHECKER = """
+import os
+from pathlib import Path
+from pv.registry import fsck
+runs = 0
+while os.getppid() == int(sys.argv[2]) and not Path(sys.argv[3]).exists():
+    report = fsck.check(Path(sys.argv[1]) / ".pv")
+    assert report.clean and not report.of("unknown"), report.findings
+    runs += 1
+print(runs)
+"""
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
@@ -56,6 +68,7 @@ def test_many_writers_and_a_gc(tmp_path: Path, full: bool) -> None:
     home, stop = tmp_path / "home", tmp_path / "stop"
     new_registry(home).close()
     collector = start(COLLECTOR, home, os.getpid(), stop)
+    checker = start(CHECKER, home, os.getpid(), stop)
     workers = [start(WORKER, home, number, count) for number in range(WORKERS)]
     said: list[str] = []
     try:
@@ -68,10 +81,13 @@ def test_many_writers_and_a_gc(tmp_path: Path, full: bool) -> None:
         for worker in workers:
             worker.kill()
         out, err = collector.communicate(timeout=300)
+        checks, complaint = checker.communicate(timeout=300)
     assert collector.returncode == 0, err
+    assert checker.returncode == 0, complaint  # no false alarm while others write
     collected = json.loads(out)
-    print(f"{len(said)} commits, beside them {collected}")
+    print(f"{len(said)} commits, beside them {collected}, and {checks.strip()} checks")
     assert collected["runs"] >= 2  # it got its turn among writers that never pause
+    assert int(checks) >= 2
 
     assert len(said) == WORKERS * count
     with Registry.find(home) as registry:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from stress_kit import ACTIONS, Runner, World, check, state
 
-from pv.registry import fsck, refs
+from pv.registry import fsck, objects, refs
+from pv.registry.registry import Registry
 from pv.vecstore import scrub
 
 
@@ -49,3 +50,45 @@ def test_a_fault_after_every_step(
         shutil.rmtree(here.folder)
     print(f"{action}: {len(steps)} steps, stopped after {len(stops)}: {seen}")
     assert action == "gc" or (seen["old"] and seen["new"])
+
+
+def _damage(world: World) -> None:
+    """Of all sorts: HEAD, a branch, the operations, an object, the pinned base, a pack with a copy, a record."""
+    git = world.root / "history.git"
+    with Registry(world.root) as registry:
+        base, head = registry.base().id, registry.resolve("HEAD")
+        vector = registry.persona().vectors[0]
+        manifest = registry.history.entry(head, f"vectors/{vector}.json")
+        assert manifest is not None
+    packs = [world.root / "packs" / pack_id[:2] / pack_id for pack_id in (base, vector)]
+    shutil.copy(packs[1], world.root / "quarantine" / vector)
+    for path in [*packs, objects.object_path(git, manifest.id), next((world.root / "records").iterdir())]:
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-3])
+    (git / "HEAD").unlink()
+    for ref in ("refs/heads/side", refs.OPS):
+        (git / ref).write_bytes(b"?")
+
+
+@pytest.mark.slow
+def test_a_repair_that_is_stopped_makes_nothing_worse(
+    runner: Runner, world: World, tmp_path: Path, full: bool
+) -> None:
+    """And the next one mends the rest."""
+    old = state(world.root)
+    damaged = world.copy(tmp_path / "damaged")
+    _damage(damaged)
+    line = ["fsck", "--repair", "--threads", "1"]
+    before = {(f.kind, f.where) for f in fsck.check(damaged.root).damage}
+    steps = runner.ok(damaged.copy(tmp_path / "whole").folder, line).steps
+    assert len(before) >= 7 and len(steps) > 30
+    for stop in range(0, len(steps), 1 if full else 11):
+        here = damaged.copy(tmp_path / "here")
+        ran = runner(here.folder, line, stop=stop)
+        assert ran.stopped, ran
+        assert {(f.kind, f.where) for f in fsck.check(here.root).damage} <= before, ran.label
+        assert runner(here.folder, line).code == 0, ran.label
+        check(here.root)
+        assert {**state(here.root), "last": 0} == {**old, "last": 0}, ran.label
+        shutil.rmtree(here.folder)
+    print(f"repair: {len(steps)} steps")

@@ -24,7 +24,7 @@ from pv.registry.errors import PvError
 from pv.registry.registry import Registry
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-WAYS = ("all", "bytes", "some")
+WAYS = ("all", "bytes", "some", "some")
 QUICK = 9
 SEED = 7
 
@@ -45,16 +45,20 @@ class Recording:
 def trace(world: World, tmp_path: Path, line: Sequence[str | Path], patch: str = "") -> Recording:
     here = world.copy(tmp_path / "here")
     before = world.copy(tmp_path / "before")
-    command = [sys.executable, "-c", RUN.format(patch=patch), "-C", str(here.folder), "-q", *map(str, line)]
-    try:
-        calls, _ = record(command, tmp_path / "traces", tmp_path)
-    except NotTraceable as error:
-        pytest.skip(f"strace may not trace here: {error}")
+    calls = traced(here.folder, tmp_path, line, patch)
     root = str(here.root)
     assert any(path.startswith(root) for call in calls for path in call.paths)
     shutil.rmtree(here.root)
     shutil.copytree(before.root, here.root)  # the model is of the same paths
     return Recording(here.root, calls, state(before.root))
+
+
+def traced(folder: Path, tmp_path: Path, line: Sequence[str | Path], patch: str = "") -> list[Call]:
+    command = [sys.executable, "-c", RUN.format(patch=patch), "-C", str(folder), "-q", *map(str, line)]
+    try:
+        return record(command, tmp_path / "traces", tmp_path)[0]
+    except NotTraceable as error:
+        pytest.skip(f"strace may not trace here: {error}")
 
 
 def cuts(recording: Recording, tmp_path: Path, wanted: int | None) -> tuple[Counter[str], list[str]]:
@@ -146,3 +150,34 @@ def test_without_its_syncs_it_would_fail(world: World, tmp_path: Path, patch: st
     count, wrong = cuts(recording, tmp_path, QUICK)
     print(f"{len(wrong)} of {sum(count.values())} states are wrong: {dict(count)}")
     assert wrong
+
+
+@needs_strace
+@pytest.mark.slow
+def test_a_registry_that_is_begun_is_there_or_not(world: World, tmp_path: Path, full: bool) -> None:
+    """`pv init` with a pinned base: at every cut there is a whole registry, or none; after its answer, one."""
+    home = tmp_path / "home"
+    home.mkdir()
+    line = ["init", "--base", world.base, "--threads", "1", "--json"]
+    calls = traced(home, tmp_path, line)
+    shutil.rmtree(home / ".pv")
+    disk, chance = Disk(home), random.Random(SEED)
+    told = max(n for n, call in enumerate(calls) if call.name == "write" and call.fd == 1)
+    points = [n for n, call in enumerate(calls) if disk.replay(call)]
+    near = [n for n in points if n > points[-1] - 8]
+    chosen = set(points if full else [*points[::40], *near]) | {len(calls) - 1}
+    disk, count = Disk(home), Counter[str]()
+    for number, call in enumerate(calls):
+        disk.replay(call)
+        if number not in chosen:
+            continue
+        for way in WAYS:
+            shutil.rmtree(tmp_path / "left", ignore_errors=True)
+            lay_out(disk.left(way, chance), tmp_path / "left")
+            there = (tmp_path / "left" / ".pv").exists()
+            count["whole" if there else "none"] += 1
+            if there:
+                assert fsck.check(tmp_path / "left" / ".pv").findings == (), (number, way)
+            assert there or number < told, (number, way)
+    print(f"init: {dict(count)}")
+    assert count["none"] and count["whole"]
