@@ -148,11 +148,24 @@ def chunk_seeds() -> list[bytes]:
             head = bytes([number]) + count.to_bytes(2, "little") + bytes([seed])
             tries = [chunks.encode(raw, dtype, reference)]
             if reference is not None:
-                steps, lengths = chunks._steps(raw, reference, LAYOUTS[dtype])
-                tries.append(b"\2" + chunks.graded.pack(steps, lengths))
-                tries.append(b"\3" + chunks.rans.pack(steps, lengths))
+                layout = LAYOUTS[dtype]
+                steps = chunks.to_ordered(raw, layout) - chunks.to_ordered(reference, layout)
+                exponent = chunks._exponent(reference, layout)
+                tries.append(b"\2" + chunks._sorted(steps, reference, layout))
+                tries.append(b"\3" + chunks.dense.pack(steps, exponent))
+                tries.append(b"\3" + _forecast(steps, exponent))
             made += [head + packed for packed in tries if len(packed) < 3000]
     return made
+
+
+def _forecast(steps: Raw, exponent: Raw) -> bytes:
+    """Packed with a forecast of two directions, which says nothing true of these steps."""
+    columns = min(len(steps), 16)
+    draw = bits32(len(steps), "factors", 0, 2 * (len(steps) // columns + 2 + columns)).astype("<u2")
+    factors = (draw % np.uint16(5)).astype(np.int8).reshape(-1, 2) - np.int8(2)
+    rows = -(-(len(steps) + 3 % columns) // columns)
+    guess = chunks.dense.Forecast(factors[:rows], factors[rows : rows + columns], 3 % columns, 260)
+    return chunks.dense.code(chunks.dense.Guess(guess, steps, exponent))
 
 
 # The documents -------------------------------------------------------------------------------------

@@ -131,7 +131,9 @@ def _encode(smallest: bool, piece: tuple[int, Part, int, int]) -> tuple[int, Raw
     index, part, start, stop = piece
     raw = part.read(start, stop)
     reference = None if part.reference is None else part.reference(start, stop)
-    return index, raw, chunks.encode(raw, part.dtype, reference, smallest=smallest)
+    columns = part.shape[-1] if len(part.shape) > 1 else 0
+    packed = chunks.encode(raw, part.dtype, reference, smallest=smallest, columns=columns, start=start)
+    return index, raw, packed
 
 
 def _description(manifest: Manifest, parts: list[Part], sizes: dict[int, list[int]]) -> dict[str, Any]:

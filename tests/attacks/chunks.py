@@ -16,6 +16,7 @@ __all__ = ["cases", "frame", "reference", "zeros"]
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 MIB = 1 << 20
+HOME = (1 << 16).to_bytes(4, "little")
 
 
 def reference(dtype: str, count: int, seed: int) -> np.ndarray | None:
@@ -81,7 +82,7 @@ def zstd(content: bytes, count: int = 100) -> bytes:
 def cases() -> Iterator[Case]:
     for name, content in honest().items():
         yield one_file("chunk", name, content, taken=("decode",))
-    for name, content in (frames() | blocks() | deltas() | codes()).items():
+    for name, content in (frames() | blocks() | deltas() | codes() | forecasts()).items():
         yield one_file("chunk", name, content)
     yield one_file("chunk", "a zstd frame of 256 MiB of zeros", zstd(frame(256 * MIB, *zeros(256 * MIB))))
     yield one_file(
@@ -101,6 +102,7 @@ def honest() -> dict[str, bytes]:
         "an honest zstd frame": zstd(frame(100, *zeros(100))),
         "an honest cascade": chunk("BF16", 16, 1, b"\2\1", block(0, bytes(2)), block(0, b"") * 4),
         "an honest code": dense(model((0, 4096))),
+        "an honest forecast": forecast(code(model((4, 4096)))),
     }
 
 
@@ -194,16 +196,45 @@ def model(*tokens: tuple[int, int]) -> bytes:
 
 def dense(
     table: bytes,
-    states: bytes = (1 << 16).to_bytes(4, "little"),
+    states: bytes = HOME,
     words: bytes = b"",
     digits: bytes = b"",
     *,
     sizes: tuple[int, int, int] | None = None,
+    classes: bytes = b"\0\1" + block(2, b"\0"),  # no forecast, one model, for the one exponent
     count: int = 16,
+) -> bytes:
+    return chunk("BF16", count, 1, b"\3", classes, code(table, states, words, digits, sizes=sizes))
+
+
+def code(
+    table: bytes,
+    states: bytes = HOME,
+    words: bytes = b"",
+    digits: bytes = b"",
+    *,
+    sizes: tuple[int, int, int] | None = None,
 ) -> bytes:
     head = sizes or (len(table), len(words), len(digits))
     lengths = b"".join(n.to_bytes(4, "little") for n in head)
-    return chunk("BF16", count, 1, b"\3", lengths, block(0, table), states, words, digits)
+    return lengths + block(0, table) + states + words + digits
+
+
+def forecast(
+    factors: bytes,
+    rank: int = 1,
+    columns: int = 8,
+    phase: int = 0,
+    size: int | None = None,
+    *,
+    classes: bytes = b"\1" + block(2, b"\0"),
+) -> bytes:
+    """16 elements in rows of 8, say, with a factor for each row and column."""
+    length = len(factors) if size is None else size
+    head = bytes([rank]) + b"".join(
+        n.to_bytes(s, "little") for n, s in ((columns, 4), (phase, 4), (0, 2), (length, 4))
+    )
+    return chunk("BF16", 16, 1, b"\3", head, factors, classes, code(model((0, 4096))))
 
 
 def codes() -> dict[str, bytes]:
@@ -233,6 +264,32 @@ def codes() -> dict[str, bytes]:
     }
 
 
+def forecasts() -> dict[str, bytes]:
+    factors = code(model((4, 4096)))
+    most = (1 << 32) - 1
+    return {
+        "a forecast cut in its head": chunk("BF16", 16, 1, b"\3\1", bytes(13)),
+        "a forecast and nothing": chunk("BF16", 16, 1, b"\3"),
+        "a forecast of no columns": forecast(factors, columns=0),
+        "a forecast of 2^32 - 1 columns": forecast(factors, columns=most),
+        "a forecast that begins after its row": forecast(factors, phase=8),
+        "a forecast that begins at 2^32 - 1": forecast(factors, phase=most),
+        "a forecast of rank 255": forecast(factors, rank=255),
+        "a forecast of rank 2 for 16 elements": forecast(factors, rank=2),
+        "a forecast of one column": forecast(factors, columns=1),
+        "a forecast that claims 4 GiB": forecast(factors, size=most),
+        "a forecast one byte short": forecast(factors, size=len(factors) - 1),
+        "a forecast of factors that do not fit": forecast(code(model((20, 4096)), digits=bytes(100))),
+        "a forecast with a broken code": forecast(code(model((4, 4095)))),
+        "a forecast and no models": forecast(factors, classes=b""),
+        "no models": dense(model((0, 4096)), classes=b"\0\0" + block(2, b"\0")),
+        "a model that is not there": dense(model((0, 4096)), classes=b"\0\1" + block(2, b"\1")),
+        "a class too few": forecast(factors, classes=b"\1" + block(0, bytes(15))),
+        "255 models for 16 elements": dense(model((0, 4096)), classes=b"\0\xff" + block(2, b"\0")),
+    }
+
+
 def many_digits() -> bytes:
     values = np.full(CHUNK, (1 << 64) - 1, "<u8")
-    return chunk("I64", CHUNK, 1, b"\3", rans.pack(values, [CHUNK]))
+    steps = rans.pack(values, np.zeros(CHUNK, np.intp), 1)
+    return chunk("I64", CHUNK, 1, b"\3\0\1", block(2, b"\0"), steps)

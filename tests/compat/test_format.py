@@ -18,7 +18,10 @@ import pytest
 import zstandard
 
 from pv.registry.manifest import TensorRow, VectorManifest
-from pv.vecstore.codecs.layout import LAYOUTS
+from pv.vecstore.codecs import chunks
+from pv.vecstore.codecs import dense as ours
+from pv.vecstore.codecs.forecast import Forecast
+from pv.vecstore.codecs.layout import LAYOUTS, to_ordered
 from pv.vecstore.pack import Part, write_pack
 
 WIDTH = {
@@ -43,6 +46,7 @@ EXPONENT = {
 }
 BASE_ID = "0" * 64
 KINDS_SEEN: set[int] = set()
+RANKS_SEEN: set[int] = set()
 
 
 class Cursor:
@@ -109,25 +113,16 @@ def read_chunk(data: Cursor, n: int, dtype: str, reference: bytes) -> bytes:
     if kind == 1:
         return b"".join(u.to_bytes(w, "little") for u in data.planes(n, w))
     r = [int.from_bytes(reference[i * w : (i + 1) * w], "little") for i in range(n)]
-    order = list(range(n))
-    lengths = [n]
-    if dtype in EXPONENT:
-        m, e = EXPONENT[dtype]
-
-        def field(i: int) -> int:
-            return r[i] >> m & (1 << e) - 1
-
-        order.sort(key=field)
-        lengths = [len(list(group)) for _, group in groupby(order, key=field)]
-    v = delta(data, lengths, w) if kind == 2 else dense(data, lengths)
+    m, e = EXPONENT.get(dtype, (0, 0))
+    fields = [u >> m & (1 << e) - 1 for u in r]
+    d = delta(data, fields, w) if kind == 2 else dense(data, fields)
     assert data.at == len(data.data)
-    out = [b""] * n
-    for i, folded in zip(order, v, strict=True):
-        d = folded // 2 if folded % 2 == 0 else -(folded + 1) // 2
-        out[i] = unordered((ordered(r[i], 8 * w, dtype) + d) % (1 << 8 * w), 8 * w, dtype).to_bytes(
-            w, "little"
-        )
-    return b"".join(out)
+    moved = [(ordered(u, 8 * w, dtype) + step) % (1 << 8 * w) for u, step in zip(r, d, strict=True)]
+    return b"".join(unordered(o, 8 * w, dtype).to_bytes(w, "little") for o in moved)
+
+
+def unfold(v: int) -> int:
+    return v // 2 if v % 2 == 0 else -(v + 1) // 2
 
 
 def ordered(u: int, b: int, dtype: str) -> int:
@@ -142,7 +137,9 @@ def unordered(o: int, b: int, dtype: str) -> int:
     return o ^ (1 << (b - 1)) if o >> (b - 1) else o ^ ((1 << b) - 1)
 
 
-def delta(data: Cursor, lengths: list[int], w: int) -> list[int]:
+def delta(data: Cursor, fields: list[int], w: int) -> list[int]:
+    order = sorted(range(len(fields)), key=fields.__getitem__)
+    lengths = [len(list(group)) for _, group in groupby(order, key=fields.__getitem__)]
     grades = list(data.take(len(lengths)))
     stretches: list[list[int]] = [[] for _ in lengths]
     for grade in (1, 2, 4, 8):
@@ -151,7 +148,10 @@ def delta(data: Cursor, lengths: list[int], w: int) -> list[int]:
             values = cascade(data, sum(lengths[i] for i in mine), grade, w)
             for i in mine:
                 stretches[i], values = values[: lengths[i]], values[lengths[i] :]
-    return [v for stretch in stretches for v in stretch]
+    steps = [0] * len(fields)
+    for i, v in zip(order, (v for stretch in stretches for v in stretch), strict=True):
+        steps[i] = unfold(v)
+    return steps
 
 
 def cascade(data: Cursor, n: int, g: int, w: int) -> list[int]:
@@ -164,16 +164,43 @@ def cascade(data: Cursor, n: int, g: int, w: int) -> list[int]:
     return [top + next(rest) if f == top else f for f in fields]
 
 
-def dense(data: Cursor, lengths: list[int]) -> list[int]:
+def dense(data: Cursor, fields: list[int]) -> list[int]:
+    n = len(fields)
+    bins, down = [0] * n, [False] * n
+    rank = data.take(1)[0]
+    RANKS_SEEN.add(rank)
+    if rank:
+        columns, phase, shift, size = struct.unpack("<IIhI", data.take(14))
+        rows = -(-(phase + n) // columns)
+        folded = code(Cursor(data.take(size)), [k for k in range(rank) for _ in range(rows + columns)], rank)
+        a = [unfold(v) for v in folded]
+        for i in range(n):
+            y, x = divmod(phase + i, columns)
+            f = sum(a[k * (rows + columns) + y] * a[k * (rows + columns) + rows + x] for k in range(rank))
+            down[i] = f < 0
+            if f:
+                bins[i] = min(max((f * f).bit_length() - 1 - 2 * max(fields[i], 1) + shift, 0), 15)
+    models = data.take(1)[0]
+    occur = sorted(set(fields))
+    width = 16 if rank else 1
+    classes = data.block(width * len(occur))
+    contexts = [
+        classes[width * occur.index(field) + place] for field, place in zip(fields, bins, strict=True)
+    ]
+    values = code(data, contexts, models)
+    return [-unfold(v) if turn else unfold(v) for v, turn in zip(values, down, strict=True)]
+
+
+def code(data: Cursor, contexts: list[int], models: int) -> list[int]:
+    n = len(contexts)
     sizes = struct.unpack("<3I", data.take(12))
-    n = sum(lengths)
     lanes = min(max(1, n // 2048), 4096)
     model = Cursor(data.block(sizes[0]))
     states = list(struct.unpack(f"<{lanes}I", data.take(4 * lanes)))
     words = iter(struct.unpack(f"<{sizes[1] // 2}H", data.take(sizes[1])))
     digits = Cursor(data.take(sizes[2]))
     tables = []
-    for _ in lengths:
+    for _ in range(models):
         count = model.take(1)[0] or 256
         names = model.take(count)
         slots: list[tuple[int, int, int]] = []
@@ -182,13 +209,12 @@ def dense(data: Cursor, lengths: list[int]) -> list[int]:
             slots += [(name, less + 1, start)] * (less + 1)
         assert len(slots) == 4096
         tables.append(slots)
-    stretch_of = [i for i, length in enumerate(lengths) for _ in range(length)]
     tokens: list[int] = []
     for begin in range(0, n, lanes):
         here = range(begin, min(begin + lanes, n))
         for i in here:
             s = states[i - begin]
-            token, f, c = tables[stretch_of[i]][s % 4096]
+            token, f, c = tables[contexts[i]][s % 4096]
             states[i - begin] = f * (s // 4096) + s % 4096 - c
             tokens.append(token)
         for lane in range(len(here)):
@@ -243,6 +269,22 @@ def test_a_reader_from_the_document_gets_the_bytes(tmp_path: Path, dtype: str, s
     assert found == {(name, "ft"): ft.tobytes() for name, (_, ft) in cases.items()}
 
 
+@pytest.mark.parametrize("dtype", [dtype for dtype in WIDTH if dtype in EXPONENT])
+@pytest.mark.parametrize("start", [0, 77])
+def test_steps_that_are_forecast(dtype: str, start: int) -> None:
+    """By three directions, whatever they are worth, in a chunk that begins at the start of a row or within one."""
+    layout, n, columns = LAYOUTS[dtype], 6000, 90
+    reference, ft = pair(dtype, n, 3)
+    phase = start % columns
+    rows = -(-(phase + n) // columns)
+    factors = np.rint(np.sin(np.arange(3.0 * (rows + columns)) ** 2) * 90).astype(np.int8).reshape(-1, 3)
+    guess = Forecast(factors[:rows], factors[rows:], phase, 2 * (1 << layout.exponent_bits - 1) - 18)
+    steps = to_ordered(ft, layout) - to_ordered(reference, layout)
+    raw = b"\3" + ours.code(ours.Guess(guess, steps, layout.exponent(reference)))
+    assert read_chunk(Cursor(raw), n, dtype, reference.tobytes()) == ft.tobytes()
+    assert chunks.decode(memoryview(raw), n, dtype, reference).tobytes() == ft.tobytes()
+
+
 def test_a_part_of_more_than_one_chunk(tmp_path: Path) -> None:
     values = np.arange((1 << 20) + 5, dtype="<u4").view(np.uint8)[: (1 << 20) + 5]
     part = Part("t", "q", "I8", values.shape, lambda a, b: values[a:b])
@@ -255,3 +297,4 @@ def test_a_part_of_more_than_one_chunk(tmp_path: Path) -> None:
 
 def test_every_kind_of_chunk_was_met() -> None:
     assert {0, 1, 2, 3} == KINDS_SEEN
+    assert 0 in RANKS_SEEN and len(RANKS_SEEN) > 1  # with a forecast and without

@@ -14,9 +14,9 @@ import numpy as np
 
 from pv.registry.errors import CorruptPack
 from pv.registry.packfile import CHUNK
-from pv.vecstore.codecs import graded, rans
+from pv.vecstore.codecs import dense, graded
 from pv.vecstore.codecs.frames import pack_planes, unpack_planes
-from pv.vecstore.codecs.layout import LAYOUTS, Layout, Raw, from_ordered, to_ordered
+from pv.vecstore.codecs.layout import LAYOUTS, Layout, Raw, fold, from_ordered, to_ordered, unfold
 
 __all__ = ["CHUNK", "decode", "encode"]
 
@@ -24,17 +24,30 @@ RAW, PLANES, DELTA, DENSE = 0, 1, 2, 3
 GOOD_ENOUGH = 0.5  # of the raw size: a delta below it is not worth a second try standing alone
 
 
-def encode(raw: Raw, dtype: str, reference: Raw | None = None, *, smallest: bool = False) -> bytes:
+def encode(
+    raw: Raw,
+    dtype: str,
+    reference: Raw | None = None,
+    *,
+    smallest: bool = False,
+    columns: int = 0,
+    start: int = 0,
+) -> bytes:
     """The smallest of raw, planes and delta. `raw` and `reference` are flat storage integers.
 
-    With `smallest`, the delta is entropy-coded closer to its limit, several times more slowly.
+    With `smallest`, the delta is entropy-coded closer to its limit, many times more slowly; it then matters
+    that the chunk is of a matrix of `columns`, from flat index `start` on.
     """
     best = bytes([RAW]) + raw.tobytes()
     if reference is not None:
-        steps, lengths = _steps(raw, reference, LAYOUTS[dtype])
-        best = min(best, bytes([DELTA]) + graded.pack(steps, lengths), key=len)
-        if smallest:
-            best = min(best, bytes([DENSE]) + rans.pack(steps, lengths), key=len)
+        layout = LAYOUTS[dtype]
+        steps = to_ordered(raw, layout) - to_ordered(reference, layout)  # modulo 2^bits
+        best = min(best, bytes([DELTA]) + _sorted(steps, reference, layout), key=len)
+        if smallest and len(raw):
+            exponent = _exponent(reference, layout)
+            width = columns if layout.is_float else 0
+            phase = start % columns if columns else 0
+            best = min(best, bytes([DENSE]) + dense.pack(steps, exponent, width, phase), key=len)
     if len(best) > GOOD_ENOUGH * raw.nbytes:
         best = min(best, bytes([PLANES]) + pack_planes(raw), key=len)
     return best
@@ -56,24 +69,28 @@ def decode(data: memoryview, count: int, dtype: str, reference: Raw | None = Non
             raise CorruptPack("a chunk is longer than its planes")
         return values
     if kind in (DELTA, DENSE) and reference is not None:
-        order, lengths = _stretches(reference, layout)
-        steps = (graded if kind == DELTA else rans).unpack(body, lengths, layout.itemsize)
-        return _undelta(steps, order, reference, layout)
+        if kind == DENSE:
+            steps = dense.unpack(body, _exponent(reference, layout), layout.itemsize)
+        else:
+            steps = _unsorted(body, reference, layout)
+        return from_ordered(to_ordered(reference, layout) + steps, layout)
     raise CorruptPack("a chunk of an unknown kind, or a delta without its base")
 
 
-def _steps(raw: Raw, reference: Raw, layout: Layout) -> tuple[Raw, list[int]]:
-    steps = _zigzag(to_ordered(raw, layout) - to_ordered(reference, layout))  # modulo 2^bits
+def _sorted(steps: Raw, reference: Raw, layout: Layout) -> bytes:
     order, lengths = _stretches(reference, layout)
-    return steps if order is None else steps[order], lengths
+    folded = fold(steps)
+    return graded.pack(folded if order is None else folded[order], lengths)
 
 
-def _undelta(steps: Raw, order: Raw | None, reference: Raw, layout: Layout) -> Raw:
-    if order is not None:
-        unsorted = np.empty_like(steps)
-        unsorted[order] = steps
-        steps = unsorted
-    return from_ordered(to_ordered(reference, layout) + _unzigzag(steps), layout)
+def _unsorted(body: memoryview, reference: Raw, layout: Layout) -> Raw:
+    order, lengths = _stretches(reference, layout)
+    folded = graded.unpack(body, lengths, layout.itemsize)
+    if order is None:
+        return unfold(folded)
+    unsorted = np.empty_like(folded)
+    unsorted[order] = folded
+    return unfold(unsorted)
 
 
 def _stretches(reference: Raw, layout: Layout) -> tuple[Raw | None, list[int]]:
@@ -85,15 +102,5 @@ def _stretches(reference: Raw, layout: Layout) -> tuple[Raw | None, list[int]]:
     return np.argsort(exponent, kind="stable"), [int(n) for n in counts[counts > 0]]
 
 
-def _zigzag(step: Raw) -> Raw:
-    """0, -1, 1, -2, ... to 0, 1, 2, 3, ...: small steps of both signs become small integers."""
-    bits = 8 * step.itemsize
-    signed = step.view(f"<i{step.itemsize}")
-    folded: Raw = ((signed << 1) ^ (signed >> (bits - 1))).view(step.dtype)
-    return folded
-
-
-def _unzigzag(value: Raw) -> Raw:
-    one = value.dtype.type(1)
-    step: Raw = (value >> one) ^ (~(value & one) + one)
-    return step
+def _exponent(reference: Raw, layout: Layout) -> Raw:
+    return layout.exponent(reference) if layout.is_float else np.zeros(len(reference), np.uint8)

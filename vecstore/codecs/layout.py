@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LAYOUTS", "Layout", "Raw", "from_ordered", "to_ordered"]
+__all__ = ["LAYOUTS", "Layout", "Raw", "fold", "from_ordered", "to_ordered", "unfold"]
 
 Raw = NDArray[Any]
 """A flat little-endian unsigned-integer array: the bits of a tensor."""
@@ -88,3 +88,17 @@ def from_ordered(ordered: Raw, layout: Layout) -> Raw:
     positive = ordered.view(f"<i{layout.itemsize}") >> (bits - 1)  # all ones where the top bit is set
     raw: Raw = ordered ^ (~positive.view(ordered.dtype) | top)
     return raw
+
+
+def fold(step: Raw) -> Raw:
+    """0, -1, 1, -2, ... modulo 2^bits to 0, 1, 2, 3, ...: small steps of both signs become small integers."""
+    signed = step.view(f"<i{step.itemsize}")
+    folded: Raw = ((signed << 1) ^ (signed >> (8 * step.itemsize - 1))).view(step.dtype)
+    return folded
+
+
+def unfold(value: Raw) -> Raw:
+    """The inverse of `fold`."""
+    one = value.dtype.type(1)
+    step: Raw = (value >> one) ^ (~(value & one) + one)
+    return step

@@ -3,7 +3,7 @@ of their conditional entropy. Slower than `graded` by some times; the packer's `
 
     tokens     v < 16 is its own token; above, token 16 + 2 (e - 4) + b says that v has e + 1 binary digits
                (the highest, then b, then e - 1 more that are stored as they are)
-    model      per context the tokens' frequencies, summing to 4096
+    model      per context, or class of contexts, the tokens' frequencies, summing to 4096
     states     one a lane, 32 bits, in [2^16, 2^32); element i is in lane i mod lanes
 
 Everything is integer arithmetic, so every reader decodes alike. After J. Duda, "Asymmetric numeral
@@ -19,7 +19,7 @@ from pv.registry.errors import CorruptPack
 from pv.vecstore.codecs.frames import pack_block, unpack_block
 from pv.vecstore.codecs.layout import Raw
 
-__all__ = ["pack", "unpack"]
+__all__ = ["count", "pack", "tokens_of", "unpack"]
 
 PRECISION = 12
 TOTAL = 1 << PRECISION
@@ -30,14 +30,13 @@ LITERALS = 16
 TOKENS = 256
 
 U32 = NDArray[np.uint32]
+Contexts = NDArray[np.intp]
 
 
-def pack(values: Raw, lengths: list[int]) -> bytes:
-    """Pack `values`, whose stretches of these lengths are the contexts, one model each."""
-    tokens = _tokens(values)
-    contexts = np.repeat(np.arange(len(lengths)), lengths)  # (n,)
-    counts = np.bincount(contexts * TOKENS + tokens, minlength=len(lengths) * TOKENS)
-    frequency = np.stack([_normalise(row) for row in counts.reshape(-1, TOKENS)])  # (contexts, TOKENS)
+def pack(values: Raw, contexts: Contexts, models: int) -> bytes:
+    """Pack (n,) values, each under the model of its context: (n,) numbers below `models`. n is not 0."""
+    tokens = tokens_of(values)
+    frequency = np.stack([_normalise(row) for row in count(tokens, contexts, models)])  # (models, TOKENS)
     words, states = _encode(tokens, contexts, frequency)
     model = _pack_model(frequency)
     extra = _pack_extra(values, tokens)
@@ -45,22 +44,27 @@ def pack(values: Raw, lengths: list[int]) -> bytes:
     return head + pack_block(np.frombuffer(model, np.uint8)) + states.tobytes() + words + extra
 
 
-def unpack(data: memoryview, lengths: list[int], itemsize: int) -> Raw:
+def count(tokens: Raw, contexts: Contexts, models: int) -> NDArray[np.int64]:
+    """(models, TOKENS): how often each token stands in each context."""
+    counts = np.bincount(contexts * TOKENS + tokens, minlength=models * TOKENS)
+    return counts.astype(np.int64).reshape(models, TOKENS)
+
+
+def unpack(data: memoryview, contexts: Contexts, models: int, itemsize: int) -> Raw:
     """The inverse. Raises CorruptPack if anything does not fit, is missing or is left over."""
-    count = sum(lengths)
+    n = len(contexts)
     if len(data) < 12:
         raise CorruptPack("a chunk ends before its model")
     model_bytes, word_bytes, extra_bytes = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4, 8))
-    if model_bytes > len(lengths) * (1 + 3 * TOKENS) or word_bytes > 2 * count or word_bytes % 2:
+    if model_bytes > models * (1 + 3 * TOKENS) or word_bytes > 2 * n or word_bytes % 2:
         raise CorruptPack("a chunk claims a model or a code that is too large")
     model, rest = unpack_block(data[12:], model_bytes)
-    lanes = _lanes(count)
+    lanes = _lanes(n)
     if len(rest) != 4 * lanes + word_bytes + extra_bytes:
         raise CorruptPack("a chunk is shorter or longer than it says")
     states = np.frombuffer(rest[: 4 * lanes], "<u4").astype(np.uint32)
     words = np.frombuffer(rest[4 * lanes : 4 * lanes + word_bytes], "<u2")
-    frequency = _unpack_model(model, len(lengths))
-    tokens = _decode(states, words, np.repeat(np.arange(len(lengths)), lengths), frequency)
+    tokens = _decode(states, words, contexts, _unpack_model(model, models))
     return _unpack_extra(rest[4 * lanes + word_bytes :], tokens, itemsize)
 
 
@@ -68,7 +72,7 @@ def _lanes(count: int) -> int:
     return min(max(1, count // ELEMENTS_PER_LANE), MOST_LANES)
 
 
-def _encode(tokens: Raw, contexts: Raw, frequency: U32) -> tuple[bytes, U32]:
+def _encode(tokens: Raw, contexts: Contexts, frequency: U32) -> tuple[bytes, U32]:
     """Code backwards, so that decoding runs forwards. Returns the 16-bit words and the states to start from."""
     start = np.cumsum(frequency, axis=1, dtype=np.uint32) - frequency  # (contexts, TOKENS)
     where = contexts * TOKENS + tokens
@@ -87,7 +91,7 @@ def _encode(tokens: Raw, contexts: Raw, frequency: U32) -> tuple[bytes, U32]:
     return b"".join(w.tobytes() for w in reversed(words)), states.astype("<u4")
 
 
-def _decode(states: U32, words: Raw, contexts: Raw, frequency: U32) -> Raw:
+def _decode(states: U32, words: Raw, contexts: Contexts, frequency: U32) -> Raw:
     token_at, f_at, b_at = _lookup(frequency)
     row = contexts * TOTAL
     lanes = len(states)
@@ -167,7 +171,8 @@ def _unpack_model(model: Raw, contexts: int) -> U32:
     return frequency
 
 
-def _tokens(values: Raw) -> Raw:
+def tokens_of(values: Raw) -> Raw:
+    """(n,) values -> (n,) uint8 tokens."""
     tokens = np.minimum(values, LITERALS).astype(np.uint8)
     large = np.flatnonzero(values >= LITERALS)
     if len(large):
