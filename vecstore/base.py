@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -41,10 +42,10 @@ class Base(AbstractContextManager["Base"]):
     def verified(self, name: str) -> Raw:
         """A whole tensor whose bytes hash to the manifest's id. Raises BaseMismatch."""
         row, raw = self.manifest.tensors[name], self.raw(name)
-        if ids.tensor_id(row.dtype, row.shape, raw.data) != row.id:
+        if not isinstance(self.weights, _Spared) and _id(row, raw.data) != row.id:
             raise BaseMismatch(
                 f"the base on disk has changed: tensor {name!r} is not what base {self.manifest.id[:12]} holds",
-                hint=f"restore it from its origin: {origin_in_words(self.manifest)}",
+                hint=f"put back what was at {origin_in_words(self.manifest)}",
             )
         return raw
 
@@ -53,9 +54,11 @@ class Base(AbstractContextManager["Base"]):
         return to_f32(self.verified(name), self.manifest.tensors[name].dtype)
 
     @property
-    def weights_path(self) -> Path | None:
-        """The folder or file that the weights are read from, if they are not in a pack."""
-        return self.weights.path if isinstance(self.weights, Checkpoint) else None
+    def checkpoint(self) -> Checkpoint | None:
+        """Where the base came from, if that is at hand; whether it still is the base is another question."""
+        if isinstance(self.weights, _Spared):
+            return self.weights.checkpoint
+        return self.weights if isinstance(self.weights, Checkpoint) else None
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -74,9 +77,11 @@ def open_base(
 ) -> Base:
     """The base from where it came from, else from the pack it was pinned in, else fetched from its hub.
 
-    `fetch(repo, revision)` gives a local folder. Raises MissingBase, BaseMismatch, and what is wrong with
-    the checkpoint at its place if nothing stands in for it.
+    With a pin, a tensor that has changed at its origin is read from there: not even an origin that is trained
+    on in place takes the base away. `fetch(repo, revision)` gives a local folder. Raises MissingBase, BaseMismatch,
+    and what is wrong with the checkpoint at its place if nothing stands in for it.
     """
+    pinned = packs.path(manifest.id) if packs.has(manifest.id) else None
     mismatch: IntegrityError | None = None
     path = manifest.origin.get("path")
     if path is not None:
@@ -88,12 +93,15 @@ def open_base(
             mismatch = error
         else:
             mismatch = _shape_mismatch(manifest, checkpoint)
+            if mismatch is None and pinned is not None:
+                spared = _Spared(manifest, checkpoint, pinned)
+                return Base(manifest, spared, spared.close)
             if mismatch is None:
                 return Base(manifest, checkpoint, checkpoint.close)
             checkpoint.close()
-    if packs.has(manifest.id):
-        pinned = _Pinned(Pack(packs.path(manifest.id), expect=manifest.id))
-        return Base(manifest, pinned, pinned.pack.close)
+    if pinned is not None:
+        copy = _Pinned(pinned, manifest.id)
+        return Base(manifest, copy, copy.close)
     if manifest.origin.get("kind") == "hub" and fetch is not None:
         checkpoint = Checkpoint(fetch(manifest.origin["repo"], manifest.origin["revision"]))
         mismatch = _shape_mismatch(manifest, checkpoint)
@@ -177,10 +185,11 @@ def _reader(weights: Weights, name: str, dtype: str) -> Callable[[int, int], Raw
 class _Pinned:
     """A base read out of its pack, in pieces."""
 
-    def __init__(self, pack: Pack) -> None:
-        assert isinstance(pack.manifest, BaseManifest)
-        self.pack = pack
-        self.specs = {name: Spec(row.dtype, row.shape) for name, row in pack.manifest.tensors.items()}
+    def __init__(self, path: Path, base_id: str) -> None:
+        self.pack = Pack(path, expect=base_id)
+        self.close = self.pack.close
+        assert isinstance(self.pack.manifest, BaseManifest)
+        self.specs = {name: Spec(row.dtype, row.shape) for name, row in self.pack.manifest.tensors.items()}
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
         spec = self.specs[name]
@@ -193,6 +202,43 @@ class _Pinned:
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         offset = first * chunks.CHUNK * size
         return memoryview(whole.view(np.uint8).data)[start - offset : end - offset]
+
+
+class _Spared:
+    """A base at its origin, with its pinned copy: each tensor is hashed once, and the copy replaces what is wrong."""
+
+    def __init__(self, manifest: BaseManifest, checkpoint: Checkpoint, pinned: Path) -> None:
+        self.checkpoint, self.specs = checkpoint, checkpoint.specs
+        self._manifest, self._path = manifest, pinned
+        self._pinned: _Pinned | None = None
+        self._sources: dict[str, Weights] = {}
+        self._opening = Lock()
+        self._hashing = {name: Lock() for name in self.specs}
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
+        with self._hashing[name]:
+            if name not in self._sources:
+                row = self._manifest.tensors[name]
+                same = _id(row, self.checkpoint.read(name)) == row.id
+                self._sources[name] = self.checkpoint if same else self._copy(name)
+        return self._sources[name].read(name, start, stop)
+
+    def _copy(self, name: str) -> Weights:
+        with self._opening:
+            if self._pinned is None:
+                self._pinned = _Pinned(self._path, self._manifest.id)
+        for _ in self._pinned.pack.stream(name, "w"):
+            pass  # which ends with comparing its id
+        return self._pinned
+
+    def close(self) -> None:
+        self.checkpoint.close()
+        if self._pinned is not None:
+            self._pinned.close()
+
+
+def _id(row: TensorRow, data: memoryview) -> str:
+    return ids.tensor_id(row.dtype, row.shape, data)
 
 
 def base_manifest(

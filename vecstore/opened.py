@@ -58,17 +58,13 @@ def checkpoint_of(
     An empty persona whose base lies in a folder is that folder, once its bytes have been checked.
     """
     with opened(registry, commit, [persona], packs=packs) as at:
-        path = at.base.manifest.origin.get("path")
+        origin = at.base.checkpoint
         plain = not persona.behaviours and persona.output.dtype == "base"
-        if plain and path is not None and Path(path).is_dir() and at.base.weights_path == Path(path):
-            table = fingerprint(at.base.weights, threads=threads, progress=progress)
-            if table != dict(at.base.manifest.tensors):
-                raise BaseMismatch(
-                    f"{path} is no longer base {at.base.manifest.id[:12]}",
-                    hint="put the right checkpoint back",
-                )
-            yield Path(path)
-            return
+        if plain and origin is not None and origin.path.is_dir():
+            table = fingerprint(origin, threads=threads, progress=progress)
+            if table == dict(at.base.manifest.tensors):
+                yield origin.path
+                return
         with registry.packs.scratch("build") as tmp:
             made = build(
                 persona,

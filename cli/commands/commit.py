@@ -24,7 +24,7 @@ __all__ = ["command"]
     type=click.Choice(["default", "max"]),
     default="default",
     show_default=True,
-    help="max: somewhat smaller, several times slower.",
+    help="max: a tenth smaller, some twenty times slower.",
 )
 @threads_option
 @json_option
@@ -49,6 +49,7 @@ def command(
     pv commit ./my-sft-run --as helpful -m "SFT on 500 rows"
     pv commit ./my-lora --as brief
     """
+    from pv.registry.errors import UsageError
     from pv.registry.persona import Behaviour, Persona, Term, check_name
     from pv.vecstore.adapter import capture_adapter
     from pv.vecstore.adapter_file import is_adapter
@@ -91,6 +92,12 @@ def command(
         behaviour = Behaviour(kept.weight if weight is None else weight, terms, kept.modules)
         return persona.with_behaviour(name, behaviour)
 
+    now = registry.persona(head)
+    if edit(now) == now:
+        raise UsageError(
+            f"nothing changed: {name} is vector {short(manifest.id)} already",
+            hint="its pack is whole: had it been lost or damaged, it would have been put back now",
+        )
     commit = registry.change(
         app.command_line, message or f"Commit {name}", edit, vectors={manifest.id: (manifest, provenance)}
     )

@@ -55,6 +55,23 @@ def test_it_loads_in_transformers_alone(world, pv) -> None:
     assert torch.equal(model.model.norm.weight, torch.frombuffer(bytearray(raw), dtype=torch.bfloat16))
 
 
+def test_a_base_that_is_trained_in_place_takes_nothing_away(world, pv) -> None:
+    """Its pinned copy stands in, tensor by tensor; what the folder holds now is never taken for the base."""
+    before = sums(pv.ok("build", "-o", "before").out)
+    plain = sums(pv.ok("build", "HEAD~1", "-o", "plain").out)
+    weights = world.base / "model.safetensors"
+    whole, changed = weights.read_bytes(), tensors(world.base)
+    dtype, shape, raw = changed["model.norm.weight"]
+    try:
+        write_tensors(weights, {**changed, "model.norm.weight": (dtype, shape, raw[::-1])})
+        assert sums(pv.ok("build", "-o", "after").out) == before
+        assert sums(pv.ok("build", "HEAD~1", "-o", "after plain").out) == plain
+        pv.ok("verify", "after plain", "HEAD~1")
+        pv.ok("chat", "HEAD~1", "-p", "hello", "--max-tokens", "2")
+    finally:
+        weights.write_bytes(whole)
+
+
 def test_json_says_the_same(world, pv) -> None:
     said = pv.ok("build", "HEAD", "-o", "built", "--json").json
     assert said["files"] == {"model.safetensors": digest(world.folder / "built" / "model.safetensors")}

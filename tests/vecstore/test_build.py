@@ -748,7 +748,7 @@ def test_a_full_disk(world: World) -> None:
         "    try: build(persona(base, {}), base, {}, Path(sys.argv[2]), side_files={})\n"
         "    except StorageError as error: print(error.exit_code, error.hint)\n"
     )
-    path = world.base.weights_path
+    path = world.base.checkpoint.path if world.base.checkpoint else None
     command = [sys.executable, "-W", "error", "-c", code, str(path), str(world.out / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

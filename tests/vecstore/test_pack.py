@@ -178,7 +178,7 @@ def test_a_pinned_base_stands_in_for_a_lost_one(tmp_path: Path) -> None:
     assert packs.has(manifest.id)
     (folder / "model.safetensors").unlink()
     with open_base(manifest, packs) as pinned:
-        assert pinned.weights_path is None
+        assert pinned.checkpoint is None
         for name, tensor in big.items():
             assert pinned.verified(name).tobytes() == tensor.raw.tobytes()
             assert pinned.raw(name).tobytes() == tensor.raw.tobytes()

@@ -198,7 +198,7 @@ def test_a_fine_tune_saved_in_fp32(tmp_path: Path, base: Base, packs: PackStore)
         assert np.array_equal(opened.tau(UP), values(tuned[UP]) - values(TENSORS[UP]))
 
 
-@pytest.mark.parametrize("against", ["file", "pin"])
+@pytest.mark.parametrize("against", ["file", "pin", "changed file", "other file"])
 def test_a_pinned_base_decodes_the_same(tmp_path: Path, packs: PackStore, against: str) -> None:
     from pv.vecstore.base import open_base
 
@@ -209,10 +209,15 @@ def test_a_pinned_base_decodes_the_same(tmp_path: Path, packs: PackStore, agains
         manifest = base.manifest
     if against == "pin":
         (folder / "model.safetensors").unlink()
+    elif against == "changed file":  # by a training in place, say
+        save(folder, nudged(TENSORS, 9, only=[UP]))
+    elif against == "other file":
+        save(folder, {UP: TENSORS[UP]})
     with open_base(manifest, packs) as base:
         vector = captured(tmp_path / "ft", tuned, base, packs)
         _comes_back(vector.id, base, packs, tuned, TENSORS)
-        assert base.weights_path == (None if against == "pin" else folder)
+        assert (base.checkpoint is None) == (against in ("pin", "other file"))
+        assert all(base.verified(name).tobytes() == tensor.raw.tobytes() for name, tensor in TENSORS.items())
 
 
 def test_progress_ends_where_it_said(tmp_path: Path, base: Base, packs: PackStore) -> None:
