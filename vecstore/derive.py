@@ -28,6 +28,7 @@ __all__ = ["LADDER", "Derived", "Error", "Recipe", "derive"]
 LADDER = ("float", "int8", "lowrank:64", "ternary", "sparse:0.1", "lowrank:16", "sparse:0.02", "lowrank:4")
 """What a search for the smallest encoding tries, when nothing else is asked for."""
 
+CLOSE = 1.2  # two ranks or shares whose sizes are hardly worth telling apart
 _EXAMPLES = "float, float:fp32, int8, ternary, lowrank:64, sparse:0.1"
 
 
@@ -60,6 +61,18 @@ class Recipe:
                     hint="lowrank:64 makes factors; `pv commit` captures a checkpoint or an adapter",
                 )
         raise UsageError(f"no encoding {text!r}", hint=f"there are: {_EXAMPLES}")
+
+    def halfway(self, other: Recipe) -> Recipe | None:
+        """Between two ranks or two shares (their geometric mean); None if there is nothing worth a try."""
+        if self.encoding != other.encoding or self.options.keys() != other.options.keys():
+            return None
+        match self.options, other.options:
+            case {"rank": a}, {"rank": b} if max(a, b) > CLOSE * min(a, b):
+                middle = round(math.sqrt(a * b))
+                return Recipe.parse(f"{self.encoding}:{middle}") if middle not in (a, b) else None
+            case {"share": a}, {"share": b} if max(a, b) > CLOSE * min(a, b):
+                return Recipe.parse(f"{self.encoding}:{math.sqrt(a * b):.2g}")
+        return None
 
 
 def _number(text: str) -> float:

@@ -27,7 +27,7 @@ from pv.vecstore.measure import measure
 from pv.vecstore.opened import opened
 from pv.vecstore.train.rows import Rows
 
-__all__ = ["Candidate", "Packing", "Trial", "smallest"]
+__all__ = ["Candidate", "Packing", "Trial", "next_try", "smallest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,16 @@ def smallest(trials: Iterable[Trial], share: float) -> Trial | None:
     return min(good, key=lambda trial: trial.candidate.stored_bytes, default=None)
 
 
+def next_try(trials: Iterable[Trial], share: float) -> Recipe | None:
+    """Halfway from the smallest that keeps the share to the next smaller one of its kind that does not."""
+    trials = sorted(trials, key=lambda trial: -trial.candidate.stored_bytes)
+    best = smallest(trials, share)
+    if best is None:
+        return None
+    between = (best.candidate.recipe.halfway(t.candidate.recipe) for t in trials[trials.index(best) + 1 :])
+    return next((recipe for recipe in between if recipe is not None), None)
+
+
 class Packing:
     """One behaviour of one commit, to be packed; a context manager, because candidates are temporary."""
 
@@ -98,6 +108,10 @@ class Packing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def gains(self, candidate: Candidate) -> bool:
+        """True if it is smaller than what the behaviour has."""
+        return candidate.stored_bytes < self.stored_bytes
 
     def make(self, recipe: Recipe, *, progress: Progress | None = None) -> Candidate:
         """The behaviour's vectors in another encoding."""

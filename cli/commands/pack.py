@@ -10,6 +10,7 @@ from pv.cli.app import App, json_option, pass_app, short, threads_option
 from pv.cli.render import interval, size, table
 
 if TYPE_CHECKING:
+    from pv.vecstore.derive import Recipe
     from pv.vecstore.evaluate.statistics import Interval
     from pv.vecstore.packing import Candidate, Packing, Trial
     from pv.vecstore.train.rows import Rows
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 NONE_KEEPS = 1
+CLOSER = 3  # tries between two rungs of the ladder
 
 
 @click.command("pack", short_help="Keep a behaviour in a smaller encoding.")
@@ -52,9 +54,9 @@ def command(
     """Re-encode a behaviour's vectors, smaller and approximate, and commit the behaviour with them.
 
     What comes out are other vectors, with ids of their own and a measured error. With held-out rows the
-    effect is measured too: --keep 0.95 tries encodings from the largest to the smallest and commits the
-    smallest whose effect is, with its whole 95 % interval, at least 95 % of what it was. Nothing is
-    committed, and the exit code is 1, if none is.
+    effect is measured too: --keep 0.95 tries a ladder of encodings, then ranks or shares between two of its
+    rungs, and commits the smallest whose effect is, with its whole 95 % interval, at least 95 % of what it
+    was. Nothing is committed, and the exit code is 1, if none is.
 
     \b
     pv pack listening --to int8
@@ -63,7 +65,7 @@ def command(
     """
     from pv.registry.errors import UsageError
     from pv.vecstore.derive import LADDER, Recipe
-    from pv.vecstore.packing import Packing, smallest
+    from pv.vecstore.packing import Packing, next_try, smallest
     from pv.vecstore.train.rows import read_rows
 
     if share is None and len(texts) != 1:
@@ -80,15 +82,22 @@ def command(
     label = app.file(data).name if data is not None else ""
 
     with Packing(registry, head, name, threads=threads) as packing:
-        candidates = []
-        for recipe in recipes:
-            with app.progress(f"encoding {name} as {recipe.text}", "numbers") as update:
-                candidates.append(packing.make(recipe, progress=update))
-        candidates.sort(key=lambda candidate: -candidate.stored_bytes)
+        candidates = [_made(app, packing, recipe) for recipe in recipes]
         effect: Interval | None = None
         trials: list[Trial] = []
         if rows is not None:
-            effect, trials = _measured(app, packing, candidates, rows, label, only_smaller=share is not None)
+            with app.progress(f"measuring {name} on {label}", "answers") as update:
+                effect = packing.effect(rows, progress=update)
+            trials = [
+                _tried(app, packing, c, rows, label) for c in candidates if share is None or packing.gains(c)
+            ]
+            for _ in range(CLOSER):
+                between = None if texts or share is None else next_try(trials, share)
+                if between is None:
+                    break
+                candidates.append(_made(app, packing, between))
+                trials.append(_tried(app, packing, candidates[-1], rows, label))
+        candidates.sort(key=lambda candidate: -candidate.stored_bytes)
         chosen = candidates[0] if share is None else None
         if share is not None and (best := smallest(trials, share)) is not None:
             chosen = best.candidate
@@ -110,18 +119,14 @@ def command(
         click.get_current_context().exit(NONE_KEEPS)
 
 
-def _measured(
-    app: App, packing: Packing, candidates: list[Candidate], rows: Rows, label: str, *, only_smaller: bool
-) -> tuple[Interval, list[Trial]]:
-    with app.progress(f"measuring {packing.name} on {label}", "answers") as update:
-        effect = packing.effect(rows, progress=update)
-    trials = []
-    for candidate in candidates:
-        if only_smaller and candidate.stored_bytes >= packing.stored_bytes:
-            continue
-        with app.progress(f"measuring {candidate.recipe.text} on {label}", "answers") as update:
-            trials.append(packing.try_out(candidate, rows, progress=update))
-    return effect, trials
+def _made(app: App, packing: Packing, recipe: Recipe) -> Candidate:
+    with app.progress(f"encoding {packing.name} as {recipe.text}", "numbers") as update:
+        return packing.make(recipe, progress=update)
+
+
+def _tried(app: App, packing: Packing, candidate: Candidate, rows: Rows, label: str) -> Trial:
+    with app.progress(f"measuring {candidate.recipe.text} on {label}", "answers") as update:
+        return packing.try_out(candidate, rows, progress=update)
 
 
 def _facts(

@@ -16,7 +16,7 @@ from pv.registry.registry import Registry
 from pv.vecstore.derive import LADDER, Recipe
 from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.opened import opened
-from pv.vecstore.packing import Candidate, Packing, Trial, smallest
+from pv.vecstore.packing import Candidate, Packing, Trial, next_try, smallest
 
 
 @pytest.fixture
@@ -124,6 +124,44 @@ def test_the_smallest_that_keeps_the_share(world, pv, held_out) -> None:
     packs = {path.name for path in (world.folder / ".pv" / "packs").rglob("*") if path.is_file()}
     assert terms(pv)[0][1] in packs
     assert not list((world.folder / ".pv" / "tmp").iterdir())
+
+
+def test_between_two_rungs_it_looks_closer(world, pv, held_out) -> None:
+    """The ladder ends between a tenth and a fiftieth of the elements."""
+    said = pv.ok("pack", "listening", "--keep", "0.3", "--data", held_out, "--json").json
+    tried = {found["encoding"]: found for found in said["candidates"]}
+    more = [text for text in tried if text not in LADDER]
+    assert 1 <= len(more) <= 3 and "sparse:0.045" in more
+    good = [found for found in tried.values() if found.get("kept") and found["kept"]["low"] >= 0.3]
+    assert said["chosen"] == min(good, key=lambda found: found["stored_bytes"])["encoding"]
+    assert tried[said["chosen"]]["stored_bytes"] <= tried["sparse:0.1"]["stored_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("keeps", "loses", "wanted"),
+    [
+        ("lowrank:64", "lowrank:16", "lowrank:32"),
+        ("lowrank:16", "lowrank:14", None),  # hardly smaller
+        ("lowrank:2", "lowrank:1", None),  # nothing between
+        ("sparse:0.1", "sparse:0.02", "sparse:0.045"),
+        ("lowrank:4", "sparse:0.02", None),
+        ("int8", "ternary", None),
+    ],
+)
+def test_halfway(keeps: str, loses: str, wanted: str | None) -> None:
+    trials = [
+        Trial(_candidate(text, size), Interval(1, 1, 1, 4), Interval(low, low, low, 4))
+        for text, size, low in [
+            ("float", 99, 1.0),
+            (loses, 10, 0.5),
+            (keeps, 20, 0.9),
+            ("sparse:0.001", 1, 0.1),
+        ]
+    ]
+    found = next_try(trials, 0.8)
+    assert (found and found.text) == wanted
+    assert next_try(trials, 0.95) is None  # float keeps it, and has no rungs
+    assert next_try(trials, 1.1) is None
 
 
 def test_none_keeps_the_share(world, pv, held_out) -> None:
