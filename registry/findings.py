@@ -106,7 +106,7 @@ class Report:
         return Finding(
             kind,
             where,
-            after.lstrip(": ") if after and " " not in before else what,
+            after.lstrip(": ") if after and ": " not in before else what,
             behaviours=tuple(sorted(use.behaviours)) if use else (),
             commits=tuple(use.commits) if use else (),
             **more,

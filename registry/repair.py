@@ -43,13 +43,15 @@ class Mended:
 
 
 def repair(root: Path, report: Report) -> list[Mended]:
-    """Work through what a check found; returns what was done. Check again afterwards."""
+    """Work through what a check found; returns what was done. Check, and repair, again afterwards."""
     packs = PackStore(root)
     done: list[Mended] = []
     settings = [finding for finding in report.of("format", "config") if finding.repairable]
     done += [_settings(root, packs, finding) for finding in settings]
     if not any(finding.kind == "config" and not finding.repairable for finding in report.findings):
         done += _pointers(root, packs, report)
+        if any(one.done for one in done):
+            return done  # what a pack or an object is needed for is to be seen anew
     for finding in report.findings:
         if finding.kind == "object" and finding.repairable:
             done.append(_object(root, packs, report, finding))

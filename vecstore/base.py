@@ -11,7 +11,7 @@ from threading import Lock
 import numpy as np
 
 from pv.registry import ids
-from pv.registry.errors import BaseMismatch, IntegrityError, MissingBase, NotFoundError
+from pv.registry.errors import BaseMismatch, CorruptPack, IntegrityError, MissingBase, NotFoundError
 from pv.registry.manifest import BaseManifest, TensorRow
 from pv.registry.packs import PackStore
 from pv.vecstore.checkpoint import Checkpoint, Spec, Weights
@@ -19,7 +19,7 @@ from pv.vecstore.codecs import chunks
 from pv.vecstore.codecs.layout import LAYOUTS, Raw
 from pv.vecstore.encodings.array import F32
 from pv.vecstore.engine.formats import to_f32
-from pv.vecstore.fingerprint import fingerprint
+from pv.vecstore.fingerprint import fingerprint, row_of
 from pv.vecstore.pack import Pack, Part, write_pack
 
 __all__ = ["Base", "base_manifest", "differences", "open_base", "origin_in_words", "pin"]
@@ -27,7 +27,7 @@ __all__ = ["Base", "base_manifest", "differences", "open_base", "origin_in_words
 
 @dataclass(frozen=True, slots=True)
 class Base(AbstractContextManager["Base"]):
-    """`raw` trusts what it reads, `verified` does not. `close` frees the files."""
+    """`raw` trusts what it reads (at an origin with a copy: once seen to be right), `verified` never does."""
 
     manifest: BaseManifest
     weights: Weights
@@ -41,8 +41,9 @@ class Base(AbstractContextManager["Base"]):
 
     def verified(self, name: str) -> Raw:
         """A whole tensor whose bytes hash to the manifest's id. Raises BaseMismatch."""
-        row, raw = self.manifest.tensors[name], self.raw(name)
-        if not isinstance(self.weights, _Spared) and _id(row, raw.data) != row.id:
+        row = self.manifest.tensors[name]
+        raw = self.weights.whole(name) if isinstance(self.weights, _Spared) else self.raw(name)
+        if ids.tensor_id(row.dtype, row.shape, raw.data) != row.id:
             raise BaseMismatch(
                 f"the base on disk has changed: tensor {name!r} is not what base {self.manifest.id[:12]} holds",
                 hint=f"put back what was at {origin_in_words(self.manifest)}",
@@ -205,7 +206,7 @@ class _Pinned:
 
 
 class _Spared:
-    """A base at its origin, with its pinned copy: each tensor is hashed once, and the copy replaces what is wrong."""
+    """A base at its origin, with its pinned copy: of a tensor that has changed at the origin, the copy is read."""
 
     def __init__(self, manifest: BaseManifest, checkpoint: Checkpoint, pinned: Path) -> None:
         self.checkpoint, self.specs = checkpoint, checkpoint.specs
@@ -216,29 +217,40 @@ class _Spared:
         self._hashing = {name: Lock() for name in self.specs}
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
+        """The origin's bytes if they were right when the tensor was first asked for. Raises BaseMismatch."""
         with self._hashing[name]:
             if name not in self._sources:
-                row = self._manifest.tensors[name]
-                same = _id(row, self.checkpoint.read(name)) == row.id
+                same = row_of(self.checkpoint, name) == self._manifest.tensors[name]
                 self._sources[name] = self.checkpoint if same else self._copy(name)
         return self._sources[name].read(name, start, stop)
 
+    def whole(self, name: str) -> Raw:
+        """A whole tensor: from the origin if these very bytes are right. Raises BaseMismatch."""
+        row = self._manifest.tensors[name]
+        raw = np.frombuffer(self.checkpoint.read(name), LAYOUTS[row.dtype].storage)
+        if ids.tensor_id(row.dtype, row.shape, raw.data) == row.id:
+            return raw
+        return np.frombuffer(self._copy(name).read(name), LAYOUTS[row.dtype].storage)
+
     def _copy(self, name: str) -> Weights:
-        with self._opening:
-            if self._pinned is None:
-                self._pinned = _Pinned(self._path, self._manifest.id)
-        for _ in self._pinned.pack.stream(name, "w"):
-            pass  # which ends with comparing its id
+        try:
+            with self._opening:
+                if self._pinned is None:
+                    self._pinned = _Pinned(self._path, self._manifest.id)
+            for _ in self._pinned.pack.stream(name, "w"):
+                pass  # which ends with comparing its id
+        except CorruptPack as error:
+            raise BaseMismatch(
+                f"the base on disk has changed: tensor {name!r} is not what base {self._manifest.id[:12]} holds, "
+                "and the copy of it in the registry is damaged",
+                hint=f"put back what was at {origin_in_words(self._manifest)}, and run `pv fsck --repair`",
+            ) from error
         return self._pinned
 
     def close(self) -> None:
         self.checkpoint.close()
         if self._pinned is not None:
             self._pinned.close()
-
-
-def _id(row: TensorRow, data: memoryview) -> str:
-    return ids.tensor_id(row.dtype, row.shape, data)
 
 
 def base_manifest(

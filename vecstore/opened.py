@@ -59,8 +59,11 @@ def checkpoint_of(
     """
     with opened(registry, commit, [persona], packs=packs) as at:
         origin = at.base.checkpoint
+        local = (
+            "path" in at.base.manifest.origin
+        )  # beside the weights of a hub lies what nobody has looked at
         plain = not persona.behaviours and persona.output.dtype == "base"
-        if plain and origin is not None and origin.path.is_dir():
+        if plain and local and origin is not None and origin.path.is_dir():
             table = fingerprint(origin, threads=threads, progress=progress)
             if table == dict(at.base.manifest.tensors):
                 yield origin.path

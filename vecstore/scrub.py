@@ -71,19 +71,26 @@ def repair(
 
     In rounds, since one thing may be needed to mend another: a pack holds a copy of its manifest.
     """
+
+    def look() -> Report:
+        report = fsck.check(root, alone=True, progress=progress)
+        return deep(root, report, fetch=fetch, threads=threads, progress=progress) if deeply else report
+
     mended: list[Mended] = []
     with locks.alone(root):
         for _ in range(ROUNDS):
-            report = fsck.check(root, alone=True, progress=progress)
-            if deeply:
-                report = deep(root, report, fetch=fetch, threads=threads, progress=progress)
+            report = look()
             tried = files.repair(root, report)
-            lost = [f for f in report.of("pack", "missing") if f.where not in {one.where for one in tried}]
+            known = {one.where for one in tried}
+            lost = [finding for finding in report.of("pack", "missing") if finding.where not in known]
             for finding in sorted(lost, key=lambda f: _rank(report, f)):
                 tried.append(_restore(root, report, finding, fetch, threads))
-            mended += [one for one in tried if one.done]
-            if not any(one.done for one in tried):
+            new = [one for one in tried if one.done and one not in mended]
+            mended += new
+            if not new:
                 break
+        else:
+            report = look()
         failed = [one for one in tried if not one.done]
     return Scrubbed((*mended, *failed), report)
 
@@ -147,6 +154,8 @@ class _Scrub:
                     except BaseMismatch:
                         return False
                 raise
+            except BaseMismatch:
+                return False
         return True
 
     def _decode(self, pack: Pack, parts: Mapping[tuple[str, str], object]) -> None:

@@ -44,6 +44,9 @@ def test_every_case_ends_well(tmp_path: Path, kinds: tuple[str, ...]) -> None:
         case = known[report["kind"], report["case"]]
         for entry, fault in _faults(report, case.exits, case.taken).items():
             faults.append(f"{case.kind}: {case.name}: {entry}: {fault}")
+    readings = sum(len(report["outcomes"]) for report in reports)
+    most = max(report["peak"] for report in reports)
+    print(f"{'+'.join(kinds)}: {len(reports)} cases, {readings} readings, at most {most >> 20} MiB")
     assert not faults, "\n".join(faults)
 
 

@@ -22,7 +22,7 @@ from pv.vecstore.codecs import chunks
 from pv.vecstore.codecs import dense as ours
 from pv.vecstore.codecs.forecast import Forecast
 from pv.vecstore.codecs.layout import LAYOUTS, to_ordered
-from pv.vecstore.pack import Part, write_pack
+from pv.vecstore.pack import Pack, Part, write_pack
 
 WIDTH = {
     "BF16": 2,
@@ -44,6 +44,8 @@ EXPONENT = {
     "F8_E4M3": (3, 4),
     "F8_E5M2": (2, 5),
 }
+# so that the bins of the weights below are of all sorts
+SHIFT = {"BF16": 228, "F16": 18, "F32": 243, "F64": 2038, "F8_E4M3": 3, "F8_E5M2": 18}
 BASE_ID = "0" * 64
 KINDS_SEEN: set[int] = set()
 RANKS_SEEN: set[int] = set()
@@ -278,11 +280,41 @@ def test_steps_that_are_forecast(dtype: str, start: int) -> None:
     phase = start % columns
     rows = -(-(phase + n) // columns)
     factors = np.rint(np.sin(np.arange(3.0 * (rows + columns)) ** 2) * 90).astype(np.int8).reshape(-1, 3)
-    guess = Forecast(factors[:rows], factors[rows:], phase, 2 * (1 << layout.exponent_bits - 1) - 18)
+    guess = Forecast(factors[:rows], factors[rows:], phase, SHIFT[dtype])
     steps = to_ordered(ft, layout) - to_ordered(reference, layout)
     raw = b"\3" + ours.code(ours.Guess(guess, steps, layout.exponent(reference)))
     assert read_chunk(Cursor(raw), n, dtype, reference.tobytes()) == ft.tobytes()
     assert chunks.decode(memoryview(raw), n, dtype, reference).tobytes() == ft.tobytes()
+
+
+def test_a_matrix_of_more_than_one_chunk_is_forecast(tmp_path: Path) -> None:
+    """Each chunk knows where in its row it begins. The second is short: this reader is slow."""
+    columns = 1050
+    rows = (1 << 20) // columns + 40  # the second chunk begins within a row
+    base = 0x3C00 + (np.arange(rows * columns) % 3).astype("<u2")
+    rng = np.random.Generator(np.random.Philox(5))
+    change = np.outer(rng.standard_normal(rows), rng.standard_normal(columns)) * 4
+    change += rng.standard_normal(change.shape)
+    ft = base + np.rint(change).astype("<i2").view("<u2").reshape(-1)
+    part = Part("t", "ft", "BF16", (rows, columns), lambda a, b: ft[a:b], lambda a, b: base[a:b])
+    path = tmp_path / "pack"
+    with path.open("w+b") as file:
+        write_pack(
+            file,
+            [part],
+            lambda made: VectorManifest(BASE_ID, "exact", {"t": {"ft": made["t", "ft"]}}),
+            smallest=True,
+        )
+    with Pack(path) as pack:
+        index, sizes = pack._chunks["t", "ft"]
+        data = bytes(pack._file.read(str(index), 0, sum(sizes)))
+        first, second = data[: sizes[0]], data[sizes[0] :]
+        assert first[0] == second[0] == 3 and first[1] and second[1]
+        assert int.from_bytes(first[2:6], "little") == int.from_bytes(second[2:6], "little") == columns
+        assert int.from_bytes(second[6:10], "little") == (1 << 20) % columns > 0
+        assert pack.read("t", "ft", lambda a, b: base[a:b]).tobytes() == ft.tobytes()
+    rest = read_chunk(Cursor(second), len(ft) - (1 << 20), "BF16", base[1 << 20 :].tobytes())
+    assert rest == ft[1 << 20 :].tobytes()
 
 
 def test_a_part_of_more_than_one_chunk(tmp_path: Path) -> None:

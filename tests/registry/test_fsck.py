@@ -94,8 +94,10 @@ def swap(one: Path, other: Path) -> None:
 
 
 def mend(root: Path) -> tuple[Report, list[repair.Mended]]:
+    done: list[repair.Mended] = []
     with locks.alone(root):
-        done = repair.repair(root, fsck.check(root, alone=True))
+        for _ in range(2):  # refs first: what they lead to is known only then
+            done += repair.repair(root, fsck.check(root, alone=True))
     return fsck.check(root), done
 
 

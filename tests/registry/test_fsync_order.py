@@ -63,6 +63,8 @@ def test_everything_is_on_the_platter_before_a_ref_moves(tmp_path: Path) -> None
     syncs = [(i, path.removeprefix(root + "/")) for i, (what, path, _) in enumerate(seen) if what == "sync"]
     ops, main = moves["history.git/refs/pv/ops"], moves["history.git/refs/heads/main"]
     assert ops < main
+    before = [sum(i < deadline for i, _ in syncs) for deadline in (ops, main)]
+    print(f"{len(syncs)} syncs: {before[0]} before the operation moves, {before[1]} before the ref does")
 
     def synced(path: str, after: int, before: int) -> bool:
         return any(p == path and after < i < before for i, p in syncs)

@@ -33,7 +33,7 @@ def encode(
     columns: int = 0,
     start: int = 0,
 ) -> bytes:
-    """The smallest of raw, planes and delta. `raw` and `reference` are flat storage integers.
+    """The smallest of raw, planes, delta and, if asked for, dense. `raw` and `reference` are flat storage integers.
 
     With `smallest`, the delta is entropy-coded closer to its limit, many times more slowly; it then matters
     that the chunk is of a matrix of `columns`, from flat index `start` on.
@@ -44,10 +44,8 @@ def encode(
         steps = to_ordered(raw, layout) - to_ordered(reference, layout)  # modulo 2^bits
         best = min(best, bytes([DELTA]) + _sorted(steps, reference, layout), key=len)
         if smallest and len(raw):
-            exponent = _exponent(reference, layout)
-            width = columns if layout.is_float else 0
-            phase = start % columns if columns else 0
-            best = min(best, bytes([DENSE]) + dense.pack(steps, exponent, width, phase), key=len)
+            packed = dense.pack(steps, _exponent(reference, layout), columns, start % max(columns, 1))
+            best = min(best, bytes([DENSE]) + packed, key=len)
     if len(best) > GOOD_ENOUGH * raw.nbytes:
         best = min(best, bytes([PLANES]) + pack_planes(raw), key=len)
     return best

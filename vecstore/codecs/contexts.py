@@ -13,6 +13,7 @@ __all__ = ["MOST", "bits", "merge"]
 MOST = 255
 MODEL_BITS = 8.0
 TOKEN_BITS = 18.0  # of a token in a model, about, once zstd has seen it
+MOST_GROUPS = 1024  # which bounds the time: it grows with their third power
 FEW = 256  # contexts seen less often go with the one before
 
 F64 = NDArray[np.float64]
@@ -30,7 +31,11 @@ def bits(counts: Counts) -> F64:
 
 def merge(counts: Counts) -> NDArray[np.uint8]:
     """(contexts, tokens) how often -> (contexts,) the class of each, from 0 on, at most MOST classes."""
-    group = _rough(counts.sum(axis=1))  # (contexts,)
+    few, seen = FEW, counts.sum(axis=1)
+    group = _rough(seen, few)  # (contexts,)
+    while int(group.max()) >= MOST_GROUPS:
+        few *= 2
+        group = _rough(seen, few)
     tokens = np.flatnonzero(counts.any(axis=0))
     table = np.zeros((int(group.max()) + 1, len(tokens)), np.int64)
     np.add.at(table, group, counts[:, tokens])
@@ -55,16 +60,16 @@ def merge(counts: Counts) -> NDArray[np.uint8]:
     return names[group].astype(np.uint8)
 
 
-def _rough(seen: Counts) -> NDArray[np.intp]:
+def _rough(seen: Counts, few: int) -> NDArray[np.intp]:
     """Neighbours go together until they were seen often enough to be judged; what is left joins the last."""
     group = np.empty(len(seen), np.intp)
     number = held = 0
     for i, n in enumerate(seen):
         group[i] = number
         held += int(n)
-        if held >= FEW:
+        if held >= few:
             number, held = number + 1, 0
-    if held < FEW and number:
+    if held < few and number:
         group[group == number] = number - 1
     return group
 

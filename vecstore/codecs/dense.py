@@ -27,9 +27,8 @@ def pack(steps: Raw, exponent: Raw, columns: int = 0, phase: int = 0) -> bytes:
 
     They are of a matrix of `columns`, from column `phase` of a row on; 0 columns: of none.
     """
-    tries: list[Forecast | None] = [None]
-    if columns:
-        tries += forecast.fit(steps.view(f"<i{steps.itemsize}"), exponent, columns, phase)
+    signed = steps.view(f"<i{steps.itemsize}")
+    tries: list[Forecast | None] = [None, *forecast.fit(signed, exponent, columns, phase)]
     return code(min((Guess(guess, steps, exponent) for guess in tries), key=lambda made: made.bits))
 
 

@@ -5,8 +5,8 @@ it moved and roughly how far. Kept as integers so small that each costs two or t
 than what the coder saves by knowing them. Invariant: a reader computes with integers only, so that all agree.
 
     forecast = rows @ columns.T       exact in fp32 too: every partial sum is below 2^24
-    bin      = floor(2 log2 |forecast|) - 2 exponent + shift, within 0..15: half octaves, in steps of the
-               weight itself; 0 also where the forecast is 0
+    bin      = floor(2 log2 |forecast|) - 2 max(exponent, 1) + shift, within 0..15: half octaves, in steps of
+               the weight itself; 0 also where the forecast is 0
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _rows(count: int, columns: int, phase: int) -> int:
 def _change(step: Raw, exponent: Raw, middle: int) -> F32:
     """The steps as changes of value, in steps of exponent `middle`, without the few that stand out."""
     scale = np.exp2(np.clip(np.maximum(exponent, 1).astype(np.float32) - max(middle, 1), -60, 60))
-    change: F32 = np.clip(step, -(1 << 20), 1 << 20).astype(np.float32) * scale
+    change: F32 = np.clip(step.astype(np.float32), -(2.0**20), 2.0**20) * scale
     size = np.abs(change)
     moved = size[size > 0]
     most = TAIL * float(np.minimum(size, 16 * np.median(moved)).mean())
