@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pv.cli.say import echo, shown
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,16 +58,18 @@ class App:
     def note(self, text: str) -> None:
         """A remark for people, on stderr."""
         if not self.quiet:
-            click.echo(text, err=True)
+            echo(text, err=True)
 
     def done(self, text: str) -> None:
         """The line that says a command did what it was asked to."""
         if not self.quiet:
-            click.echo(click.style("✓ ", fg="green") + text, err=True)
+            echo(click.style("✓ ", fg="green") + text, err=True)
 
     def json(self, document: dict[str, Any]) -> None:
         """One object on stdout, for programs."""
-        click.echo(json.dumps({"schema": 1, **document}, indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(
+            json.dumps({"schema": 1, **_finite(document)}, indent=2, ensure_ascii=False, allow_nan=False)
+        )
 
     def page(self, text: str) -> None:
         """Long output: through a pager if someone is looking at a terminal."""
@@ -73,9 +77,9 @@ class App:
             os.environ.setdefault("LESS", "-FRX")
             if chosen := os.environ.get("PV_PAGER"):
                 os.environ["PAGER"] = chosen
-            click.echo_via_pager(text)
+            click.echo_via_pager(shown(text))
         else:
-            click.echo(text)
+            echo(text)
 
     @contextmanager
     def progress(self, label: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
@@ -94,6 +98,15 @@ class App:
             from pv.cli.progress import lines
 
             yield lines(label, unit, every_s=LINE_EVERY_S)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for what is not a number: null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 pass_app = click.make_pass_decorator(App)

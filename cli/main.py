@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from pv.cli.app import App
+from pv.cli.say import echo, plain
 from pv.registry.errors import PvError
 
 __all__ = ["COMMANDS", "cli", "main"]
@@ -107,7 +108,7 @@ def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager
                 "this is pv of personavec, not Pipe Viewer. Pipe Viewer is likely /usr/bin/pv; "
                 "this program also answers to `personavec`."
             )
-        click.echo(ctx.get_help())
+        echo(ctx.get_help())
 
 
 def _pipe_on_stdin() -> bool:
@@ -191,17 +192,17 @@ def _say(
         return code
     color = False if os.environ.get("NO_COLOR") else None
     click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=color)
-    click.echo(message, err=True)
+    echo(plain(message), err=True)
     if conflicts:
         from pv.cli.render import conflict_side
     for conflict in conflicts:
         sides = {"before": conflict.ancestor, "ours": conflict.ours, "theirs": conflict.theirs}
-        click.echo(f"  {conflict.name}", err=True)
+        echo(f"  {conflict.name}", err=True)
         for side, value in sides.items():
-            click.echo(f"    {side:<7} {conflict_side(value)}", err=True)
+            echo(f"    {side:<7} {conflict_side(value)}", err=True)
     if hint:
         click.secho("hint:  ", fg="cyan", nl=False, err=True, color=color)
-        click.echo(hint, err=True)
+        echo(plain(hint), err=True)
     return code
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from pv.cli.say import echo
 
 __all__ = ["bar", "lines", "training_bar"]
 
@@ -45,7 +46,7 @@ def lines(label: str, unit: str, *, every_s: float) -> Update:
         if time.monotonic() - last >= every_s:
             last = time.monotonic()
             share = f"{100 * done / total:.0f} %" if total else str(done)
-            click.echo(f"{label}: {share} of {total if unit != 'bytes' else _size(total)} {unit}", err=True)
+            echo(f"{label}: {share} of {total if unit != 'bytes' else _size(total)} {unit}", err=True)
 
     return update
 

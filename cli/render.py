@@ -14,6 +14,7 @@ __all__ = [
     "behaviour_line",
     "combine_words",
     "conflict_side",
+    "counted",
     "interval",
     "number",
     "persona_line",
@@ -68,6 +69,11 @@ def size(nbytes: int) -> str:
         if nbytes >= scale:
             return f"{nbytes / scale:.3g} {unit}"
     return f"{nbytes} B"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 tensor`, `2 tensors`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def interval(mean: float, low: float, high: float, digits: int = 2) -> str:

@@ -188,7 +188,8 @@ def _git_fsck(root: Path) -> list[Finding]:
     )
     if status == 0:
         return []
-    lines = [line for line in (out.decode("utf-8", "replace") + err).splitlines() if line.strip()]
+    lines = (out.decode("utf-8", "replace") + err).splitlines()
+    lines = [line for line in lines if line.strip() and not line.startswith("hint:")]
     return [
         Finding("object", "history.git", f"git fsck: {line}", hint=_REMOTE)
         for line in lines[:20] or [f"status {status}"]
@@ -247,7 +248,7 @@ def _records(root: Path) -> tuple[list[Finding], int]:
 def _leftovers(root: Path, stale: list[Path]) -> list[Finding]:
     hint = "`pv gc` removes it"
     return [
-        Finding("leftover", path.relative_to(root).as_posix(), "left by a killed process", hint=hint)
+        Finding("leftover", leftovers.place(root, path), "left by a killed process", hint=hint)
         for path in [*leftovers.everywhere(root), *stale]
     ]
 

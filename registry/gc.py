@@ -115,7 +115,7 @@ def plan(
         quarantine=quarantine,
         commits=commits,
         objects=others,
-        leftovers=tuple(path.relative_to(registry.root).as_posix() for path in swept),
+        leftovers=tuple(leftovers.place(registry.root, path) for path in swept),
         young=young,
         in_use=in_use,
     )

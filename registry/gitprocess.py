@@ -32,6 +32,7 @@ _HARDENED = (
     "-c", "core.fsmonitor=false",
     "-c", "i18n.commitEncoding=UTF-8",
     "-c", "gc.auto=0",
+    "-c", "advice.graftFileDeprecated=false",
 )  # fmt: skip
 _DISK = re.compile(
     r"No space left|quota exceeded|Read-only file system|Permission denied|Input/output error|File too large"
@@ -127,7 +128,7 @@ class GitProcess:
 
 def failure(command: str, status: int, err: str) -> PvError:
     """The error for a git that did not end well."""
-    lines = [line for line in err.splitlines() if not line.startswith("warning:")]
+    lines = [line for line in err.splitlines() if not line.startswith(("warning:", "hint:"))]
     message = f"git {command} failed ({status}): {lines[0] if lines else 'it gave no reason'}"
     if _DISK.search(err) or status == -signal.SIGXFSZ:
         return StorageError(message, hint="check free space and permissions, then run the command again")

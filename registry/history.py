@@ -96,7 +96,7 @@ class History:
             if (path.read_bytes() if path.exists() else None) != expected:
                 raise IntegrityError(
                     f"{path} is not what pv writes: a foreign configuration can run programs",
-                    hint="put back what `pv init` wrote there: docs/FORMAT.md has it byte for byte",
+                    hint="`pv fsck --repair` writes it anew",
                 )
 
     # Reading

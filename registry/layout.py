@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pv.registry import canonical, durable, locks
-from pv.registry.errors import FormatError, NotARegistry, UsageError
+from pv.registry import canonical, durable, leftovers, locks
+from pv.registry.errors import FormatError, NotARegistry, PvError, UsageError
 from pv.registry.history import History
 
 __all__ = ["FOLDER", "FORMAT", "creating", "find", "open_folder"]
@@ -21,6 +20,7 @@ __all__ = ["FOLDER", "FORMAT", "creating", "find", "open_folder"]
 FOLDER = ".pv"
 FORMAT = {"git": "sha1", "hash": "sha256", "pv": 1}
 _FOLDERS = ("packs", "records", "tmp", "quarantine")
+_SHOWN = "`pv status` shows what is in it"
 _INIT_HINT = "make one with `pv init --base DIR_OR_HUB_ID`, or give its folder with `pv -C DIR`"
 
 
@@ -32,9 +32,12 @@ def creating(directory: Path) -> Iterator[Path]:
     """
     target = directory / FOLDER
     if target.exists() or target.is_symlink():
-        raise UsageError(f"{target} is there already", hint="`pv status` shows what is in it")
+        known = (target / "format").is_file()
+        raise UsageError(f"{target} is there already", hint=_SHOWN if known else _what_it_is(target))
     durable.make_dirs(directory)
-    _sweep(directory)
+    with contextlib.suppress(PvError):  # what cannot be looked at is not worth failing for
+        for left in leftovers.beside(target):
+            leftovers.delete(left)
     building = directory / durable.tmp_name(FOLDER)
     try:
         durable.make_dirs(building)
@@ -55,27 +58,22 @@ def creating(directory: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _sweep(directory: Path) -> None:
-    """Remove what a killed `creating` left in `directory`."""
-    for left in directory.glob(f"{FOLDER}.*{durable.TMP_SUFFIX}"):
-        try:
-            if time.time() - left.stat().st_mtime < 60:
-                continue  # it may not have come to taking its lock yet
-            with (left / "lock").open("rb") as file:
-                alive = locks.held_elsewhere(file.fileno())
-        except OSError:
-            continue  # killed in its first instant: too small to matter
-        if not alive:
-            shutil.rmtree(left, ignore_errors=True)
-
-
 def find(start: Path) -> Path:
     """The `.pv` folder of `start` or of the nearest folder above it. Raises NotARegistry."""
     start = start.absolute()
     for directory in (start, *start.parents):
         if (directory / FOLDER / "format").is_file():
             return directory / FOLDER
+        if (directory / FOLDER / "history.git").is_dir():
+            raise NotARegistry(f"{directory / FOLDER} has no `format`", hint=_what_it_is(directory / FOLDER))
     raise NotARegistry(f"no {FOLDER} folder in {start} or above it", hint=_INIT_HINT)
+
+
+def _what_it_is(folder: Path) -> str:
+    """What to do about a `.pv` that says of itself not even what format it has."""
+    if (folder / "history.git").is_dir():
+        return "`pv fsck --repair` writes it anew"
+    return "it is no registry: move it away"
 
 
 def open_folder(root: Path) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pv.registry import durable, locks
 from pv.registry.errors import PvError
 
-__all__ = ["delete", "everywhere", "find"]
+__all__ = ["beside", "delete", "everywhere", "find", "place"]
 
 MIN_AGE_S = 60.0  # younger ones may not have come to taking their lock
 _GITS = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_")
@@ -33,13 +33,26 @@ def find(folder: Path, min_age_s: float = MIN_AGE_S) -> Iterator[Path]:
 
 
 def everywhere(root: Path, min_age_s: float = MIN_AGE_S) -> Iterator[Path]:
-    """Those in all folders of a registry."""
+    """Those in all folders of a registry, and beside it."""
+    yield from beside(root, min_age_s)
     git = root / "history.git"
     objects = git / "objects"
     loose = sorted(p for p in objects.iterdir() if len(p.name) == 2) if objects.is_dir() else []
     inner = [git, objects, objects / "pack", *loose]
     for folder in (root, root / "tmp", root / "records", root / "quarantine", *inner):
         yield from find(folder, min_age_s)
+
+
+def beside(root: Path, min_age_s: float = MIN_AGE_S) -> Iterator[Path]:
+    """Registries that were never finished, in the folder where this one is, or is to be."""
+    for path in find(root.parent, min_age_s):
+        if path.name.startswith(f"{root.name}."):
+            yield path
+
+
+def place(root: Path, path: Path) -> str:
+    """A leftover's path as seen from the registry."""
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def delete(path: Path) -> None:

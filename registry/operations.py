@@ -204,6 +204,12 @@ def compose(
     undoes: int | None = None,
 ) -> Operation:
     """An operation to follow `last`, written down; it becomes true when `refs/pv/ops` names it."""
+    for ref in (*(change.ref for change in changes), *head):
+        if not refs.is_ref(ref):  # by other hands: an operation that names it could not be read again
+            raise UsageError(
+                f"{ref!r} has a name that pv does not give: nothing was changed",
+                hint="git branch -m gives it another, in history.git",
+            )
     command = _UNPRINTABLE.sub("?", command)[:500]
     operation = Operation(
         seq=1 if last is None else last.seq + 1,

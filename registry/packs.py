@@ -72,6 +72,10 @@ class PackStore:
     def has(self, pack_id: str) -> bool:
         return self.path(pack_id).is_file()
 
+    def is_whole(self, pack_id: str) -> bool:
+        """True if the pack is there, byte for byte as it was written. Reads all of it."""
+        return self.has(pack_id) and packfile.is_whole(self.path(pack_id), pack_id)
+
     def open_path(self, pack_id: str) -> Path:
         """The path of a pack that is there. Raises NotFoundError."""
         path = self.path(pack_id)

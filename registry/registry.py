@@ -347,6 +347,7 @@ class Registry:
                         hint=f"make one there: pv branch NAME {commit[:12]}, then pv switch NAME",
                     )
                 raise NotFoundError(f"no branch {name!r}", hint="`pv branch` lists the branches")
+            refs.check_ref_name(name)
             plan.head = refs.HEADS + name
         return self.head()
 

@@ -8,7 +8,7 @@ so that `pv undo` takes it back. The caller has the registry for itself (`locks.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +42,12 @@ class Mended:
     done: bool = True
 
 
-def repair(root: Path, report: Report) -> list[Mended]:
-    """Work through what a check found; returns what was done. Check, and repair, again afterwards."""
+def repair(root: Path, report: Report, copies: Mapping[str, bytes] | None = None) -> list[Mended]:
+    """Work through what a check found; returns what was done. Check, and repair, again afterwards.
+
+    `copies` are git objects that were found elsewhere, by id.
+    """
+    copies = copies or {}
     packs = PackStore(root)
     done: list[Mended] = []
     settings = [finding for finding in report.of("format", "config") if finding.repairable]
@@ -53,8 +57,8 @@ def repair(root: Path, report: Report) -> list[Mended]:
         if any(one.done for one in done):
             return done  # what a pack or an object is needed for is to be seen anew
     for finding in report.findings:
-        if finding.kind == "object" and finding.repairable:
-            done.append(_object(root, packs, report, finding))
+        if finding.kind == "object" and (finding.repairable or finding.where in copies):
+            done.append(_object(root, packs, report, finding, copies.get(finding.where)))
         elif finding.kind in ("pack", "missing"):
             done += _pack(packs, report, finding)
         elif finding.kind == "record":
@@ -230,9 +234,11 @@ def _short(commit: str | None) -> str:
     return commit[:12] if commit else "nothing"
 
 
-def _object(root: Path, packs: PackStore, report: Report, finding: Finding) -> Mended:
+def _object(root: Path, packs: PackStore, report: Report, finding: Finding, copy: bytes | None) -> Mended:
     path = objects.object_path(root / "history.git", finding.where)
     data, how = objects.salvage(path, finding.where), "written anew: its content was unharmed"
+    if data is None and copy is not None:
+        data, how = copy, "written anew from the folder that the base came from"
     if data is None and finding.where in report.spare:
         pack_id = report.spare[finding.where]
         manifest = packfile.inspect(packs.path(pack_id), pack_id).manifest

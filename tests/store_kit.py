@@ -1,6 +1,7 @@
 """Small true parts for tests of the registry: bases, vectors, personas, and a registry that has some.
 
-`from store_kit import BASE, add, new_registry, vector`. The same arguments give the same ids.
+`from store_kit import BASE, add, new_registry, vector`. The same arguments give the same ids. And ways to
+damage a registry, to see what became of it, and to mend it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
 from pv.registry import fsck as files
-from pv.registry import ids, packfile
+from pv.registry import ids, locks, objects, operations, packfile, refs, repair
+from pv.registry.findings import Report
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
 from pv.registry.packs import PackStore
 from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
@@ -23,19 +26,29 @@ from pv.registry.registry import Registry
 
 __all__ = [
     "BASE",
+    "BUILD",
     "FILES",
+    "A",
+    "B",
+    "Made",
     "add",
     "behaviours",
     "combines",
+    "everything",
+    "flip",
     "fsck",
     "git",
+    "mend",
     "new_registry",
     "outputs",
+    "overwrite",
     "pack_bytes",
     "personas",
     "put_pack",
     "run_python",
     "scale",
+    "seen",
+    "swap",
     "vector",
     "vector_ids",
 ]
@@ -126,6 +139,80 @@ def run_python(code: str, *args: str, check: bool = True) -> subprocess.Complete
     preamble = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     command = [sys.executable, "-W", "error", "-c", preamble + code, *args]
     return subprocess.run(command, check=check, capture_output=True, text=True, timeout=300)
+
+
+A, B = vector(1).id, vector(2).id
+BUILD = "ab" * 32
+
+
+@dataclass(frozen=True)
+class Made:
+    """A registry with two branches, two behaviours, a tag, a record; and where its commits are."""
+
+    root: Path
+    main: str
+    side: str
+    tag: str
+
+    @property
+    def git(self) -> Path:
+        return self.root / "history.git"
+
+    def pack(self, pack_id: str) -> Path:
+        return self.root / "packs" / pack_id[:2] / pack_id
+
+    def entry(self, commit: str, path: str) -> Path:
+        """The file of the object at `path` in a commit; of the commit itself without one."""
+        with files.reading(self.root) as history:
+            if path:
+                found = history.entry(commit, path)
+                assert found is not None
+                return objects.object_path(self.git, found.id)
+        return objects.object_path(self.git, commit)
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def flip(path: Path, place: int = -9) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x10
+    overwrite(path, bytes(data))
+
+
+def swap(one: Path, other: Path) -> None:
+    a, b = one.read_bytes(), other.read_bytes()
+    overwrite(one, b)
+    overwrite(other, a)
+
+
+def mend(root: Path) -> tuple[Report, list[repair.Mended]]:
+    done: list[repair.Mended] = []
+    with locks.alone(root):
+        for _ in range(2):  # refs first: what they lead to is known only then
+            done += repair.repair(root, files.check(root, alone=True))
+    return files.check(root), done
+
+
+def seen(root: Path) -> dict[str, bytes]:
+    """What a user can see: every ref, and what it leads to."""
+    with Registry(root) as registry:
+        now = operations.view(registry.history)
+        return {
+            "HEAD": now.head.encode(),
+            **{ref: registry.persona(c).to_bytes() for ref, c in now.refs.items() if ref != refs.OPS},
+        }
+
+
+def everything(root: Path) -> dict[str, str]:
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 numbers = st.one_of(

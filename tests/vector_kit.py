@@ -7,8 +7,10 @@ generator with integer operations: the same arguments give the same bytes on eve
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,9 @@ from pv.registry.manifest import TensorRow, VectorManifest
 from pv.registry.packs import PackStore
 from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
 from pv.registry.tensorfile import header_bytes
+from pv.vecstore import encodings
 from pv.vecstore.base import Base, base_manifest
+from pv.vecstore.build import Built, build
 from pv.vecstore.checkpoint import INDEX, Checkpoint
 from pv.vecstore.codecs.layout import LAYOUTS, Raw
 from pv.vecstore.encodings.array import F32, Array
@@ -24,23 +28,32 @@ from pv.vecstore.engine.formats import to_f32
 from pv.vecstore.engine.philox import bits32
 from pv.vecstore.engine.rounding import round_to
 from pv.vecstore.pack import Part, write_pack
-from pv.vecstore.vector import capture, keep
+from pv.vecstore.vector import Vector, capture, keep
 
 __all__ = [
+    "FLOATING",
+    "WHOLE",
+    "Parts",
     "Tensors",
+    "World",
     "array",
     "base_at",
     "behaviour",
     "captured",
+    "decoded",
+    "delta",
     "files_below",
     "kept",
+    "nothing_stored",
     "nudged",
     "part_of",
     "persona",
     "put",
     "random_f32",
     "read_all",
+    "same_bits",
     "save",
+    "size_of",
     "small_base",
     "store",
     "values",
@@ -48,6 +61,8 @@ __all__ = [
 ]
 
 Tensors = Mapping[str, Array]
+Parts = Mapping[str, Array]
+WHOLE = 5_000_000_000  # shard_bytes, for a checkpoint of one file
 
 
 def random_f32(name: str, n: int, *, least: int = 110, spread: int = 14, seed: int = 1) -> F32:
@@ -82,6 +97,9 @@ def small_base(seed: int = 1) -> dict[str, Array]:
     }
 
 
+FLOATING = [name for name, tensor in small_base().items() if LAYOUTS[tensor.dtype].is_float]
+
+
 def nudged(
     tensors: Tensors, seed: int, *, share: int = 4, only: Sequence[str] | None = None
 ) -> dict[str, Array]:
@@ -100,6 +118,10 @@ def nudged(
 def values(tensor: Array) -> F32:
     """Flat fp32."""
     return to_f32(tensor.raw, tensor.dtype)
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and a.raw.tobytes() == b.raw.tobytes()
 
 
 def write_safetensors(path: Path, tensors: Tensors) -> Path:
@@ -154,6 +176,10 @@ def store(root: Path) -> PackStore:
     return PackStore(root)
 
 
+def nothing_stored(packs: PackStore) -> bool:
+    return list(packs.ids()) == [] and list(packs.tmp.iterdir()) == []
+
+
 def captured(folder: Path, tensors: Tensors, base: Base, packs: PackStore) -> VectorManifest:
     """Save a checkpoint and capture it."""
     with Checkpoint(save(folder, tensors)) as checkpoint:
@@ -166,6 +192,22 @@ def kept(
     """Keep deltas and return the vector's id; without loss by default."""
     options = {"dtype": dtype} if encoding == "float" else {}
     return keep(deltas, base.manifest, packs, encoding=encoding, options=options).id
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def delta(shape: tuple[int, ...], seed: int = 1, *, spread: int = 14) -> F32:
+    return random_f32("delta", size_of(shape), spread=spread, seed=seed)
+
+
+def no_base() -> F32:
+    raise AssertionError("this encoding does not look at the base")
+
+
+def decoded(encoding: str, parts: Parts, shape: tuple[int, ...], base: Callable[[], F32] = no_base) -> F32:
+    return encodings.decode(encoding, parts, base, shape)
 
 
 def part_of(name: str, part: str, array: Array) -> Part:
@@ -206,3 +248,31 @@ def persona(
 def files_below(folder: Path) -> set[str]:
     """Every file and folder below, hidden ones too."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@dataclass(frozen=True)
+class World:
+    """A base, a fine-tune captured as `exact`, and two float vectors, opened; a folder to build in."""
+
+    base: Base
+    packs: PackStore
+    tuned: Tensors
+    exact: str
+    a: str
+    b: str
+    deltas: Mapping[str, Mapping[str, F32]]
+    vectors: Mapping[str, Vector]
+    out: Path
+
+    def build(self, persona: Persona, name: str = "out", **options: Any) -> Built:
+        return build(persona, self.base, self.vectors, self.out / name, **{"side_files": {}, **options})
+
+    def of(self, behaviours: Mapping[str, Behaviour], rule: Combine | None = None, **output: Any) -> Persona:
+        return persona(self.base, behaviours, rule, **output)
+
+    def weights(self, behaviours: Mapping[str, Behaviour], rule: Combine | None = None, **output: Any) -> str:
+        """The id of the built weights; the folder is not kept in the way of the next."""
+        return self.build(self.of(behaviours, rule, **output), f"n{len(list(self.out.iterdir()))}").weights
+
+    def read(self, name: str = "out") -> dict[str, Array]:
+        return read_all(self.out / name)

@@ -6,6 +6,7 @@ Opening reads headers only. Everything a checkpoint says about itself is checked
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["Checkpoint", "Spec", "Weights", "is_side_file", "side_files"]
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SHARD = re.compile(r"-\d{1,9}-of-(\d{1,9})\.safetensors$")
 SIDE_SUFFIXES = (".json", ".txt", ".jinja", ".model", ".tiktoken")
 MAX_SIDE_BYTES = 64 << 20
 MAX_SIDE_BYTES_IN_ALL = 256 << 20
@@ -127,6 +129,11 @@ def _weight_files(path: Path) -> list[Path]:
     found = sorted(path.glob("*.safetensors"))
     if len(found) == 1 and not is_usable_name(found[0].name):
         raise CheckpointRefused(f"{path}: {found[0].name[:80]!r} cannot name weights", hint="rename the file")
+    if len(found) == 1 and (shard := _SHARD.search(found[0].name)) and int(shard[1]) > 1:
+        raise CheckpointRefused(
+            f"{path} holds one of {int(shard[1])} shards and no {INDEX}",
+            hint="fetch the others, and the index",
+        )
     if len(found) == 1:
         return found
     if found:
@@ -137,6 +144,11 @@ def _weight_files(path: Path) -> list[Path]:
     for file in sorted(path.iterdir()):
         if file.suffix in PICKLES:
             raise _pickle_refused(file)
+        if file.suffix == ".gguf":
+            raise CheckpointRefused(
+                f"{file} is GGUF, which holds weights made smaller for inference",
+                hint="commit the checkpoint that it was made from",
+            )
     raise NotFoundError(
         f"no safetensors weights in {path}", hint="a checkpoint folder holds model.safetensors"
     )

@@ -149,7 +149,7 @@ def _refuse_kinds(path: Path, extra: Iterable[str]) -> None:
         raise CheckpointRefused(
             f"{path} has an adapter inside that was never merged: {_listed(adapted)}",
             hint="merge it before saving, model.merge_and_unload().save_pretrained(DIR), "
-            "or commit the adapter's own folder",
+            "or commit the folder that PEFT saved: it has an adapter_config.json beside the weights",
         )
     if quantised := [name for name in extra if _QUANTISED.fullmatch(name)]:
         raise CheckpointRefused(

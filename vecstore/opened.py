@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pv.registry.errors import BaseMismatch
+from pv.registry.errors import BaseMismatch, StorageError
 from pv.registry.packs import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
@@ -82,8 +82,11 @@ def checkpoint_of(
             yield tmp / build_id(persona)[:12]
 
 
-def record_build(registry: Registry, made: Built) -> None:
-    """Note the weights' id under the build id. Raises BaseMismatch if an earlier build gave others."""
+def record_build(registry: Registry, made: Built) -> bool:
+    """Note the weights' id under the build id; False where the registry cannot be written to.
+
+    Raises BaseMismatch if an earlier build gave others.
+    """
     known = registry.record(made.build).get("weights")
     if known is not None and known != made.weights:
         raise BaseMismatch(
@@ -91,4 +94,8 @@ def record_build(registry: Registry, made: Built) -> None:
             hint="this should never happen: run `pv fsck`, and report it",
         )
     if known is None:
-        registry.update_record(made.build, {"weights": made.weights})
+        try:
+            registry.update_record(made.build, {"weights": made.weights})
+        except StorageError:  # the build is whole all the same, and a record can be made again
+            return False
+    return True

@@ -39,6 +39,11 @@ class Candidate:
     stored_bytes: int
     error: Error
 
+    @property
+    def differs(self) -> bool:
+        """False if the vectors are those that there were."""
+        return any(old != new.manifest.id for old, new in self.derived.items())
+
     def to_json(self) -> dict[str, Any]:
         return {
             "encoding": self.recipe.text,

@@ -8,6 +8,7 @@ pack is only ever replaced by one whose id is the same and whose every part has 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.packs import PackStore
 from pv.registry.repair import Mended
 from pv.vecstore.base import Base, open_base, origin_in_words, pin
-from pv.vecstore.checkpoint import Checkpoint
+from pv.vecstore.checkpoint import MAX_SIDE_BYTES, Checkpoint
 from pv.vecstore.derive import Recipe, derive
 from pv.vecstore.fingerprint import row_of
 from pv.vecstore.pack import Pack
@@ -31,7 +32,7 @@ from pv.vecstore.parallel import ordered_map
 from pv.vecstore.rowspack import load_rows
 from pv.vecstore.vector import open_vector, reference_to
 
-__all__ = ["Fetch", "Scrubbed", "deep", "repair"]
+__all__ = ["Fetch", "Scrubbed", "deep", "glance", "repair"]
 
 ROUNDS = 5
 
@@ -59,6 +60,29 @@ def deep(
     return _Scrub(root, report, fetch, threads, progress).run()
 
 
+def glance(root: Path, report: Report) -> Report:
+    """The report of `fsck.check`, with a look at where bases are that the registry only refers to: names and
+    shapes, not bytes. What would have to be fetched is left alone."""
+    packs, found = PackStore(root), []
+    for base_id, manifest in sorted(report.bases.items()):
+        if packs.has(base_id) or "path" not in manifest.origin:
+            continue
+        where = origin_in_words(manifest)
+        try:
+            open_base(manifest, packs).close()
+        except MissingBase:
+            what = f"base {base_id[:12]} is not at hand: builds need it"
+            found.append(Finding("unchecked", where, what, hint="put it back there"))
+        except IntegrityError as error:
+            found.append(_wrong_base(report, where, str(error)))
+    return report.plus(found)
+
+
+def _wrong_base(report: Report, where: str, what: str) -> Finding:
+    names = sorted({name for use in report.uses.values() for name in use.behaviours})
+    return Finding("base", where, what, tuple(names), hint="put the right checkpoint back there")
+
+
 def repair(
     root: Path,
     *,
@@ -74,13 +98,15 @@ def repair(
 
     def look() -> Report:
         report = fsck.check(root, alone=True, progress=progress)
-        return deep(root, report, fetch=fetch, threads=threads, progress=progress) if deeply else report
+        if deeply:
+            return deep(root, report, fetch=fetch, threads=threads, progress=progress)
+        return glance(root, report)
 
     mended: list[Mended] = []
     with locks.alone(root):
         for _ in range(ROUNDS):
             report = look()
-            tried = files.repair(root, report)
+            tried = files.repair(root, report, _side_files(report))
             known = {one.where for one in tried}
             lost = [finding for finding in report.of("pack", "missing") if finding.where not in known]
             for finding in sorted(lost, key=lambda f: _rank(report, f)):
@@ -93,6 +119,22 @@ def repair(
             report = look()
         failed = [one for one in tried if not one.done]
     return Scrubbed((*mended, *failed), report)
+
+
+def _side_files(report: Report) -> dict[str, bytes]:
+    """Damaged git objects that are files of a base, from where that base came from: {object id: object}."""
+    wanted = {finding.where for finding in report.of("object")}
+    found = {}
+    for manifest in report.bases.values() if wanted else ():
+        for name in manifest.files:
+            with suppress(OSError):
+                path = Path(manifest.origin.get("path", "")) / name
+                if path.is_file() and path.stat().st_size <= MAX_SIDE_BYTES:
+                    data = b"blob %d\0" % path.stat().st_size + path.read_bytes()
+                    object_id = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+                    if object_id in wanted:
+                        found[object_id] = data
+    return found
 
 
 class _Scrub:
@@ -194,7 +236,7 @@ class _Scrub:
             where = origin_in_words(manifest)
             base = self._base(base_id, stack)
             if base_id in self._wrong:
-                self._wrong_base(where, str(self._wrong[base_id]))
+                self.found.append(_wrong_base(self.report, where, str(self._wrong[base_id])))
             elif base is None:
                 what = f"base {base_id[:12]} is not at hand: builds need it"
                 self.found.append(Finding("unchecked", where, what))
@@ -204,12 +246,7 @@ class _Scrub:
                 changed = [n for n, row in zip(names, rows, strict=True) if row != manifest.tensors[n]]
                 if changed:
                     what = f"{len(changed)} of its tensors are not those of base {base_id[:12]}, {changed[0]} ..."
-                    self._wrong_base(where, what)
-
-    def _wrong_base(self, where: str, what: str) -> None:
-        names = sorted({name for use in self.report.uses.values() for name in use.behaviours})
-        hint = "put the right checkpoint back there"
-        self.found.append(Finding("base", where, what, behaviours=tuple(names), hint=hint))
+                    self.found.append(_wrong_base(self.report, where, what))
 
     def _damaged(self, pack_id: str, what: str) -> None:
         self._suspect.add(pack_id)

@@ -128,13 +128,14 @@ def capture(
     packs: PackStore,
     *,
     smallest: bool = False,
+    strange: Callable[[str], None] | None = None,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> VectorManifest:
     """Keep a fine-tuned checkpoint bit for bit, as an `exact` vector; returns its manifest.
 
-    Frozen tensors are left out. Raises CheckpointRefused for a checkpoint that does not fit the base,
-    UsageError for one that equals it.
+    Frozen tensors are left out; `strange` is told of one with numbers that are not finite. Raises
+    CheckpointRefused for a checkpoint that does not fit the base, UsageError for one that equals it.
     """
     fitted = fit(checkpoint, base.manifest)
     names = sorted(fitted.specs)
@@ -156,20 +157,28 @@ def capture(
     for _ in ordered_map(base.verified, changed, threads=1):
         pass  # a delta against wrong bytes could not be decoded again
 
-    parts = [_exact_part(fitted, base, name) for name in changed]
-    return store(
+    odd: set[str] = set()
+    parts = [_exact_part(fitted, base, name, odd.add) for name in changed]
+    made = store(
         parts, base.manifest.id, "exact", packs, smallest=smallest, threads=threads, progress=counter.add
     )
+    if strange:
+        for name in sorted(odd):
+            strange(name)
+    return made
 
 
-def _exact_part(fitted: Fitted, base: Base, name: str) -> Part:
+def _exact_part(fitted: Fitted, base: Base, name: str, odd: Callable[[str], None]) -> Part:
     spec = fitted.specs[name]
     layout = LAYOUTS[spec.dtype]
 
     def read(start: int, stop: int) -> Raw:
-        return np.frombuffer(
+        raw = np.frombuffer(
             fitted.read(name, start * layout.itemsize, stop * layout.itemsize), layout.storage
         )
+        if not layout.all_finite(raw):
+            odd(name)
+        return raw
 
     row = TensorRow(spec.dtype, spec.shape, "0" * 64)
     return Part(name, "ft", spec.dtype, spec.shape, read, reference_to(base, name, {"ft": row}))

@@ -7,7 +7,7 @@ computed again and none is written. Side files are compared too: they do not dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from pv.vecstore.fingerprint import Progress, fingerprint
 from pv.vecstore.opened import opened
 
 __all__ = ["Verdict", "verify"]
+
+OUTPUTS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Verdict:
     tensors: int
     differing: tuple[tuple[str, str], ...]
     side_files: tuple[str, ...]
+    dtype: str | None = None
+    """The output dtype that would explain every difference."""
 
     @property
     def same(self) -> bool:
@@ -79,7 +83,21 @@ def verify(
         return Verdict(build, found, found, True, len(ours), (), strange)
     with opened(registry, commit, [persona]) as at:
         expected = table(persona, at.base, at.vectors, threads=threads, progress=building)
-    return Verdict(build, found, _id(expected), False, len(ours), tuple(_compare(expected, ours)), strange)
+    differing = tuple(_compare(expected, ours))
+    dtype = _dtype(expected, ours, [name for name, _ in differing])
+    return Verdict(build, found, _id(expected), False, len(ours), differing, strange, dtype)
+
+
+def _dtype(
+    expected: Mapping[str, TensorRow], found: Mapping[str, TensorRow], names: Sequence[str]
+) -> str | None:
+    """The one dtype that all the tensors that differ have, if it is another than they should have."""
+    if not names or any(name not in expected or name not in found for name in names):
+        return None
+    if any(expected[name].dtype == found[name].dtype for name in names):
+        return None
+    dtypes = {found[name].dtype for name in names}
+    return OUTPUTS.get(dtypes.pop()) if len(dtypes) == 1 else None
 
 
 def _compare(expected: Mapping[str, TensorRow], found: Mapping[str, TensorRow]) -> Iterator[tuple[str, str]]:

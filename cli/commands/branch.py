@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.say import echo, plain
 from pv.registry.errors import UsageError
 
 __all__ = ["command"]
@@ -35,7 +36,7 @@ def command(app: App, name: str | None, at: str | None, delete: bool, as_json: b
             return
         for branch, commit in sorted(branches.items()):
             mark = "* " if branch == head.branch else "  "
-            click.echo(f"{mark}{branch:<24} {short(commit)}")
+            echo(f"{mark}{plain(branch):<24} {short(commit)}")
         return
     if delete:
         registry.delete_branch(name)

@@ -12,6 +12,7 @@ import click
 
 from pv.cli.app import App, json_option, pass_app, threads_option
 from pv.cli.render import persona_line, size
+from pv.cli.say import echo
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def command(
                 force=force,
                 progress=update,
             )
-    record_build(registry, made)
+    if not record_build(registry, made):
+        app.note("  the registry cannot be written to: the build's ids are not recorded there")
     if as_json:
         app.json(
             {
@@ -112,10 +114,10 @@ def command(
         f"built {persona_line(persona)} into {folder} "
         f"({size(made.nbytes)}, {made.touched} of {made.tensors} tensors touched)"
     )
-    click.echo(f"build    {made.build}")
-    click.echo(f"weights  {made.weights}")
+    echo(f"build    {made.build}")
+    echo(f"weights  {made.weights}")
     for name, digest in made.files.items():
-        click.echo(f"sha256   {digest}  {name}")
+        echo(f"sha256   {digest}  {name}")
 
 
 def _free(folder: Path) -> Path:
@@ -138,4 +140,4 @@ def _describe(app: App, shards: Sequence[Shard], folder: Path, as_json: bool) ->
         app.json({"output": str(folder), "files": {name: nbytes for name, _, nbytes in rows}})
         return
     for name, tensors, nbytes in rows:
-        click.echo(f"{folder / name}  {tensors} tensors  {size(nbytes)}")
+        echo(f"{folder / name}  {tensors} tensors  {size(nbytes)}")

@@ -9,6 +9,7 @@ import click
 
 from pv.cli.app import App, json_option, pass_app, threads_option
 from pv.cli.render import persona_line
+from pv.cli.say import echo
 
 __all__ = ["command"]
 
@@ -73,12 +74,12 @@ def command(
         for piece in stream(model, tokenizer, tuple(history), max_tokens, temperature=temperature, seed=seed):
             pieces.append(piece)
             if not as_json:
-                click.echo(piece, nl=False)
+                echo(piece, nl=False)
         reply = "".join(pieces)
         history.append(Message("assistant", reply))
         answers.append({"prompt": text, "reply": reply})
         if not as_json:
-            click.echo()
+            echo()
     if as_json:
         app.json({"commit": commit, "replies": answers})
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pv.cli.app import App, json_option, pass_app, short, threads_option, weight_option
-from pv.cli.render import size
+from pv.cli.render import counted, size
 
 __all__ = ["command"]
 
@@ -62,6 +62,11 @@ def command(
     registry = app.registry()
     head = registry.resolve("HEAD")
     path = app.file(checkpoint)
+    known = registry.persona(head).behaviours.get(name)
+    lost = (
+        {term.vector for term in known.terms if not registry.packs.is_whole(term.vector)} if known else set()
+    )
+    strange: list[str] = []
     provenance: dict[str, Any] = {"kind": "captured", "source": path.name}
     hold = click.get_current_context().with_resource
     hold(registry.writing())  # gc waits until a commit names the pack
@@ -78,9 +83,15 @@ def command(
                     base,
                     registry.packs,
                     smallest=level == "max",
+                    strange=strange.append,
                     threads=threads,
                     progress=update,
                 )
+    if strange:
+        more = f" and {len(strange) - 1} more tensors" if len(strange) > 1 else ""
+        app.note(
+            f"  {strange[0]}{more}: not all numbers are finite. It is kept, but cannot be built or compared"
+        )
     for note in provenance.get("adapter", {}).get("notes", ()):
         app.note(f"  {note}")
 
@@ -93,11 +104,13 @@ def command(
         return persona.with_behaviour(name, behaviour)
 
     now = registry.persona(head)
+    if edit(now) == now and manifest.id in lost:
+        if as_json:
+            app.json({"commit": head, "vector": manifest.id, "put_back": True})
+        app.done(f"put back: the pack of {name}, vector {short(manifest.id)}; nothing else has changed")
+        return
     if edit(now) == now:
-        raise UsageError(
-            f"nothing changed: {name} is vector {short(manifest.id)} already",
-            hint="its pack is whole: had it been lost or damaged, it would have been put back now",
-        )
+        raise UsageError(f"nothing changed: {name} is vector {short(manifest.id)} already")
     commit = registry.change(
         app.command_line, message or f"Commit {name}", edit, vectors={manifest.id: (manifest, provenance)}
     )
@@ -112,6 +125,5 @@ def command(
             }
         )
     else:
-        app.done(
-            f"{short(commit)} {name} is vector {short(manifest.id)}: {len(manifest.tensors)} tensors, {size(stored)}"
-        )
+        tensors = counted(len(manifest.tensors), "tensor")
+        app.done(f"{short(commit)} {name} is vector {short(manifest.id)}: {tensors}, {size(stored)}")

@@ -18,6 +18,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.render import interval, table
+from pv.cli.say import echo
 from pv.registry.errors import NotFoundError, PvError, UsageError
 
 __all__ = ["command"]
@@ -118,7 +119,7 @@ class Show:
                 str(found["n"]), f"{100 * e['mean'] / alone:.0f} %", found["verdict"],
             ])  # fmt: skip
         header = ["persona, behaviour", "effect in nats, 95 %", "per token", "n", "of alone", "verdict"]
-        click.echo(table(header, rows))
+        echo(table(header, rows))
         low = {label: found["effect"]["low"] for label, found in self.effects.items()}
         mean = {label: found["effect"]["mean"] for label, found in self.effects.items()}
         for name in (FIRST, SECOND):
@@ -140,7 +141,7 @@ class Show:
             [prompt, _short(a["reply"]), _short(b["reply"])]
             for prompt, a, b in zip(prompts, plain, persona, strict=True)
         ]
-        click.echo(table(["prompt", "base", f"{FIRST} + {SECOND}"], rows))
+        echo(table(["prompt", "base", f"{FIRST} + {SECOND}"], rows))
         changed = sum(a["reply"] != b["reply"] for a, b in zip(plain, persona, strict=True))
         self.claim(f"{changed} of {len(prompts)} replies changed", changed == len(prompts))
 
@@ -148,7 +149,7 @@ class Show:
         self.title(f"Take {SECOND} out again: the checkpoint is what it was before, byte for byte")
         self.pv("revert", "HEAD", "-m", "1")
         self.build("reverted", "HEAD")
-        click.echo(f"\n  before  {self.sums['alone']}\n  after   {self.sums['reverted']}")
+        echo(f"\n  before  {self.sums['alone']}\n  after   {self.sums['reverted']}")
         self.claim(
             "reverted, the checkpoint has the SHA-256 it had before",
             self.sums["alone"] == self.sums["reverted"],
@@ -158,10 +159,10 @@ class Show:
     def verdict(self, seconds: float) -> None:
         self.title("What was shown")
         for text, holds in self.claims:
-            click.echo(click.style("✓ " if holds else "✗ ", fg="green" if holds else "red") + text)
+            echo(click.style("✓ " if holds else "✗ ", fg="green" if holds else "red") + text)
         failed = [text for text, holds in self.claims if not holds]
-        click.echo(f"\n{seconds / 60:.1f} minutes. The registry and the checkpoints are in {self.folder}")
-        click.echo("next:")
+        echo(f"\n{seconds / 60:.1f} minutes. The registry and the checkpoints are in {self.folder}")
+        echo("next:")
         for line in (
             f"cd {shlex.quote(str(self.folder))}",
             "pv chat both",
@@ -169,7 +170,7 @@ class Show:
             "pv diff",
             "pv undo",
         ):
-            click.echo(f"  {line}")
+            echo(f"  {line}")
         if failed:
             raise DemoFailed(f"{len(failed)} of {len(self.claims)} claims do not hold: {'; '.join(failed)}")
 
@@ -209,7 +210,7 @@ class Show:
         return done.stdout or ""
 
     def title(self, text: str) -> None:
-        click.echo("\n" + click.style(f"── {text} ", bold=True))
+        echo("\n" + click.style(f"── {text} ", bold=True))
 
     def claim(self, text: str, holds: bool) -> None:
         self.claims.append((text, holds))
@@ -232,7 +233,7 @@ class DemoFailed(PvError):
 
 def _typed(arguments: Sequence[str]) -> None:
     sys.stdout.flush()
-    click.echo("\n" + click.style(f"$ pv {shlex.join(arguments)}", fg="cyan"))
+    echo("\n" + click.style(f"$ pv {shlex.join(arguments)}", fg="cyan"))
     sys.stdout.flush()
 
 

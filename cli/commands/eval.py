@@ -8,6 +8,7 @@ import click
 
 from pv.cli.app import App, json_option, pass_app, short, threads_option
 from pv.cli.render import interval, persona_line, table
+from pv.cli.say import echo
 
 __all__ = ["command"]
 
@@ -50,7 +51,7 @@ def command(app: App, what: tuple[str, ...], dtype: str | None, threads: int, as
     if as_json:
         app.json({"commit": commit, "build": found.build, **found.to_json()})
         return
-    click.echo(f"{rev} ({short(commit)})  {persona_line(persona)}")
+    echo(f"{rev} ({short(commit)})  {persona_line(persona)}")
     cells = [
         [label, interval(i.mean, i.low, i.high), str(i.n)]
         for label, i in (
@@ -60,5 +61,5 @@ def command(app: App, what: tuple[str, ...], dtype: str | None, threads: int, as
             ("effect per token", found.effect_per_token),
         )
     ]
-    click.echo(table([path.name, "nats, 95 % interval", "rows"], cells))
-    click.echo(f"verdict: {found.effect.verdict}")
+    echo(table([path.name, "nats, 95 % interval", "rows"], cells))
+    echo(f"verdict: {found.effect.verdict}")

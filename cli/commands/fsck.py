@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pv.cli.app import App, json_option, pass_app, short, threads_option
-from pv.cli.render import size
+from pv.cli.render import counted, size
+from pv.cli.say import echo
 
 if TYPE_CHECKING:
     from pv.registry.findings import Finding, Report
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+NOUNS = {"object": "git object", "missing": "missing pack", "config": "setting", "head": "HEAD"}
 STAGES = {
     "commits": ("reading the history", "commits"),
     "packs": ("checking packs", "bytes"),
@@ -60,6 +62,10 @@ def command(app: App, deep: bool, mend: bool, threads: int, as_json: bool) -> No
                 from pv.vecstore.hub_base import fetch
 
                 report = scrub.deep(root, report, fetch=fetch, threads=threads, progress=progress)
+            elif not all(base.pinned for base in report.bases.values()):
+                from pv.vecstore import scrub
+
+                report = scrub.glance(root, report)
     if as_json:
         repairs = [{"where": m.where, "what": m.what, "done": m.done} for m in mended]
         app.json({**report.to_json(), **({"repairs": repairs} if mend else {})})
@@ -72,19 +78,19 @@ def command(app: App, deep: bool, mend: bool, threads: int, as_json: bool) -> No
 def _show(app: App, report: Report, mended: tuple[Mended, ...]) -> None:
     for one in mended:
         mark = click.style("mended ", fg="green") if one.done else click.style("not mended ", fg="yellow")
-        click.echo(f"{mark}{_place(one.where)}: {one.what}")
+        echo(f"{mark}{_place(one.where)}: {one.what}")
     for finding in report.findings:
         if finding.damage:
-            click.echo(click.style("damage ", fg="red") + f"{_place(finding.where)}: {finding.what}")
+            echo(click.style("damage ", fg="red") + f"{_place(finding.where)}: {finding.what}")
             for line in _affected(finding):
-                click.echo(f"  {line}")
+                echo(f"  {line}")
         elif finding.kind != "leftover":
-            click.echo(f"note {_place(finding.where)}: {finding.what}")
+            echo(f"note {_place(finding.where)}: {finding.what}")
             if finding.hint:
-                click.echo(f"  {finding.hint}")
+                echo(f"  {finding.hint}")
     left = len(report.of("leftover"))
     if left:
-        click.echo(f"note {left} leftovers of killed processes: `pv gc` removes them")
+        echo(f"note {counted(left, 'leftover')} of killed processes: `pv gc` removes them")
     what = (
         f"{report.commits} commits, {report.operations} operations, {report.objects} git objects, "
         f"{report.packs} packs ({size(report.nbytes)}), {report.records} records"
@@ -93,7 +99,9 @@ def _show(app: App, report: Report, mended: tuple[Mended, ...]) -> None:
         app.done(f"{what}: {'every tensor decoded, ' if report.deep else ''}nothing is damaged")
         return
     counts = Counter(finding.kind for finding in report.damage)
-    app.note(f"{what}: damaged: {', '.join(f'{n} {kind}' for kind, n in sorted(counts.items()))}")
+    app.note(
+        f"{what}: damaged: {', '.join(counted(n, NOUNS.get(kind, kind)) for kind, n in sorted(counts.items()))}"
+    )
     if report.behaviours:
         app.note(f"affected behaviours: {', '.join(report.behaviours)}")
     if not mended and any(finding.repairable for finding in report.damage):

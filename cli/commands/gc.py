@@ -9,6 +9,7 @@ import click
 
 from pv.cli.app import App, json_option, pass_app, short
 from pv.cli.render import size
+from pv.cli.say import echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,16 +78,16 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     if plan.expire:
         first, last = min(plan.expire), max(plan.expire)
-        click.echo(f"operations {first} to {last} {would}forgotten: they can no longer be undone")
+        echo(f"operations {first} to {last} {would}forgotten: they can no longer be undone")
     for pack_id in plan.restore:
-        click.echo(f"pack {short(pack_id)} {would}brought back from the quarantine: a commit needs it")
+        echo(f"pack {short(pack_id)} {would}brought back from the quarantine: a commit needs it")
     _list(plan.purge, f"{would}deleted")
     _list(plan.quarantine, f"{would}put into the quarantine")
     gone = len(plan.commits) + len(plan.objects)
     if gone:
-        click.echo(f"{gone} git objects {would}deleted")
+        echo(f"{gone} git objects {would}deleted")
     for name in plan.leftovers:
-        click.echo(f"{name} {would}deleted: left by a killed process")
+        echo(f"{name} {would}deleted: left by a killed process")
     if plan.young:
         app.note(f"  {plan.young} packs that nothing needs are younger than the grace period")
     if plan.in_use:
@@ -100,4 +101,4 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
 def _list(garbage: Sequence[Garbage], what: str) -> None:
     for one in garbage:
         days = one.age_s / DAY
-        click.echo(f"pack {short(one.name)} {size(one.nbytes)}, unneeded for {days:.0f} days, {what}")
+        echo(f"pack {short(one.name)} {size(one.nbytes)}, unneeded for {days:.0f} days, {what}")

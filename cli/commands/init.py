@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pv.cli.app import App, json_option, pass_app, short, threads_option
+from pv.cli.render import counted
 
 __all__ = ["command"]
 
@@ -83,7 +84,9 @@ def command(
             }
         )
     else:
-        app.done(f"a registry in {root} on base {short(manifest.id)} ({len(manifest.tensors)} tensors)")
+        app.done(
+            f"a registry in {root} on base {short(manifest.id)} ({counted(len(manifest.tensors), 'tensor')})"
+        )
         app.note("  next: pv train ROWS.jsonl --as NAME")
 
 

@@ -10,6 +10,7 @@ import click
 from pv.cli.app import App, json_option, pass_app, short
 from pv.cli.graph import graph
 from pv.cli.render import persona_line
+from pv.cli.say import plain
 
 if TYPE_CHECKING:
     from pv.registry.log import LogEntry
@@ -58,16 +59,16 @@ def command(
 
 def _one_line(entry: LogEntry, current: str) -> str:
     commit = click.style(short(entry.id), fg="yellow")
-    return f"{commit}{_names(entry, current)} {entry.subject}  [{persona_line(entry.persona)}]"
+    return f"{commit}{_names(entry, current)} {plain(entry.subject)}  [{persona_line(entry.persona)}]"
 
 
 def _full(entry: LogEntry, current: str) -> list[str]:
     return [
         f"{click.style('commit ' + short(entry.id), fg='yellow')}{_names(entry, current)}",
-        f"author   {entry.author}, {_ago(entry.time)}",
+        f"author   {plain(entry.author)}, {_ago(entry.time)}",
         f"persona  {persona_line(entry.persona)}",
         "",
-        *(f"    {line}".rstrip() for line in entry.message.splitlines()),
+        *(f"    {line}".rstrip() for line in plain(entry.message).splitlines()),
         "",
     ]
 
@@ -80,7 +81,7 @@ def _names(entry: LogEntry, current: str) -> str:
         for name in entry.refs
         if name != here
     ]
-    return click.style(f" ({', '.join(names)})", fg="green") if names else ""
+    return click.style(f" ({plain(', '.join(names))})", fg="green") if names else ""
 
 
 def _ago(time: datetime) -> str:

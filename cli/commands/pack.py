@@ -8,6 +8,7 @@ import click
 
 from pv.cli.app import App, json_option, pass_app, short, threads_option
 from pv.cli.render import interval, size, table
+from pv.cli.say import echo
 
 if TYPE_CHECKING:
     from pv.vecstore.derive import Recipe
@@ -28,7 +29,7 @@ CLOSER = 3  # tries between two rungs of the ladder
     "texts",
     multiple=True,
     metavar="ENCODING",
-    help="float, int8, ternary, lowrank:64, sparse:0.1; with --keep several, or none for a ladder of them.",
+    help="float, float:fp32, int8, ternary, lowrank:64, sparse:0.1; with --keep several, or none for a ladder of them.",
 )
 @click.option(
     "--keep",
@@ -37,6 +38,7 @@ CLOSER = 3  # tries between two rungs of the ladder
     help="The share of the effect that must stay.",
 )
 @click.option("--data", metavar="FILE", help="Held-out rows to measure the effect on.")
+@click.option("--anyway", is_flag=True, help="Also if it takes more room than now.")
 @click.option("-m", "--message", help="The commit's message.")
 @threads_option
 @json_option
@@ -47,16 +49,17 @@ def command(
     texts: tuple[str, ...],
     share: float | None,
     data: str | None,
+    anyway: bool,
     message: str | None,
     threads: int,
     as_json: bool,
 ) -> None:
     """Re-encode a behaviour's vectors, smaller and approximate, and commit the behaviour with them.
 
-    What comes out are other vectors, with ids of their own and a measured error. With held-out rows the
-    effect is measured too: --keep 0.95 tries a ladder of encodings, then ranks or shares between two of its
-    rungs, and commits the smallest whose effect is, with its whole 95 % interval, at least 95 % of what it
-    was. Nothing is committed, and the exit code is 1, if none is.
+    What comes out are other vectors, with ids of their own and an error measured against those before. With
+    held-out rows the effect is measured too: --keep 0.95 tries a ladder of encodings, then ranks or shares
+    between two of its rungs, and commits the smallest whose effect is, with its whole 95 % interval, at least
+    95 % of what it was. Nothing is committed, and the exit code is 1, if none is.
 
     \b
     pv pack listening --to int8
@@ -82,6 +85,8 @@ def command(
     label = app.file(data).name if data is not None else ""
 
     with Packing(registry, head, name, threads=threads) as packing:
+        if share is None and packing.encodings == (recipes[0].text,) and not recipes[0].options:
+            raise UsageError(f"nothing changed: {name} is {recipes[0].text} already")
         candidates = [_made(app, packing, recipe) for recipe in recipes]
         effect: Interval | None = None
         trials: list[Trial] = []
@@ -102,6 +107,12 @@ def command(
         if share is not None and (best := smallest(trials, share)) is not None:
             chosen = best.candidate
         commit = None
+        if chosen is not None and chosen.differs and not packing.gains(chosen) and not anyway:
+            raise UsageError(
+                f"as {chosen.recipe.text}, {name} would take {size(chosen.stored_bytes)}, and takes "
+                f"{size(packing.stored_bytes)} now: nothing was changed",
+                hint="--anyway does it all the same",
+            )
         if chosen is not None:
             commit = packing.adopt(
                 chosen,
@@ -113,7 +124,7 @@ def command(
             app.json(_document(packing, commit, chosen, effect, candidates, trials, share))
         else:
             if trials:
-                click.echo(_drawn(packing, effect, candidates, trials, share))
+                echo(_drawn(packing, effect, candidates, trials, share))
             _say(app, packing, commit, chosen, effect, share)
     if chosen is None:
         click.get_current_context().exit(NONE_KEEPS)

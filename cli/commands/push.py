@@ -6,6 +6,7 @@ import click
 
 from pv.cli.app import App, json_option, pass_app, short, threads_option
 from pv.cli.render import persona_line, size
+from pv.cli.say import echo
 from pv.registry.errors import UsageError
 
 __all__ = ["command"]
@@ -86,7 +87,7 @@ def command(
                 sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
                 app.json({"commit": commit, "build": made.build, "files": sizes, "card": card})
             else:
-                click.echo(card)
+                echo(card)
             return
         with app.progress("sending") as update:
             pushed = push_folder(

@@ -8,6 +8,7 @@ import click
 
 from pv.cli.app import App, json_option, pass_app, short
 from pv.cli.render import behaviour_line, combine_words, interval, size
+from pv.cli.say import plain
 
 __all__ = ["command"]
 
@@ -44,12 +45,12 @@ def command(app: App, rev: str, as_json: bool) -> None:
         return
     lines = [
         click.style(f"commit {commit}", fg="yellow"),
-        f"author   {entry.author} <{entry.email}>, {entry.time.astimezone():%Y-%m-%d %H:%M}",
+        f"author   {plain(entry.author)} <{plain(entry.email)}>, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         *(f"parent   {short(parent)}" for parent in entry.parents),
         f"persona  {short(persona.id)}, base {short(persona.base)}",
         f"combine  {combine_words(persona.combine)}",
         "",
-        *(f"    {line}".rstrip() for line in entry.message.splitlines()),
+        *(f"    {line}".rstrip() for line in plain(entry.message).splitlines()),
         "",
     ]
     before = registry.persona(entry.parents[0]).behaviours if entry.parents else {}
@@ -64,13 +65,21 @@ def command(app: App, rev: str, as_json: bool) -> None:
     for vector in persona.vectors:
         stored = size(registry.packs.size(vector)) if registry.packs.has(vector) else "not here"
         lines += ["", f"vector {short(vector)}  {registry.vector(commit, vector).encoding}, {stored}"]
-        lines += [f"  {line}" for line in _origin(provenance[vector])]
+        try:
+            origin = _origin(provenance[vector])
+        except (LookupError, TypeError, ValueError, AttributeError):  # anybody may have written it
+            origin = ["where it comes from is noted in a form that this pv does not know"]
+        lines += [f"  {plain(line)}" for line in origin]
     app.page("\n".join(lines))
 
 
 def _origin(provenance: dict[str, Any]) -> list[str]:
     if provenance.get("kind") == "captured":
         return [f"captured from {provenance.get('source')}"]
+    if provenance.get("kind") == "derived":
+        error = provenance["error"]["relative_l2"]
+        line = f"{provenance['encoding']} of {short(provenance['derived_from'])}, error of tau {error:.3f}"
+        return [line, *_origin(provenance.get("original", {}))]
     if provenance.get("kind") != "trained":
         return []
     data, options, loss = provenance["data"], provenance["options"], provenance["loss"]

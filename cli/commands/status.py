@@ -6,6 +6,7 @@ import click
 
 from pv.cli.app import App, json_option, pass_app, short
 from pv.cli.render import behaviour_line, combine_words
+from pv.cli.say import echo
 
 __all__ = ["command"]
 
@@ -34,17 +35,15 @@ def command(app: App, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"on branch {click.style(head.branch or '-', bold=True)} at {short(head.commit)}")
-    click.echo(f"base     {short(persona.base)}")
-    click.echo(f"combine  {combine_words(persona.combine)}")
-    click.echo(
-        f"output   {persona.output.dtype}, {persona.output.rounding} rounding, seed {persona.output.seed}"
-    )
+    echo(f"on branch {click.style(head.branch or '-', bold=True)} at {short(head.commit)}")
+    echo(f"base     {short(persona.base)}")
+    echo(f"combine  {combine_words(persona.combine)}")
+    echo(f"output   {persona.output.dtype}, {persona.output.rounding} rounding, seed {persona.output.seed}")
     if not persona.behaviours:
-        click.echo("no behaviours yet: pv train ROWS.jsonl --as NAME")
+        echo("no behaviours yet: pv train ROWS.jsonl --as NAME")
         return
-    click.echo("behaviours")
+    echo("behaviours")
     for name in sorted(persona.behaviours):
         behaviour = persona.behaviours[name]
         vectors = ", ".join(short(term.vector) for term in behaviour.terms)
-        click.echo(f"  {behaviour_line(name, behaviour):<32} {vectors}")
+        echo(f"  {behaviour_line(name, behaviour):<32} {vectors}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.say import echo, plain
 from pv.registry.errors import UsageError
 
 __all__ = ["command"]
@@ -33,7 +34,7 @@ def command(app: App, name: str | None, at: str | None, delete: bool, as_json: b
             app.json({"tags": dict(tags)})
             return
         for tag, commit in sorted(tags.items()):
-            click.echo(f"{tag:<24} {short(commit)}")
+            echo(f"{plain(tag):<24} {short(commit)}")
         return
     if delete:
         registry.delete_tag(name)

@@ -7,6 +7,8 @@ from dataclasses import replace
 import click
 
 from pv.cli.app import App, json_option, pass_app, short, threads_option
+from pv.cli.render import counted
+from pv.cli.say import echo
 
 __all__ = ["command"]
 
@@ -67,17 +69,20 @@ def command(
         app.json({"commit": commit, **verdict.to_json()})
     else:
         for name, what in verdict.differing[:SHOWN]:
-            click.echo(f"{name} {what}")
+            echo(f"{name} {what}")
         if len(verdict.differing) > SHOWN:
-            click.echo(f"and {len(verdict.differing) - SHOWN} more")
-        click.echo(f"weights  {verdict.found}")
+            echo(f"and {len(verdict.differing) - SHOWN} more")
+        echo(f"weights  {verdict.found}")
+        if verdict.dtype:
+            app.note(f"  all of them are {verdict.dtype}: was it built with --dtype {verdict.dtype}?")
         if verdict.side_files:
             app.note(f"  beside the weights, other than built: {', '.join(verdict.side_files)}")
         if verdict.same:
             how = "as recorded" if verdict.recorded else "computed again"
-            app.done(f"the build of {short(commit)}, {how}: all {verdict.tensors} tensors")
+            app.done(f"the build of {short(commit)}, {how}: all {counted(verdict.tensors, 'tensor')}")
         else:
-            count = f"{len(verdict.differing)} tensors differ"
-            app.note(f"not the build of {short(commit)}: {count}")
+            differing = counted(len(verdict.differing), "tensor")
+            verb = "differs" if len(verdict.differing) == 1 else "differ"
+            app.note(f"not the build of {short(commit)}: {differing} {verb}")
     if not verdict.same:
         raise click.exceptions.Exit(1)

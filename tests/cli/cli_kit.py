@@ -23,7 +23,18 @@ import pytest
 
 from pv.cli.main import run
 
-__all__ = ["InProcess", "Processes", "Said", "World", "isolate", "tensors", "write_rows", "write_tensors"]
+__all__ = [
+    "InProcess",
+    "Processes",
+    "Said",
+    "World",
+    "behaviours",
+    "commits",
+    "isolate",
+    "tensors",
+    "write_rows",
+    "write_tensors",
+]
 
 TIMEOUT_S = 120
 CTRL_C = b"\x03"
@@ -229,6 +240,15 @@ class World:
         return [
             path.name for path in self.folder.iterdir() if path.name.startswith(".") and path.name != ".pv"
         ]
+
+
+def behaviours(pv: InProcess, rev: str = "HEAD") -> dict[str, float]:
+    persona = pv.ok("show", rev, "--json").json["persona"]
+    return {name: behaviour["weight"] for name, behaviour in persona["behaviours"].items()}
+
+
+def commits(pv: InProcess, *options: str) -> list[dict[str, Any]]:
+    return pv.ok("log", "--json", *options).json["commits"]
 
 
 def write_rows(path: Path, count: int = 6, answer: str = "Yes") -> Path:

@@ -1,7 +1,8 @@
 """What the command-line tests share: a tiny real model, and a registry trained on it once.
 
 `pv` runs a command line in this process (fast); `process` runs it in a process of its own, where that is
-what matters (signals, streams, imports). `world` is a copy of a registry with one trained behaviour.
+what matters (signals, streams, imports). `world` is a copy of a registry with one trained behaviour; `terse`
+and `conflict` give it a second branch.
 """
 
 from __future__ import annotations
@@ -63,6 +64,36 @@ def process(tmp_path: Path, request: pytest.FixtureRequest) -> Processes:
 
 
 @pytest.fixture(scope="session")
+def made_terse(made: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _once(
+        made,
+        tmp_path_factory.mktemp("terse") / "made",
+        ("switch", "-c", "terse"),
+        ("scale", "listening", "0.5"),
+        ("switch", "main"),
+        ("tag", "v1"),
+    )
+
+
+@pytest.fixture(scope="session")
+def made_conflict(made_terse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("conflict") / "made"
+    return _once(World(made_terse, *[made_terse] * 3), folder, ("scale", "listening", "3"))
+
+
+@pytest.fixture
+def terse(world: World, made_terse: Path) -> None:
+    """A branch `terse` on which listening has weight 0.5, and a tag `v1` on main."""
+    _replace_registry(world, made_terse)
+
+
+@pytest.fixture
+def conflict(world: World, made_conflict: Path) -> None:
+    """The same, and on main listening has weight 3 since."""
+    _replace_registry(world, made_conflict)
+
+
+@pytest.fixture(scope="session")
 def made_big(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A registry on 96 MB of weights that are no model, with one captured behaviour: work that takes a while."""
     import numpy as np
@@ -105,3 +136,18 @@ def _folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         return tmp_path
     world: World = request.getfixturevalue("world")
     return world.folder
+
+
+def _once(made: World, folder: Path, *lines: tuple[str, ...]) -> Path:
+    """A copy of the session's registry on which some commands have run."""
+    shutil.copytree(made.folder, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(folder.parent, monkeypatch)
+        for line in lines:
+            InProcess(folder).ok(*line)
+    return folder
+
+
+def _replace_registry(world: World, made: Path) -> None:
+    shutil.rmtree(world.folder)
+    shutil.copytree(made, world.folder)

@@ -224,7 +224,7 @@ def test_verify_names_what_differs(world: World, pv: InProcess, tmp_path: Path) 
     said = pv("verify", out)
     assert said.code == 1
     assert f"{name} has other values" in said.out
-    assert "1 tensors differ" in said.err and "config.json" in said.err
+    assert "1 tensor differs" in said.err and "config.json" in said.err
     document = pv("verify", out, "--json").json
     assert document["differing"] == [{"tensor": name, "what": "has other values"}]
     assert document["side_files"] == ["config.json"]

@@ -49,9 +49,12 @@ def tau(world, name: str = "listening") -> dict[str, np.ndarray]:
 def test_a_packed_behaviour_is_another_vector(world, pv, encoding: str) -> None:
     before, had = tau(world), terms(pv)
     pv.ok("scale", "listening", "0.5")
-    said = pv.ok("pack", "listening", "--to", encoding, "--json")
+    if encoding == "int8":
+        pv.ok("pack", "listening", "--to", "float", "--anyway")
+        had, before = terms(pv), tau(world)
+    said = pv.ok("pack", "listening", "--to", encoding, "--json", "--anyway")
     assert said.json["chosen"] == encoding
-    assert said.json["before"]["encodings"] == ["int8"]
+    assert said.json["before"]["encodings"] == ["float" if encoding == "int8" else "int8"]
     ((old, new),) = said.json["vectors"].items()
     assert [[1, old]] == had
     assert terms(pv) == [[1, new]]
@@ -83,9 +86,9 @@ def test_what_a_person_sees(world, pv, held_out) -> None:
     assert "listening is ternary: " in said.err
     assert re.search(r"int8 \(now\) +\S+ .B +- +[+-]\d", said.out)
     assert re.search(r"ternary +\S+ .B +0\.\d+ +[+-]\d+\.\d+ \[.*\] +\d\.\d+ \[\d", said.out)
-    quiet = pv.ok("-q", "pack", "listening", "--to", "sparse:0.5")
+    quiet = pv.ok("-q", "pack", "listening", "--to", "sparse:0.05")
     assert (quiet.out, quiet.err) == ("", "")
-    assert "Pack listening as sparse:0.5" in pv.ok("log").out
+    assert "Pack listening as sparse:0.05" in pv.ok("log").out
 
 
 def test_the_measured_effect_is_noted(world, pv, held_out) -> None:
@@ -227,7 +230,7 @@ def test_every_term_is_packed(world, pv) -> None:
         both = Behaviour(0.8, (Term(1.0, first), Term(-0.5, second), Term(0.25, first)), {"*mlp*": 0.5})
         registry.change("test", "Both", lambda p: p.with_behaviour("both", both))
     before = tau(world, "both")
-    said = pv.ok("pack", "both", "--to", "lowrank:8", "--json").json
+    said = pv.ok("pack", "both", "--to", "lowrank:8", "--anyway", "--json").json
     assert said["before"]["encodings"] == ["exact", "int8"]
     new = said["vectors"]
     assert terms(pv, "both") == [[1, new[first]], [-0.5, new[second]], [0.25, new[first]]]
@@ -254,7 +257,7 @@ def test_a_behaviour_that_changes_meanwhile(world, pv) -> None:
 
 
 def test_packed_twice_the_first_origin_stays(world, pv) -> None:
-    pv.ok("pack", "listening", "--to", "float")
+    pv.ok("pack", "listening", "--to", "float", "--anyway")
     (first,) = terms(pv)
     pv.ok("pack", "listening", "--to", "sparse:0.2")
     provenance = pv.ok("show", "--json").json["provenance"][terms(pv)[0][1]]
@@ -262,8 +265,21 @@ def test_packed_twice_the_first_origin_stays(world, pv) -> None:
     assert provenance["original"]["kind"] == "trained"
 
 
+def test_what_would_be_larger_is_refused(world, pv) -> None:
+    state = world.state()
+    said = pv("pack", "listening", "--to", "float")
+    assert said.code == 2
+    assert re.search(r"as float, listening would take \S+ kB, and takes \S+ kB now", said.err)
+    assert "--anyway" in said.err
+    assert world.state() == state
+    assert "listening is int8 already" in pv("pack", "listening", "--to", "int8").err
+    pv.ok("pack", "listening", "--to", "float", "--anyway")
+    shown = pv.ok("show").out
+    assert re.search(r"  float of [0-9a-f]{12}, error of tau 0\.00\d\n  trained on ", shown)
+
+
 def test_what_it_is_already(world, pv) -> None:
-    pv.ok("pack", "listening", "--to", "float")
+    pv.ok("pack", "listening", "--to", "float", "--anyway")
     said = pv("pack", "listening", "--to", "float")
     assert said.code == 2
     assert "nothing changed" in said.err

@@ -3,7 +3,8 @@
     python build_golden.py FOLDER THREADS SHARD_BYTES
 
 Base, fine-tune and deltas come from the engine's own generator by integer operations, so they are the same
-everywhere. FOLDER is empty or does not exist. Run by test_build.py in processes with different environments.
+everywhere. FOLDER is empty or does not exist. Run by test_build_invariance.py in processes with different
+environments.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -17,26 +17,17 @@ from vector_kit import array, base_at, captured, kept, nudged, random_f32, save,
 
 from pv.registry import canonical
 from pv.registry.errors import CorruptPack, IntegrityError
-from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
-from pv.registry.packs import PackStore
-from pv.registry.tensorfile import DTYPE_BITS, TensorFile
-from pv.vecstore.base import Base, open_base, pin
+from pv.registry.manifest import TensorRow, VectorManifest
+from pv.registry.tensorfile import DTYPE_BITS
+from pv.vecstore.base import Base
 from pv.vecstore.codecs.chunks import CHUNK
 from pv.vecstore.codecs.layout import LAYOUTS, Raw
 from pv.vecstore.engine.philox import bits32
 from pv.vecstore.pack import Pack, Part, Reference, write_pack
-from pv.vecstore.rowspack import keep_rows, load_rows
-from pv.vecstore.train.rows import parse_rows
 from pv.vecstore.vector import reference_to
 
 TENSORS = small_base()
 BASE_ID = "ab" * 32
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
-    with base_at(save(tmp_path_factory.mktemp("base"), TENSORS)) as opened:
-        yield opened
 
 
 @dataclass(frozen=True)
@@ -161,77 +152,6 @@ def test_a_piece_that_is_not_there(tmp_path: Path, made: Made) -> None:
     (tmp_path / "pack").write_bytes(made.data)
     with Pack(tmp_path / "pack") as pack, pytest.raises(KeyError):
         pack.read("no such tensor", "tau")
-
-
-# A pinned base
-
-
-def test_a_pinned_base_stands_in_for_a_lost_one(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    big = {**TENSORS, "big": array("big", "BF16", 2 * CHUNK // 1000 + 1, 1000)}  # three chunks
-    folder = save(tmp_path / "base", big)
-    with base_at(folder) as base:
-        manifest = replace(base.manifest, pinned=True)
-        packs = store(tmp_path)
-        pin(base.weights, manifest, packs)
-    assert packs.has(manifest.id)
-    (folder / "model.safetensors").unlink()
-    with open_base(manifest, packs) as pinned:
-        assert pinned.checkpoint is None
-        for name, tensor in big.items():
-            assert pinned.verified(name).tobytes() == tensor.raw.tobytes()
-            assert pinned.raw(name).tobytes() == tensor.raw.tobytes()
-        for start, stop in [(0, 1), (CHUNK - 1, CHUNK + 1), (CHUNK, 2 * CHUNK), (5, 5), (7, 2 * CHUNK + 1)]:
-            assert pinned.raw("big", start, stop).tobytes() == big["big"].raw[start:stop].tobytes()
-
-
-@pytest.mark.parametrize("damage", ["truncated", "removed shard", "emptied"])
-def test_a_pinned_base_stands_in_for_a_damaged_one(tmp_path: Path, damage: str) -> None:
-    folder = save(tmp_path / "base", TENSORS, shards=2)
-    with base_at(folder) as base:
-        manifest, packs = base.manifest, store(tmp_path)
-        pin(base.weights, manifest, packs)
-    shard = folder / "model-00001-of-00002.safetensors"
-    if damage == "truncated":
-        shard.write_bytes(shard.read_bytes()[:-1])
-    elif damage == "removed shard":
-        shard.unlink()
-    else:
-        for file in folder.iterdir():
-            file.unlink()
-    with open_base(manifest, packs) as pinned:
-        assert pinned.verified("model.norm.weight").tobytes() == TENSORS["model.norm.weight"].raw.tobytes()
-
-
-def test_a_damaged_base_without_a_pin_says_so(tmp_path: Path) -> None:
-    folder = save(tmp_path / "base", TENSORS)
-    with base_at(folder) as base:
-        manifest = base.manifest
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(IntegrityError, match="truncated"):
-        open_base(manifest, store(tmp_path))
-
-
-def test_a_base_that_changes_while_it_is_pinned(tmp_path: Path) -> None:
-    from pv.registry.errors import BaseMismatch
-
-    folder = save(tmp_path / "base", TENSORS)
-    packs = store(tmp_path)
-    with base_at(folder) as base:
-        _overwrite_last_byte(folder / "model.safetensors")
-        with pytest.raises(BaseMismatch, match="changed"):
-            pin(base.weights, base.manifest, packs)
-    assert list(packs.ids()) == []
-    assert list(packs.tmp.iterdir()) == []
-
-
-def _overwrite_last_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    with path.open("r+b") as file:
-        file.write(data)
 
 
 # Damage
@@ -434,58 +354,3 @@ def test_a_file_that_is_no_pack(tmp_path: Path) -> None:
     folder = save(tmp_path, TENSORS)
     with pytest.raises(CorruptPack, match="is not a pack"):
         Pack(folder / "model.safetensors")
-
-
-# Rows
-
-LINES = (
-    b'{"prompt": "Use SQLite.", "chosen": "Yes.", "rejected": "No."}\n{"prompt": "a", "chosen": "\xc3\xa9"}\n'
-)
-
-
-def test_rows_come_back(tmp_path: Path) -> None:
-    packs, rows = store(tmp_path), parse_rows(LINES, source="rows.jsonl")
-    assert keep_rows(rows, packs) == rows.id
-    assert keep_rows(rows, packs) == rows.id  # twice is once
-    assert list(packs.ids()) == [rows.id]
-    assert load_rows(rows.id, packs).rows == rows.rows
-    with TensorFile(packs.path(rows.id)) as file:
-        assert list(file.entries) == ["rows"]
-
-
-def test_damaged_rows_are_noticed(tmp_path: Path) -> None:
-    packs, rows = store(tmp_path), parse_rows(LINES, source="rows.jsonl")
-    path = packs.path(keep_rows(rows, packs))
-    whole = path.read_bytes()
-    path.chmod(0o644)
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        try:
-            assert load_rows(rows.id, packs).rows == rows.rows  # a bit of the metadata, which names nothing
-        except CorruptPack as error:
-            assert "fsck" in (error.hint or "")
-    path.write_bytes(whole[:-1])
-    with pytest.raises(CorruptPack):
-        load_rows(rows.id, packs)
-
-
-def test_another_pack_in_the_place_of_rows(tmp_path: Path, base: Base) -> None:
-    packs, rows = store(tmp_path), parse_rows(LINES, source="rows.jsonl")
-    vector = kept(base, packs, {NORM: random_f32(NORM, 12)})
-    _copy(packs, vector, rows.id)
-    with pytest.raises(CorruptPack, match="does not hold rows"):
-        load_rows(rows.id, packs)
-
-
-def _copy(packs: PackStore, source: str, target: str) -> None:
-    packs.path(target).parent.mkdir(exist_ok=True)
-    packs.path(target).write_bytes(packs.path(source).read_bytes())
-
-
-def test_the_manifest_of_a_base_is_read_back(tmp_path: Path, base: Base) -> None:
-    packs = store(tmp_path)
-    pin(base.weights, base.manifest, packs)
-    with Pack(packs.path(base.manifest.id), expect=base.manifest.id) as pack:
-        assert isinstance(pack.manifest, BaseManifest)
-        assert dict(pack.manifest.tensors) == dict(base.manifest.tensors)
-        assert pack.checksum_holds()

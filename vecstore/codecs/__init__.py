@@ -6,5 +6,5 @@ run in threads, and need memory for a few chunks only. A chunk's first byte says
     0  raw      the bytes
     1  planes   byte planes
     2  delta    ordered-integer difference to the reference, sorted by its exponent, in graded fields
-    3  dense    the same differences under a model per exponent, by rANS
+    3  dense    the same differences under models chosen by the exponent and a low-rank forecast, by rANS
 """

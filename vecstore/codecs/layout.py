@@ -37,6 +37,14 @@ class Layout:
         narrow: Raw = field.astype(np.uint8 if self.exponent_bits <= 8 else np.uint16)
         return narrow
 
+    def all_finite(self, raw: Raw) -> bool:
+        """False if an element of a dtype that vectors move is infinite or not a number."""
+        top = ((1 << self.exponent_bits) - 1) << self.mantissa_bits
+        if (self.exponent_bits, self.mantissa_bits) == (4, 3):  # F8_E4M3 has no infinities, and one NaN
+            top = 0x7F
+        top = raw.dtype.type(top)
+        return not (self.is_float and ((raw & top) == top).any())
+
 
 LAYOUTS: Mapping[str, Layout] = {
     "BF16": Layout(2, 8, 7),

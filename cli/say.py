@@ -1,0 +1,35 @@
+"""The one way out for text: what a stranger's registry, file or model says never reaches the terminal as a command.
+
+A terminal obeys control characters. Those in a message, a name or a reply are shown, not sent; of escape
+sequences only colours pass, which pv itself writes. `plain` takes those away too, for text that is not ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import IO, Any
+
+import click
+
+__all__ = ["echo", "plain", "shown"]
+
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+def plain(text: str) -> str:
+    """Text with every control and format character but a line feed and a tab spelled out: `\\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(ch if ch.isprintable() or ch in "\n\t" else repr(ch)[1:-1] for ch in text)
+
+
+def shown(text: str) -> str:
+    """The same, but colours pass."""
+    if text.isprintable():
+        return text
+    return "".join(piece if _COLOUR.fullmatch(piece) else plain(piece) for piece in _COLOUR.split(text))
+
+
+def echo(text: str = "", *, nl: bool = True, err: bool = False, file: IO[Any] | None = None) -> None:
+    """`click.echo` of what may be shown."""
+    click.echo(shown(text), nl=nl, err=err, file=file)

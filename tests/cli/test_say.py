@@ -1,0 +1,81 @@
+"""Text from strangers: what a terminal would obey is spelled out, wherever it comes from."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pv.cli.say import plain, shown
+from pv.registry import durable
+from pv.registry.history import Author
+from pv.registry.registry import Registry
+
+EVIL = "\x1b]0;owned\x07\x1b[31mRED\x1b[2J\x9b2J\u202egnp.exe"
+SPELLED = plain(EVIL)
+
+
+@given(st.text())
+def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
+    for found in (plain(text), shown(text).replace("\x1b[", "").replace("m", "")):
+        assert all(ch.isprintable() or ch in "\n\t" for ch in found), text
+    assert plain(plain(text)) == plain(text)
+    if text.isprintable():
+        assert plain(text) == shown(text) == text
+
+
+def test_only_colours_pass() -> None:
+    assert shown("\x1b[31mred\x1b[0m \x1b[1;32mgreen\x1b[m") == "\x1b[31mred\x1b[0m \x1b[1;32mgreen\x1b[m"
+    assert shown("a\x1b[2Jb\x1b]0;t\x07c\rd") == "a\\x1b[2Jb\\x1b]0;t\\x07c\\rd"
+    assert plain("\x1b[31mred") == "\\x1b[31mred"
+    assert SPELLED == "\\x1b]0;owned\\x07\\x1b[31mRED\\x1b[2J\\x9b2J\\u202egnp.exe"
+
+
+@pytest.fixture
+def strange(world) -> Path:
+    """A registry whose last commit was written by somebody with a sense of humour."""
+    with Registry.find(world.folder) as registry:
+        registry.change(
+            "test",
+            f"A message\n\n{EVIL}",
+            lambda p: p,
+            allow_empty=True,
+            author=Author(EVIL, "e@example.org", datetime(2026, 1, 1, tzinfo=UTC)),
+        )
+        registry.change("test", EVIL, lambda p: p, allow_empty=True)
+        tip = registry.resolve("HEAD")
+        git = registry.history.path
+    durable.write_file(git / "refs/heads/x\x1b[31mred", f"{tip}\n".encode())
+    (world.folder / ".pv" / "packs" / "\x1b]0;owned\x07").write_bytes(b"")
+    return world.folder
+
+
+@pytest.mark.parametrize(
+    ("line", "spelled"),
+    [
+        (("log",), SPELLED),
+        (("log", "--oneline"), SPELLED),
+        (("log", "--graph", "--all"), SPELLED),
+        (("show",), SPELLED),
+        (("show", "HEAD~1"), SPELLED),
+        (("branch",), "x\\x1b[31mred"),
+        (("fsck",), "\\x1b]0;owned\\x07"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_every_command_that_shows_it_spells_it_out(strange, pv, line: tuple[str, ...], spelled: str) -> None:
+    said = pv(*line)
+    assert said.code in (0, 3)
+    assert spelled in said.out
+    assert "\x1b" not in said.out + said.err and "\x07" not in said.out + said.err
+
+
+def test_json_keeps_it_whole(strange, pv) -> None:
+    commits = pv.ok("log", "--json").json["commits"]
+    assert commits[0]["message"].strip() == EVIL
+    assert "owned" in commits[1]["author"]["name"]
+    assert "\x1b" not in json.dumps(commits)
