@@ -20,12 +20,13 @@ HEAD = """# Command line
 
 Written by `make docs` from the commands' own help; do not edit.
 
-Data goes to stdout, everything else to stderr. `--json` prints one object with a `schema` field. Exit codes:
+Data goes to stdout, everything else to stderr. `--json` prints one object with a `schema` field; where a
+command fails it is on stderr, with an `error`. Every command has `-h`, too. Exit codes:
 
 | code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | differs (`diff --exit-code`), or a conflict |
+| 1 | differs (`diff --exit-code`, `verify`), a conflict, or a claim that does not hold (`demo`, `pack --keep`) |
 | 2 | usage, or bad input |
 | 3 | integrity: bytes are not what they should be |
 | 4 | the network, or the remote, refused |

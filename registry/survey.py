@@ -102,7 +102,7 @@ class _Walker:
     def commit(self, commit_id: str) -> Surveyed:
         self._troubles = []
         self.seen.add(commit_id)
-        commit = self._once(commit_id, "commit", self.history.commit, f"commit {commit_id[:12]}")
+        commit = self._once(commit_id, "commit", self.history.commit, commit_id[:12])
         if commit is None:
             return Surveyed(commit_id, (), None, frozenset(), tuple(self._troubles))
         persona, packs = self._tree(commit)

@@ -136,7 +136,7 @@ def _refuse_others(folder: Path, document: Mapping[str, Any]) -> None:
     kind = document.get("peft_type")
     if kind != "LORA":
         hint = _NO_WEIGHTS if kind in _PROMPTS else _MERGE
-        raise CheckpointRefused(f"{folder} is a {str(kind)[:40]} adapter: pv takes LoRA", hint=hint)
+        raise CheckpointRefused(f"{folder} is an adapter of kind {str(kind)[:40]}: pv takes LoRA", hint=hint)
     for option, (name, hint) in _VARIANTS.items():
         if document.get(option):
             raise CheckpointRefused(f"{folder} uses {name}, which pv does not take", hint=hint)

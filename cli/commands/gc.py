@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, json_option, pass_app, short
-from pv.cli.render import size
+from pv.cli.render import counted, size
 from pv.cli.say import echo
 
 if TYPE_CHECKING:
@@ -78,14 +78,15 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     if plan.expire:
         first, last = min(plan.expire), max(plan.expire)
-        echo(f"operations {first} to {last} {would}forgotten: they can no longer be undone")
+        which = f"operation {first}" if first == last else f"operations {first} to {last}"
+        echo(f"{which} {would}forgotten: no longer to be undone")
     for pack_id in plan.restore:
         echo(f"pack {short(pack_id)} {would}brought back from the quarantine: a commit needs it")
     _list(plan.purge, f"{would}deleted")
     _list(plan.quarantine, f"{would}put into the quarantine")
     gone = len(plan.commits) + len(plan.objects)
     if gone:
-        echo(f"{gone} git objects {would}deleted")
+        echo(f"{counted(gone, 'git object')} {would}deleted")
     for name in plan.leftovers:
         echo(f"{name} {would}deleted: left by a killed process")
     if plan.young:
