@@ -111,7 +111,7 @@ def open_base(
         checkpoint.close()
     raise mismatch or MissingBase(
         f"base {manifest.id[:12]} is not at hand: it came from {origin_in_words(manifest)}",
-        hint="put it back there",
+        hint="put it back there, or a link to where it is now",
     )
 
 

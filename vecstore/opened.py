@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pv.registry.errors import BaseMismatch, StorageError
+from pv.registry.errors import BaseMismatch, MissingBase, StorageError
 from pv.registry.packs import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
@@ -35,7 +35,12 @@ def opened(
     Vectors that are not in the registry yet are looked for in `packs`.
     """
     with ExitStack() as stack:
-        base = stack.enter_context(open_base(registry.base(commit), registry.packs, fetch=fetch))
+        try:
+            base = stack.enter_context(open_base(registry.base(commit), registry.packs, fetch=fetch))
+        except MissingBase as error:
+            names = sorted(registry.persona(commit).behaviours)
+            stand = f"; on it stand {', '.join(names)}" if names else ""
+            raise MissingBase(f"{error}{stand}", hint=error.hint) from error
         vectors = {}
         for vector_id in sorted({v for persona in personas for v in persona.vectors}):
             found = registry.packs if packs is None or registry.packs.has(vector_id) else packs

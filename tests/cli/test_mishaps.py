@@ -126,8 +126,14 @@ def test_a_base_that_is_referred_to_and_gone(world, pv, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     pv.ok("-C", home, "init", "--base", base, "--reference")
+    pv.ok("-C", home, "commit", world.tuned, "--as", "other")
     assert "is not at hand" not in pv.ok("-C", home, "fsck").out
     base.rename(tmp_path / "away")
+    said = pv("-C", home, "build", "-o", "built")
+    assert (said.code, "on it stand other" in said.err) == (5, True)
+    base.symlink_to(tmp_path / "away")
+    pv.ok("-C", home, "build", "-o", "built")
+    base.unlink()
     said = pv.ok("-C", home, "fsck")
     assert "is not at hand: builds need it" in said.out and str(base) in said.out
     (tmp_path / "away").rename(base)
