@@ -25,7 +25,17 @@ from pv.vecstore.vector import Vector
 
 __all__ = ["LADDER", "Derived", "Error", "Recipe", "derive"]
 
-LADDER = ("float", "int8", "lowrank:64", "ternary", "sparse:0.1", "lowrank:16", "sparse:0.02", "lowrank:4")
+LADDER = (
+    "float",
+    "int8",
+    "lowrank:256",
+    "lowrank:64",
+    "ternary",
+    "sparse:0.1",
+    "lowrank:16",
+    "sparse:0.02",
+    "lowrank:4",
+)
 """What a search for the smallest encoding tries, when nothing else is asked for."""
 
 CLOSE = 1.2  # two ranks or shares whose sizes are hardly worth telling apart

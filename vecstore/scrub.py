@@ -72,7 +72,9 @@ def glance(root: Path, report: Report) -> Report:
             open_base(manifest, packs).close()
         except MissingBase:
             what = f"base {base_id[:12]} is not at hand: builds need it"
-            found.append(Finding("unchecked", where, what, hint="put it back there, or a link to where it is now"))
+            found.append(
+                Finding("unchecked", where, what, hint="put it back there, or a link to where it is now")
+            )
         except IntegrityError as error:
             found.append(_wrong_base(report, where, str(error)))
     return report.plus(found)

@@ -21,7 +21,6 @@ ENCODED: dict[str, tuple[str, dict[str, Any]]] = {
     "float fp32": ("float", {"dtype": "F32"}),
     "int8": ("int8", {}),
     "lowrank": ("lowrank", {"rank": 3}),
-    "lowrank fp32": ("lowrank", {"rank": 3, "dtype": "F32"}),
     "sparse": ("sparse", {"share": 0.2}),
     "sparse, all": ("sparse", {"share": 1.0}),
     "ternary": ("ternary", {}),
@@ -99,7 +98,7 @@ GOLDEN = {
     "float": "05c054dc1a3e5cafb81fd1da1ba51c46bb3026a19d02cd2500059e1f42b458fc",
     "int8": "02a71db5e4a039be0263a65152cb21079df0e92ff82747e2c98864df01386c52",
     "lora": "c867d3b5a2bc205d1bd3df49613de2a66be4fe39a1426f0bdff26a1a86d2de2d",
-    "lowrank": "c867d3b5a2bc205d1bd3df49613de2a66be4fe39a1426f0bdff26a1a86d2de2d",
+    "lowrank": "b9552ea3371ebc8909ee299d5252e540cc5f27878f847e7ada8fb54325ab1831",
     "sparse": "4bdc158b0851d5691fe6ef7d824d7fbb1e4e600ffcdfa26eefc506a5ee8a4fd6",
     "ternary": "afaa76310afa322ee7de399f08c0105aeedafe00ab424e235524fa56f86adf7d",
 }
@@ -136,7 +135,14 @@ def golden_parts() -> dict[str, tuple[Parts, tuple[int, ...]]]:
             (rows, columns),
         ),
         "lora": (factors, (rows, columns)),
-        "lowrank": (factors, (rows, columns)),
+        "lowrank": (
+            {
+                "a": Array("I8", (rank, columns), (bits("a8", rank * columns) & 0xFF).astype(np.uint8)),
+                "b": Array("I8", (rows, rank), (bits("b8", rows * rank) & 0xFF).astype(np.uint8)),
+                "scale": Array("F32", (rank,), bits("scale", rank) & 0x00FFFFFF | 0x36000000),
+            },
+            (rows, columns),
+        ),
         "sparse": (
             {"gap": Array("U8", gaps.shape, gaps), "value": Array("BF16", values.shape, values)},
             (rows, columns),

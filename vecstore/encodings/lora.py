@@ -29,7 +29,7 @@ from pv.vecstore.encodings.rules import expect, matrix
 from pv.vecstore.engine import environment
 from pv.vecstore.engine.formats import FLOATS, to_f32
 
-__all__ = ["MAX_RANK", "NAME", "check", "check_factors", "factors", "product", "tau"]
+__all__ = ["MAX_RANK", "NAME", "check", "check_factors", "check_rank", "factors", "product", "tau"]
 
 NAME = "lora"
 MAX_RANK = 1024
@@ -51,9 +51,15 @@ def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
 def check_factors(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
     height, width = matrix(shape)
     rank = rows["a"].shape[0] if "a" in rows and rows["a"].shape else 1
+    check_rank(rank, shape)
+    expect(rows, {"a": (FLOATS, (rank, width)), "b": (FLOATS, (height, rank)), "s": ({"F32"}, ())})
+
+
+def check_rank(rank: int, shape: tuple[int, ...]) -> None:
+    """Raises FormatError for more work than a tensor of this shape could need."""
+    height, width = matrix(shape)
     if not 1 <= rank <= max(MAX_RANK, min(height, width)):
         raise FormatError(f"a rank of {rank} in a tensor of {height} by {width}")
-    expect(rows, {"a": (FLOATS, (rank, width)), "b": (FLOATS, (height, rank)), "s": ({"F32"}, ())})
 
 
 def factors(a: Array, b: Array, s: float) -> dict[str, Array]:

@@ -1,15 +1,23 @@
 """`lowrank:r`: the best approximation of rank r, from a singular value decomposition made once.
 
-Parts and tau as in `lora`, with s = 1. A tensor of fewer than two dimensions, or one that two factors
-would not make smaller, has the part "tau" of `float` instead.
+Parts of a tensor, as a matrix of `rows` by `columns`:
 
-The decomposition is in fp64, over the Gram matrix of the shorter side. The longer factor is rounded first;
-the shorter one is then fitted to what the longer one has become, so the rounding of one is made up for.
+    "a"       (rank, columns)   I8
+    "b"       (rows, rank)      I8
+    "scale"   (rank,)           F32
+
+tau is that of `lora` with the factors b and a * scale (one fp32 multiplication an element), and s = 1. A
+tensor of fewer than two dimensions, or one that factors would not make smaller, has the part "tau" of `float`.
+
+Eight steps to a root mean square, as in `int8`: five bits an element, and an error that is small beside that
+of the rank. The decomposition is in fp64, over the Gram matrix of the shorter side. The longer factor is
+rounded first; the shorter one is then fitted to what the longer one has become.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +26,15 @@ from pv.registry.errors import UsageError
 from pv.registry.manifest import TensorRow
 from pv.vecstore.encodings import floats, lora
 from pv.vecstore.encodings.array import F32, Array
-from pv.vecstore.encodings.rules import matrix
-from pv.vecstore.engine.formats import to_f32
-from pv.vecstore.engine.rounding import round_to
+from pv.vecstore.encodings.rules import expect, matrix
 
 __all__ = ["NAME", "check", "encode", "tau"]
 
 NAME = "lowrank"
+STEPS_PER_RMS = 8
+LARGEST = 127
 F64 = NDArray[np.float64]
+I8 = NDArray[np.int8]
 
 _BLOCK = 1 << 20  # elements widened to fp64 at a time
 _NOISE = 1e-7  # of the largest singular value: below it the Gram matrix has no digits left
@@ -35,51 +44,73 @@ def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
     """Raises FormatError if these parts cannot be those of a tensor of this shape."""
     if rows.keys() == {"tau"}:
         floats.check(rows, shape)
-    else:
-        lora.check_factors(rows, shape)
+        return
+    height, width = matrix(shape)
+    rank = rows["scale"].shape[0] if "scale" in rows and rows["scale"].shape else 1
+    lora.check_rank(rank, shape)
+    expect(rows, {"a": ({"I8"}, (rank, width)), "b": ({"I8"}, (height, rank)), "scale": ({"F32"}, (rank,))})
 
 
 def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
-    return lora.tau(parts, base, shape)
+    if "tau" in parts:
+        return floats.tau(parts, base, shape)
+    scale = parts["scale"].raw.view("<f4")
+    a, b = (parts[part].raw.view(np.int8).astype(np.float32) for part in "ab")
+    rank = len(scale)
+    with np.errstate(all="ignore"):
+        scaled = a.reshape(rank, -1) * scale[:, None]  # (rank, columns)
+    return lora.product(b.reshape(-1, rank), scaled, np.float32(1))
 
 
-def encode(tau: F32, shape: tuple[int, ...], rank: int = 64, dtype: str = "BF16") -> dict[str, Array]:
-    """(n,) finite fp32 of a shape → factors of at most `rank` in `dtype` ("BF16" or "F32")."""
+def encode(tau: F32, shape: tuple[int, ...], rank: int = 64) -> dict[str, Array]:
+    """(n,) finite fp32 of a shape → factors of at most `rank`."""
     if rank < 1:
         raise UsageError(f"a rank of {rank} keeps nothing", hint="lowrank:64 keeps 64 directions a tensor")
     height, width = matrix(shape)
     if len(shape) < 2 or rank * (height + width) >= height * width:
-        return floats.encode(tau, shape, dtype)
+        return floats.encode(tau, shape)
     whole = tau.reshape(height, width)
     tall = whole if height >= width else whole.T
-    long, short = _factors(tall, rank, dtype)  # (longer side, r), (r, shorter side)
+    long, short, scale = _factors(tall, rank)  # (longer side, r), (r, shorter side), (r,)
     b, a = (long, short) if height >= width else (short.T, long.T)
-    return lora.factors(_array(a, dtype), _array(b, dtype), 1.0)
+    return {
+        "a": _array("I8", a, np.uint8),
+        "b": _array("I8", b, np.uint8),
+        "scale": _array("F32", scale, np.dtype("<u4")),
+    }
 
 
-def _factors(tall: F32, rank: int, dtype: str) -> tuple[F32, F32]:
-    """(m, n), m >= n, to (m, r) and (r, n), already rounded to what `dtype` holds."""
+def _factors(tall: F32, rank: int) -> tuple[I8, I8, F32]:
+    """(m, n), m >= n, to (m, r), (r, n) and the scale of each direction (r,)."""
     gram = np.zeros((tall.shape[1],) * 2)
     for _, block in _blocks(tall):
         gram += block.T @ block
     values, vectors = np.linalg.eigh(gram)  # ascending
     sigma = np.sqrt(np.maximum(values[::-1][:rank], 0))
     keep = max(1, int(np.count_nonzero(sigma > _NOISE * sigma[0])))
-    # Both factors carry the square root of sigma, so that neither leaves the range of a narrow dtype.
-    root = np.sqrt(np.where(sigma[:keep] > 0, sigma[:keep], 1))
     right = vectors[:, ::-1][:, :keep]  # (n, r)
-    long = np.empty((tall.shape[0], keep), np.float32)
+    long = np.empty((tall.shape[0], keep))
     for at, block in _blocks(tall):
-        long[at] = _rounded(block @ right / root, dtype)
+        long[at] = block @ right
+    steps, _ = _steps(long)
 
     inner = np.zeros((keep, keep))
     outer = np.zeros((keep, tall.shape[1]))
     for at, block in _blocks(tall):
-        half = long[at].astype(np.float64)
+        half = steps[at].astype(np.float64)
         inner += half.T @ half
         outer += half.T @ block
-    short = np.linalg.pinv(inner, hermitian=True) @ outer  # the least squares fit to `long`
-    return long, _rounded(short, dtype)
+    short = np.linalg.pinv(inner, hermitian=True) @ outer  # the least squares fit to `steps`
+    columns, scale = _steps(short.T)
+    return steps, columns.T, scale
+
+
+def _steps(factor: F64) -> tuple[I8, F32]:
+    """(m, r) to whole steps, and the size of a step for each column, (r,)."""
+    rms = np.sqrt(np.square(factor).mean(axis=0))
+    size = np.maximum(rms / STEPS_PER_RMS, np.abs(factor).max(axis=0) / LARGEST).astype(np.float32)
+    safe = np.where(size > 0, size, np.float32(1))
+    return np.clip(np.rint(factor / safe), -LARGEST, LARGEST).astype(np.int8), size
 
 
 def _blocks(tall: F32) -> Iterator[tuple[slice, F64]]:
@@ -89,11 +120,5 @@ def _blocks(tall: F32) -> Iterator[tuple[slice, F64]]:
         yield at, tall[at].astype(np.float64)
 
 
-def _rounded(x: F64, dtype: str) -> F32:
-    narrow = np.ascontiguousarray(x, np.float32)
-    return to_f32(round_to(narrow, dtype, "nearest", seed=0, name="", start=0), dtype)
-
-
-def _array(x: F32, dtype: str) -> Array:
-    flat = np.ascontiguousarray(x).reshape(-1)
-    return Array(dtype, x.shape, round_to(flat, dtype, "nearest", seed=0, name="", start=0))
+def _array(dtype: str, values: NDArray[Any], storage: Any) -> Array:
+    return Array(dtype, values.shape, np.ascontiguousarray(values).reshape(-1).view(storage))
