@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ _ROOT = {"format", "history.git", "packs", "records", "tmp", "quarantine"}
 _LOCKS = {"gate", "lock", "refs.lock", "records.lock"}
 _GIT = {"config", "HEAD", "objects", "refs", "packed-refs"}
 _FOREIGN = ("commondir", "config.worktree", "objects/info/alternates", "objects/info/http-alternates")
+_MISSING = re.compile(r"missing (?:blob|tree|commit|tag) ([0-9a-f]{40})")
 _REMOTE = "a clone or a remote may still have it"
 
 
@@ -182,18 +184,33 @@ def _unreached(root: Path, stored: list[str], known: Survey) -> list[Finding]:
 
 
 def _git_fsck(root: Path) -> list[Finding]:
-    """git's own opinion, where ours is that all is well: on packs that were fetched, and on form."""
+    """git's own opinion, where ours is that all is well: on packs that were fetched, and on form.
+
+    git lists the objects first and reads the refs later: one that was written in between it calls missing.
+    """
     status, out, err = GitProcess(root / "history.git").attempt(
         "fsck", "--strict", "--full", "--no-dangling", "--no-progress", env={"LC_ALL": "C"}
     )
     if status == 0:
         return []
     lines = (out.decode("utf-8", "replace") + err).splitlines()
-    lines = [line for line in lines if line.strip() and not line.startswith("hint:")]
+    lines = [line for line in lines if line.strip() and not line.startswith("hint:")] or [f"status {status}"]
     return [
         Finding("object", "history.git", f"git fsck: {line}", hint=_REMOTE)
-        for line in lines[:20] or [f"status {status}"]
+        for line in lines[:20]
+        if not _is_there(root, line)
     ]
+
+
+def _is_there(root: Path, line: str) -> bool:
+    """True if git calls an object missing that can be read."""
+    match = _MISSING.fullmatch(line)
+    if match is None:
+        return False
+    with contextlib.suppress(PvError):
+        objects.read_loose(objects.object_path(root / "history.git", match[1]), match[1])
+        return True
+    return False
 
 
 def _packs(root: Path, base: Report, progress: Progress | None) -> tuple[list[Finding], dict[str, str], int]:

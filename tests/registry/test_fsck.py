@@ -324,3 +324,13 @@ def test_a_pack_comes_back_from_the_quarantine(made: Made) -> None:
     overwrite(made.root / "quarantine" / A, whole[:-1])
     mended, _ = mend(made.root)
     assert [f.kind for f in mended.damage] == ["missing"]  # a copy that is damaged itself is no copy
+
+
+def test_an_object_that_git_overlooked_is_not_missing(made: Made) -> None:
+    """git lists objects before it reads refs; what a writer adds in between it calls missing."""
+    there, gone = made.main, "f" * 40
+    assert fsck._is_there(made.root, f"missing commit {there}")
+    assert not fsck._is_there(made.root, f"missing commit {gone}")
+    assert not fsck._is_there(made.root, f"error in commit {there}: badTree")
+    flip(objects.object_path(made.git, there))
+    assert not fsck._is_there(made.root, f"missing commit {there}")
