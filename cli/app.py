@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv.cli.say import echo, shown
+from pv.cli.say import echo, plain, shown
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,18 +59,17 @@ class App:
     def note(self, text: str) -> None:
         """A remark for people, on stderr."""
         if not self.quiet:
-            echo(text, err=True)
+            echo(plain(text), err=True)
 
     def done(self, text: str) -> None:
         """The line that says a command did what it was asked to."""
         if not self.quiet:
-            echo(click.style("✓ ", fg="green") + text, err=True)
+            echo(click.style("✓ ", fg="green") + plain(text), err=True)
 
     def json(self, document: dict[str, Any]) -> None:
         """One object on stdout, for programs."""
-        click.echo(
-            json.dumps({"schema": 1, **_finite(document)}, indent=2, ensure_ascii=False, allow_nan=False)
-        )
+        text = json.dumps({"schema": 1, **_finite(document)}, indent=2, ensure_ascii=False, allow_nan=False)
+        click.echo(_OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
     def page(self, text: str) -> None:
         """Long output: through a pager if someone is looking at a terminal."""
@@ -98,6 +98,9 @@ class App:
             from pv.cli.progress import lines
 
             yield lines(label, unit, every_s=LINE_EVERY_S)
+
+
+_OBEYED = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # JSON leaves them alone; a terminal may obey
 
 
 def _finite(value: Any) -> Any:

@@ -18,7 +18,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from pv.cli.say import echo
+from pv.cli.say import echo, plain
 
 __all__ = ["bar", "lines", "training_bar"]
 
@@ -30,11 +30,11 @@ def bar(label: str, unit: str) -> Iterator[Update]:
     counts: list[ProgressColumn] = (
         [DownloadColumn(), TransferSpeedColumn()]
         if unit == "bytes"
-        else [MofNCompleteColumn(), TextColumn(unit)]
+        else [MofNCompleteColumn(), TextColumn(unit, markup=False)]
     )
-    columns = [TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=None)
+        task = progress.add_task(plain(label), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
@@ -59,7 +59,7 @@ def _size(nbytes: int) -> str:
 def training_bar(label: str) -> Iterator[Callable[[int, int, float, float, float], None]]:
     """Yields a function (step, steps, loss, tokens per second, seconds left)."""
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn(
             "step {task.completed}/{task.total}  loss {task.fields[loss]}  {task.fields[rate]} tokens/s"
@@ -67,7 +67,7 @@ def training_bar(label: str) -> Iterator[Callable[[int, int, float, float, float
         TextColumn("{task.fields[left]} left"),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=None, loss="-", rate="-", left="-")
+        task = progress.add_task(plain(label), total=None, loss="-", rate="-", left="-")
 
         def update(step: int, steps: int, loss: float, rate: float, left: float) -> None:
             minutes, seconds = divmod(round(left), 60)

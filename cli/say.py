@@ -7,20 +7,21 @@ sequences only colours pass, which pv itself writes. `plain` takes those away to
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import IO, Any
 
 import click
 
 __all__ = ["echo", "plain", "shown"]
 
-_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+_COLOUR = re.compile(r"(\x1b\[(?:[012]|3[0-7])?m)")  # bold, faint, a colour, and none: not concealed
+_OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_WRITTEN = "\n\t\u200c\u200d"  # Persian and emoji need the joiners
 
 
 def plain(text: str) -> str:
-    """Text with every control and format character but a line feed and a tab spelled out: `\\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(ch if ch.isprintable() or ch in "\n\t" else repr(ch)[1:-1] for ch in text)
+    """Text with every control and format character but line feeds and tabs spelled out: `\\x1b`."""
+    return text if text.isprintable() else "".join(repr(ch)[1:-1] if _is_obeyed(ch) else ch for ch in text)
 
 
 def shown(text: str) -> str:
@@ -28,6 +29,10 @@ def shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(piece if _COLOUR.fullmatch(piece) else plain(piece) for piece in _COLOUR.split(text))
+
+
+def _is_obeyed(ch: str) -> bool:
+    return ch not in _WRITTEN and unicodedata.category(ch) in _OBEYED
 
 
 def echo(text: str = "", *, nl: bool = True, err: bool = False, file: IO[Any] | None = None) -> None:

@@ -195,11 +195,8 @@ def _git_fsck(root: Path) -> list[Finding]:
         return []
     lines = (out.decode("utf-8", "replace") + err).splitlines()
     lines = [line for line in lines if line.strip() and not line.startswith("hint:")] or [f"status {status}"]
-    return [
-        Finding("object", "history.git", f"git fsck: {line}", hint=_REMOTE)
-        for line in lines[:20]
-        if not _is_there(root, line)
-    ]
+    lines = [line for line in lines if not _is_there(root, line)]
+    return [Finding("object", "history.git", f"git fsck: {line}", hint=_REMOTE) for line in lines[:20]]
 
 
 def _is_there(root: Path, line: str) -> bool:

@@ -147,7 +147,7 @@ def collect(
             packs.remove(garbage.name)
         for dead in (todo.commits, todo.objects):
             _delete([objects.object_path(history.path, i) for i in dead if i not in alive])
-        _delete([root / name for name in todo.leftovers])
+        _delete([leftovers.at(root, name) for name in todo.leftovers])
     return todo
 
 

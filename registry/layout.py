@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pv.registry import canonical, durable, leftovers, locks
-from pv.registry.errors import FormatError, NotARegistry, PvError, UsageError
+from pv.registry.errors import FormatError, NotARegistry, UsageError
 from pv.registry.history import History
 
 __all__ = ["FOLDER", "FORMAT", "creating", "find", "open_folder"]
@@ -35,9 +35,8 @@ def creating(directory: Path) -> Iterator[Path]:
         known = (target / "format").is_file()
         raise UsageError(f"{target} is there already", hint=_SHOWN if known else _what_it_is(target))
     durable.make_dirs(directory)
-    with contextlib.suppress(PvError):  # what cannot be looked at is not worth failing for
-        for left in leftovers.beside(target):
-            leftovers.delete(left)
+    for left in leftovers.beside(target):
+        leftovers.delete(left)
     building = directory / durable.tmp_name(FOLDER)
     try:
         durable.make_dirs(building)

@@ -7,6 +7,7 @@ Invariant: nothing that a living process of pv's still needs is ever among the f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from pv.registry import durable, locks
 from pv.registry.errors import PvError
 
-__all__ = ["beside", "delete", "everywhere", "find", "place"]
+__all__ = ["at", "beside", "delete", "everywhere", "find", "place"]
 
 MIN_AGE_S = 60.0  # younger ones may not have come to taking their lock
 _GITS = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_")
@@ -45,14 +46,25 @@ def everywhere(root: Path, min_age_s: float = MIN_AGE_S) -> Iterator[Path]:
 
 def beside(root: Path, min_age_s: float = MIN_AGE_S) -> Iterator[Path]:
     """Registries that were never finished, in the folder where this one is, or is to be."""
-    for path in find(root.parent, min_age_s):
-        if path.name.startswith(f"{root.name}."):
-            yield path
+    try:
+        names = sorted(entry.name for entry in os.scandir(root.parent))
+    except OSError:
+        return  # a folder that may not be listed, or is not there: whose it is, we have no business in it
+    for name in names:
+        if name.startswith(f"{root.name}.") and name.endswith(durable.TMP_SUFFIX):
+            with contextlib.suppress(PvError):
+                if _orphan(root.parent / name, min_age_s):
+                    yield root.parent / name
 
 
 def place(root: Path, path: Path) -> str:
     """A leftover's path as seen from the registry."""
     return Path(os.path.relpath(path, root)).as_posix()
+
+
+def at(root: Path, place: str) -> Path:
+    """The inverse of `place`: `..` is what is written before, also where the registry is a link."""
+    return Path(os.path.normpath(root / place))
 
 
 def delete(path: Path) -> None:

@@ -65,7 +65,7 @@ def repair(root: Path, report: Report, copies: Mapping[str, bytes] | None = None
             _put_away(packs, root / finding.where)
             done.append(Mended(finding.where, "set aside: it can be measured again"))
         elif finding.kind == "leftover":
-            leftovers.delete(root / finding.where)
+            leftovers.delete(leftovers.at(root, finding.where))
             done.append(Mended(finding.where, "removed"))
     return done
 
@@ -185,7 +185,7 @@ def _head(
     """HEAD where the newest operation left it, if it is nowhere."""
     if not any(finding.kind == "head" for finding in at.check(begin)):
         return []
-    branches = [ref for ref in begin.refs if ref.startswith(refs.HEADS)]
+    branches = [ref for ref in begin.refs if refs.is_branch_ref(ref)]
     wanted = newest.head[1] if newest else None
     if wanted not in branches:
         wanted = branches[0] if len(branches) == 1 else None

@@ -20,6 +20,7 @@ from pv.registry.packs import PackStore
 from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.registry import Registry
 from pv.vecstore.derive import Derived, Error, Recipe, derive
+from pv.vecstore.encodings import noted
 from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.evaluate.statistics import Interval, effect, kept
 from pv.vecstore.fingerprint import Progress
@@ -83,8 +84,12 @@ def next_try(trials: Iterable[Trial], share: float) -> Recipe | None:
     best = smallest(trials, share)
     if best is None:
         return None
-    between = (best.candidate.recipe.halfway(t.candidate.recipe) for t in trials[trials.index(best) + 1 :])
-    return next((recipe for recipe in between if recipe is not None), None)
+    tried = {trial.candidate.recipe.text for trial in trials}
+    kind = best.candidate.recipe.encoding
+    smaller = [trial.candidate.recipe for trial in trials[trials.index(best) + 1 :]]
+    nearest = next((recipe for recipe in smaller if recipe.encoding == kind), None)
+    between = best.candidate.recipe.halfway(nearest) if nearest else None
+    return between if between and between.text not in tried else None
 
 
 class Packing:
@@ -113,6 +118,12 @@ class Packing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def is_already(self, recipe: Recipe) -> bool:
+        """True if the behaviour's vectors are in that encoding. Not known of `float`, which notes no dtype."""
+        wanted = recipe.encoding, noted(recipe.options)
+        manifests = [self.registry.vector(self.commit_id, vector) for vector in self.vectors]
+        return recipe.encoding != "float" and all((m.encoding, dict(m.options)) == wanted for m in manifests)
 
     def gains(self, candidate: Candidate) -> bool:
         """True if it is smaller than what the behaviour has."""

@@ -127,10 +127,11 @@ def _side_files(report: Report) -> dict[str, bytes]:
     """Damaged git objects that are files of a base, from where that base came from: {object id: object}."""
     wanted = {finding.where for finding in report.of("object")}
     found = {}
-    for manifest in report.bases.values() if wanted else ():
+    bases = [base for base in report.bases.values() if wanted and "path" in base.origin]
+    for manifest in bases:
         for name in manifest.files:
             with suppress(OSError):
-                path = Path(manifest.origin.get("path", "")) / name
+                path = Path(manifest.origin["path"]) / name
                 if path.is_file() and path.stat().st_size <= MAX_SIDE_BYTES:
                     data = b"blob %d\0" % path.stat().st_size + path.read_bytes()
                     object_id = hashlib.sha1(data, usedforsecurity=False).hexdigest()

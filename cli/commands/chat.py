@@ -10,6 +10,7 @@ import click
 from pv.cli.app import App, json_option, pass_app, threads_option
 from pv.cli.render import persona_line
 from pv.cli.say import echo
+from pv.cli.say import plain as spelled
 
 __all__ = ["command"]
 
@@ -74,7 +75,7 @@ def command(
         for piece in stream(model, tokenizer, tuple(history), max_tokens, temperature=temperature, seed=seed):
             pieces.append(piece)
             if not as_json:
-                echo(piece, nl=False)
+                echo(spelled(piece), nl=False)
         reply = "".join(pieces)
         history.append(Message("assistant", reply))
         answers.append({"prompt": text, "reply": reply})

@@ -89,9 +89,7 @@ def command(
                 )
     if strange:
         more = f" and {len(strange) - 1} more tensors" if len(strange) > 1 else ""
-        app.note(
-            f"  {strange[0]}{more}: not all numbers are finite. It is kept, but cannot be built or compared"
-        )
+        app.note(f"  {strange[0]}{more}: not all numbers are finite. It is kept, but no build can hold them")
     for note in provenance.get("adapter", {}).get("notes", ()):
         app.note(f"  {note}")
 
@@ -107,7 +105,8 @@ def command(
     if edit(now) == now and manifest.id in lost:
         if as_json:
             app.json({"commit": head, "vector": manifest.id, "put_back": True})
-        app.done(f"put back: the pack of {name}, vector {short(manifest.id)}; nothing else has changed")
+        else:
+            app.done(f"put back: the pack of {name}, vector {short(manifest.id)}; nothing else has changed")
         return
     if edit(now) == now:
         raise UsageError(f"nothing changed: {name} is vector {short(manifest.id)} already")

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-NOUNS = {"object": "git object", "missing": "missing pack", "config": "setting", "head": "HEAD"}
+NOUNS = {
+    "object": "git object",
+    "missing": "missing pack",
+    "config": "setting",
+    "operations": "operation",
+    "head": "HEAD",
+}
 STAGES = {
     "commits": ("reading the history", "commits"),
     "packs": ("checking packs", "bytes"),

@@ -68,7 +68,7 @@ def _full(entry: LogEntry, current: str) -> list[str]:
         f"author   {plain(entry.author)}, {_ago(entry.time)}",
         f"persona  {persona_line(entry.persona)}",
         "",
-        *(f"    {line}".rstrip() for line in plain(entry.message).splitlines()),
+        *(f"    {line}".rstrip() for line in map(plain, entry.message.splitlines())),
         "",
     ]
 

@@ -85,9 +85,16 @@ def command(
     label = app.file(data).name if data is not None else ""
 
     with Packing(registry, head, name, threads=threads) as packing:
-        if share is None and packing.encodings == (recipes[0].text,) and not recipes[0].options:
+        if share is None and packing.is_already(recipes[0]):
             raise UsageError(f"nothing changed: {name} is {recipes[0].text} already")
         candidates = [_made(app, packing, recipe) for recipe in recipes]
+        only = candidates[0]
+        if share is None and only.differs and not packing.gains(only) and not anyway:
+            raise UsageError(
+                f"as {only.recipe.text}, {name} would take {size(only.stored_bytes)}, and takes "
+                f"{size(packing.stored_bytes)} now: nothing was changed",
+                hint="--anyway does it all the same",
+            )
         effect: Interval | None = None
         trials: list[Trial] = []
         if rows is not None:
@@ -107,12 +114,6 @@ def command(
         if share is not None and (best := smallest(trials, share)) is not None:
             chosen = best.candidate
         commit = None
-        if chosen is not None and chosen.differs and not packing.gains(chosen) and not anyway:
-            raise UsageError(
-                f"as {chosen.recipe.text}, {name} would take {size(chosen.stored_bytes)}, and takes "
-                f"{size(packing.stored_bytes)} now: nothing was changed",
-                hint="--anyway does it all the same",
-            )
         if chosen is not None:
             commit = packing.adopt(
                 chosen,

@@ -50,7 +50,7 @@ def command(app: App, rev: str, as_json: bool) -> None:
         f"persona  {short(persona.id)}, base {short(persona.base)}",
         f"combine  {combine_words(persona.combine)}",
         "",
-        *(f"    {line}".rstrip() for line in plain(entry.message).splitlines()),
+        *(f"    {line}".rstrip() for line in map(plain, entry.message.splitlines())),
         "",
     ]
     before = registry.persona(entry.parents[0]).behaviours if entry.parents else {}

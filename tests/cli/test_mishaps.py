@@ -107,6 +107,29 @@ def test_what_a_killed_init_left_beside_a_registry(world, pv) -> None:
     assert left.exists()
 
 
+def test_a_registry_behind_a_link(world, pv, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / ".pv").symlink_to(world.folder / ".pv")
+    left = tmp_path / "linked" / durable.tmp_name(".pv")
+    left.mkdir()
+    os.utime(left, (0, 0))
+    pv.ok("-C", tmp_path / "linked", "gc")
+    assert not left.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_may_not_be_listed(world, pv, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    shutil.move(world.folder / ".pv", closed)
+    closed.chmod(0o311)
+    try:
+        for line in (("fsck",), ("gc",)):
+            pv.ok("-C", closed, *line)
+    finally:
+        closed.chmod(0o755)
+
+
 def test_a_damaged_side_file_comes_back_from_the_base(world, pv) -> None:
     with Registry.find(world.folder) as registry:
         entry = registry.history.entry(registry.resolve("HEAD"), "base/files/config.json")

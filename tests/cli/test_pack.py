@@ -163,6 +163,9 @@ def test_halfway(keeps: str, loses: str, wanted: str | None) -> None:
     found = next_try(trials, 0.8)
     assert (found and found.text) == wanted
     assert next_try(trials, 0.95) is None  # float keeps it, and has no rungs
+    if found:  # once is enough
+        again = Trial(_candidate(found.text, 10), Interval(1, 1, 1, 4), Interval(0.5, 0.5, 0.5, 4))
+        assert (more := next_try([*trials, again], 0.8)) is None or more.text != found.text
     assert next_try(trials, 1.1) is None
 
 
@@ -272,6 +275,11 @@ def test_what_would_be_larger_is_refused(world, pv) -> None:
     assert "--anyway" in said.err
     assert world.state() == state
     assert "listening is int8 already" in pv("pack", "listening", "--to", "int8").err
+    pv.ok("pack", "listening", "--to", "lowrank:4")
+    assert "listening is lowrank:4 already" in pv("pack", "listening", "--to", "lowrank:4").err
+    pv.ok("pack", "listening", "--to", "lowrank:2")
+    pv.ok("undo")
+    pv.ok("undo")
     pv.ok("pack", "listening", "--to", "float", "--anyway")
     shown = pv.ok("show").out
     assert re.search(r"  float of [0-9a-f]{12}, error of tau 0\.00\d\n  trained on ", shown)

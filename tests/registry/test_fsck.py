@@ -25,7 +25,7 @@ from store_kit import (
     vector,
 )
 
-from pv.registry import fsck, objects, operations
+from pv.registry import fsck, objects, operations, refs
 from pv.registry.errors import IntegrityError, NotARegistry
 from pv.registry.findings import Finding, Report
 from pv.registry.gitprocess import GitProcess
@@ -334,3 +334,15 @@ def test_an_object_that_git_overlooked_is_not_missing(made: Made) -> None:
     assert not fsck._is_there(made.root, f"error in commit {there}: badTree")
     flip(objects.object_path(made.git, there))
     assert not fsck._is_there(made.root, f"missing commit {there}")
+
+
+def test_a_branch_that_pv_would_not_name_is_no_place_for_head(made: Made) -> None:
+    heads = made.git / "refs/heads"
+    for path in heads.iterdir():
+        path.unlink() if path.name != "main" else path.rename(heads / "-x")
+    (made.git / "HEAD").write_text("ref: refs/heads/-x\n")
+    (made.git / refs.OPS).unlink()
+    mended, _ = mend(made.root)
+    assert mended.clean
+    with Registry(made.root) as registry:
+        assert registry.head().branch == "main"

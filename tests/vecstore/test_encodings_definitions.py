@@ -163,9 +163,17 @@ def test_lowrank_keeps_no_more_ranks_than_there_are() -> None:
     assert lowrank.encode(np.zeros(1200, np.float32), (40, 30), rank=8)["a"].shape == (1, 30)
 
 
-@pytest.mark.parametrize(("shape", "rank"), [((), 1), ((50,), 2), ((6, 6), 3), ((1, 100), 1)], ids=str)
-def test_lowrank_that_would_not_be_smaller_is_kept_dense(shape: tuple[int, ...], rank: int) -> None:
-    parts = lowrank.encode(delta(shape), shape, rank=rank)
+@pytest.mark.parametrize(("shape", "rank"), [((6, 6), 3), ((1, 100), 1), ((2, 3, 4), 9)], ids=str)
+def test_lowrank_that_would_not_be_smaller_is_kept_whole(shape: tuple[int, ...], rank: int) -> None:
+    tau = delta(shape)
+    parts = lowrank.encode(tau, shape, rank=rank)
+    assert {p: a.dtype for p, a in parts.items()} == {"q": "I8", "scale": "F32"}
+    assert decoded("lowrank", parts, shape).tobytes() == decoded("int8", parts, shape).tobytes()
+
+
+@pytest.mark.parametrize("shape", [(), (50,)], ids=str)
+def test_lowrank_of_what_is_no_matrix(shape: tuple[int, ...]) -> None:
+    parts = lowrank.encode(delta(shape), shape, rank=2)
     assert {p: (a.dtype, a.shape) for p, a in parts.items()} == {"tau": ("BF16", shape)}
 
 

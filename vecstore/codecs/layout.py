@@ -38,7 +38,7 @@ class Layout:
         return narrow
 
     def all_finite(self, raw: Raw) -> bool:
-        """False if an element of a dtype that vectors move is infinite or not a number."""
+        """False if an element is infinite or not a number. For the floats that vectors move: not the FNUZ kinds."""
         top = ((1 << self.exponent_bits) - 1) << self.mantissa_bits
         if (self.exponent_bits, self.mantissa_bits) == (4, 3):  # F8_E4M3 has no infinities, and one NaN
             top = 0x7F

@@ -7,11 +7,13 @@ Parts of a tensor, as a matrix of `rows` by `columns`:
     "scale"   (rank,)           F32
 
 tau is that of `lora` with the factors b and a * scale (one fp32 multiplication an element), and s = 1. A
-tensor of fewer than two dimensions, or one that factors would not make smaller, has the part "tau" of `float`.
+tensor of fewer than two dimensions has the part "tau" of `float`, one that factors would not make smaller the
+parts of `int8`.
 
-Eight steps to a root mean square, as in `int8`: five bits an element, and an error that is small beside that
-of the rank. The decomposition is in fp64, over the Gram matrix of the shorter side. The longer factor is
-rounded first; the shorter one is then fitted to what the longer one has become.
+Eight steps to a root mean square, as in `int8`: five bits an element, and an error of some 5 % of what the
+rank keeps, which is small beside what it leaves out, unless that is next to nothing. The decomposition is in
+fp64, over the Gram matrix of the shorter side. The longer factor is rounded first; the shorter one is then
+fitted to what the longer one has become.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 from pv.registry.errors import UsageError
 from pv.registry.manifest import TensorRow
-from pv.vecstore.encodings import floats, lora
+from pv.vecstore.encodings import floats, int8, lora
 from pv.vecstore.encodings.array import F32, Array
 from pv.vecstore.encodings.rules import expect, matrix
 
@@ -45,6 +47,9 @@ def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
     if rows.keys() == {"tau"}:
         floats.check(rows, shape)
         return
+    if "q" in rows:
+        int8.check(rows, shape)
+        return
     height, width = matrix(shape)
     rank = rows["scale"].shape[0] if "scale" in rows and rows["scale"].shape else 1
     lora.check_rank(rank, shape)
@@ -54,6 +59,8 @@ def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
 def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
     if "tau" in parts:
         return floats.tau(parts, base, shape)
+    if "q" in parts:
+        return int8.tau(parts, base, shape)
     scale = parts["scale"].raw.view("<f4")
     a, b = (parts[part].raw.view(np.int8).astype(np.float32) for part in "ab")
     rank = len(scale)
@@ -67,8 +74,10 @@ def encode(tau: F32, shape: tuple[int, ...], rank: int = 64) -> dict[str, Array]
     if rank < 1:
         raise UsageError(f"a rank of {rank} keeps nothing", hint="lowrank:64 keeps 64 directions a tensor")
     height, width = matrix(shape)
-    if len(shape) < 2 or rank * (height + width) >= height * width:
+    if len(shape) < 2:
         return floats.encode(tau, shape)
+    if rank * (height + width) >= height * width:
+        return int8.encode(tau, shape)
     whole = tau.reshape(height, width)
     tall = whole if height >= width else whole.T
     long, short, scale = _factors(tall, rank)  # (longer side, r), (r, shorter side), (r,)
@@ -101,15 +110,15 @@ def _factors(tall: F32, rank: int) -> tuple[I8, I8, F32]:
         inner += half.T @ half
         outer += half.T @ block
     short = np.linalg.pinv(inner, hermitian=True) @ outer  # the least squares fit to `steps`
-    columns, scale = _steps(short.T)
-    return steps, columns.T, scale
+    columns, size = _steps(short.T)
+    return steps, columns.T, size.astype(np.float32)
 
 
-def _steps(factor: F64) -> tuple[I8, F32]:
+def _steps(factor: F64) -> tuple[I8, F64]:
     """(m, r) to whole steps, and the size of a step for each column, (r,)."""
     rms = np.sqrt(np.square(factor).mean(axis=0))
-    size = np.maximum(rms / STEPS_PER_RMS, np.abs(factor).max(axis=0) / LARGEST).astype(np.float32)
-    safe = np.where(size > 0, size, np.float32(1))
+    size = np.maximum(rms / STEPS_PER_RMS, np.abs(factor).max(axis=0) / LARGEST)
+    safe = np.where(size > 0, size, 1.0)
     return np.clip(np.rint(factor / safe), -LARGEST, LARGEST).astype(np.int8), size
 
 
