@@ -58,10 +58,11 @@ def command(app: App, rev: str, as_json: bool) -> None:
         old, new = before.get(name), persona.behaviours.get(name)
         if old == new and new is not None:
             lines.append(f"  {behaviour_line(name, new)}")
-        if old is not None and old != new:
-            lines.append(click.style(f"- {behaviour_line(name, old)}", fg="red"))
-        if new is not None and old != new:
-            lines.append(click.style(f"+ {behaviour_line(name, new)}", fg="green"))
+        alike = old is not None and new is not None and behaviour_line(name, old) == behaviour_line(name, new)
+        for sign, colour, one in (("-", "red", old), ("+", "green", new)):
+            if one is not None and old != new:
+                which = f"  vector {', '.join(short(term.vector) for term in one.terms)}" if alike else ""
+                lines.append(click.style(f"{sign} {behaviour_line(name, one)}{which}", fg=colour))
     for vector in persona.vectors:
         stored = size(registry.packs.size(vector)) if registry.packs.has(vector) else "not here"
         lines += ["", f"vector {short(vector)}  {registry.vector(commit, vector).encoding}, {stored}"]

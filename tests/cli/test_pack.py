@@ -282,6 +282,7 @@ def test_what_would_be_larger_is_refused(world, pv) -> None:
     pv.ok("undo")
     pv.ok("pack", "listening", "--to", "float", "--anyway")
     shown = pv.ok("show").out
+    assert re.search(r"- listening 1  vector [0-9a-f]{12}\n\+ listening 1  vector [0-9a-f]{12}\n", shown)
     assert re.search(r"  float of [0-9a-f]{12}, error of tau 0\.00\d\n  trained on ", shown)
 
 
