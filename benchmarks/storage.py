@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,11 @@ def main() -> bool:
         for name, optimizer, lr in PAIRS:
             folder = fine_tune(name, optimizer=optimizer, lr=lr)
             changed, peer = xor_planes(own, folder)
-            sizes = {level: _stored(folder, base, reg.packs, level == "max") for level in ("max", "default")}
+            sizes, seconds = {}, {}
+            for level in ("max", "default"):
+                started = time.monotonic()
+                sizes[level] = _stored(folder, base, reg.packs, level == "max")
+                seconds[level] = time.monotonic() - started
             together += sizes["default"]
             label = f"{name}, {optimizer}, lr {lr:g}"
             print(
@@ -42,6 +47,7 @@ def main() -> bool:
                 ratio = sizes[level] / peer
                 value = f"{100 * sizes[level] / changed:.2f} %, {ratio:.3f} of it"
                 bars.say(f"  {level}", value, f"<= {bar}", ratio <= bar)
+            print(f"        max takes {seconds['max'] / seconds['default']:.0f} times as long to capture")
         for name, optimizer, lr, steps, seed in TEN:
             folder = fine_tune(name, optimizer=optimizer, lr=lr, steps=steps, seed=seed)
             together += _stored(folder, base, reg.packs, False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import IO, Any
 
 import click
 
@@ -35,6 +34,6 @@ def _is_obeyed(ch: str) -> bool:
     return ch not in _WRITTEN and unicodedata.category(ch) in _OBEYED
 
 
-def echo(text: str = "", *, nl: bool = True, err: bool = False, file: IO[Any] | None = None) -> None:
+def echo(text: str = "", *, nl: bool = True, err: bool = False) -> None:
     """`click.echo` of what may be shown."""
-    click.echo(shown(text), nl=nl, err=err, file=file)
+    click.echo(shown(text), nl=nl, err=err)

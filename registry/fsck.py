@@ -8,7 +8,6 @@ is started: a foreign one can run programs.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -232,16 +231,12 @@ def _packs(root: Path, base: Report, progress: Progress | None) -> tuple[list[Fi
             found.append(base.about_pack(path.name, "pack", f"cannot be read: {error}", repairable=True))
         else:
             if made.manifest is not None:
-                spare[_blob_id(made.manifest.to_bytes())] = path.name
+                spare[objects.blob(made.manifest.to_bytes())[0]] = path.name
     there = {path.name for path in files}
     for pack_id in sorted(base.uses.keys() - there):
         what = f"the pack of this {base.uses[pack_id].kind} is missing"
         found.append(base.about_pack(pack_id, "missing", what, repairable=True))
     return found, spare, total
-
-
-def _blob_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _records(root: Path) -> tuple[list[Finding], int]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from pv.registry.errors import IntegrityError, NotFoundError
 from pv.registry.gitprocess import MAX_OBJECT_BYTES, GitProcess, ObjectReader, damaged
 
-__all__ = ["LooseReader", "object_path", "read_loose", "salvage", "stored"]
+__all__ = ["LooseReader", "blob", "object_path", "read_loose", "salvage", "stored"]
 
 _HEADER = re.compile(rb"(blob|tree|commit|tag) (0|[1-9][0-9]*)\0")
 _SHARD = re.compile(r"[0-9a-f]{2}")
@@ -43,6 +43,12 @@ def read_loose(path: Path, object_id: str) -> tuple[str, bytes]:
     if header is None or rest or not _is(object_id, data) or _has_rotted(packed, data):
         raise damaged(object_id)
     return header[1].decode(), data[header.end() :]
+
+
+def blob(content: bytes) -> tuple[str, bytes]:
+    """The id of a blob, and what git hashes for it: a header and the content."""
+    data = b"blob %d\0" % len(content) + content
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest(), data
 
 
 def salvage(path: Path, object_id: str) -> bytes | None:

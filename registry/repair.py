@@ -243,8 +243,7 @@ def _object(root: Path, packs: PackStore, report: Report, finding: Finding, copy
         pack_id = report.spare[finding.where]
         manifest = packfile.inspect(packs.path(pack_id), pack_id).manifest
         assert manifest is not None
-        document = manifest.to_bytes()
-        data, how = b"blob %d\0" % len(document) + document, f"written anew from pack {pack_id[:12]}"
+        data, how = objects.blob(manifest.to_bytes())[1], f"written anew from pack {pack_id[:12]}"
     if data is None:
         _put_away(packs, path)
         return Mended(finding.where, "set aside: no commit needs it")

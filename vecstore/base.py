@@ -41,8 +41,9 @@ class Base(AbstractContextManager["Base"]):
 
     def verified(self, name: str) -> Raw:
         """A whole tensor whose bytes hash to the manifest's id. Raises BaseMismatch."""
-        row = self.manifest.tensors[name]
-        raw = self.weights.whole(name) if isinstance(self.weights, _Spared) else self.raw(name)
+        if isinstance(self.weights, _Spared):
+            return self.weights.whole(name)
+        row, raw = self.manifest.tensors[name], self.raw(name)
         if ids.tensor_id(row.dtype, row.shape, raw.data) != row.id:
             raise BaseMismatch(
                 f"the base on disk has changed: tensor {name!r} is not what base {self.manifest.id[:12]} holds",

@@ -64,9 +64,8 @@ def checkpoint_of(
     """
     with opened(registry, commit, [persona], packs=packs) as at:
         origin = at.base.checkpoint
-        local = (
-            "path" in at.base.manifest.origin
-        )  # beside the weights of a hub lies what nobody has looked at
+        # Beside the weights of a hub lies what nobody has looked at: only a local folder is handed on.
+        local = "path" in at.base.manifest.origin
         plain = not persona.behaviours and persona.output.dtype == "base"
         if plain and local and origin is not None and origin.path.is_dir():
             table = fingerprint(origin, threads=threads, progress=progress)

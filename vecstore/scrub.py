@@ -8,7 +8,6 @@ pack is only ever replaced by one whose id is the same and whose every part has 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pv.registry import fsck, locks, packfile
+from pv.registry import fsck, locks, objects, packfile
 from pv.registry import repair as files
 from pv.registry.errors import BaseMismatch, CorruptPack, IntegrityError, MissingBase, PvError
 from pv.registry.findings import Finding, Report
@@ -133,8 +132,7 @@ def _side_files(report: Report) -> dict[str, bytes]:
             with suppress(OSError):
                 path = Path(manifest.origin["path"]) / name
                 if path.is_file() and path.stat().st_size <= MAX_SIDE_BYTES:
-                    data = b"blob %d\0" % path.stat().st_size + path.read_bytes()
-                    object_id = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+                    object_id, data = objects.blob(path.read_bytes())
                     if object_id in wanted:
                         found[object_id] = data
     return found
