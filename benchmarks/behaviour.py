@@ -7,11 +7,11 @@ from dataclasses import replace
 from benchmarks.kit import BASE, ROWS, Bars, registry
 from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.registry.registry import Registry
+from pv.vecstore.data.rows import Rows, read_rows
 from pv.vecstore.evaluate.statistics import Interval
-from pv.vecstore.measure import score
-from pv.vecstore.train.rows import Rows, read_rows
-from pv.vecstore.train.train import TrainOptions, train
-from pv.vecstore.vector import keep
+from pv.vecstore.repo.score import score
+from pv.vecstore.train.loop import TrainOptions, train
+from pv.vecstore.vectors.vector import keep
 
 NAMES = ("listening", "concise", "pirate")
 SAME = 0.05  # a bf16 build's effect may differ from an fp32 build's by this share

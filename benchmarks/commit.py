@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.kit import BASE, Bars, fine_tune, pv
-from pv.registry.tensorfile import header_bytes
+from pv.registry.disk.safetensors import header_bytes
 
 TIMES, EXTRA_MIB = 10, 400
 
 CHILD = """
 import sys
 from pathlib import Path
-import pv.vecstore.vector, pv.registry.registry, pv.vecstore.hub_base, git, rich.progress
+import pv.vecstore.vectors.vector, pv.registry.registry, pv.vecstore.checkpoints.hub, git, rich.progress
 if sys.argv[1:]:
     from pv.cli.main import run
     code = run(sys.argv[1:])

@@ -15,8 +15,8 @@ import numpy as np
 
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
-from pv.vecstore.base import base_manifest
-from pv.vecstore.checkpoint import Checkpoint, side_files
+from pv.vecstore.checkpoints.checkpoint import Checkpoint, side_files
+from pv.vecstore.vectors.base import base_manifest
 
 ROWS = Path(__file__).resolve().parent.parent / "examples" / "behaviours"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "personavec"
@@ -56,11 +56,11 @@ def fine_tune(name: str, *, optimizer: str, lr: float, steps: int | None = None,
     folder = CACHE / "fine-tunes" / label
     if (folder / "model.safetensors").is_file():
         return folder
-    from pv.vecstore.build import OUTPUT_DTYPES
-    from pv.vecstore.engine.formats import to_f32
-    from pv.vecstore.engine.rounding import round_to
-    from pv.vecstore.train.rows import read_rows
-    from pv.vecstore.train.train import TrainOptions, train
+    from pv.vecstore.data.rows import read_rows
+    from pv.vecstore.merge.build import OUTPUT_DTYPES
+    from pv.vecstore.tensors.formats import to_f32
+    from pv.vecstore.tensors.rounding import round_to
+    from pv.vecstore.train.loop import TrainOptions, train
 
     print(f"training {label}", flush=True)
     rows = read_rows(ROWS / f"{name}.jsonl")
@@ -81,7 +81,7 @@ def base_tensors() -> dict[str, np.ndarray]:
 
 
 def write_checkpoint(folder: Path, tensors: dict[str, np.ndarray]) -> None:
-    from pv.registry.tensorfile import header_bytes
+    from pv.registry.disk.safetensors import header_bytes
 
     folder.mkdir(parents=True, exist_ok=True)
     with Checkpoint(BASE) as checkpoint:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.kit import BASE, ROWS, Bars, fine_tune
-from pv.vecstore.evaluate.model import load
-from pv.vecstore.evaluate.replies import replies
+from pv.vecstore.data.rows import read_rows
 from pv.vecstore.evaluate.statistics import bootstrap
-from pv.vecstore.train.rows import read_rows
+from pv.vecstore.models.generate import replies
+from pv.vecstore.models.load import load
 
 MAX_TOKENS = 96
 

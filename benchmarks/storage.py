@@ -9,10 +9,10 @@ import numpy as np
 import zstandard
 
 from benchmarks.kit import BASE, Bars, base_tensors, fine_tune, registry
-from pv.registry.packs import PackStore
-from pv.vecstore.base import Base, open_base
-from pv.vecstore.checkpoint import Checkpoint
-from pv.vecstore.vector import capture
+from pv.registry.packs.store import PackStore
+from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.vectors.base import Base, open_base
+from pv.vecstore.vectors.vector import capture
 
 PAIRS = [
     ("concise", "apollo", 1e-4),

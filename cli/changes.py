@@ -13,7 +13,7 @@ from pv.registry.errors import UsageError
 from pv.registry.persona import Persona
 
 if TYPE_CHECKING:
-    from pv.registry.reconcile import Take
+    from pv.registry.history.threeway import Take
     from pv.registry.registry import Registry
 
 __all__ = ["change", "parse_takes", "report", "take_option"]

@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pv.registry import canonical, durable, leftovers, locks
+from pv.registry import canonical
+from pv.registry.disk import durable, locks, tempfiles
 from pv.registry.errors import FormatError, NotARegistry, UsageError
-from pv.registry.history import History
+from pv.registry.git.repository import GitRepository
 
 __all__ = ["FOLDER", "FORMAT", "creating", "find", "open_folder"]
 
@@ -35,15 +36,15 @@ def creating(directory: Path) -> Iterator[Path]:
         known = (target / "format").is_file()
         raise UsageError(f"{target} is there already", hint=_SHOWN if known else _what_it_is(target))
     durable.make_dirs(directory)
-    for left in leftovers.beside(target):
-        leftovers.delete(left)
+    for left in tempfiles.beside(target):
+        tempfiles.delete(left)
     building = directory / durable.tmp_name(FOLDER)
     try:
         durable.make_dirs(building)
         with locks.shared(building / "lock"):  # tells a sweep that we are alive
             for name in _FOLDERS:
                 durable.make_dirs(building / name)
-            History.create(building / "history.git").close()
+            GitRepository.create(building / "history.git").close()
             durable.write_file(building / "format", canonical.dumps(FORMAT) + b"\n")
             durable.write_file(building / "refs.lock", b"")
             yield building

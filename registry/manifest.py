@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from pv.registry import canonical, ids
+from pv.registry.disk.safetensors import DTYPE_BITS, is_shape, is_usable_name
 from pv.registry.errors import FormatError
-from pv.registry.tensorfile import DTYPE_BITS, is_shape, is_usable_name
 
 __all__ = ["ENCODINGS", "BaseManifest", "TensorRow", "VectorManifest"]
 

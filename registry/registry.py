@@ -17,19 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pv.registry import layout, locks, merging, operations, refs, revisions
+from pv.registry import layout
+from pv.registry.build_records import RecordStore
+from pv.registry.disk import locks
 from pv.registry.errors import BaseMismatch, NotFoundError, UnknownRevision, UsageError
-from pv.registry.history import Author, History
-from pv.registry.log import LogEntry, read_log
+from pv.registry.git import refs
+from pv.registry.git.repository import Author, GitRepository
+from pv.registry.history import merge, operations, revisions
+from pv.registry.history.log import LogEntry, read_log
+from pv.registry.history.merge import MergeOutcome
+from pv.registry.history.operations import Operation
+from pv.registry.history.snapshot import NewVectors, Snapshot, write_base
+from pv.registry.history.threeway import Take
+from pv.registry.history.transaction import Transaction, transaction
 from pv.registry.manifest import BaseManifest, VectorManifest
-from pv.registry.merging import MergeOutcome
-from pv.registry.operations import Operation
-from pv.registry.packs import PackStore
+from pv.registry.packs.store import PackStore
 from pv.registry.persona import Combine, Persona
-from pv.registry.reconcile import Take
-from pv.registry.records import RecordStore
-from pv.registry.snapshot import NewVectors, Snapshot, write_base
-from pv.registry.transaction import Transaction, transaction
 
 __all__ = ["Head", "Registry"]
 
@@ -48,7 +51,7 @@ class Registry:
     def __init__(self, root: Path) -> None:
         self.root = layout.open_folder(root)
         self.packs = PackStore(root)
-        self.history = History(root / "history.git")
+        self.history = GitRepository(root / "history.git")
         self.history.check_config()
         self._records = RecordStore(root)
         self._inside = threading.local()
@@ -270,7 +273,7 @@ class Registry:
         """Merge a revision into the current branch. Conflicts are in the outcome, and change nothing."""
         theirs = self.resolve(revision)
         with self._writing(f"merge {revision}") as plan:
-            return merging.merge(plan, theirs, revision, take or {}, combine, message)
+            return merge.merge(plan, theirs, revision, take or {}, combine, message)
 
     def revert(
         self,
@@ -283,7 +286,7 @@ class Registry:
         """Take back what one commit did. Raises ConflictError with both sides of what changed since."""
         target = self.resolve(revision)
         with self._writing(f"revert {revision}") as plan:
-            return merging.revert(plan, target, mainline, take or {}, message)
+            return merge.revert(plan, target, mainline, take or {}, message)
 
     def cherry_pick(
         self,
@@ -296,7 +299,7 @@ class Registry:
         """Do on the current branch what one commit did elsewhere. Raises ConflictError."""
         target = self.resolve(revision)
         with self._writing(f"cherry-pick {revision}") as plan:
-            return merging.cherry_pick(plan, target, mainline, take or {}, message)
+            return merge.cherry_pick(plan, target, mainline, take or {}, message)
 
     def create_branch(self, name: str, at: str | None = None, *, switch: bool = False) -> str:
         """A new branch at a revision (default HEAD), and on to it if `switch`; returns the commit."""
@@ -359,7 +362,7 @@ class Registry:
         """Take back the newest undo; returns that undo."""
         return self._take_back("redo", operations.to_redo)
 
-    def _take_back(self, command: str, choose: Callable[[History], Operation]) -> Operation:
+    def _take_back(self, command: str, choose: Callable[[GitRepository], Operation]) -> Operation:
         with self._writing(command) as plan:
             operation = choose(self.history)
             changes, plan.head = operations.invert(self.history, operation)

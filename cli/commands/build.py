@@ -16,7 +16,7 @@ from pv.cli.say import echo
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
-    from pv.vecstore.build import Shard
+    from pv.vecstore.merge.build import Shard
 
 __all__ = ["command"]
 
@@ -62,8 +62,8 @@ def command(
     pv build -o ./persona
     pv build v1 -o ./v1-fp32 --dtype fp32
     """
-    from pv.vecstore.build import build, plan
-    from pv.vecstore.opened import opened, record_build
+    from pv.vecstore.merge.build import build, plan
+    from pv.vecstore.repo.opening import opened, record_build
 
     registry = app.registry()
     commit = registry.resolve(rev)

@@ -45,10 +45,10 @@ def command(
     """
     from dataclasses import replace
 
-    from pv.vecstore.evaluate.model import load
-    from pv.vecstore.evaluate.replies import stream
-    from pv.vecstore.opened import checkpoint_of
-    from pv.vecstore.train.rows import Message
+    from pv.vecstore.data.rows import Message
+    from pv.vecstore.models.generate import stream
+    from pv.vecstore.models.load import load
+    from pv.vecstore.repo.opening import checkpoint_of
 
     registry = app.registry()
     commit = registry.resolve(rev)

@@ -51,12 +51,12 @@ def command(
     """
     from pv.registry.errors import UsageError
     from pv.registry.persona import Behaviour, Persona, Term, check_name
-    from pv.vecstore.adapter import capture_adapter
-    from pv.vecstore.adapter_file import is_adapter
-    from pv.vecstore.base import open_base
-    from pv.vecstore.checkpoint import Checkpoint
-    from pv.vecstore.hub_base import fetch
-    from pv.vecstore.vector import capture
+    from pv.vecstore.checkpoints.checkpoint import Checkpoint
+    from pv.vecstore.checkpoints.hub import fetch
+    from pv.vecstore.vectors.adapters.capture import capture_adapter
+    from pv.vecstore.vectors.adapters.file import is_adapter
+    from pv.vecstore.vectors.base import open_base
+    from pv.vecstore.vectors.vector import capture
 
     check_name(name)
     registry = app.registry()

@@ -219,7 +219,7 @@ class Show:
         return os.path.relpath(self.rows / f"{name}{suffix}.jsonl", self.folder)
 
     def prompts(self, name: str) -> list[str]:
-        from pv.vecstore.train.rows import read_rows
+        from pv.vecstore.data.rows import read_rows
 
         rows = read_rows(self.rows / f"{name}.heldout.jsonl")
         return [row.prompt[0].content for row in rows if len(row.prompt) == 1][:PROMPTS]

@@ -67,8 +67,8 @@ def _recipe(old: Persona, new: Persona) -> list[str]:
 def _weights(
     app: App, commit: str, old: Persona, new: Persona, a: str
 ) -> tuple[list[str], dict[str, object]]:
-    from pv.vecstore.diff import Change, diff, interference
-    from pv.vecstore.opened import opened
+    from pv.vecstore.merge.diff import Change, diff, interference
+    from pv.vecstore.repo.opening import opened
 
     gone = {n: b for n, b in old.behaviours.items() if new.behaviours.get(n) != b}
     together = {**{f"{name} ({a})": b for name, b in gone.items()}, **new.behaviours}
@@ -128,7 +128,7 @@ def _weights(
 
 
 def _change(change: object) -> dict[str, object]:
-    from pv.vecstore.diff import Change
+    from pv.vecstore.merge.diff import Change
 
     assert isinstance(change, Change)
     return {

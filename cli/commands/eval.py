@@ -33,8 +33,8 @@ def command(app: App, what: tuple[str, ...], dtype: str | None, threads: int, as
     pv eval v1 examples/behaviours/listening.heldout.jsonl --json
     """
     from pv.registry.errors import UsageError
-    from pv.vecstore.measure import score
-    from pv.vecstore.train.rows import read_rows
+    from pv.vecstore.data.rows import read_rows
+    from pv.vecstore.repo.score import score
 
     if len(what) > 2:
         raise UsageError("eval takes a revision and a file of rows", hint="pv eval [REV] DATA.jsonl")

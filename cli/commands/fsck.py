@@ -12,8 +12,8 @@ from pv.cli.render import counted, size
 from pv.cli.say import echo
 
 if TYPE_CHECKING:
-    from pv.registry.findings import Finding, Report
-    from pv.registry.repair import Mended
+    from pv.registry.check.repair import Mended
+    from pv.registry.check.report import Finding, Report
 
 __all__ = ["command"]
 
@@ -50,28 +50,28 @@ def command(app: App, deep: bool, mend: bool, threads: int, as_json: bool) -> No
     pv fsck --repair
     """
     from pv.cli.stages import stages
-    from pv.registry import fsck
+    from pv.registry.check import fsck
 
     root = fsck.locate(app.path)
     mended: tuple[Mended, ...] = ()
     with stages(app, STAGES) as progress:
         if mend:
-            from pv.vecstore import scrub
-            from pv.vecstore.hub_base import fetch
+            from pv.vecstore.check import decode
+            from pv.vecstore.checkpoints.hub import fetch
 
-            done = scrub.repair(root, deeply=deep, fetch=fetch, threads=threads, progress=progress)
+            done = decode.repair(root, deeply=deep, fetch=fetch, threads=threads, progress=progress)
             mended, report = done.mended, done.report
         else:
             report = fsck.check(root, progress=progress)
             if deep:
-                from pv.vecstore import scrub
-                from pv.vecstore.hub_base import fetch
+                from pv.vecstore.check import decode
+                from pv.vecstore.checkpoints.hub import fetch
 
-                report = scrub.deep(root, report, fetch=fetch, threads=threads, progress=progress)
+                report = decode.deep(root, report, fetch=fetch, threads=threads, progress=progress)
             elif not all(base.pinned for base in report.bases.values()):
-                from pv.vecstore import scrub
+                from pv.vecstore.check import decode
 
-                report = scrub.glance(root, report)
+                report = decode.glance(root, report)
     if as_json:
         repairs = [{"where": m.where, "what": m.what, "done": m.done} for m in mended]
         app.json({**report.to_json(), **({"repairs": repairs} if mend else {})})

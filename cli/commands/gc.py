@@ -14,7 +14,7 @@ from pv.cli.say import echo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pv.registry.gc import Garbage, Plan
+    from pv.registry.check.gc import Garbage, Plan
 
 __all__ = ["command"]
 
@@ -52,7 +52,7 @@ def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool)
     pv gc
     pv gc --grace 0 --expire 0    at once; a second run empties the quarantine
     """
-    from pv.registry import gc
+    from pv.registry.check import gc
 
     registry = app.registry()
     ages = {"grace_s": grace * DAY, "expire_s": expire * DAY}

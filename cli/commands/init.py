@@ -52,8 +52,8 @@ def command(
     from pv.registry.layout import FOLDER
     from pv.registry.persona import Output, Persona
     from pv.registry.registry import Registry
-    from pv.vecstore.base import base_manifest, pin
-    from pv.vecstore.checkpoint import Checkpoint, side_files
+    from pv.vecstore.checkpoints.checkpoint import Checkpoint, side_files
+    from pv.vecstore.vectors.base import base_manifest, pin
 
     with Registry.creating(app.path) as registry:  # `.pv` appears when all of it is there
         folder, origin = _found(app, base)
@@ -92,7 +92,7 @@ def command(
 
 def _found(app: App, base: str) -> tuple[Path, dict[str, str]]:
     """Where the base's files are, and where they come from."""
-    from pv.vecstore.hub_base import fetch, is_hub_id, pin_revision
+    from pv.vecstore.checkpoints.hub import fetch, is_hub_id, pin_revision
 
     folder = app.file(base)
     if folder.exists() or not is_hub_id(base):

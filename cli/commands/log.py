@@ -13,7 +13,7 @@ from pv.cli.render import persona_line
 from pv.cli.say import plain
 
 if TYPE_CHECKING:
-    from pv.registry.log import LogEntry
+    from pv.registry.history.log import LogEntry
 
 __all__ = ["command"]
 

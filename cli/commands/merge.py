@@ -11,7 +11,7 @@ from pv.cli.changes import parse_takes, report, take_option
 from pv.registry.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
-    from pv.registry.reconcile import Conflict
+    from pv.registry.history.threeway import Conflict
 
 __all__ = ["command"]
 

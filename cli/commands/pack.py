@@ -11,10 +11,10 @@ from pv.cli.render import interval, size, table
 from pv.cli.say import echo
 
 if TYPE_CHECKING:
-    from pv.vecstore.derive import Recipe
+    from pv.vecstore.data.rows import Rows
     from pv.vecstore.evaluate.statistics import Interval
-    from pv.vecstore.packing import Candidate, Packing, Trial
-    from pv.vecstore.train.rows import Rows
+    from pv.vecstore.repo.compress import Candidate, Packing, Trial
+    from pv.vecstore.vectors.derive import Recipe
 
 __all__ = ["command"]
 
@@ -67,9 +67,9 @@ def command(
     pv pack listening --keep 0.95 --data listening.heldout.jsonl
     """
     from pv.registry.errors import UsageError
-    from pv.vecstore.derive import LADDER, Recipe
-    from pv.vecstore.packing import Packing, next_try, smallest
-    from pv.vecstore.train.rows import read_rows
+    from pv.vecstore.data.rows import read_rows
+    from pv.vecstore.repo.compress import Packing, next_try, smallest
+    from pv.vecstore.vectors.derive import LADDER, Recipe
 
     if share is None and len(texts) != 1:
         raise UsageError(

@@ -44,10 +44,10 @@ def command(
     pv push hf://me/my-persona
     pv push v1 hf://me/my-persona -m "First release"
     """
-    from pv.registry.hub import parse_target, push_folder
-    from pv.vecstore.build import build
-    from pv.vecstore.card import CardFacts, model_card
-    from pv.vecstore.opened import opened, record_build
+    from pv.registry.remote.push import parse_target, push_folder
+    from pv.vecstore.merge.build import build
+    from pv.vecstore.publish.card import CardFacts, model_card
+    from pv.vecstore.repo.opening import opened, record_build
 
     if len(what) > 2:
         raise UsageError("push takes a revision and an address", hint="pv push [REV] hf://USER/NAME")

@@ -73,12 +73,12 @@ def command(
     pv train rows.jsonl --as brief --epochs 2 --lr 5e-5 --held-out other-rows.jsonl
     """
     from pv.registry.persona import Behaviour, Persona, Term, check_name
-    from pv.vecstore.measure import measure, score
-    from pv.vecstore.opened import checkpoint_of
-    from pv.vecstore.rowspack import keep_rows
-    from pv.vecstore.train.rows import read_rows
-    from pv.vecstore.train.train import TrainOptions, train
-    from pv.vecstore.vector import keep
+    from pv.vecstore.data.pack import keep_rows
+    from pv.vecstore.data.rows import read_rows
+    from pv.vecstore.repo.opening import checkpoint_of
+    from pv.vecstore.repo.score import measure, score
+    from pv.vecstore.train.loop import TrainOptions, train
+    from pv.vecstore.vectors.vector import keep
 
     check_name(name)
     registry = app.registry()
@@ -166,7 +166,7 @@ def command(
 
 
 def _held_out(app: App, data: str, held_out: str | None) -> tuple[Any, str]:
-    from pv.vecstore.train.rows import read_rows
+    from pv.vecstore.data.rows import read_rows
 
     if held_out == "none":
         return None, ""
@@ -186,7 +186,7 @@ def _training(app: App, name: str) -> Any:
     from contextlib import contextmanager
 
     from pv.cli.app import LINE_EVERY_S
-    from pv.vecstore.train.train import Step
+    from pv.vecstore.train.loop import Step
 
     @contextmanager
     def show() -> Iterator[Callable[[Step], None] | None]:

@@ -46,7 +46,7 @@ def command(
     pv verify ./downloaded v1
     """
     from pv.cli.stages import stages
-    from pv.vecstore.verify import verify
+    from pv.vecstore.repo.verify import verify
 
     registry = app.registry()
     commit = registry.resolve(rev)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vector_kit import array, save
+from support.vectors import array, save
 
 from pv.registry import ids
 from pv.registry.manifest import BaseManifest, TensorRow
-from pv.vecstore.encodings.array import Array
+from pv.vecstore.tensors.array import Array
 
 __all__ = ["ADAPTED", "BASE", "FILES", "TENSORS", "Case", "base_folder", "one_file", "safetensors"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 from attacks.case import Case, one_file
-from vector_kit import array
+from support.vectors import array
 
-from pv.vecstore.codecs import rans
-from pv.vecstore.codecs.chunks import CHUNK
-from pv.vecstore.codecs.layout import LAYOUTS
+from pv.vecstore.packs.codecs import rans
+from pv.vecstore.packs.codecs.chunks import CHUNK
+from pv.vecstore.packs.codecs.layout import LAYOUTS
 
 __all__ = ["cases", "frame", "reference", "zeros"]
 

@@ -25,26 +25,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from attacks.case import ADAPTED, BASE, TENSORS, Case, base_folder
 from attacks.chunks import reference
 from attacks.make import all_cases
-from vector_kit import base_at, store
+from support.vectors import base_at, store
 
-from pv.registry import packfile
+from pv.registry.disk.safetensors import TensorFile
 from pv.registry.errors import PvError
 from pv.registry.manifest import BaseManifest, VectorManifest
-from pv.registry.packs import PackStore
+from pv.registry.packs import packfile
+from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
-from pv.registry.tensorfile import TensorFile
-from pv.vecstore.adapter import capture_adapter
-from pv.vecstore.base import base_manifest, pin
-from pv.vecstore.build import build
-from pv.vecstore.checkpoint import Checkpoint, side_files
-from pv.vecstore.codecs import chunks
-from pv.vecstore.mix import factor
-from pv.vecstore.opened import opened
-from pv.vecstore.pack import Pack
-from pv.vecstore.rowspack import load_rows
-from pv.vecstore.train.rows import read_rows
-from pv.vecstore.vector import capture, open_vector
+from pv.vecstore.checkpoints.checkpoint import Checkpoint, side_files
+from pv.vecstore.data.pack import load_rows
+from pv.vecstore.data.rows import read_rows
+from pv.vecstore.merge.build import build
+from pv.vecstore.merge.delta import factor
+from pv.vecstore.packs.codecs import chunks
+from pv.vecstore.packs.pack import Pack
+from pv.vecstore.repo.opening import opened
+from pv.vecstore.vectors.adapters.capture import capture_adapter
+from pv.vecstore.vectors.base import base_manifest, pin
+from pv.vecstore.vectors.vector import capture, open_vector
 
 Entry = Callable[[Path, Path], object]  # (the case, a folder to write to)
 

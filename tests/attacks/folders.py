@@ -14,9 +14,9 @@ from typing import Any
 
 from attacks.case import BASE, TENSORS, Case, base_folder, safetensors
 from attacks.headers import PICKLE, spec
-from vector_kit import nudged, write_safetensors
+from support.vectors import nudged, write_safetensors
 
-from pv.vecstore.checkpoint import INDEX, MAX_SIDE_BYTES
+from pv.vecstore.checkpoints.checkpoint import INDEX, MAX_SIDE_BYTES
 
 __all__ = ["SECRET", "cases"]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from attacks.case import TENSORS, Case, one_file, safetensors
-from vector_kit import nudged
+from support.vectors import nudged
 
-from pv.registry.tensorfile import MAX_HEADER_BYTES, MAX_TENSORS, header_bytes
+from pv.registry.disk.safetensors import MAX_HEADER_BYTES, MAX_TENSORS, header_bytes
 
 __all__ = ["cases"]
 

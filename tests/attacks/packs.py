@@ -15,8 +15,8 @@ from typing import Any
 from attacks.case import BASE, TENSORS, Case
 
 from pv.registry import ids
+from pv.registry.disk.safetensors import header_bytes
 from pv.registry.errors import FormatError
-from pv.registry.tensorfile import header_bytes
 
 __all__ = ["Draft", "cases", "exact", "pinned"]
 

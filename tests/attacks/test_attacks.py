@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from attacks.folders import SECRET
 from attacks.make import FILES_FOLDER, HERE, all_cases, small_files
-from fuzz_kit import check_message
+from support.fuzzing import check_message
 
 from pv.registry.errors import PvError
 

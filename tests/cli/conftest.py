@@ -8,17 +8,13 @@ and `conflict` give it a second branch.
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_checkpoint
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cli_kit import InProcess, Processes, World, isolate, write_rows
+from support.commands import InProcess, Processes, World, isolate, write_rows
+from support.tiny import tiny_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +121,7 @@ def big(made_big: World, tmp_path: Path) -> World:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Any]:
-    from loopback_hub import loopback_hub
+    from support.loopback_hub import loopback_hub
 
     with loopback_hub(tmp_path / "hub", {"hf_w": "write", "hf_r": "read"}) as state:
         yield state

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_kit import tensors, write_tensors
+from support.commands import tensors, write_tensors
 
 
 def sums(out: str) -> dict[str, str]:

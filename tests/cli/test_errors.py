@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_kit import Said, tensors, write_tensors
+from support.commands import Said, tensors, write_tensors
 
 QUICK = ("--max-steps", "2", "--threads", "1", "--held-out", "none")
 Table = dict[str, tuple[str, tuple[int, ...], bytes]]

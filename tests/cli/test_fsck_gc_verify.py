@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli_kit import InProcess, Processes, World, tensors, write_rows, write_tensors
+from support.commands import InProcess, Processes, World, tensors, write_rows, write_tensors
 
 from pv.registry import canonical
 from pv.registry.registry import Registry

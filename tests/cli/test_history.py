@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cli_kit import behaviours, commits
+from support.commands import behaviours, commits
 
 ONE_OBJECT = [
     ("status",),

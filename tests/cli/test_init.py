@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli_kit import tensors, write_tensors
+from support.commands import tensors, write_tensors
 
 ID = 64
 
@@ -122,7 +122,7 @@ def test_the_base_is_required_and_the_seed_is_in_range(made, pv) -> None:
 
 
 def test_a_base_on_a_hub_is_noted_at_its_full_commit(made, hub, pv, process, tmp_path: Path) -> None:
-    from loopback_hub import client_env
+    from support.loopback_hub import client_env
 
     hub.create("somebody/tiny")
     hub.put("somebody/tiny", {file.name: file.read_bytes() for file in made.base.iterdir()})

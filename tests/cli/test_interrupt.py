@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from cli_kit import Said
+from support.commands import Said
 
 
 def stopped(said: Said) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_kit import behaviours, commits
+from support.commands import behaviours, commits
 
 
 def test_a_merge_of_what_is_ahead_moves_forward(terse, pv) -> None:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_kit import command, tensors, write_tensors
+from support.commands import command, tensors, write_tensors
 
-from pv.registry import durable
+from pv.registry.disk import durable
 from pv.registry.registry import Registry
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_kit import Said, tensors
-from loopback_hub import client_env
+from support.commands import Said, tensors
+from support.loopback_hub import client_env
 
 REPO, ADDRESS = "ada/persona", "hf://ada/persona"
 
@@ -38,7 +38,7 @@ def test_what_is_downloaded_is_what_was_built_and_loads(
 ) -> None:
     import torch
     from huggingface_hub import snapshot_download
-    from loopback_hub import isolated_client
+    from support.loopback_hub import isolated_client
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     pv.ok("eval", world.rows)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pv.cli.progress import bar
 from pv.cli.render import table
 from pv.cli.say import plain, shown
-from pv.registry import durable
-from pv.registry.history import Author
+from pv.registry.disk import durable
+from pv.registry.git.repository import Author
 from pv.registry.registry import Registry
 
 EVIL = "\x1b]0;owned\x07\x1b[31mRED\x1b[2J\x9b2J\u202egnp.exe"

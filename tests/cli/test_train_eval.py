@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_kit import tensors, write_rows, write_tensors
+from support.commands import tensors, write_rows, write_tensors
 
 QUICK = ("--max-steps", "2", "--threads", "1")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_kit import Q, adapted, captured, gpt2_config, keys_of, llama, quiet
-from tiny import tiny_model
+from support.adapters import Q, adapted, captured, gpt2_config, keys_of, llama, quiet
+from support.tiny import tiny_model
 
 from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError, PvError, UsageError
-from pv.vecstore.adapter_file import is_adapter
+from pv.vecstore.vectors.adapters.file import is_adapter
 
 with quiet():
     import peft

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapter_kit import (
+from support.adapters import (
     Model,
     Q,
     adapted,
@@ -27,13 +27,13 @@ from adapter_kit import (
     noisy,
     quiet,
 )
-from vector_kit import base_at, store
+from support.vectors import base_at, store
 
 from pv.registry.errors import CheckpointRefused
 from pv.registry.manifest import VectorManifest
-from pv.vecstore.adapter import capture_adapter
-from pv.vecstore.engine.formats import to_f32
-from pv.vecstore.vector import open_vector
+from pv.vecstore.tensors.formats import to_f32
+from pv.vecstore.vectors.adapters.capture import capture_adapter
+from pv.vecstore.vectors.vector import open_vector
 
 with quiet():
     import peft
@@ -185,7 +185,7 @@ def test_what_replaces_a_tensor_is_kept_bit_for_bit(tmp_path: Path) -> None:
 
 @contextmanager
 def open_pack(adapter: Path, manifest: VectorManifest) -> Iterator[Callable[[str, str], bytes]]:
-    from pv.vecstore.vector import reference_to
+    from pv.vecstore.vectors.vector import reference_to
 
     packs = store(adapter.parent / "packs")
     with base_at(adapter.parent / "base") as base, open_vector(manifest.id, base, packs) as vector:

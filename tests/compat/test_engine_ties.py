@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pv.registry.persona import Combine
-from pv.vecstore.engine.combine import Operand, combine, preset
+from pv.vecstore.merge.combine import Operand, combine, preset
 
 N = 5000
 WEIGHTS = [(1.0,), (1.0, 1.0), (2.0, 0.5), (0.7, 1.3, 0.4)]

@@ -18,11 +18,11 @@ import pytest
 import zstandard
 
 from pv.registry.manifest import TensorRow, VectorManifest
-from pv.vecstore.codecs import chunks
-from pv.vecstore.codecs import dense as ours
-from pv.vecstore.codecs.forecast import Forecast
-from pv.vecstore.codecs.layout import LAYOUTS, to_ordered
-from pv.vecstore.pack import Pack, Part, write_pack
+from pv.vecstore.packs.codecs import chunks
+from pv.vecstore.packs.codecs import dense as ours
+from pv.vecstore.packs.codecs.forecast import Forecast
+from pv.vecstore.packs.codecs.layout import LAYOUTS, to_ordered
+from pv.vecstore.packs.pack import Pack, Part, write_pack
 
 WIDTH = {
     "BF16": 2,

@@ -1,4 +1,4 @@
-"""Run one property under atheris: coverage of pv's own modules, seeds from fuzz_kit, tokens as a dictionary.
+"""Run one property under atheris: coverage of pv's own modules, seeds from support.fuzzing, tokens as a dictionary.
 
 What a run finds in the end is a file `crash-...`: give it as the only argument to see it again, and keep it as
 a case of tests/attacks.
@@ -16,7 +16,7 @@ import atheris
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 with atheris.instrument_imports(include=["pv", "rfc8785"]):
-    import fuzz_kit
+    from support import fuzzing
 
 __all__ = ["drive"]
 
@@ -28,7 +28,7 @@ def drive(target: Callable[[bytes], None], seeds: list[bytes]) -> None:
         (home / "seeds").mkdir()
         for number, seed in enumerate(seeds):
             (home / "seeds" / f"{number:04d}").write_bytes(seed)
-        lines = ["".join(f"\\x{byte:02x}" for byte in token) for token in fuzz_kit.TOKENS]
+        lines = ["".join(f"\\x{byte:02x}" for byte in token) for token in fuzzing.TOKENS]
         (home / "tokens").write_text("".join(f'"{line}"\n' for line in lines))
         given = sys.argv[1:]
         replay = any(Path(argument).is_file() for argument in given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drive import drive, fuzz_kit
+from drive import drive, fuzzing
 
 if __name__ == "__main__":
-    drive(fuzz_kit.header, fuzz_kit.header_seeds())
+    drive(fuzzing.header, fuzzing.header_seeds())

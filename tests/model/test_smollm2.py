@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import SUPPORT
 
+from pv.registry.disk.safetensors import TensorFile
 from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.registry import Registry
-from pv.registry.tensorfile import TensorFile
-from pv.vecstore.base import base_manifest
-from pv.vecstore.checkpoint import Checkpoint, side_files
-from pv.vecstore.engine.philox import bits16
-from pv.vecstore.vector import keep
+from pv.vecstore.checkpoints.checkpoint import Checkpoint, side_files
+from pv.vecstore.tensors.philox import bits16
+from pv.vecstore.vectors.base import base_manifest
+from pv.vecstore.vectors.vector import keep
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "personavec"
 BASE = Path(os.environ.get("PV_TEST_BASE", CACHE / "SmolLM2-135M-Instruct"))
-SCRIPT = Path(__file__).with_name("build_smollm2.py")
+SCRIPT = SUPPORT / "build_smollm2.py"
 TOUCHED = ("layers.0.", "layers.17.", "layers.29.", "model.norm")
 
 KNOWN_BASE = "1fa69c1ae151415df111feed5e9ec6e9c87a3ae52ffc036fd110464b6ea02ed8"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_kit import BUILD, Made, add, new_registry, scale
+from support.registries import BUILD, Made, add, new_registry, scale
 
 from pv.registry.registry import Registry
 
@@ -71,7 +71,7 @@ def made(original: Made, tmp_path: Path) -> Made:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    from loopback_hub import isolated_client, loopback_hub
+    from support.loopback_hub import isolated_client, loopback_hub
 
     with isolated_client(monkeypatch, tmp_path / "home"), loopback_hub(tmp_path / "hub") as hub:
         yield hub

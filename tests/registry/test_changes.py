@@ -6,7 +6,7 @@ import resource
 from dataclasses import replace
 
 import pytest
-from store_kit import BASE, add, fsck, git, pack_bytes, scale, vector
+from support.registries import BASE, add, fsck, git, pack_bytes, scale, vector
 
 from pv.registry.errors import (
     BaseMismatch,
@@ -17,11 +17,11 @@ from pv.registry.errors import (
     UnknownBehaviour,
     UsageError,
 )
+from pv.registry.history.snapshot import write_base
+from pv.registry.history.transaction import Transaction
 from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Behaviour, Combine, Persona, Term
 from pv.registry.registry import Registry
-from pv.registry.snapshot import write_base
-from pv.registry.transaction import Transaction
 
 
 def drop(name: str):  # type: ignore[no-untyped-def]

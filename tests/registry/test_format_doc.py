@@ -9,12 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from store_kit import add
+from support.registries import add
 
-from pv.registry import history, layout
+from pv.registry import layout
 from pv.registry.errors import FormatError
+from pv.registry.git import repository
+from pv.registry.history.operations import Operation
 from pv.registry.manifest import BaseManifest, VectorManifest
-from pv.registry.operations import Operation
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 
@@ -66,4 +67,4 @@ def test_examples_are_what_the_readers_read() -> None:
 
 def test_format_file_and_config() -> None:
     assert example("pv") == layout.FORMAT
-    assert f"```\n{history.CONFIG.decode()}```" in TEXT
+    assert f"```\n{repository.CONFIG.decode()}```" in TEXT

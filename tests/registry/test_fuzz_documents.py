@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from fuzz_kit import DOCUMENTS, document, document_seeds, examples, mutated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.fuzzing import DOCUMENTS, document, document_seeds, examples, mutated
 
 leaves = (
     st.none()

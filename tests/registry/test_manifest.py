@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_kit import BASE, vector
+from support.registries import BASE, vector
 
 from pv.registry import canonical
+from pv.registry.disk.safetensors import DTYPE_BITS
 from pv.registry.errors import FormatError
 from pv.registry.manifest import ENCODINGS, BaseManifest, TensorRow, VectorManifest, is_plain_file_name
-from pv.registry.tensorfile import DTYPE_BITS
 
 hexes = st.integers(0, (1 << 256) - 1).map(lambda n: f"{n:064x}")
 rows = st.builds(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from store_kit import BASE, personas, vector
+from support.registries import BASE, personas, vector
 
 from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
 from pv.registry.persona import Behaviour, Combine, Persona, Term, check_name

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_kit import BASE, FILES, add, fsck, git, new_registry, run_python, vector
+from support.registries import BASE, FILES, add, fsck, git, new_registry, run_python, vector
 
-from pv.registry import canonical, layout, leftovers
+from pv.registry import canonical, layout
+from pv.registry.disk import tempfiles
 from pv.registry.errors import (
     BaseMismatch,
     FormatError,
@@ -123,7 +124,7 @@ with Registry.creating(Path(sys.argv[1])):
     with layout.creating(tmp_path) as alive:
         assert not left.exists()
         _long_ago(alive)
-        assert list(leftovers.beside(tmp_path / ".pv")) == []
+        assert list(tempfiles.beside(tmp_path / ".pv")) == []
     assert not alive.exists()
 
 
@@ -224,7 +225,7 @@ def test_reading_is_cheap(registry: Registry) -> None:
     code = """
 from pathlib import Path
 from pv.registry.registry import Registry
-import pv.registry.gitprocess as g
+import pv.registry.git.process as g
 started = []
 start = g.GitProcess.start
 g.GitProcess.start = lambda self, *a, **k: (started.append(a[0]), start(self, *a, **k))[1]

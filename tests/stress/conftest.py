@@ -14,15 +14,11 @@ Each prints its seed and its counts (`-s` shows them).
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from stress_kit import Runner, World, make_world
+from support.stress import Runner, World, make_world
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

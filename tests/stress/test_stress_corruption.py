@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from stress_kit import World
+from support.stress import World
 
-from pv.registry import fsck, objects
+from pv.registry.check import fsck
 from pv.registry.errors import PvError
+from pv.registry.git import loose
 from pv.registry.registry import Registry
-from pv.vecstore.opened import opened
+from pv.vecstore.repo.opening import opened
 
 DAMAGES, QUICK = 1200, 100
 SEED = 20260101
@@ -48,7 +49,7 @@ def kinds(root: Path) -> dict[str, list[Path]]:
         packs = sorted(registry.packs.files())
     return {
         "pack": packs,
-        "object": [objects.object_path(git, object_id) for object_id in objects.stored(git)],
+        "object": [loose.object_path(git, object_id) for object_id in loose.stored(git)],
         "ref": sorted(path for path in (git / "refs").rglob("*") if path.is_file()),
         "head": [git / "HEAD"],
         "record": sorted((root / "records").glob("*.json")),

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from store_kit import fsck, git, new_registry
+from support import TESTS
+from support.registries import fsck, git, new_registry
 
 from pv.registry.registry import Registry
 
@@ -19,7 +20,7 @@ WORKERS, COMMITS, QUICK = 4, 25, 5
 WORKER = """
 from pathlib import Path
 from pv.registry.registry import Registry
-from store_kit import add
+from support.registries import add
 worker, count = int(sys.argv[2]), int(sys.argv[3])
 with Registry.find(Path(sys.argv[1])) as registry:
     for number in range(count):
@@ -30,7 +31,7 @@ import json
 import os
 import time
 from pathlib import Path
-from pv.registry import gc
+from pv.registry.check import gc
 from pv.registry.registry import Registry
 with Registry.find(Path(sys.argv[1])) as registry:
     runs = expired = objects = 0
@@ -44,7 +45,7 @@ print(json.dumps({"runs": runs, "expired": expired, "objects": objects}))
 CHECKER = """
 import os
 from pathlib import Path
-from pv.registry import fsck
+from pv.registry.check import fsck
 runs = 0
 while os.getppid() == int(sys.argv[2]) and not Path(sys.argv[3]).exists():
     report = fsck.check(Path(sys.argv[1]) / ".pv")
@@ -55,7 +56,7 @@ print(runs)
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    kit = str(Path(__file__).parent.parent)
+    kit = str(TESTS)
     command = [sys.executable, "-W", "error", "-c", f"import sys; sys.path.insert(0, {kit!r})\n{code}"]
     return subprocess.Popen(
         [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stress_kit import ACTIONS, Runner, World, check, state
+from support.stress import ACTIONS, Runner, World, check, state
 
-from pv.registry import fsck, objects, refs
+from pv.registry.check import fsck
+from pv.registry.git import loose, refs
 from pv.registry.registry import Registry
-from pv.vecstore import scrub
+from pv.vecstore.check import decode
 
 
 @pytest.mark.slow
@@ -46,7 +47,7 @@ def test_a_fault_after_every_step(
         runner.ok(here.folder, ACTIONS["gc"], ["scale", "a", "7"], ["undo"])
         assert check(here.root).of("unfinished") == []
         if action == "commit":
-            assert scrub.deep(here.root, fsck.check(here.root)).clean, ran.label
+            assert decode.deep(here.root, fsck.check(here.root)).clean, ran.label
         shutil.rmtree(here.folder)
     print(f"{action}: {len(steps)} steps, stopped after {len(stops)}: {seen}")
     assert action == "gc" or (seen["old"] and seen["new"])
@@ -62,7 +63,7 @@ def _damage(world: World) -> None:
         assert manifest is not None
     packs = [world.root / "packs" / pack_id[:2] / pack_id for pack_id in (base, vector)]
     shutil.copy(packs[1], world.root / "quarantine" / vector)
-    for path in [*packs, objects.object_path(git, manifest.id), next((world.root / "records").iterdir())]:
+    for path in [*packs, loose.object_path(git, manifest.id), next((world.root / "records").iterdir())]:
         path.chmod(0o644)
         path.write_bytes(path.read_bytes()[:-3])
     (git / "HEAD").unlink()

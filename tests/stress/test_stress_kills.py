@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from stress_kit import ACTIONS, Runner, World, check, state
+from support.stress import ACTIONS, Runner, World, check, state
 
-from pv.registry import fsck
+from pv.registry.check import fsck
 from pv.registry.registry import Registry
-from pv.vecstore import scrub
+from pv.vecstore.check import decode
 
 KILLS, QUICK = 200, 20
 
@@ -58,7 +58,7 @@ def test_killed_at_random_times(runner: Runner, world: World, tmp_path: Path, fu
         assert check(here.root).of("unfinished") == []
         assert acknowledged <= kept, (seed, kill)
         if kill % 10 == 9:
-            assert scrub.deep(here.root, fsck.check(here.root)).clean, (seed, kill)
+            assert decode.deep(here.root, fsck.check(here.root)).clean, (seed, kill)
     print(
         f"seed {seed}: {killed} kills, {unfinished} operations unfinished, {len(acknowledged)} commits kept"
     )

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from forgetful_disk import Call, Disk, NotTraceable, record
-from stress_kit import World, state
+from support.forgetful_disk import Call, Disk, NotTraceable, record
+from support.stress import World, state
 
-from pv.registry import fsck
+from pv.registry.check import fsck
 from pv.registry.errors import PvError
 from pv.registry.registry import Registry
 
@@ -29,8 +29,8 @@ QUICK = 9
 SEED = 7
 
 RUN = "import sys\nfrom pv.cli.main import run\n{patch}\nsys.exit(run(sys.argv[1:]))"
-NO_FOLDERS = "from pv.registry import durable\ndurable.fsync_dir = lambda path: None"
-NO_BYTES = "from pv.registry import durable\ndurable.fsync_file = lambda fd: None"
+NO_FOLDERS = "from pv.registry.disk import durable\ndurable.fsync_dir = lambda path: None"
+NO_BYTES = "from pv.registry.disk import durable\ndurable.fsync_file = lambda fd: None"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,23 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tiny import tiny_checkpoint
-from vector_kit import FLOATING, World, base_at, captured, kept, nudged, random_f32, save, small_base, store
+from support.tiny import tiny_checkpoint
+from support.vectors import (
+    FLOATING,
+    World,
+    base_at,
+    captured,
+    kept,
+    nudged,
+    random_f32,
+    save,
+    small_base,
+    store,
+)
 
-from pv.registry.packs import PackStore
-from pv.vecstore.base import Base
-from pv.vecstore.vector import open_vector
+from pv.registry.packs.store import PackStore
+from pv.vecstore.vectors.base import Base
+from pv.vecstore.vectors.vector import open_vector
 
 # A busy machine is no defect.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

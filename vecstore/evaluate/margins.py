@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pv.registry.errors import DataError
-from pv.vecstore.evaluate.model import context_length, stop_ids
-from pv.vecstore.train.rows import Rows
-from pv.vecstore.train.tokens import encode
+from pv.vecstore.data.rows import Rows
+from pv.vecstore.data.tokens import encode
+from pv.vecstore.models.load import context_length, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,7 +63,7 @@ def margins(
     """
     import torch
 
-    from pv.vecstore.train.frozen import answer_logps, collate
+    from pv.vecstore.models.logprobs import answer_logps, collate
 
     for index, row in enumerate(rows):
         if row.rejected is None:

@@ -1,0 +1,1 @@
+"""Is it sound, and what is needed? fsck, repair and gc, over one reading of everything reachable."""

@@ -1,0 +1,1 @@
+"""Files that survive: durable writes, locks, temporary files, and the safetensors format."""

@@ -1,0 +1,1 @@
+"""What the commits mean: snapshots, operations, transactions, revisions, the log, three-way merges."""

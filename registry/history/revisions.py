@@ -1,0 +1,114 @@
+"""Revisions: from what a person types to one commit id.
+
+    NAME      a branch, a tag or a remote branch (`main`, `v1`, `origin/main`), or refs/... in full
+    HEAD, @   the commit that the current branch is at
+    1a2b3c    the only commit whose id starts so (at least 4 hex digits)
+    REV~N     N first parents back          REV^   the parent          REV^N   the N-th parent of a merge
+
+These chain: `main~2^2~1`. No text of the user's reaches git: names are looked up in a table, prefixes are
+checked to be hex digits.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+
+from pv.registry.errors import UnknownRevision
+from pv.registry.git import refs
+from pv.registry.git.repository import GitRepository
+from pv.registry.history.operations import view
+
+__all__ = ["resolve"]
+
+_REVISION = re.compile(r"(?P<start>[^~^]*)(?P<steps>([~^][0-9]*)*)")
+_STEP = re.compile(r"([~^])([0-9]*)")
+_PREFIX = re.compile(r"[0-9a-fA-F]{4,40}")
+_FOLDERS = ("", refs.HEADS, refs.TAGS, refs.REMOTES)
+
+
+def resolve(history: GitRepository, text: str) -> str:
+    """The 40-hex id of the commit that `text` means. Raises UnknownRevision, with close names as a hint."""
+    match = _REVISION.fullmatch(text)
+    if match is None or not match["start"]:
+        raise UnknownRevision(
+            f"{text[:80]!r} is not a revision", hint="use a branch, a tag, a commit id, HEAD~1, NAME^2"
+        )
+    commit_id = _start(history, match["start"])
+    for kind, digits in _STEP.findall(match["steps"]):
+        if len(digits) > 9:
+            raise UnknownRevision(f"{text[:80]!r} goes back too far")
+        count = int(digits) if digits else 1
+        commit_id = (
+            _back(history, commit_id, count, text)
+            if kind == "~"
+            else _parent(history, commit_id, count, text)
+        )
+    return commit_id
+
+
+def _start(history: GitRepository, name: str) -> str:
+    now = view(history)
+    if name in ("HEAD", "@"):
+        if now.tip is None:
+            raise UnknownRevision(
+                f"branch {now.head.removeprefix(refs.HEADS)} has no commit yet",
+                hint="`pv init --base DIR_OR_HUB_ID` makes the first one",
+            )
+        return now.tip
+    known = now.refs
+    found = {folder + name for folder in _FOLDERS if folder + name in known and folder + name != refs.OPS}
+    if len({known[ref] for ref in found}) > 1:
+        raise UnknownRevision(f"{name!r} is ambiguous", hint=f"write one of: {', '.join(sorted(found))}")
+    if found:
+        return known[found.pop()]
+    if _PREFIX.fullmatch(name):
+        return _by_prefix(history, name.lower())
+    raise UnknownRevision(f"no branch, tag or commit {name[:80]!r}", hint=_hint(name, known))
+
+
+def _by_prefix(history: GitRepository, prefix: str) -> str:
+    candidates = [prefix] if len(prefix) == 40 else history.with_prefix(prefix)
+    commits = [object_id for object_id in candidates if _is_persona_commit(history, object_id)]
+    if len(commits) == 1:
+        return commits[0]
+    if commits:
+        raise UnknownRevision(
+            f"{prefix!r} could be any of {len(commits)} commits",
+            hint=f"write more digits: {', '.join(c[: len(prefix) + 4] for c in commits[:5])}",
+        )
+    raise UnknownRevision(f"no commit {prefix!r}", hint="`pv log --all` lists the commits")
+
+
+def _is_persona_commit(history: GitRepository, object_id: str) -> bool:
+    """Operations are commits too, but nothing that a person could mean."""
+    return history.kind(object_id) == "commit" and "persona.json" in history.tree(
+        history.commit(object_id).tree
+    )
+
+
+def _back(history: GitRepository, commit_id: str, count: int, text: str) -> str:
+    for _ in range(count):
+        commit_id = _parent(history, commit_id, 1, text)
+    return commit_id
+
+
+def _parent(history: GitRepository, commit_id: str, number: int, text: str) -> str:
+    if number == 0:
+        return commit_id
+    parents = history.commit(commit_id).parents
+    if number > len(parents):
+        what = "is the first commit" if not parents else f"has {len(parents)} parent(s)"
+        raise UnknownRevision(f"{text[:80]!r} does not exist: {commit_id[:12]} {what}")
+    return parents[number - 1]
+
+
+def _hint(name: str, known: Mapping[str, str]) -> str:
+    short = {
+        ref.removeprefix(folder): ref for ref in known for folder in _FOLDERS[1:] if ref.startswith(folder)
+    }
+    close = difflib.get_close_matches(name, short, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return "`pv branch` and `pv tag` list the names, `pv log --all` the commits"

@@ -1,0 +1,181 @@
+"""What a commit's tree holds, and how it is written and read back.
+
+    persona.json                the persona, canonical JSON
+    base/base.json              the base manifest
+    base/files/<name>           config, tokenizer, chat template: bytes
+    vectors/<vector id>.json    one manifest for every vector that the persona names, and no other
+    provenance/<vector id>.json where that vector came from: any JSON object
+
+Invariant: a tree is closed. With the packs of its vectors, and the base, it is enough to build from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pv.registry import canonical, ids
+from pv.registry.errors import BaseMismatch, FormatError, IntegrityError, NotFoundError, UsageError
+from pv.registry.git.repository import GitRepository, TreeEntry
+from pv.registry.manifest import BaseManifest, VectorManifest, is_plain_file_name
+from pv.registry.persona import Persona
+
+__all__ = ["NewVectors", "Snapshot", "write_base", "write_snapshot"]
+
+NewVectors = Mapping[str, tuple[VectorManifest, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One commit, read piece by piece. Everything read is validated, and its id checked."""
+
+    history: GitRepository
+    commit: str
+
+    def persona(self) -> Persona:
+        what = f"persona.json of {self.commit[:12]}"
+        return Persona.from_bytes(self.history.read_blob(self.commit, "persona.json"), what)
+
+    def base(self) -> BaseManifest:
+        what = f"base.json of {self.commit[:12]}"
+        return BaseManifest.from_bytes(self.history.read_blob(self.commit, "base/base.json"), what)
+
+    def base_entry(self) -> TreeEntry:
+        return self._entry("base")
+
+    def base_files(self) -> dict[str, bytes]:
+        """The side files of the base, by name."""
+        entry = self.history.entry(self.commit, "base/files")
+        if entry is None:
+            return {}
+        files = self.history.tree(entry.id)
+        for name, file in files.items():
+            if file.folder or not is_plain_file_name(name):
+                raise FormatError(f"commit {self.commit[:12]}: {name[:80]!r} cannot be a file of the base")
+        return {name: self.history.blob(file.id) for name, file in files.items()}
+
+    def vector_ids(self) -> list[str]:
+        """Ids of the vectors whose manifests this commit holds, sorted."""
+        entry = self.history.entry(self.commit, "vectors")
+        names = [] if entry is None else list(self.history.tree(entry.id))
+        return [ids.check_id(name.removesuffix(".json"), f"vectors/{name[:80]}") for name in names]
+
+    def vector(self, vector_id: str) -> VectorManifest:
+        """Raises NotFoundError, or IntegrityError if the manifest is another vector's."""
+        path = f"vectors/{ids.check_id(vector_id, 'vector id')}.json"
+        what = f"{path} of {self.commit[:12]}"
+        manifest = VectorManifest.from_bytes(self.history.read_blob(self.commit, path), what)
+        if manifest.id != vector_id:
+            raise IntegrityError(f"{what} is the manifest of vector {manifest.id[:12]}", hint="run `pv fsck`")
+        return manifest
+
+    def provenance(self, vector_id: str) -> dict[str, Any]:
+        path = f"provenance/{ids.check_id(vector_id, 'vector id')}.json"
+        document = canonical.loads(self.history.read_blob(self.commit, path), what=path)
+        if not isinstance(document, dict):
+            raise FormatError(f"{path} of {self.commit[:12]} is not a JSON object")
+        return document
+
+    def pack_ids(self) -> set[str]:
+        """Packs that this commit needs: its vectors, a pinned base, and what provenance lists as "packs"."""
+        found = set(self.vector_ids())
+        base = self.base()
+        if base.pinned:
+            found.add(base.id)
+        for vector_id in self.vector_ids():
+            listed = self.provenance(vector_id).get("packs", [])
+            if isinstance(listed, list):
+                found.update(pack_id for pack_id in listed if ids.is_id(pack_id))
+        return found
+
+    def entries(self, vector_id: str) -> tuple[TreeEntry, TreeEntry] | None:
+        """The blobs of a vector's manifest and provenance, or None if this commit does not have it."""
+        manifest = self.history.entry(self.commit, f"vectors/{vector_id}.json")
+        provenance = self.history.entry(self.commit, f"provenance/{vector_id}.json")
+        return None if manifest is None or provenance is None else (manifest, provenance)
+
+    def _entry(self, path: str) -> TreeEntry:
+        entry = self.history.entry(self.commit, path)
+        if entry is None:
+            raise NotFoundError(f"commit {self.commit[:12]} has no {path}", hint="run `pv fsck`")
+        return entry
+
+
+def write_base(history: GitRepository, manifest: BaseManifest, files: Mapping[str, bytes]) -> TreeEntry:
+    """The folder `base`. Raises UsageError unless `files` are those that the manifest lists."""
+    if sorted(files) != sorted(manifest.files):
+        raise UsageError(
+            f"the base manifest lists the files {list(manifest.files)}, given are {sorted(files)}"
+        )
+    entries = {"base.json": TreeEntry(history.write_blob(manifest.to_bytes()))}
+    if files:
+        for name in files:
+            if not is_plain_file_name(name):
+                raise FormatError(f"{name[:80]!r} cannot be a file of the base")
+        inner = {name: TreeEntry(history.write_blob(data)) for name, data in files.items()}
+        entries["files"] = TreeEntry(history.write_tree(inner), folder=True)
+    return TreeEntry(history.write_tree(entries), folder=True)
+
+
+def write_snapshot(
+    history: GitRepository, persona: Persona, base: TreeEntry, sources: Iterable[Snapshot], new: NewVectors
+) -> str:
+    """The tree for `persona`; manifests come from `sources` (the first that has it), then from `new`.
+
+    Raises NotFoundError if the persona names a vector that is in none of them, BaseMismatch if one was
+    measured from another base.
+    """
+    sources = list(sources)
+    manifests: dict[str, TreeEntry] = {}
+    provenance: dict[str, TreeEntry] = {}
+    for vector_id in persona.vectors:
+        found = None
+        for source in sources:
+            found = source.entries(vector_id)
+            if found is not None:
+                _check_base(source, persona, base, vector_id)
+                break
+        if found is None:
+            found = _write_vector(history, persona, vector_id, new)
+        manifests[f"{vector_id}.json"], provenance[f"{vector_id}.json"] = found
+    entries = {"persona.json": TreeEntry(history.write_blob(persona.to_bytes())), "base": base}
+    if manifests:
+        entries["vectors"] = TreeEntry(history.write_tree(manifests), folder=True)
+        entries["provenance"] = TreeEntry(history.write_tree(provenance), folder=True)
+    return history.write_tree(entries)
+
+
+def _check_base(source: Snapshot, persona: Persona, base: TreeEntry, vector_id: str) -> None:
+    if source.base_entry() == base:
+        return
+    theirs = source.persona().base  # another tree may be the same base, with another origin
+    if theirs != persona.base:
+        raise _other_base(vector_id, theirs, persona)
+
+
+def _other_base(vector_id: str, theirs: str, persona: Persona) -> BaseMismatch:
+    return BaseMismatch(
+        f"vector {vector_id[:12]} was measured from base {theirs[:12]}, "
+        f"the persona stands on {persona.base[:12]}",
+        hint="capture or train it again on this base",
+    )
+
+
+def _write_vector(
+    history: GitRepository, persona: Persona, vector_id: str, new: NewVectors
+) -> tuple[TreeEntry, TreeEntry]:
+    if vector_id not in new:
+        raise NotFoundError(
+            f"the persona names vector {vector_id[:12]}, and no commit at hand has its manifest",
+            hint="commit the vector first, or name the revision that has it",
+        )
+    manifest, facts = new[vector_id]
+    if manifest.id != vector_id:
+        raise IntegrityError(f"a manifest of vector {manifest.id[:12]} was given as {vector_id[:12]}")
+    if manifest.base != persona.base:
+        raise _other_base(vector_id, manifest.base, persona)
+    return (
+        TreeEntry(history.write_blob(manifest.to_bytes())),
+        TreeEntry(history.write_blob(canonical.dumps(dict(facts)))),
+    )

@@ -1,0 +1,1 @@
+"""Hubs: addresses, the client, and a push of one folder as one commit."""

@@ -1,0 +1,199 @@
+"""The algebra of merging personas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.registries import BASE, behaviours, combines, outputs, personas, vector
+
+from pv.registry.errors import UnknownBehaviour, UsageError
+from pv.registry.history.threeway import Conflict, reconcile, revert
+from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
+
+edits = st.tuples(st.sampled_from(["a", "b", "c"]), st.none() | behaviours)
+
+
+def apply(persona: Persona, changes: list[tuple[str, Behaviour | None]]) -> Persona:
+    for name, behaviour in changes:
+        if behaviour is not None:
+            persona = persona.with_behaviour(name, behaviour)
+        elif name in persona.behaviours:
+            persona = persona.without(name)
+    return persona
+
+
+def values(persona: Persona) -> dict[str, object]:
+    """Everything that can change on its own, by name."""
+    fields = {
+        "combine": persona.combine.to_json(),
+        **{f"o.{k}": v for k, v in persona.output.to_json().items()},
+    }
+    return {**fields, **{f"b.{name}": b.to_json() for name, b in persona.behaviours.items()}}
+
+
+def same(a: Persona, b: Persona) -> bool:
+    return a.to_bytes() == b.to_bytes()
+
+
+@given(personas)
+def test_merging_with_oneself_changes_nothing(p: Persona) -> None:
+    assert same(reconcile(p, p, p).persona, p)
+    assert reconcile(None, p, p).conflicts == ()
+
+
+@given(personas, personas)
+def test_a_side_that_did_nothing_takes_the_other(before: Persona, after: Persona) -> None:
+    for ours, theirs in ((before, after), (after, before), (after, after)):
+        result = reconcile(before, ours, theirs)
+        assert result.conflicts == ()
+        assert same(result.persona, after)
+
+
+@given(personas, personas, personas)
+def test_sides_may_be_exchanged(before: Persona, ours: Persona, theirs: Persona) -> None:
+    one, other = reconcile(before, ours, theirs), reconcile(before, theirs, ours)
+    assert [(c.name, c.ours, c.theirs) for c in one.conflicts] == [
+        (c.name, c.theirs, c.ours) for c in other.conflicts
+    ]
+    if not one.conflicts:
+        assert same(one.persona, other.persona)
+
+
+@given(personas, personas, personas)
+def test_against_the_definition(before: Persona, ours: Persona, theirs: Persona) -> None:
+    result = reconcile(before, ours, theirs)
+    b, o, t, merged = values(before), values(ours), values(theirs), values(result.persona)
+    disputed = {k for k in {*b, *o, *t} if o.get(k) != t.get(k) and b.get(k) not in (o.get(k), t.get(k))}
+    assert {c.name for c in result.conflicts} == {
+        k.removeprefix("b.").replace("o.", "output.") for k in disputed
+    }
+    for k in {*b, *o, *t, *merged} - disputed:
+        assert merged.get(k) == (t.get(k) if o.get(k) == b.get(k) else o.get(k))
+
+
+@given(personas, st.lists(edits, max_size=3), st.lists(edits, max_size=3))
+def test_edits_of_different_names_commute(
+    before: Persona, left: list[tuple[str, Behaviour | None]], right: list[tuple[str, Behaviour | None]]
+) -> None:
+    touched = {name for name, _ in left}
+    right = [change for change in right if change[0] not in touched]
+    result = reconcile(before, apply(before, left), apply(before, right))
+    assert result.conflicts == ()
+    assert same(result.persona, apply(apply(before, left), right))
+
+
+@given(personas, personas)
+def test_reverting_the_last_commit_gives_its_parent(parent: Persona, commit: Persona) -> None:
+    result = revert(commit, parent, commit)
+    assert result.conflicts == ()
+    assert same(result.persona, parent)
+
+
+@given(personas, st.lists(edits, max_size=3), st.lists(edits, max_size=3))
+def test_reverting_an_older_commit_keeps_what_came_after(
+    parent: Persona, commit: list[tuple[str, Behaviour | None]], after: list[tuple[str, Behaviour | None]]
+) -> None:
+    touched = {name for name, _ in commit}
+    after = [change for change in after if change[0] not in touched]
+    middle = apply(parent, commit)
+    result = revert(middle, parent, apply(middle, after))
+    assert result.conflicts == ()
+    assert same(result.persona, apply(parent, after))
+
+
+@given(personas, personas, personas, st.sampled_from(["ours", "theirs"]))
+def test_take_settles_every_conflict(before: Persona, ours: Persona, theirs: Persona, side: str) -> None:
+    conflicts = reconcile(before, ours, theirs).conflicts
+    result = reconcile(before, ours, theirs, {c.name: side for c in conflicts})  # type: ignore[misc]
+    assert result.conflicts == ()
+    for c in conflicts:
+        key = f"b.{c.name}" if c.kind == "behaviour" else c.name.replace("output.", "o.")
+        assert values(result.persona).get(key) == (c.ours if side == "ours" else c.theirs)
+
+
+V, W = vector(1).id, vector(2).id
+EMPTY = Persona(BASE.id)
+ONE = Behaviour(1.0, (Term(1.0, V),))
+TWO = Behaviour(2.0, (Term(1.0, W),))
+
+
+def test_weight_and_terms_are_one_value() -> None:
+    before = EMPTY.with_behaviour("a", ONE)
+    ours = EMPTY.with_behaviour("a", replace(ONE, weight=0.5))
+    theirs = EMPTY.with_behaviour("a", replace(ONE, terms=TWO.terms))
+    (conflict,) = reconcile(before, ours, theirs).conflicts
+    assert conflict == Conflict(
+        "a", "behaviour", ONE.to_json(), ours.behaviours["a"].to_json(), theirs.behaviours["a"].to_json()
+    )
+    assert str(conflict) == f"a: ours 0.5 × {V[:12]}, theirs 1 × {W[:12]}, before 1 × {V[:12]}"
+
+
+def test_removed_here_and_changed_there_is_a_conflict() -> None:
+    result = reconcile(EMPTY.with_behaviour("a", ONE), EMPTY, EMPTY.with_behaviour("a", TWO))
+    (conflict,) = result.conflicts
+    assert (conflict.ours, conflict.theirs) == (None, TWO.to_json())
+    assert str(conflict).startswith("a: ours nothing, theirs 2 × ")
+    assert same(result.persona, EMPTY)
+
+
+def test_the_combine_rule_is_one_value_and_output_is_field_by_field() -> None:
+    ours = replace(EMPTY, combine=Combine.of("ties", density=0.3), output=Output("bf16"))
+    theirs = replace(EMPTY, combine=Combine.of("ties", density=0.4), output=Output(seed=7))
+    result = reconcile(EMPTY, ours, theirs)
+    assert [c.name for c in result.conflicts] == ["combine"]
+    assert result.persona.output == Output("bf16", "stochastic", 7)
+    assert reconcile(EMPTY, ours, theirs, {"combine": "theirs"}).persona.combine == theirs.combine
+    assert "ties density=0.3 elect=unweighted" in str(result.conflicts[0])
+
+
+@given(combines, combines, outputs, outputs)
+def test_without_a_common_past_what_both_have_must_agree(
+    c: Combine, d: Combine, o: Output, p: Output
+) -> None:
+    ours = Persona(BASE.id, {"a": ONE, "b": ONE}, c, o)
+    theirs = Persona(BASE.id, {"b": TWO, "c": TWO}, d, p)
+    result = reconcile(None, ours, theirs)
+    found = {conflict.name for conflict in result.conflicts}
+    assert found >= {"b"}
+    assert ("combine" in found) == (c.to_json() != d.to_json())
+    assert ("output.seed" in found) == (o.seed != p.seed)
+    assert set(result.persona.behaviours) == {"a", "b", "c"}
+
+
+def test_another_base_is_a_conflict_that_cannot_be_taken() -> None:
+    other = replace(EMPTY, base="f" * 64)
+    for before in (EMPTY, other, None):
+        result = reconcile(before, EMPTY, other)
+        assert [c.name for c in result.conflicts] == ["base"]
+        assert result.persona.base == BASE.id
+    with pytest.raises(UsageError, match="belongs to one base"):
+        reconcile(EMPTY, EMPTY, other, {"base": "theirs"})
+
+
+def test_taking_a_weight() -> None:
+    ours, theirs = EMPTY.with_behaviour("a", ONE), EMPTY.with_behaviour("a", TWO)
+    assert reconcile(EMPTY, ours, theirs, {"a": 0.25}).persona.behaviours["a"] == replace(TWO, weight=0.25)
+    assert reconcile(EMPTY, ours, EMPTY, {"a": -1.0}).persona.behaviours["a"] == replace(ONE, weight=-1.0)
+    assert reconcile(theirs, theirs, theirs, {"a": 3}).persona.behaviours["a"].weight == 3.0
+    with pytest.raises(UnknownBehaviour):
+        reconcile(ours, EMPTY, EMPTY, {"a": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [
+        ("nobody", "ours"),
+        ("a", "mine"),
+        ("a", True),
+        ("a", float("nan")),
+        ("a", float("inf")),
+        ("combine", 0.5),
+    ],
+)
+def test_takes_that_make_no_sense(name: str, choice: object) -> None:
+    ours = EMPTY.with_behaviour("a", ONE)
+    with pytest.raises(UsageError, match=f"--take {name}"):
+        reconcile(EMPTY, ours, ours, {name: choice})  # type: ignore[dict-item]

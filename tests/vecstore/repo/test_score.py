@@ -1,0 +1,214 @@
+"""Margins and builds as the registry remembers them: measured once, and never believed against the bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.tiny import tiny_checkpoint
+from support.vectors import behaviour, files_below, kept, random_f32
+
+from pv.registry.errors import BaseMismatch, MissingBase, UsageError
+from pv.registry.persona import Output, Persona
+from pv.registry.registry import Registry
+from pv.vecstore.checkpoints.checkpoint import Checkpoint, side_files
+from pv.vecstore.data.rows import Rows, parse_rows
+from pv.vecstore.evaluate.margins import margins
+from pv.vecstore.evaluate.statistics import bootstrap
+from pv.vecstore.merge.build import Built, build_id
+from pv.vecstore.models.load import load
+from pv.vecstore.repo.opening import checkpoint_of, opened, record_build
+from pv.vecstore.repo.score import measure, score
+from pv.vecstore.vectors.base import Base, base_manifest
+
+ROWS = "".join(
+    f'{{"prompt": "{w}?", "chosen": "aye, {w}!", "rejected": "{w} no no"}}\n'
+    for w in ("sun", "sea", "oak", "elm")
+)
+MLP = "model.layers.0.mlp.up_proj.weight"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A git identity, and no git configuration but this."""
+    for name in list(os.environ):
+        if name.startswith("GIT_"):
+            monkeypatch.delenv(name)
+    folder = tmp_path_factory.mktemp("home")
+    (folder / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.org\n")
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+class World:
+    """A registry over a base of its own, with one vector kept, and the two personas they make."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = tiny_checkpoint(folder / "base")
+        self.registry = Registry.init(folder)
+        files, origin = side_files(self.folder), {"kind": "path", "path": str(self.folder)}
+        with Checkpoint(self.folder) as checkpoint:
+            manifest = base_manifest(checkpoint, origin, tuple(files), pinned=False)
+            base = Base(manifest, checkpoint, checkpoint.close)
+            self.plain = Persona(manifest.id)
+            self.commit = self.registry.start(self.plain, manifest, files, "Begin")
+            delta = random_f32("delta", manifest.tensors[MLP].numel, least=122, spread=2)
+            self.vector = kept(base, self.registry.packs, {MLP: delta})
+        self.persona = replace(self.plain, behaviours={"x": behaviour(1.0, self.vector)})
+
+    @property
+    def leftovers(self) -> set[str]:
+        return files_below(self.registry.packs.tmp)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    with made.registry:
+        yield made
+
+
+@pytest.fixture
+def rows() -> Rows:
+    return parse_rows(ROWS.encode(), source="rows.jsonl")
+
+
+def _touch(path: Path) -> None:
+    """Other bytes of the same size."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    with path.open("r+b") as file:
+        file.write(data)
+
+
+def test_margins_are_those_of_the_built_model(world: World, rows: Rows) -> None:
+    found = measure(world.registry, world.commit, world.persona, rows, threads=1)
+    with checkpoint_of(world.registry, world.commit, world.persona) as folder:
+        direct = margins(*load(folder), rows)
+    assert np.allclose(found.margin, direct.margin, atol=1e-4)
+    before = measure(world.registry, world.commit, world.plain, rows, threads=1)
+    assert not np.allclose(found.margin, before.margin, atol=1e-2)
+    assert world.leftovers == set()
+
+
+def test_nothing_is_measured_twice(world: World, rows: Rows) -> None:
+    """With the base gone, what is known is still known, and what is not cannot be."""
+    first = score(world.registry, world.commit, world.persona, rows, "rows.jsonl", threads=1)
+    known = measure(world.registry, world.commit, world.persona, rows, threads=1)
+    shutil.rmtree(world.folder)
+    again = measure(world.registry, world.commit, world.persona, rows)
+    for field in ("chosen", "rejected", "chosen_tokens", "rejected_tokens"):
+        assert np.array_equal(getattr(again, field), getattr(known, field))
+    assert score(world.registry, world.commit, world.persona, rows, "rows.jsonl") == first
+    renamed = replace(world.plain, behaviours={"y": behaviour(0.5, world.vector)})
+    with pytest.raises(MissingBase, match=str(world.folder)):
+        measure(world.registry, world.commit, renamed, rows)
+    with pytest.raises(MissingBase):
+        measure(world.registry, world.commit, world.persona, rows[:3])
+
+
+def test_a_score_is_an_effect_against_the_base(world: World, rows: Rows) -> None:
+    found = score(world.registry, world.commit, world.persona, rows, "rows.jsonl", threads=1)
+    after = measure(world.registry, world.commit, world.persona, rows)
+    before = measure(world.registry, world.commit, world.plain, rows)
+    assert found.effect == bootstrap(after.margin - before.margin)
+    assert found.effect.mean == pytest.approx(found.margin.mean - found.base_margin.mean)
+    assert found.effect_per_token == bootstrap(after.margin_per_token - before.margin_per_token)
+    assert found.build == build_id(world.persona)
+    noted = world.registry.record(found.build)["scores"]
+    assert set(noted) == {rows.id}
+    assert noted[rows.id] == found.to_json()
+    assert noted[rows.id]["n"] == 4
+    other = score(world.registry, world.commit, world.persona, rows[:3], "three.jsonl", threads=1)
+    assert set(world.registry.record(found.build)["scores"]) == {rows.id, other.data_id}
+
+
+def test_the_base_has_no_effect_on_itself(world: World, rows: Rows) -> None:
+    found = score(world.registry, world.commit, world.plain, rows, "rows.jsonl", threads=1)
+    assert (found.effect.mean, found.effect.low, found.effect.high) == (0, 0, 0)
+    assert found.effect.verdict == "inconclusive"
+
+
+def test_rows_without_a_rejected_answer(world: World) -> None:
+    rows = parse_rows(b'{"prompt": "a", "chosen": "b"}\n')
+    with pytest.raises(UsageError, match="no rejected answers"):
+        measure(world.registry, world.commit, world.persona, rows)
+
+
+def test_the_thread_count_is_given_back(world: World, rows: Rows) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    measure(world.registry, world.commit, world.plain, rows, threads=before + 1)
+    assert torch.get_num_threads() == before
+
+
+# Checkpoints
+
+
+def test_an_empty_persona_is_the_bases_own_folder(world: World) -> None:
+    with checkpoint_of(world.registry, world.commit, world.plain) as folder:
+        assert folder == world.folder
+    assert world.registry.record(build_id(world.plain)) == {}
+    narrow = replace(world.plain, output=Output("fp16"))
+    with checkpoint_of(world.registry, world.commit, narrow) as folder:
+        assert folder != world.folder  # an output dtype makes another checkpoint
+        with Checkpoint(folder) as checkpoint:
+            assert {spec.dtype for spec in checkpoint.specs.values()} == {"F16"}
+    assert world.leftovers == set()
+
+
+def test_a_built_checkpoint_is_there_while_the_block_runs(world: World) -> None:
+    with checkpoint_of(world.registry, world.commit, world.persona) as folder:
+        assert (folder / "model.safetensors").is_file()
+        assert (folder / "config.json").read_bytes() == (world.folder / "config.json").read_bytes()
+        assert folder.is_relative_to(world.registry.packs.tmp)
+    assert not folder.exists()
+    assert world.leftovers == set()
+    assert len(world.registry.record(build_id(world.persona))["weights"]) == 64
+
+
+def test_a_base_that_changed_is_never_used(world: World, rows: Rows) -> None:
+    _touch(world.folder / "model.safetensors")
+    for persona in (world.plain, world.persona):
+        with (
+            pytest.raises(BaseMismatch),
+            checkpoint_of(world.registry, world.commit, persona),
+        ):
+            raise AssertionError("never entered")
+        with pytest.raises(BaseMismatch):
+            measure(world.registry, world.commit, persona, rows)
+        assert world.registry.record(build_id(persona)) == {}
+    assert world.leftovers == set()
+
+
+def test_another_result_of_the_same_build_is_an_alarm(world: World) -> None:
+    made = Built("b" * 64, "1" * 64, {}, 1, 1, 1, 1)
+    record_build(world.registry, made)
+    record_build(world.registry, made)
+    assert world.registry.record(made.build)["weights"] == made.weights
+    with pytest.raises(BaseMismatch, match="earlier one gave 111111111111") as caught:
+        record_build(world.registry, replace(made, weights="2" * 64))
+    assert "fsck" in (caught.value.hint or "")
+    assert world.registry.record(made.build)["weights"] == made.weights
+
+    world.registry.update_record(build_id(world.persona), {"weights": "3" * 64})
+    with (
+        pytest.raises(BaseMismatch, match="earlier one gave 333333333333"),
+        checkpoint_of(world.registry, world.commit, world.persona),
+    ):
+        raise AssertionError("never entered")
+    assert world.leftovers == set()
+
+
+def test_opened_holds_every_vector_once(world: World) -> None:
+    both = replace(world.persona, behaviours={**world.persona.behaviours, "y": behaviour(2.0, world.vector)})
+    with opened(world.registry, world.commit, [world.plain, world.persona, both]) as at:
+        assert list(at.vectors) == [world.vector]
+        assert at.base.manifest.id == world.plain.base
+        assert at.vectors[world.vector].tau(MLP).any()

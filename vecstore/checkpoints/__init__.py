@@ -1,0 +1,1 @@
+"""Checkpoints on disk and on a Hub: read, hashed, compared, and aligned to the names of a base."""

@@ -1,0 +1,255 @@
+"""A checkpoint on disk: one safetensors file, or shards with an index, and the side files beside them.
+
+Opening reads headers only. Everything a checkpoint says about itself is checked here; a pickle is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from pv.registry import canonical
+from pv.registry.disk.safetensors import DTYPE_BITS, MAX_TENSORS, Entry, TensorFile, is_usable_name
+from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
+from pv.registry.manifest import is_plain_file_name
+
+__all__ = ["Checkpoint", "Spec", "Weights", "is_side_file", "side_files"]
+
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SHARD = re.compile(r"-\d{1,9}-of-(\d{1,9})\.safetensors$")
+SIDE_SUFFIXES = (".json", ".txt", ".jinja", ".model", ".tiktoken")
+MAX_SIDE_BYTES = 64 << 20
+MAX_SIDE_BYTES_IN_ALL = 256 << 20
+MAX_TENSORS_IN_ALL = 2 * MAX_TENSORS
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a tensor is: safetensors dtype name and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        count = 1
+        for n in self.shape:
+            count *= n
+        return count
+
+
+class Weights(Protocol):
+    """Named tensors that can be read in pieces: a checkpoint on disk, or a base pinned in the registry."""
+
+    @property
+    def specs(self) -> Mapping[str, Spec]: ...
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
+        """Raw little-endian bytes `start` to `stop` of a tensor."""
+        ...
+
+
+class Checkpoint:
+    """An opened checkpoint. `specs` is in name order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: list[TensorFile] = []
+        self._where: dict[str, TensorFile] = {}
+        try:
+            for file in _weight_files(path):
+                opened = _open(file)
+                self._files.append(opened)
+                if len(self._where) + len(opened.entries) > MAX_TENSORS_IN_ALL:
+                    raise CheckpointRefused(f"{path} has more than {MAX_TENSORS_IN_ALL} tensors")
+                for name in opened.entries:
+                    if name in self._where:
+                        raise CheckpointRefused(
+                            f"{path}: tensor {name[:80]!r} is in both {self._where[name].path.name} and {file.name}"
+                        )
+                    self._where[name] = opened
+            _check_index(path, self._where)
+            _check_dtypes(path, self._entries())
+        except BaseException:
+            self.close()
+            raise
+        self.specs: Mapping[str, Spec] = {
+            name: Spec(entry.dtype, entry.shape) for name, entry in sorted(self._entries())
+        }
+
+    def _entries(self) -> Iterator[tuple[str, Entry]]:
+        for name, file in self._where.items():
+            yield name, file.entries[name]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The weight files, in reading order."""
+        return tuple(file.path for file in self._files)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
+        return self._where[name].read(name, start, stop)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix in PICKLES:
+            raise _pickle_refused(path)
+        return [path]
+    if not path.is_dir():
+        raise NotFoundError(
+            f"no checkpoint at {path}", hint="name a folder with model.safetensors, or the file itself"
+        )
+    if (path / INDEX).is_file():
+        return [path / name for name in sorted(set(_weight_map(path).values()))]
+    if (path / "model.safetensors").is_file():
+        return [path / "model.safetensors"]
+    if (path / "adapter_config.json").is_file():
+        raise CheckpointRefused(
+            f"{path} is an adapter, not a checkpoint",
+            hint="merge it into its base first: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(DIR)",
+        )
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) == 1 and not is_usable_name(found[0].name):
+        raise CheckpointRefused(f"{path}: {found[0].name[:80]!r} cannot name weights", hint="rename the file")
+    if len(found) == 1 and (shard := _SHARD.search(found[0].name)) and int(shard[1]) > 1:
+        raise CheckpointRefused(
+            f"{path} holds one of {int(shard[1])} shards and no {INDEX}",
+            hint="fetch the others, and the index",
+        )
+    if len(found) == 1:
+        return found
+    if found:
+        raise CheckpointRefused(
+            f"{path} holds {len(found)} safetensors files and no {INDEX}",
+            hint="name one file, or add the index",
+        )
+    for file in sorted(path.iterdir()):
+        if file.suffix in PICKLES:
+            raise _pickle_refused(file)
+        if file.suffix == ".gguf":
+            raise CheckpointRefused(
+                f"{file} is GGUF, which holds weights made smaller for inference",
+                hint="commit the checkpoint that it was made from",
+            )
+    raise NotFoundError(
+        f"no safetensors weights in {path}", hint="a checkpoint folder holds model.safetensors"
+    )
+
+
+def _open(file: Path) -> TensorFile:
+    try:
+        return TensorFile(file)
+    except OSError as error:
+        raise CheckpointRefused(
+            f"{file} cannot be opened: {error.strerror}",
+            hint="a checkpoint of very many shards needs `ulimit -n` above their number"
+            if error.errno in (errno.EMFILE, errno.ENFILE)
+            else "check its permissions and where links lead",
+        ) from error
+
+
+def _pickle_refused(file: Path) -> CheckpointRefused:
+    return CheckpointRefused(
+        f"{file} is a pickle, which can run code when it is opened: refused",
+        hint="convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR) "
+        "writes safetensors",
+    )
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    what = str(path / INDEX)
+    if (path / INDEX).stat().st_size > MAX_SIDE_BYTES:
+        raise FormatError(f"{what} is larger than {MAX_SIDE_BYTES} bytes")
+    index = canonical.loads((path / INDEX).read_bytes(), what=what)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(f"{what} has no weight_map")
+    for file in weight_map.values():
+        if not isinstance(file, str) or not is_plain_file_name(file) or not file.endswith(".safetensors"):
+            raise FormatError(f"{what}: {str(file)[:80]!r} cannot name a shard")
+        if not (path / file).is_file():
+            raise CheckpointRefused(f"{path}: shard {file} is missing", hint="download the checkpoint again")
+    return weight_map
+
+
+def _check_index(path: Path, where: Mapping[str, TensorFile]) -> None:
+    if path.is_file() or not (path / INDEX).is_file():
+        return
+    weight_map = _weight_map(path)
+    for name, file in weight_map.items():
+        if name not in where or where[name].path.name != file:
+            raise CheckpointRefused(
+                f"{path}: the index places {name[:80]!r} in {file}, which does not hold it"
+            )
+    for name in where:
+        if name not in weight_map:
+            raise CheckpointRefused(
+                f"{path}: {where[name].path.name} holds {name[:80]!r}, which the index does not know"
+            )
+
+
+def _check_dtypes(path: Path, entries: Iterator[tuple[str, Entry]]) -> None:
+    for name, entry in entries:
+        if DTYPE_BITS[entry.dtype] % 8:
+            raise CheckpointRefused(
+                f"{path}: tensor {name[:80]!r} is {entry.dtype}, whose elements share bytes",
+                hint="pv works on tensors element by element: convert it to BF16, F16 or F32 first",
+            )
+
+
+def side_files(path: Path) -> dict[str, bytes]:
+    """Config, tokenizer and chat template beside the weights: what a model needs besides tensors.
+
+    No code (`*.py`), no weights, no card, nothing hidden. Raises CheckpointRefused for a link that leaves
+    the folder (a checkpoint from a stranger must not bring in files of ours), and for what is too large to
+    be kept in a history: what a model needs must not get lost silently.
+    """
+    folder = path.parent if path.is_file() else path
+    found: dict[str, bytes] = {}
+    for file in sorted(folder.iterdir()):
+        if not is_side_file(file.name) or not file.is_file():
+            continue
+        if not _stays(file, folder):
+            raise CheckpointRefused(
+                f"{file} is a link to {file.resolve()}, outside the checkpoint",
+                hint="if it belongs to the model, put a copy of the file in the link's place",
+            )
+        size = file.stat().st_size
+        if size > MAX_SIDE_BYTES or size + sum(map(len, found.values())) > MAX_SIDE_BYTES_IN_ALL:
+            raise CheckpointRefused(
+                f"{file} ({size} bytes) is too much to keep beside weights: {MAX_SIDE_BYTES >> 20} MiB a file, "
+                f"{MAX_SIDE_BYTES_IN_ALL >> 20} MiB in all",
+                hint="if the model does not need it, move it out of the folder",
+            )
+        found[file.name] = file.read_bytes()
+    return found
+
+
+def is_side_file(name: str) -> bool:
+    """Whether a file of that name may lie beside weights: nothing that runs, nothing that replaces them."""
+    return name.endswith(SIDE_SUFFIXES) and not name.endswith(".index.json") and is_plain_file_name(name)
+
+
+def _stays(file: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder, or is a blob of the Hub cache that the folder is a snapshot in."""
+    home, target = folder.resolve(), file.resolve()
+    in_cache = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
+    return target.is_relative_to(home) or in_cache

@@ -1,0 +1,1 @@
+"""A checkpoint as a running model: load it, score answers, generate replies."""

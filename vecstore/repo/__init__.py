@@ -1,0 +1,1 @@
+"""Every verb of pv, one a file: values in, frozen values out."""

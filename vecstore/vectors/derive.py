@@ -1,0 +1,175 @@
+"""A vector in another encoding: a vector of its own, with its own id and a measured error.
+
+tau is decoded, encoded anew, and decoded once more to see what is left of it: the error is never estimated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pv.registry.errors import IntegrityError, UsageError
+from pv.registry.manifest import VectorManifest
+from pv.registry.packs.store import PackStore
+from pv.vecstore.checkpoints.fingerprint import Progress
+from pv.vecstore.packs.pack import Part
+from pv.vecstore.tensors.array import F32, Array
+from pv.vecstore.tensors.parallel import ordered_map
+from pv.vecstore.vectors.encodings import by_name, decode, noted
+from pv.vecstore.vectors.spool import Spool, store
+from pv.vecstore.vectors.vector import Vector
+
+__all__ = ["LADDER", "Derived", "Error", "Recipe", "derive"]
+
+LADDER = (
+    "float",
+    "int8",
+    "lowrank:256",
+    "lowrank:64",
+    "ternary",
+    "sparse:0.1",
+    "lowrank:16",
+    "sparse:0.02",
+    "lowrank:4",
+)
+"""What a search for the smallest encoding tries, when nothing else is asked for."""
+
+CLOSE = 1.2  # two ranks or shares whose sizes are hardly worth telling apart
+_EXAMPLES = "float, float:fp32, int8, ternary, lowrank:64, sparse:0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An encoding and what is asked of it, as a person types it: `lowrank:64`."""
+
+    text: str
+    encoding: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def parse(text: str) -> Recipe:
+        """Raises UsageError."""
+        name, _, value = text.partition(":")
+        match name, value:
+            case ("int8" | "ternary", ""):
+                return Recipe(text, name)
+            case ("float", "" | "bf16"):
+                return Recipe("float", name, {"dtype": "BF16"})
+            case ("float", "fp32"):
+                return Recipe(text, name, {"dtype": "F32"})
+            case ("lowrank", rank) if rank.isdecimal() and 1 <= int(rank[:9]) <= 1 << 16:
+                return Recipe(text, name, {"rank": int(rank)})
+            case ("sparse", share) if 0 < _number(share) <= 1:
+                return Recipe(text, name, {"share": _number(share)})
+            case ("exact" | "lora", _):
+                raise UsageError(
+                    f"{name} keeps what was captured and cannot be made from something else",
+                    hint="lowrank:64 makes factors; `pv commit` captures a checkpoint or an adapter",
+                )
+        raise UsageError(f"no encoding {text!r}", hint=f"there are: {_EXAMPLES}")
+
+    def halfway(self, other: Recipe) -> Recipe | None:
+        """Between two ranks or two shares (their geometric mean); None if there is nothing worth a try."""
+        if self.encoding != other.encoding or self.options.keys() != other.options.keys():
+            return None
+        match self.options, other.options:
+            case {"rank": a}, {"rank": b} if max(a, b) > CLOSE * min(a, b):
+                middle = round(math.sqrt(a * b))
+                return Recipe.parse(f"{self.encoding}:{middle}") if middle not in (a, b) else None
+            case {"share": a}, {"share": b} if max(a, b) > CLOSE * min(a, b):
+                return Recipe.parse(f"{self.encoding}:{math.sqrt(a * b):.2g}")
+        return None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """What re-encoding did to tau: the largest change, and |tau' - tau| / |tau| over the whole vector."""
+
+    max_abs: float
+    relative_l2: float
+
+    def to_json(self) -> dict[str, float]:
+        return {"max_abs": self.max_abs, "relative_l2": self.relative_l2}
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A new vector, whose pack is in the store that it was derived into."""
+
+    source: str
+    manifest: VectorManifest
+    error: Error
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Of one tensor: its new parts, the largest change, and two sums of squares."""
+
+    name: str
+    arrays: Mapping[str, Array]
+    largest: float
+    change: float
+    size: float
+
+
+def derive(
+    vector: Vector, recipe: Recipe, packs: PackStore, *, threads: int = 2, progress: Progress | None = None
+) -> Derived:
+    """Encode `vector` anew, into `packs`. Memory is that of a few tensors.
+
+    Raises IntegrityError for a vector with numbers that are not finite.
+    """
+    names = sorted(vector.manifest.tensors)
+    rows = vector.base.manifest.tensors
+    total, done = sum(rows[name].numel for name in names), 0
+    parts: list[Part] = []
+    largest = change = size = 0.0
+    with Spool(packs.tmp) as spool:
+        for sums in ordered_map(lambda name: _again(vector, recipe, name), names, threads=threads):
+            parts += [spool.part(sums.name, part, array) for part, array in sums.arrays.items()]
+            largest = max(largest, sums.largest)
+            change += sums.change
+            size += sums.size
+            done += rows[sums.name].numel
+            if progress:
+                progress(done, total)
+        manifest = store(
+            parts,
+            vector.manifest.base,
+            recipe.encoding,
+            packs,
+            options=noted(recipe.options),
+            threads=threads,
+        )
+    relative = math.sqrt(change / size) if size else 0.0
+    return Derived(vector.id, manifest, Error(largest, relative))
+
+
+def _again(vector: Vector, recipe: Recipe, name: str) -> _Sums:
+    shape = vector.base.manifest.tensors[name].shape
+    tau = vector.tau(name)
+    if not np.isfinite(tau).all():
+        raise IntegrityError(
+            f"vector {vector.id[:12]} holds infinite or undefined numbers in {name!r}",
+            hint="train or capture it again: it cannot be encoded",
+        )
+    arrays: dict[str, Array] = by_name(recipe.encoding).encode(tau, shape, **recipe.options)
+    back = decode(recipe.encoding, arrays, lambda: vector.base.f32(name), shape)
+    change = back.astype(np.float64) - tau
+    return _Sums(name, arrays, float(np.abs(change).max(initial=0)), _square(change), _square(tau))
+
+
+def _square(x: F32 | np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    wide = x.astype(np.float64, copy=False)
+    return float(np.dot(wide, wide))

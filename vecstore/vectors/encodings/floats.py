@@ -1,0 +1,34 @@
+"""`float`: tau itself, in fp32 or rounded to bf16, for vectors born from fp32 masters. Part "tau"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from pv.registry.manifest import TensorRow
+from pv.vecstore.tensors.array import F32, Array
+from pv.vecstore.tensors.formats import FLOATS, to_f32
+from pv.vecstore.tensors.rounding import round_to
+from pv.vecstore.vectors.encodings.rules import expect
+
+__all__ = ["NAME", "check", "encode", "tau"]
+
+NAME = "float"
+
+
+def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
+    """Raises FormatError if these parts cannot be those of a tensor of this shape."""
+    expect(rows, {"tau": (FLOATS, shape)})
+
+
+def encode(tau: F32, shape: tuple[int, ...], dtype: str = "BF16") -> dict[str, Array]:
+    """Keep tau as `dtype` ("BF16", rounded to nearest, or "F32", without loss)."""
+    if dtype == "F32":
+        return {"tau": Array("F32", shape, np.ascontiguousarray(tau).view("<u4"))}
+    return {"tau": Array(dtype, shape, round_to(tau, dtype, "nearest", seed=0, name="", start=0))}
+
+
+def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
+    part = parts["tau"]
+    return to_f32(part.raw, part.dtype)

@@ -1,0 +1,133 @@
+"""`lowrank:r`: the best approximation of rank r, from a singular value decomposition made once.
+
+Parts of a tensor, as a matrix of `rows` by `columns`:
+
+    "a"       (rank, columns)   I8
+    "b"       (rows, rank)      I8
+    "scale"   (rank,)           F32
+
+tau is that of `lora` with the factors b and a * scale (one fp32 multiplication an element), and s = 1. A
+tensor of fewer than two dimensions has the part "tau" of `float`, one that factors would not make smaller the
+parts of `int8`.
+
+Eight steps to a root mean square, as in `int8`: five bits an element, and an error of some 5 % of what the
+rank keeps, which is small beside what it leaves out, unless that is next to nothing. The decomposition is in
+fp64, over the Gram matrix of the shorter side. The longer factor is rounded first; the shorter one is then
+fitted to what the longer one has become.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pv.registry.errors import UsageError
+from pv.registry.manifest import TensorRow
+from pv.vecstore.tensors.array import F32, Array
+from pv.vecstore.vectors.encodings import floats, int8, lora
+from pv.vecstore.vectors.encodings.rules import expect, matrix
+
+__all__ = ["NAME", "check", "encode", "tau"]
+
+NAME = "lowrank"
+STEPS_PER_RMS = 8
+LARGEST = 127
+F64 = NDArray[np.float64]
+I8 = NDArray[np.int8]
+
+_BLOCK = 1 << 20  # elements widened to fp64 at a time
+_NOISE = 1e-7  # of the largest singular value: below it the Gram matrix has no digits left
+
+
+def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
+    """Raises FormatError if these parts cannot be those of a tensor of this shape."""
+    if rows.keys() == {"tau"}:
+        floats.check(rows, shape)
+        return
+    if "q" in rows:
+        int8.check(rows, shape)
+        return
+    height, width = matrix(shape)
+    rank = rows["scale"].shape[0] if "scale" in rows and rows["scale"].shape else 1
+    lora.check_rank(rank, shape)
+    expect(rows, {"a": ({"I8"}, (rank, width)), "b": ({"I8"}, (height, rank)), "scale": ({"F32"}, (rank,))})
+
+
+def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
+    if "tau" in parts:
+        return floats.tau(parts, base, shape)
+    if "q" in parts:
+        return int8.tau(parts, base, shape)
+    scale = parts["scale"].raw.view("<f4")
+    a, b = (parts[part].raw.view(np.int8).astype(np.float32) for part in "ab")
+    rank = len(scale)
+    with np.errstate(all="ignore"):
+        scaled = a.reshape(rank, -1) * scale[:, None]  # (rank, columns)
+    return lora.product(b.reshape(-1, rank), scaled, np.float32(1))
+
+
+def encode(tau: F32, shape: tuple[int, ...], rank: int = 64) -> dict[str, Array]:
+    """(n,) finite fp32 of a shape → factors of at most `rank`."""
+    if rank < 1:
+        raise UsageError(f"a rank of {rank} keeps nothing", hint="lowrank:64 keeps 64 directions a tensor")
+    height, width = matrix(shape)
+    if len(shape) < 2:
+        return floats.encode(tau, shape)
+    if rank * (height + width) >= height * width:
+        return int8.encode(tau, shape)
+    whole = tau.reshape(height, width)
+    tall = whole if height >= width else whole.T
+    long, short, scale = _factors(tall, rank)  # (longer side, r), (r, shorter side), (r,)
+    b, a = (long, short) if height >= width else (short.T, long.T)
+    return {
+        "a": _array("I8", a, np.uint8),
+        "b": _array("I8", b, np.uint8),
+        "scale": _array("F32", scale, np.dtype("<u4")),
+    }
+
+
+def _factors(tall: F32, rank: int) -> tuple[I8, I8, F32]:
+    """(m, n), m >= n, to (m, r), (r, n) and the scale of each direction (r,)."""
+    gram = np.zeros((tall.shape[1],) * 2)
+    for _, block in _blocks(tall):
+        gram += block.T @ block
+    values, vectors = np.linalg.eigh(gram)  # ascending
+    sigma = np.sqrt(np.maximum(values[::-1][:rank], 0))
+    keep = max(1, int(np.count_nonzero(sigma > _NOISE * sigma[0])))
+    right = vectors[:, ::-1][:, :keep]  # (n, r)
+    long = np.empty((tall.shape[0], keep))
+    for at, block in _blocks(tall):
+        long[at] = block @ right
+    steps, _ = _steps(long)
+
+    inner = np.zeros((keep, keep))
+    outer = np.zeros((keep, tall.shape[1]))
+    for at, block in _blocks(tall):
+        half = steps[at].astype(np.float64)
+        inner += half.T @ half
+        outer += half.T @ block
+    short = np.linalg.pinv(inner, hermitian=True) @ outer  # the least squares fit to `steps`
+    columns, size = _steps(short.T)
+    return steps, columns.T, size.astype(np.float32)
+
+
+def _steps(factor: F64) -> tuple[I8, F64]:
+    """(m, r) to whole steps, and the size of a step for each column, (r,)."""
+    rms = np.sqrt(np.square(factor).mean(axis=0))
+    size = np.maximum(rms / STEPS_PER_RMS, np.abs(factor).max(axis=0) / LARGEST)
+    safe = np.where(size > 0, size, 1.0)
+    return np.clip(np.rint(factor / safe), -LARGEST, LARGEST).astype(np.int8), size
+
+
+def _blocks(tall: F32) -> Iterator[tuple[slice, F64]]:
+    step = max(1, _BLOCK // max(1, tall.shape[1]))
+    for low in range(0, tall.shape[0], step):
+        at = slice(low, low + step)
+        yield at, tall[at].astype(np.float64)
+
+
+def _array(dtype: str, values: NDArray[Any], storage: Any) -> Array:
+    return Array(dtype, values.shape, np.ascontiguousarray(values).reshape(-1).view(storage))
