@@ -1,15 +1,17 @@
-"""The corpus of hostile files: every case, and a folder of those that are one small file.
+"""The corpus of hostile files: every case, made when it is needed.
 
-    python tests/attacks/make.py        writes tests/attacks/files/<kind>/<case> anew
+    python tests/attacks/make.py            writes DIGESTS anew: the SHA-256 of every case that is one small file
+    python tests/attacks/make.py FOLDER     writes those files to FOLDER/<kind>/<case>
 
-Deterministic: no clock, no randomness, no compressor (zstd frames are written by hand). What does not fit into a
-small file (large ones, links, pipes, whole registries) is made by the same functions when the test runs.
+Deterministic: no clock, no randomness, no compressor (zstd frames are written by hand), so DIGESTS stands for
+the files. It changes when a case does, and never because of a change to pv: a case that quietly became
+another would test something else.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -19,9 +21,9 @@ sys.path.insert(0, str(HERE.parent))
 from attacks import chunks, documents, folders, headers, packs, registries  # noqa: E402
 from attacks.case import Case  # noqa: E402
 
-__all__ = ["FILES_FOLDER", "all_cases", "small_files"]
+__all__ = ["DIGESTS", "all_cases", "digests", "small_files"]
 
-FILES_FOLDER = HERE / "files"
+DIGESTS = HERE / "DIGESTS"
 LARGEST = 1024
 
 
@@ -31,7 +33,7 @@ def all_cases() -> list[Case]:
 
 
 def small_files() -> dict[str, bytes]:
-    """{path below `files`: content} of every case that is one file of at most a kilobyte."""
+    """{kind/case: content} of every case that is one file of at most a kilobyte."""
     found = {}
     for case in all_cases():
         if isinstance(case.content, bytes) and 0 < len(case.content) <= LARGEST:
@@ -43,13 +45,21 @@ def small_files() -> dict[str, bytes]:
     return found
 
 
+def digests() -> str:
+    """The small files as `sha256sum` lists them."""
+    return "".join(
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(small_files().items())
+    )
+
+
 def main() -> None:
-    shutil.rmtree(FILES_FOLDER, ignore_errors=True)
+    if len(sys.argv) == 1:
+        DIGESTS.write_text(digests())
+        return
     for name, content in small_files().items():
-        path = FILES_FOLDER / name
+        path = Path(sys.argv[1]) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    print(f"{len(small_files())} files, {sum(map(len, small_files().values()))} bytes, in {FILES_FOLDER}")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from pv.cli.graph import graph
 
-GitRepository = list[tuple[str, Sequence[str]]]
+History = list[tuple[str, Sequence[str]]]
 
 
-def drawn(commits: GitRepository) -> list[str]:
+def drawn(commits: History) -> list[str]:
     lines: list[str] = []
     for (commit, _), left in zip(commits, graph(commits), strict=True):
         lines += [*left.above, f"{left.own} {commit}"]
@@ -34,12 +34,12 @@ def test_two_branches_join_where_they_parted() -> None:
 
 
 def test_a_merge_forks_below_and_joins_above_what_both_came_from() -> None:
-    history: GitRepository = [("m", ["c", "b"]), ("c", ["a"]), ("b", ["a"]), ("a", [])]
+    history: History = [("m", ["c", "b"]), ("c", ["a"]), ("b", ["a"]), ("a", [])]
     assert drawn(history) == ["* m", "|\\", "* | c", "| * b", "|/", "* a"]
 
 
 def test_columns_to_the_right_move_over() -> None:
-    history: GitRepository = [
+    history: History = [
         ("x", ["a"]),
         ("m", ["c", "b"]),
         ("y", ["a"]),
@@ -66,7 +66,7 @@ def test_columns_to_the_right_move_over() -> None:
 
 
 def test_a_fork_pushes_its_neighbours() -> None:
-    history: GitRepository = [
+    history: History = [
         ("p", ["n"]),
         ("q", ["k"]),
         ("n", ["m1", "m2"]),
@@ -79,7 +79,7 @@ def test_a_fork_pushes_its_neighbours() -> None:
     assert follows(history)
 
 
-def follows(history: GitRepository) -> bool:
+def follows(history: History) -> bool:
     """Follow every line down the drawing, character by character, and see which commits it connects."""
     rows: list[str] = []
     at: dict[int, str] = {}
@@ -120,9 +120,9 @@ def end_of_line(grid: list[str], at: dict[int, str], row: int, column: int) -> s
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> GitRepository:
+def histories(draw: st.DrawFn) -> History:
     count = draw(st.integers(1, 12))
-    commits: GitRepository = []
+    commits: History = []
     for place in range(count):
         older = [str(k) for k in range(place + 1, count)]
         parents = draw(st.lists(st.sampled_from(older), min_size=1, max_size=2, unique=True)) if older else []
@@ -131,5 +131,5 @@ def histories(draw: st.DrawFn) -> GitRepository:
 
 
 @given(histories())
-def test_every_line_leads_from_a_commit_to_its_parent(history: GitRepository) -> None:
+def test_every_line_leads_from_a_commit_to_its_parent(history: History) -> None:
     assert follows(history), "\n".join(drawn(history))
