@@ -28,7 +28,7 @@ $(BASE)/model.safetensors: | $(STAMP)
 	$(BIN)/python examples/embedded_model.py $(BASE)
 
 demo: $(STAMP) base ## The main job, end to end, on the embedded model
-	$(BIN)/pv demo --base $(BASE)
+	$(BIN)/python examples/demo.py --base $(BASE)
 
 # One torch thread in each of two workers: two processes with two threads each would wait for one another.
 test: $(STAMP) base ## All tests

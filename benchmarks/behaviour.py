@@ -9,9 +9,10 @@ from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.registry.registry import Registry
 from pv.vecstore.data.rows import Rows, read_rows
 from pv.vecstore.evaluate.statistics import Interval
-from pv.vecstore.repo.score import score
-from pv.vecstore.train.loop import TrainOptions, train
-from pv.vecstore.vectors.vector import keep
+from pv.vecstore.repo.score import score_persona
+from pv.vecstore.train.loop import train
+from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.vectors.write import encode_vector
 
 NAMES = ("listening", "concise", "pirate")
 SAME = 0.05  # a bf16 build's effect may differ from an fp32 build's by this share
@@ -26,7 +27,7 @@ def main() -> bool:
         held = {name: read_rows(ROWS / f"{name}.heldout.jsonl") for name in NAMES}
         for name in NAMES:
             trained = train(BASE, read_rows(ROWS / f"{name}.jsonl"), TrainOptions())
-            vectors[name] = keep(trained.deltas, base, reg.packs).id
+            vectors[name] = encode_vector(trained.deltas, base, reg.packs).id
             stored = reg.packs.size(vectors[name]) / 1e6
             first, last = trained.loss[0], trained.loss[-1]
             print(f"{name}: {trained.seconds:.0f} s, loss {first:.2f} to {last:.2f}, {stored:.0f} MB")
@@ -56,7 +57,7 @@ def main() -> bool:
 
 
 def _effect(reg: Registry, commit: str, persona: Persona, rows: Rows) -> Interval:
-    return score(reg, commit, persona, rows, "held out").effect
+    return score_persona(reg, commit, persona, rows, "held out").effect
 
 
 def _words(interval: Interval) -> str:

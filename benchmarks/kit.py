@@ -15,7 +15,8 @@ import numpy as np
 
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
-from pv.vecstore.checkpoints.checkpoint import Checkpoint, side_files
+from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.checkpoints.side_files import side_files
 from pv.vecstore.vectors.base import base_manifest
 
 ROWS = Path(__file__).resolve().parent.parent / "examples" / "behaviours"
@@ -57,17 +58,17 @@ def fine_tune(name: str, *, optimizer: str, lr: float, steps: int | None = None,
     if (folder / "model.safetensors").is_file():
         return folder
     from pv.vecstore.data.rows import read_rows
-    from pv.vecstore.merge.build import OUTPUT_DTYPES
     from pv.vecstore.tensors.formats import to_f32
     from pv.vecstore.tensors.rounding import round_to
-    from pv.vecstore.train.loop import TrainOptions, train
+    from pv.vecstore.train.loop import train
+    from pv.vecstore.train.options import TrainOptions
 
     print(f"training {label}", flush=True)
     rows = read_rows(ROWS / f"{name}.jsonl")
     options = TrainOptions(optimizer=optimizer, lr=lr, max_steps=steps, seed=seed)  # type: ignore[arg-type]
     trained = train(BASE, rows, options)
     write_checkpoint(folder, {
-        key: round_to(to_f32(raw, "BF16") + trained.deltas[key].reshape(-1), OUTPUT_DTYPES["bf16"], "nearest",
+        key: round_to(to_f32(raw, "BF16") + trained.deltas[key].reshape(-1), "BF16", "nearest",
                       seed=0, name=key, start=0) if key in trained.deltas else raw
         for key, raw in base_tensors().items()
     })  # fmt: skip

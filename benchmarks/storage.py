@@ -12,7 +12,7 @@ from benchmarks.kit import BASE, Bars, base_tensors, fine_tune, registry
 from pv.registry.packs.store import PackStore
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.vectors.base import Base, open_base
-from pv.vecstore.vectors.vector import capture
+from pv.vecstore.vectors.capture import capture
 
 PAIRS = [
     ("concise", "apollo", 1e-4),

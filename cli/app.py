@@ -7,11 +7,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -19,12 +18,16 @@ from pv.cli.say import echo, plain, shown
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
-    from pv.registry.registry import Registry
+    from pv.vecstore.progress import Report
+    from pv.vecstore.repo.repo import Repo
 
-__all__ = ["App", "json_option", "pass_app", "short", "threads_option", "weight", "weight_option"]
+__all__ = ["App", "pass_app", "short"]
 
-LINE_EVERY_S = 30.0
-MAX_WEIGHT = 1e6
+
+class Jsonable(Protocol):
+    """What a verb gives back."""
+
+    def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,13 @@ class App:
             raise UsageError(f"no folder {self.directory!r}", hint="-C takes an existing folder")
         return path.resolve()
 
-    def registry(self) -> Registry:
-        """The registry here or above. Raises NotARegistry."""
-        from pv.registry.registry import Registry
+    def repo(self) -> Repo:
+        """The repository here or above. Raises NotARegistry."""
+        from pv.vecstore.repo.repo import Repo
 
-        registry = Registry.find(self.path)
-        click.get_current_context().call_on_close(registry.close)
-        return registry
+        repo = Repo.open(self.path, command_line=self.command_line)
+        click.get_current_context().call_on_close(repo.close)
+        return repo
 
     def file(self, name: str) -> Path:
         """A path the user typed, seen from -C."""
@@ -66,8 +69,9 @@ class App:
         if not self.quiet:
             echo(click.style("✓ ", fg="green") + plain(text), err=True)
 
-    def json(self, document: dict[str, Any]) -> None:
+    def json(self, value: Jsonable | dict[str, Any]) -> None:
         """One object on stdout, for programs."""
+        document = value if isinstance(value, dict) else value.to_json()
         text = json.dumps({"schema": 1, **_finite(document)}, indent=2, ensure_ascii=False, allow_nan=False)
         click.echo(_OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
@@ -81,23 +85,11 @@ class App:
         else:
             echo(text)
 
-    @contextmanager
-    def progress(self, label: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
-        """A bar on stderr for work that may take over two seconds; without a terminal, a line now and then.
+    def progress(self) -> AbstractContextManager[Report | None]:
+        """What a verb reports to: a bar on stderr for each stage; without a terminal, a line now and then."""
+        from pv.cli.progress import reporter
 
-        Yields a function (done, total). `unit` is "bytes" or a plural noun.
-        """
-        if self.quiet:
-            yield lambda done, total: None
-        elif sys.stderr.isatty():
-            from pv.cli.progress import bar
-
-            with bar(label, unit) as update:
-                yield update
-        else:
-            from pv.cli.progress import lines
-
-            yield lines(label, unit, every_s=LINE_EVERY_S)
+        return reporter(quiet=self.quiet)
 
 
 _OBEYED = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # JSON leaves them alone; a terminal may obey
@@ -113,32 +105,6 @@ def _finite(value: Any) -> Any:
 
 
 pass_app = click.make_pass_decorator(App)
-
-
-def weight(text: str) -> float:
-    """Reads an option or argument: a finite number up to a million, refused before any work is done with it."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a number") from None
-    if not abs(value) <= MAX_WEIGHT:  # so put, NaN is refused too
-        raise click.BadParameter(f"a weight is a finite number up to a million, not {value:g}")
-    return value + 0.0  # -0.0 becomes 0.0
-
-
-weight_option = click.option(
-    "--weight",
-    type=weight,
-    metavar="NUMBER",
-    help="Its weight in the persona; 1 if it is new, else as it was.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-threads_option = click.option(
-    "--threads",
-    type=click.IntRange(1, 256),
-    default=os.cpu_count() or 1,
-    help="Threads; no result depends on it.",
-)
 
 
 def short(identity: str | None) -> str:

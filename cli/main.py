@@ -26,14 +26,15 @@ from pv.registry.errors import PvError
 __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "Start": ("init", "demo"),
-    "Make behaviours": ("train", "commit", "pack"),
+    "Start": ("init",),
+    "Make behaviours": ("train", "commit", "compress"),
     "Look": ("status", "log", "show", "diff", "eval", "chat"),
     "Change the persona": ("add", "scale", "negate", "drop"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo"),
     "Make checkpoints": ("build", "push", "verify"),
     "Keep it sound": ("fsck", "gc"),
 }
+RENAMED = {"pack": "it is `pv compress` now.", "demo": "it is `make demo` in a clone of pv."}
 HELP_WIDTH = 100
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 _GLOBAL = ("-C", "-q", "--quiet", "-v", "--verbose", "--no-pager")
@@ -60,6 +61,8 @@ class Lazy(click.Group):
         except click.UsageError as error:
             from difflib import get_close_matches
 
+            if args[0] in RENAMED:
+                raise click.UsageError(f"No such command {args[0]!r}: {RENAMED[args[0]]}", ctx) from error
             close = get_close_matches(args[0], self.list_commands(ctx), 1)
             if not close or "mean" in error.message:
                 raise

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any
 
-from pv.registry.persona import Behaviour, Combine, Persona
+from pv.registry.combine import Combine
+from pv.registry.persona import Behaviour, Persona
 
 __all__ = [
     "behaviour_line",

@@ -26,7 +26,7 @@ command fails it is on stderr, with an `error`. Every command has `-h`, too. Exi
 | code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | differs (`diff --exit-code`, `verify`), a conflict, or a claim that does not hold (`demo`, `pack --keep`) |
+| 1 | differs (`diff --exit-code`, `verify`), a conflict, or nothing that keeps enough (`compress --keep`) |
 | 2 | usage, or bad input |
 | 3 | integrity: bytes are not what they should be |
 | 4 | the network, or the remote, refused |

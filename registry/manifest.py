@@ -2,21 +2,24 @@
 
 A manifest is logical: names, dtypes, shapes and tensor ids. How the bytes are packed is the pack's own
 affair and may change without changing any id. Parsing validates everything: a foreign manifest is data
-from a stranger.
+from a stranger. An id is computed once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 from pv.registry import canonical, ids
-from pv.registry.disk.safetensors import DTYPE_BITS, is_shape, is_usable_name
+from pv.registry.disk.safetensors import is_shape, is_usable_name
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError
 
-__all__ = ["ENCODINGS", "BaseManifest", "TensorRow", "VectorManifest"]
+__all__ = ["ENCODINGS", "BaseManifest", "Spec", "TensorRow", "VectorManifest", "is_plain_file_name"]
 
 SCHEMA = 1
 ORIGINS = {"hub": {"kind", "repo", "revision"}, "path": {"kind", "path"}}
@@ -24,23 +27,26 @@ ENCODINGS = ("exact", "float", "int8", "lora", "lowrank", "sparse", "ternary")
 
 
 @dataclass(frozen=True, slots=True)
-class TensorRow:
-    """One tensor: safetensors dtype name ("BF16"), shape, and the id of its raw bytes."""
+class Spec:
+    """What a tensor is: safetensors dtype name ("BF16") and shape."""
 
     dtype: str
     shape: tuple[int, ...]
-    id: str
 
     @property
     def numel(self) -> int:
-        count = 1
-        for n in self.shape:
-            count *= n
-        return count
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        return self.numel * DTYPE_BITS[self.dtype] // 8
+        return self.numel * DTYPES[self.dtype].bits // 8
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow(Spec):
+    """One tensor of a table: what it is, and the id of its raw bytes."""
+
+    id: str
 
     def to_json(self) -> list[Any]:
         return [self.dtype, list(self.shape), self.id]
@@ -48,12 +54,12 @@ class TensorRow:
     @staticmethod
     def from_json(value: Any, what: str) -> TensorRow:
         match value:
-            case [str(dtype), shape, str(tid)] if dtype in DTYPE_BITS and is_shape(shape):
+            case [str(dtype), shape, str(tid)] if dtype in DTYPES and is_shape(shape):
                 return TensorRow(dtype, tuple(shape), ids.check_id(tid, what))
         raise FormatError(f"{what}: a tensor is [dtype, shape, id]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BaseManifest:
     """The tensor table of a base, where it came from, and the side files (config, tokenizer) kept with it.
 
@@ -65,7 +71,7 @@ class BaseManifest:
     files: tuple[str, ...] = ()
     pinned: bool = False
 
-    @property
+    @cached_property
     def id(self) -> str:
         return ids.base_id((name, row.dtype, row.shape, row.id) for name, row in self.tensors.items())
 
@@ -85,7 +91,12 @@ class BaseManifest:
 
     @staticmethod
     def from_bytes(data: bytes, what: str = "base manifest") -> BaseManifest:
-        doc = _document(data, "base", {"origin", "files", "pinned", "tensors"}, what)
+        return BaseManifest.from_json(canonical.loads(data, what=what), what)
+
+    @staticmethod
+    def from_json(document: Any, what: str = "base manifest") -> BaseManifest:
+        """Validate a document. Raises FormatError that names what is wrong."""
+        doc = _checked(document, "base", {"origin", "files", "pinned", "tensors"}, what)
         tensors = {
             _name(name, what): TensorRow.from_json(row, f"{what}: {name[:80]!r}")
             for name, row in doc["tensors"].items()
@@ -111,7 +122,7 @@ class BaseManifest:
         return manifest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VectorManifest:
     """A vector: its base, its encoding, and for each tensor it touches the parts that define tau there.
 
@@ -124,7 +135,7 @@ class VectorManifest:
     tensors: Mapping[str, Mapping[str, TensorRow]]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def id(self) -> str:
         encoding = (
             canonical.dumps([self.encoding, dict(self.options)]).decode() if self.options else self.encoding
@@ -151,7 +162,12 @@ class VectorManifest:
 
     @staticmethod
     def from_bytes(data: bytes, what: str = "vector manifest") -> VectorManifest:
-        doc = _document(data, "vector", {"base", "encoding", "options", "tensors"}, what)
+        return VectorManifest.from_json(canonical.loads(data, what=what), what)
+
+    @staticmethod
+    def from_json(document: Any, what: str = "vector manifest") -> VectorManifest:
+        """Validate a document. Raises FormatError that names what is wrong."""
+        doc = _checked(document, "vector", {"base", "encoding", "options", "tensors"}, what)
         if doc["encoding"] not in ENCODINGS:
             raise FormatError(f"{what}: unknown encoding {str(doc['encoding'])[:40]!r}")
         if not isinstance(doc["options"], dict):
@@ -191,8 +207,7 @@ def is_plain_file_name(name: str) -> bool:
     )
 
 
-def _document(data: bytes, kind: str, keys: set[str], what: str) -> dict[str, Any]:
-    doc = canonical.loads(data, what=what)
+def _checked(doc: Any, kind: str, keys: set[str], what: str) -> dict[str, Any]:
     if not isinstance(doc, dict) or doc.get("kind") != kind:
         raise FormatError(f"{what} is not a {kind} manifest")
     if doc.get("schema") != SCHEMA or doc["schema"] is True:

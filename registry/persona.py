@@ -14,13 +14,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 from pv.registry import canonical, ids
+from pv.registry.combine import Combine, json_number
+from pv.registry.dtypes import OUTPUT_CHOICES
 from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
 
-__all__ = ["ENGINE", "Behaviour", "Combine", "Output", "Persona", "Term", "check_name"]
+__all__ = ["ENGINE", "ROUNDINGS", "Behaviour", "Output", "Persona", "Term", "check_name"]
 
 SCHEMA = 1
 ENGINE = 1
@@ -29,22 +32,9 @@ MAX_TERMS = 100_000  # of all behaviours together
 MAX_PATTERN_CHARS = 256
 MAX_PATTERNS = 16_384  # of all behaviours together; each is held against every tensor of the base
 MAX_PATTERNS_CHARS = 1 << 20
+ROUNDINGS = ("stochastic", "nearest")
 LARGEST_PRODUCT = 1e300  # no sum of as many terms leaves the doubles
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-COMBINE_FIELDS: Mapping[str, Mapping[str, tuple[object, ...] | type]] = {
-    "add": {},
-    "ties": {
-        "density": float,
-        "elect": ("weighted", "unweighted"),
-        "merge": ("mean", "weighted_mean", "sum"),
-        "lambda": float,
-    },
-}
-COMBINE_DEFAULTS: Mapping[str, Mapping[str, object]] = {
-    "add": {},
-    "ties": {"density": 0.2, "elect": "unweighted", "merge": "mean", "lambda": 1.0},
-}
 
 
 def check_name(name: str, what: str = "behaviour") -> str:
@@ -73,47 +63,9 @@ class Behaviour:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "weight": _number(self.weight),
-            "terms": [[_number(term.coefficient), term.vector] for term in self.terms],
-            "modules": None if self.modules is None else {k: _number(v) for k, v in self.modules.items()},
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Combine:
-    """The rule that turns the behaviours' deltas into one: a method and its explicit switches."""
-
-    method: str = "add"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @staticmethod
-    def of(method: str, **options: Any) -> Combine:
-        """A checked rule with every switch spelled out. Raises UsageError."""
-        if method not in COMBINE_FIELDS:
-            raise UsageError(
-                f"no combine method {_shown(method)}", hint=f"there are: {', '.join(COMBINE_FIELDS)}"
-            )
-        unknown = set(options) - set(COMBINE_FIELDS[method])
-        if unknown:
-            raise UsageError(f"method {method!r} takes no option {_shown(min(unknown))}")
-        full = {**COMBINE_DEFAULTS[method], **options}
-        for key, kind in COMBINE_FIELDS[method].items():
-            value = full[key]
-            if isinstance(kind, tuple):
-                if value not in kind:
-                    raise UsageError(
-                        f"{method}: {key} must be one of {', '.join(map(str, kind))}, not {_shown(value)}"
-                    )
-            else:
-                full[key] = _read_number(value, f"{method}: {key}", UsageError)
-        if "density" in full and not 0 < full["density"] <= 1:
-            raise UsageError(f"{method}: density must be above 0 and at most 1, not {full['density']}")
-        return Combine(method, full)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            **{k: _number(v) if isinstance(v, float) else v for k, v in self.options.items()},
+            "weight": json_number(self.weight),
+            "terms": [[json_number(term.coefficient), term.vector] for term in self.terms],
+            "modules": None if self.modules is None else {k: json_number(v) for k, v in self.modules.items()},
         }
 
 
@@ -129,7 +81,7 @@ class Output:
         return {"dtype": self.dtype, "rounding": self.rounding, "seed": self.seed}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Persona:
     base: str
     behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
@@ -137,11 +89,11 @@ class Persona:
     output: Output = field(default_factory=Output)
     engine: int = ENGINE
 
-    @property
+    @cached_property
     def id(self) -> str:
         return ids.persona_id(self.to_json())
 
-    @property
+    @cached_property
     def vectors(self) -> tuple[str, ...]:
         """Ids of every vector named, sorted, each once."""
         return tuple(sorted({term.vector for b in self.behaviours.values() for term in b.terms}))
@@ -177,8 +129,25 @@ class Persona:
         rest = {k: v for k, v in self.behaviours.items() if k != name}
         return replace(self, behaviours=MappingProxyType(rest))
 
+    def with_terms(self, name: str, terms: tuple[Term, ...], weight: float | None = None) -> Persona:
+        """The next version of a behaviour, or its first: other terms, and what it had of weight and modules."""
+        known = self.behaviours.get(name, Behaviour(1.0, ()))
+        kept = known.weight if weight is None else weight
+        return self.with_behaviour(name, Behaviour(kept, terms, known.modules))
+
     def with_combine(self, combine: Combine) -> Persona:
         return replace(self, combine=combine)
+
+    def with_output(self, *, dtype: str | None = None, rounding: str | None = None) -> Persona:
+        """The same, written otherwise; None leaves as it is."""
+        output = replace(
+            self.output, dtype=dtype or self.output.dtype, rounding=rounding or self.output.rounding
+        )
+        return replace(self, output=output)
+
+    def without_behaviours(self) -> Persona:
+        """The base, written as this persona is: what effects are measured against."""
+        return replace(self, behaviours={})
 
     @staticmethod
     def from_bytes(data: bytes, what: str = "persona.json") -> Persona:
@@ -270,9 +239,10 @@ def _combine(value: Any, what: str) -> Combine:
 
 def _output(value: Any, what: str) -> Output:
     doc = _object(value, {"dtype", "rounding", "seed"}, f"{what}: output")
-    if doc["dtype"] not in ("base", "bf16", "fp16", "fp32"):
-        raise FormatError(f"{what}: output dtype {_shown(doc['dtype'])} is not base, bf16, fp16 or fp32")
-    if doc["rounding"] not in ("stochastic", "nearest"):
+    if doc["dtype"] not in OUTPUT_CHOICES:
+        known = ", ".join(OUTPUT_CHOICES)
+        raise FormatError(f"{what}: output dtype {_shown(doc['dtype'])} is not one of {known}")
+    if doc["rounding"] not in ROUNDINGS:
         raise FormatError(f"{what}: output rounding {_shown(doc['rounding'])} is not stochastic or nearest")
     seed = doc["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 53:
@@ -295,8 +265,3 @@ def _read_number(value: Any, what: str, error: type[FormatError] | type[UsageErr
 def _shown(value: object) -> str:
     """A value in a message: a stranger's may be long."""
     return repr(value[:40] if isinstance(value, str) else value)[:60]
-
-
-def _number(value: float) -> float | int:
-    """Integral doubles as integers: RFC 8785 spells both alike, and rfc8785 wants one type."""
-    return int(value) if float(value).is_integer() and abs(value) < 1 << 53 else value

@@ -19,6 +19,7 @@ from typing import Any
 
 from pv.registry import layout
 from pv.registry.build_records import RecordStore
+from pv.registry.combine import Combine
 from pv.registry.disk import locks
 from pv.registry.errors import BaseMismatch, NotFoundError, UnknownRevision, UsageError
 from pv.registry.git import refs
@@ -32,7 +33,8 @@ from pv.registry.history.threeway import Take
 from pv.registry.history.transaction import Transaction, transaction
 from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.packs.store import PackStore
-from pv.registry.persona import Combine, Persona
+from pv.registry.persona import Persona
+from pv.registry.provenance import Provenance
 
 __all__ = ["Head", "Registry"]
 
@@ -50,11 +52,11 @@ class Registry:
 
     def __init__(self, root: Path) -> None:
         self.root = layout.open_folder(root)
-        self.packs = PackStore(root)
+        self._inside = threading.local()
+        self.packs = PackStore(root, writing=self.writing)
         self.history = GitRepository(root / "history.git")
         self.history.check_config()
         self._records = RecordStore(root)
-        self._inside = threading.local()
 
     @staticmethod
     def init(directory: Path) -> Registry:
@@ -125,7 +127,7 @@ class Registry:
         """A manifest; with no revision, HEAD's or else that of any commit which has it."""
         return self._holding(revision, vector_id).vector(vector_id)
 
-    def provenance(self, revision: str | None, vector_id: str) -> dict[str, Any]:
+    def provenance(self, revision: str | None, vector_id: str) -> Provenance:
         return self._holding(revision, vector_id).provenance(vector_id)
 
     def _holding(self, revision: str | None, vector_id: str) -> Snapshot:
@@ -172,9 +174,10 @@ class Registry:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep gc away, from the first pack written to the `change` that names it. May be nested.
+        """Keep gc away for a moment. May be nested.
 
-        Not for long work: gc would have to wait. A pack that is needed for long is held by `packs.holding`.
+        Not for long work: a gc that waits keeps every other writer out. What is written over a longer time is
+        held by `packs.holding_written`.
         """
         if getattr(self._inside, "writing", False):
             yield

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import json_option
 from pv.cli.say import echo, plain
 from pv.registry.errors import UsageError
 
@@ -26,25 +27,23 @@ def command(app: App, name: str | None, at: str | None, delete: bool, as_json: b
     pv branch terse HEAD~2
     pv branch -d terse
     """
-    registry = app.registry()
+    repo = app.repo()
     if name is None:
         if delete:
             raise UsageError("-d needs the name of a branch")
-        head, branches = registry.head(), registry.branches()
+        current, branches = repo.head.branch, repo.branches()
         if as_json:
-            app.json({"branches": dict(branches), "current": head.branch})
+            app.json({"branches": branches, "current": current})
             return
         for branch, commit in sorted(branches.items()):
-            mark = "* " if branch == head.branch else "  "
-            echo(f"{mark}{plain(branch):<24} {short(commit)}")
+            echo(f"{'* ' if branch == current else '  '}{plain(branch):<24} {short(commit)}")
         return
     if delete:
-        registry.delete_branch(name)
+        repo.delete_branch(name)
         said = f"deleted branch {name}"
     else:
-        commit = registry.create_branch(name, registry.resolve(at or "HEAD"))
-        said = f"branch {name} at {short(commit)}"
+        said = f"branch {name} at {short(repo.branch(name, at or 'HEAD').commit)}"
     if as_json:
-        app.json({"branches": dict(registry.branches())})
+        app.json({"branches": repo.branches()})
     else:
         app.done(said)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, threads_option
+from pv.cli.app import App, pass_app
+from pv.cli.options import json_option, threads_option
 from pv.cli.render import persona_line
-from pv.cli.say import echo
-from pv.cli.say import plain as spelled
+from pv.cli.say import echo, plain
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.chat import Chat
 
 __all__ = ["command"]
 
@@ -21,20 +25,20 @@ __all__ = ["command"]
 @click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest reply.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--seed", type=int, default=0, help="Seed for a temperature above 0.")
-@click.option("--base", "plain", is_flag=True, help="Talk to the bare base instead.")
+@click.option("--base", is_flag=True, help="Talk to the bare base instead.")
 @threads_option
 @json_option
 @pass_app
 def command(
     app: App,
+    /,
     rev: str,
     prompts: tuple[str, ...],
     max_tokens: int,
-    temperature: float,
-    seed: int,
-    plain: bool,
+    base: bool,
     threads: int,
     as_json: bool,
+    **sampling: Any,
 ) -> None:
     """Talk to a revision of the persona. An empty line or Ctrl-D ends.
 
@@ -43,46 +47,41 @@ def command(
     pv chat v1 -p "Let's use SQLite for this."
     pv chat --base -p "Let's use SQLite for this."
     """
-    from dataclasses import replace
+    from contextlib import ExitStack
 
-    from pv.vecstore.data.rows import Message
-    from pv.vecstore.models.generate import stream
-    from pv.vecstore.models.load import load
-    from pv.vecstore.repo.opening import checkpoint_of
+    revision = app.repo().at(rev)
+    with ExitStack() as stack:
+        with app.progress() as progress:
+            chat = stack.enter_context(revision.chat(base=base, threads=threads, progress=progress))
+        if not prompts and sys.stdin.isatty():
+            app.note(
+                f"talking to {'the base' if base else persona_line(revision.persona)}; an empty line ends"
+            )
+        answers = list(_answers(chat, prompts, max_tokens, quiet=as_json, **sampling))
+    if as_json:
+        app.json({"commit": revision.commit, "replies": answers})
 
-    registry = app.registry()
-    commit = registry.resolve(rev)
-    persona = registry.persona(commit)
-    if plain:
-        persona = replace(persona, behaviours={})
-    with (
-        app.progress("building") as update,
-        checkpoint_of(registry, commit, persona, threads=threads, progress=update) as folder,
-    ):
-        import torch
 
-        torch.set_num_threads(threads)
-        model, tokenizer = load(folder)
-    answers = []
-    if not prompts and sys.stdin.isatty():
-        app.note(f"talking to {persona_line(persona)}; an empty line ends")
+def _answers(
+    chat: Chat, prompts: tuple[str, ...], max_tokens: int, *, quiet: bool, **sampling: Any
+) -> Iterator[dict[str, str]]:
+    """Ask, and print the answers as they come. Prompts given beforehand are asked one by one, afresh."""
+    from pv.vecstore.repo.chat import Message
+
     history: list[Message] = []
     for text in prompts or _typed():
         if prompts:
             history = []
         history.append(Message("user", text))
         pieces = []
-        for piece in stream(model, tokenizer, tuple(history), max_tokens, temperature=temperature, seed=seed):
+        for piece in chat.stream(history, max_tokens, **sampling):
             pieces.append(piece)
-            if not as_json:
-                echo(spelled(piece), nl=False)
-        reply = "".join(pieces)
-        history.append(Message("assistant", reply))
-        answers.append({"prompt": text, "reply": reply})
-        if not as_json:
+            if not quiet:
+                echo(plain(piece), nl=False)
+        if not quiet:
             echo()
-    if as_json:
-        app.json({"commit": commit, "replies": answers})
+        history.append(Message("assistant", "".join(pieces)))
+        yield {"prompt": text, "reply": history[-1].content}
 
 
 def _typed() -> Iterator[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short
-from pv.cli.changes import parse_takes, report, take_option
+from pv.cli.app import App, pass_app
+from pv.cli.options import json_option, read_takes, take_option
+from pv.cli.report import report
 
 __all__ = ["command"]
 
@@ -31,7 +32,6 @@ def command(
     \b
     pv cherry-pick experiments~1
     """
-    registry = app.registry()
-    target = registry.resolve(rev)
-    commit = registry.cherry_pick(target, mainline, take=parse_takes(takes), message=message)
-    report(app, registry, commit, f"picks {short(target)}", as_json=as_json, picked=target)
+    repo = app.repo()
+    made = repo.cherry_pick(rev, mainline=mainline, take=read_takes(takes), message=message)
+    report(app, made, as_json=as_json)

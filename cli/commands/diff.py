@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, table
-from pv.registry.persona import Persona
+
+if TYPE_CHECKING:
+    from pv.vecstore.merge.diff import Change
+    from pv.vecstore.repo.diff import Diff
 
 __all__ = ["command"]
 
@@ -30,112 +36,59 @@ def command(app: App, a: str, b: str, recipe: bool, exit_code: bool, as_json: bo
     pv diff main terse
     pv diff v1 v2 --recipe
     """
-    registry = app.registry()
-    ids = registry.resolve(a), registry.resolve(b)
-    old, new = registry.persona(ids[0]), registry.persona(ids[1])
-    document: dict[str, object] = {"a": ids[0], "b": ids[1], "same": old == new}
-    lines = _recipe(old, new)
-    document["recipe"] = {"a": old.to_json(), "b": new.to_json()}
-    if old.base != new.base:
-        lines.append(f"the bases differ: {short(old.base)} and {short(new.base)}; weights cannot be compared")
-    elif not recipe and (old.behaviours or new.behaviours):
-        more, measured = _weights(app, ids[1], old, new, a)
-        lines += more
-        document |= measured
+    with app.progress() as progress:
+        found = app.repo().diff(a, b, weights=not recipe, progress=progress)
     if as_json:
-        app.json(document)
+        app.json(found)
     else:
+        lines = [*_recipe(found), *_weights(found)]
         app.page("\n".join(lines) if lines else "no difference")
-    if exit_code and old != new:
+    if exit_code and found:
         raise click.exceptions.Exit(1)
 
 
-def _recipe(old: Persona, new: Persona) -> list[str]:
+def _recipe(found: Diff) -> list[str]:
     lines = []
-    for name in sorted(old.behaviours.keys() | new.behaviours.keys()):
-        before, after = old.behaviours.get(name), new.behaviours.get(name)
-        if before == after:
-            continue
+    for name, (before, after) in found.behaviours.items():
         if before is not None:
             lines.append(click.style(f"- {behaviour_line(name, before)}", fg="red"))
         if after is not None:
             lines.append(click.style(f"+ {behaviour_line(name, after)}", fg="green"))
-    fields = [(f, getattr(old, f), getattr(new, f)) for f in ("combine", "output")]
-    return lines + [f"~ {f}: {a.to_json()} to {b.to_json()}" for f, a, b in fields if a != b]
+    lines += [f"~ {name}: {a.to_json()} to {b.to_json()}" for name, (a, b) in found.fields.items()]
+    if found.old.base != found.new.base:
+        bases = f"{short(found.old.base)} and {short(found.new.base)}"
+        lines.append(f"the bases differ: {bases}; weights cannot be compared")
+    return lines
 
 
-def _weights(
-    app: App, commit: str, old: Persona, new: Persona, a: str
-) -> tuple[list[str], dict[str, object]]:
-    from pv.vecstore.merge.diff import Change, diff, interference
-    from pv.vecstore.repo.opening import opened
-
-    gone = {n: b for n, b in old.behaviours.items() if new.behaviours.get(n) != b}
-    together = {**{f"{name} ({a})": b for name, b in gone.items()}, **new.behaviours}
-    with opened(app.registry(), commit, [old, new]) as at:
-        with app.progress("comparing weights", "tensors") as update:
-            moved = diff(old, new, at.base, at.vectors, progress=update)
-        with app.progress("comparing behaviours", "tensors") as update:
-            pairs = (
-                interference(together, at.vectors, base_id=new.base, progress=update)
-                if len(together) > 1
-                else ()
-            )
-
-    def row(change: Change) -> list[str]:
-        share = 100 * change.changed / change.elements if change.elements else 0
-        return [change.where, f"{change.norm:.4f}", f"{100 * change.relative:.3f} %", f"{share:.1f} %"]
-
-    header = ["where", "step", "relative", "elements moved"]
-    lines = [""]
-    if moved:
-        lines += [table(header, [row(c) for c in (*moved.by_layer(), moved.total)], title="by layer"), ""]
-        lines += [table(header, [row(c) for c in moved.by_module()], title="by module"), ""]
+def _weights(found: Diff) -> list[str]:
+    moved = found.weights
+    if moved is None:
+        return []
+    if not moved:
+        lines = ["", "no weight differs", ""]
     else:
-        lines += ["no weight differs", ""]
-    if pairs:
-        rows = [
-            [
-                f"{p.a} · {p.b}",
-                f"{p.cosine:+.3f}",
-                f"{100 * p.sign_agreement:.1f} %",
-                f"{p.norm_a:.3f}",
-                f"{p.norm_b:.3f}",
-            ]
-            for p in pairs
+        header = ["where", "step", "relative", "elements moved"]
+        layers = [_row(change) for change in (*moved.by_layer(), moved.total)]
+        modules = [_row(change) for change in moved.by_module()]
+        lines = [
+            "",
+            table(header, layers, title="by layer"),
+            "",
+            table(header, modules, title="by module"),
+            "",
         ]
-        lines.append(
-            table(["behaviours", "cosine", "same sign", "norm 1st", "norm 2nd"], rows, title="interference")
-        )
-    document: dict[str, object] = {
-        "total": _change(moved.total),
-        "layers": [_change(c) for c in moved.by_layer()],
-        "modules": [_change(c) for c in moved.by_module()],
-        "interference": [
-            {
-                "a": p.a,
-                "b": p.b,
-                "cosine": p.cosine,
-                "sign_agreement": p.sign_agreement,
-                "overlap": p.overlap,
-                "norm_a": p.norm_a,
-                "norm_b": p.norm_b,
-            }
-            for p in pairs
-        ],
-    }
-    return lines, document
+    if found.pairs:
+        pairs = [
+            [f"{p.a} · {p.b}", f"{p.cosine:+.3f}", f"{100 * p.sign_agreement:.1f} %",
+             f"{p.norm_a:.3f}", f"{p.norm_b:.3f}"]
+            for p in found.pairs
+        ]  # fmt: skip
+        header = ["behaviours", "cosine", "same sign", "norm 1st", "norm 2nd"]
+        lines.append(table(header, pairs, title="interference"))
+    return lines
 
 
-def _change(change: object) -> dict[str, object]:
-    from pv.vecstore.merge.diff import Change
-
-    assert isinstance(change, Change)
-    return {
-        "where": change.where,
-        "elements": change.elements,
-        "changed": change.changed,
-        "step": change.norm,
-        "relative": change.relative,
-        "largest": change.largest,
-    }
+def _row(change: Change) -> list[str]:
+    share = 100 * change.changed / change.elements if change.elements else 0
+    return [change.where, f"{change.norm:.4f}", f"{100 * change.relative:.3f} %", f"{share:.1f} %"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app
-from pv.cli.changes import change
+from pv.cli.app import App, pass_app
+from pv.cli.options import json_option, message_option
+from pv.cli.report import report
 
 __all__ = ["command"]
 
 
 @click.command("drop", short_help="Remove a behaviour.")
 @click.argument("name")
-@click.option("-m", "--message", help="The commit's message.")
+@message_option
 @json_option
 @pass_app
 def command(app: App, name: str, message: str | None, as_json: bool) -> None:
@@ -22,4 +23,4 @@ def command(app: App, name: str, message: str | None, as_json: bool) -> None:
     pv drop concise
     pv add concise=HEAD~1:concise     and it is back
     """
-    change(app, lambda persona: persona.without(name), message or f"Drop {name}", as_json=as_json)
+    report(app, app.repo().drop(name, message=message), as_json=as_json)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short, threads_option
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import json_option, threads_option
 from pv.cli.render import counted, size
 from pv.cli.say import echo
 
 if TYPE_CHECKING:
     from pv.registry.check.repair import Mended
     from pv.registry.check.report import Finding, Report
+    from pv.vecstore.repo.fsck import Checked
 
 __all__ = ["command"]
 
@@ -24,20 +26,15 @@ NOUNS = {
     "operations": "operation",
     "head": "HEAD",
 }
-STAGES = {
-    "commits": ("reading the history", "commits"),
-    "packs": ("checking packs", "bytes"),
-    "decoding": ("decoding packs", "bytes"),
-}
 
 
 @click.command("fsck", short_help="Check that nothing in the registry is damaged.")
 @click.option("--deep", is_flag=True, help="Decode every pack against its base, too, and hash every tensor.")
-@click.option("--repair", "mend", is_flag=True, help="Mend what can be mended. Nothing is thrown away.")
+@click.option("--repair", is_flag=True, help="Mend what can be mended. Nothing is thrown away.")
 @threads_option
 @json_option
 @pass_app
-def command(app: App, deep: bool, mend: bool, threads: int, as_json: bool) -> None:
+def command(app: App, deep: bool, repair: bool, threads: int, as_json: bool) -> None:
     """Check every file of the registry: its format, its history, its refs, and the checksum of every pack.
 
     What is damaged is listed with the behaviours and commits that it affects, and the exit code is 3.
@@ -49,51 +46,24 @@ def command(app: App, deep: bool, mend: bool, threads: int, as_json: bool) -> No
     pv fsck --deep
     pv fsck --repair
     """
-    from pv.cli.stages import stages
-    from pv.registry.check import fsck
+    from pv.vecstore.repo.fsck import fsck
 
-    root = fsck.locate(app.path)
-    mended: tuple[Mended, ...] = ()
-    with stages(app, STAGES) as progress:
-        if mend:
-            from pv.vecstore.check import decode
-            from pv.vecstore.checkpoints.hub import fetch
-
-            done = decode.repair(root, deeply=deep, fetch=fetch, threads=threads, progress=progress)
-            mended, report = done.mended, done.report
-        else:
-            report = fsck.check(root, progress=progress)
-            if deep:
-                from pv.vecstore.check import decode
-                from pv.vecstore.checkpoints.hub import fetch
-
-                report = decode.deep(root, report, fetch=fetch, threads=threads, progress=progress)
-            elif not all(base.pinned for base in report.bases.values()):
-                from pv.vecstore.check import decode
-
-                report = decode.glance(root, report)
+    with app.progress() as progress:
+        checked = fsck(app.path, deep=deep, repair=repair, threads=threads, progress=progress)
     if as_json:
-        repairs = [{"where": m.where, "what": m.what, "done": m.done} for m in mended]
-        app.json({**report.to_json(), **({"repairs": repairs} if mend else {})})
+        app.json(checked)
     else:
-        _show(app, report, mended)
-    if not report.clean:
+        _show(app, checked)
+    if not checked.clean:
         raise click.exceptions.Exit(3)
 
 
-def _show(app: App, report: Report, mended: tuple[Mended, ...]) -> None:
-    for one in mended:
-        mark = click.style("mended ", fg="green") if one.done else click.style("not mended ", fg="yellow")
-        echo(f"{mark}{_place(one.where)}: {one.what}")
+def _show(app: App, checked: Checked) -> None:
+    report = checked.report
+    for one in checked.mended or ():
+        _mended(one)
     for finding in report.findings:
-        if finding.damage:
-            echo(click.style("damage ", fg="red") + f"{_place(finding.where)}: {finding.what}")
-            for line in _affected(finding):
-                echo(f"  {line}")
-        elif finding.kind != "leftover":
-            echo(f"note {_place(finding.where)}: {finding.what}")
-            if finding.hint:
-                echo(f"  {finding.hint}")
+        _finding(finding)
     left = len(report.of("leftover"))
     if left:
         echo(f"note {counted(left, 'leftover')} of killed processes: `pv gc` removes them")
@@ -103,14 +73,33 @@ def _show(app: App, report: Report, mended: tuple[Mended, ...]) -> None:
     )
     if report.clean:
         app.done(f"{what}: {'every tensor decoded, ' if report.deep else ''}nothing is damaged")
-        return
+    else:
+        _damage(app, report, what, repaired=bool(checked.mended))
+
+
+def _mended(one: Mended) -> None:
+    mark = click.style("mended ", fg="green") if one.done else click.style("not mended ", fg="yellow")
+    echo(f"{mark}{_place(one.where)}: {one.what}")
+
+
+def _finding(finding: Finding) -> None:
+    if finding.damage:
+        echo(click.style("damage ", fg="red") + f"{_place(finding.where)}: {finding.what}")
+        for line in _affected(finding):
+            echo(f"  {line}")
+    elif finding.kind != "leftover":
+        echo(f"note {_place(finding.where)}: {finding.what}")
+        if finding.hint:
+            echo(f"  {finding.hint}")
+
+
+def _damage(app: App, report: Report, what: str, *, repaired: bool) -> None:
     counts = Counter(finding.kind for finding in report.damage)
-    app.note(
-        f"{what}: damaged: {', '.join(counted(n, NOUNS.get(kind, kind)) for kind, n in sorted(counts.items()))}"
-    )
+    kinds = ", ".join(counted(n, NOUNS.get(kind, kind)) for kind, n in sorted(counts.items()))
+    app.note(f"{what}: damaged: {kinds}")
     if report.behaviours:
         app.note(f"affected behaviours: {', '.join(report.behaviours)}")
-    if not mended and any(finding.repairable for finding in report.damage):
+    if not repaired and any(finding.repairable for finding in report.damage):
         app.note("`pv fsck --repair` tries to mend it")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import json_option
 from pv.cli.render import counted, size
 from pv.cli.say import echo
 
@@ -52,26 +52,12 @@ def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool)
     pv gc
     pv gc --grace 0 --expire 0    at once; a second run empties the quarantine
     """
-    from pv.registry.check import gc
-
-    registry = app.registry()
-    ages = {"grace_s": grace * DAY, "expire_s": expire * DAY}
-    with app.progress("reading the history", "commits") as update:
-        act = gc.plan if dry_run else gc.collect
-        done = act(registry, **ages, progress=update)
+    with app.progress() as progress:
+        done = app.repo().gc(grace_days=grace, expire_days=expire, dry_run=dry_run, progress=progress)
     if as_json:
-        app.json({"dry_run": dry_run, **_document(done)})
+        app.json(done)
     else:
-        _show(app, done, dry_run)
-
-
-def _document(plan: Plan) -> dict[str, Any]:
-    document = dataclasses.asdict(plan)
-    return {
-        "freed_bytes": plan.freed,
-        "git_objects": document.pop("commits") + document.pop("objects"),
-        **document,
-    }
+        _show(app, done.plan, dry_run)
 
 
 def _show(app: App, plan: Plan, dry_run: bool) -> None:

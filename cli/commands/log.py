@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.app import App, pass_app, short
 from pv.cli.graph import graph
+from pv.cli.options import json_option
 from pv.cli.render import persona_line
 from pv.cli.say import plain
 
@@ -36,25 +37,28 @@ def command(
     pv log --graph --all --oneline
     pv log v1 -n 5
     """
-    registry = app.registry()
-    entries = registry.log(rev, all=everything, limit=limit, lines_together=as_graph)
+    repo = app.repo()
+    entries = repo.log(rev, all=everything, limit=limit, graph=as_graph)
     if as_json:
-        app.json({"commits": [_json(entry) for entry in entries]})
+        app.json({"commits": [entry.to_json() for entry in entries]})
         return
+    current = repo.head.branch
+    texts = [[_one_line(entry, current)] if oneline else _full(entry, current) for entry in entries]
+    lines = _beside_graph(entries, texts) if as_graph else [line for text in texts for line in text]
+    app.page("\n".join(lines))
+
+
+def _beside_graph(entries: list[LogEntry], texts: list[list[str]]) -> list[str]:
+    """Each commit's lines, with the lines of history that pass on its left."""
     lines: list[str] = []
-    current = registry.head().branch
     drawn = graph((entry.id, entry.parents) for entry in entries)
-    for entry, left in zip(entries, drawn, strict=True):
-        text = [_one_line(entry, current)] if oneline else _full(entry, current)
-        if not as_graph:
-            lines += text
-            continue
+    for left, text in zip(drawn, texts, strict=True):
         lines += [*left.above, f"{left.own} {text[0]}"]
         below = [left.fork or left.rest, *[left.rest] * len(text)]
         lines += [f"{beside} {line}".rstrip() for beside, line in zip(below, text[1:], strict=False)]
         if left.fork and len(text) == 1:
             lines.append(left.fork)
-    app.page("\n".join(lines))
+    return lines
 
 
 def _one_line(entry: LogEntry, current: str) -> str:
@@ -86,16 +90,3 @@ def _names(entry: LogEntry, current: str) -> str:
 
 def _ago(time: datetime) -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _json(entry: LogEntry) -> dict[str, object]:
-    return {
-        "id": entry.id,
-        "parents": list(entry.parents),
-        "author": {"name": entry.author, "email": entry.email},
-        "time": entry.time.isoformat(),
-        "message": entry.message,
-        "refs": list(entry.refs),
-        "persona_id": entry.persona.id,
-        "behaviours": {name: b.to_json() for name, b in entry.persona.behaviours.items()},
-    }

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from pv.cli.app import App, json_option, pass_app, short, threads_option
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import json_option, threads_option
 from pv.cli.render import persona_line, size
 from pv.cli.say import echo
 from pv.registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.push import Push
 
 __all__ = ["command"]
 
@@ -24,16 +30,7 @@ __all__ = ["command"]
 @json_option
 @pass_app
 def command(
-    app: App,
-    what: tuple[str, ...],
-    message: str | None,
-    private: bool,
-    parent: str | None,
-    force: bool,
-    endpoint: str | None,
-    dry_run: bool,
-    threads: int,
-    as_json: bool,
+    app: App, /, what: tuple[str, ...], message: str | None, threads: int, as_json: bool, **options: Any
 ) -> None:
     """Build a revision and publish it: weights, config, tokenizer, persona.json and a model card.
 
@@ -44,79 +41,27 @@ def command(
     pv push hf://me/my-persona
     pv push v1 hf://me/my-persona -m "First release"
     """
-    from pv.registry.remote.push import parse_target, push_folder
-    from pv.vecstore.merge.build import build
-    from pv.vecstore.publish.card import CardFacts, model_card
-    from pv.vecstore.repo.opening import opened, record_build
-
     if len(what) > 2:
         raise UsageError("push takes a revision and an address", hint="pv push [REV] hf://USER/NAME")
     rev, address = ("HEAD", what[0]) if len(what) == 1 else what
-    target = parse_target(address)
-    registry = app.registry()
-    commit = registry.resolve(rev)
-    persona = registry.persona(commit)
-    with registry.packs.scratch("push") as tmp:
-        folder = tmp / "model"
-        with opened(registry, commit, [persona]) as at, app.progress("building") as update:
-            made = build(
-                persona,
-                at.base,
-                at.vectors,
-                folder,
-                side_files=registry.base_files(commit),
-                threads=threads,
-                progress=update,
-            )
-            base = at.base.manifest
-        record_build(registry, made)
-        facts = CardFacts(
-            persona=persona,
-            base=base,
-            build_id=made.build,
-            weights_id=made.weights,
-            provenance={vector: registry.provenance(commit, vector) for vector in persona.vectors},
-            scores=list(registry.record(made.build).get("scores", {}).values()),
-            sums=made.files,
-            repo=target.repo,
-        )
-        (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
-        if dry_run:
-            card = (folder / "README.md").read_text(encoding="utf-8")
-            if as_json:
-                sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-                app.json({"commit": commit, "build": made.build, "files": sizes, "card": card})
-            else:
-                echo(card)
-            return
-        with app.progress("sending") as update:
-            pushed = push_folder(
-                folder,
-                target,
-                message=message or f"{persona_line(persona)} (pv {short(commit)})",
-                endpoint=endpoint,
-                parent_commit=parent,
-                private=private,
-                force=force,
-                progress=lambda path, done, total: update(done, total),
-            )
+    revision = app.repo().at(rev)
+    message = message or f"{persona_line(revision.persona)} (pv {short(revision.commit)})"
+    with app.progress() as progress:
+        made = revision.push(address, message=message, threads=threads, progress=progress, **options)
     if as_json:
-        app.json(
-            {
-                "commit": commit,
-                "build": made.build,
-                "weights": made.weights,
-                "hub_commit": pushed.commit,
-                "url": pushed.url,
-                "uploaded": list(pushed.uploaded),
-                "skipped": list(pushed.skipped),
-                "deleted": list(pushed.deleted),
-                "uploaded_bytes": pushed.uploaded_bytes,
-            }
-        )
+        app.json(made)
+    else:
+        _say(app, made)
+
+
+def _say(app: App, made: Push) -> None:
+    pushed = made.pushed
+    if pushed is None:
+        echo(made.card)
         return
     if pushed.changed:
-        app.done(f"pushed {persona_line(persona)} to {pushed.url} ({size(pushed.uploaded_bytes)} sent)")
+        sent = size(pushed.uploaded_bytes)
+        app.done(f"pushed {persona_line(made.build.persona)} to {pushed.url} ({sent} sent)")
     else:
         app.done(f"{pushed.url} holds exactly this already")
     for note in pushed.notes:

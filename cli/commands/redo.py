@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app
+from pv.cli.app import App, pass_app
+from pv.cli.options import json_option
 
 __all__ = ["command"]
 
@@ -18,10 +19,8 @@ def command(app: App, as_json: bool) -> None:
     \b
     pv redo
     """
-    registry = app.registry()
-    undone = registry.redo().undoes
-    again = next((o.command for o in registry.operations() if o.seq == undone), "what was undone")
+    again = app.repo().redo()
     if as_json:
-        app.json({"redone": again})
+        app.json({"redone": again.command})
     else:
-        app.done(f"did again: {again}")
+        app.done(f"did again: {again.command}")

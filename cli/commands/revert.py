@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short
-from pv.cli.changes import parse_takes, report, take_option
+from pv.cli.app import App, pass_app
+from pv.cli.options import json_option, read_takes, take_option
+from pv.cli.report import report
 
 __all__ = ["command"]
 
@@ -35,7 +36,5 @@ def command(
     pv revert v1~2
     pv revert HEAD -m 1            a merge
     """
-    registry = app.registry()
-    target = registry.resolve(rev)
-    commit = registry.revert(target, mainline, take=parse_takes(takes), message=message)
-    report(app, registry, commit, f"reverts {short(target)}", as_json=as_json, reverted=target)
+    made = app.repo().revert(rev, mainline=mainline, take=read_takes(takes), message=message)
+    report(app, made, as_json=as_json)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
-from pv.cli.app import App, json_option, pass_app
-from pv.cli.app import weight as read_weight
-from pv.cli.changes import change
-from pv.cli.render import number
-from pv.registry.persona import Persona
+from pv.cli.app import App, pass_app
+from pv.cli.options import json_option, message_option, read_weight
+from pv.cli.report import report
 
 __all__ = ["command"]
 
@@ -20,7 +16,7 @@ __all__ = ["command"]
 )
 @click.argument("name")
 @click.argument("weight", type=read_weight)
-@click.option("-m", "--message", help="The commit's message.")
+@message_option
 @json_option
 @pass_app
 def command(app: App, name: str, weight: float, message: str | None, as_json: bool) -> None:
@@ -30,8 +26,4 @@ def command(app: App, name: str, weight: float, message: str | None, as_json: bo
     pv scale listening 0.5
     pv scale listening -0.5
     """
-
-    def edit(persona: Persona) -> Persona:
-        return persona.with_behaviour(name, replace(persona.behaviour(name), weight=weight))
-
-    change(app, edit, message or f"Scale {name} to {number(weight)}", as_json=as_json)
+    report(app, app.repo().scale(name, weight, message=message), as_json=as_json)

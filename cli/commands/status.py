@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, combine_words
 from pv.cli.say import echo
 
@@ -21,19 +22,11 @@ def command(app: App, as_json: bool) -> None:
     pv status
     pv status --json
     """
-    registry = app.registry()
-    head = registry.head()
-    assert head.commit is not None
-    persona = registry.persona(head.commit)
+    repo = app.repo()
+    head, persona = repo.head, repo.persona
     if as_json:
-        app.json(
-            {
-                "branch": head.branch,
-                "commit": head.commit,
-                "persona_id": persona.id,
-                "persona": persona.to_json(),
-            }
-        )
+        document = {"persona_id": persona.id, "persona": persona.to_json()}
+        app.json({"branch": head.branch, "commit": head.commit, **document})
         return
     echo(f"on branch {click.style(head.branch or '-', bold=True)} at {short(head.commit)}")
     echo(f"base     {short(persona.base)}")

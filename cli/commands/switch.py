@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import json_option
 from pv.cli.render import persona_line
+from pv.registry.errors import UsageError
 
 __all__ = ["command"]
 
@@ -24,19 +26,16 @@ def command(app: App, name: str, create: bool, at: str | None, as_json: bool) ->
     pv switch -c experiment
     pv switch -c from-v1 v1
     """
-    from pv.registry.errors import UsageError
-
-    registry = app.registry()
+    repo = app.repo()
     if at is not None and not create:
         raise UsageError("a revision goes with -c", hint=f"pv switch -c {name} {at}")
     if create:
-        registry.create_branch(name, registry.resolve(at or "HEAD"), switch=True)
+        repo.branch(name, at or "HEAD", switch=True)
     else:
-        registry.switch(name)
-    head = registry.head()
-    assert head.commit is not None
+        repo.switch(name)
+    head = repo.head
     if as_json:
         app.json({"branch": head.branch, "commit": head.commit})
     else:
         app.done(f"on branch {name} at {short(head.commit)}")
-        app.note(f"  {persona_line(registry.persona(head.commit))}")
+        app.note(f"  {persona_line(repo.persona)}")

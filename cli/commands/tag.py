@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import json_option
 from pv.cli.say import echo, plain
 from pv.registry.errors import UsageError
 
@@ -25,24 +26,22 @@ def command(app: App, name: str | None, at: str | None, delete: bool, as_json: b
     pv tag v1
     pv tag -d v1
     """
-    registry = app.registry()
+    repo = app.repo()
     if name is None:
         if delete:
             raise UsageError("-d needs the name of a tag")
-        tags = registry.tags()
         if as_json:
-            app.json({"tags": dict(tags)})
+            app.json({"tags": repo.tags()})
             return
-        for tag, commit in sorted(tags.items()):
+        for tag, commit in sorted(repo.tags().items()):
             echo(f"{plain(tag):<24} {short(commit)}")
         return
     if delete:
-        registry.delete_tag(name)
+        repo.delete_tag(name)
         said = f"deleted tag {name}"
     else:
-        commit = registry.tag(name, registry.resolve(at or "HEAD"))
-        said = f"tag {name} at {short(commit)}"
+        said = f"tag {name} at {short(repo.tag(name, at or 'HEAD').commit)}"
     if as_json:
-        app.json({"tags": dict(registry.tags())})
+        app.json({"tags": repo.tags()})
     else:
         app.done(said)

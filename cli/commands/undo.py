@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pv.cli.app import App, json_option, pass_app
+from pv.cli.app import App, pass_app
+from pv.cli.options import json_option
 
 __all__ = ["command"]
 
@@ -20,7 +21,7 @@ def command(app: App, as_json: bool) -> None:
     \b
     pv undo
     """
-    undone = app.registry().undo()
+    undone = app.repo().undo()
     if as_json:
         app.json({"undone": undone.command})
     else:

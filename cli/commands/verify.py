@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.app import App, json_option, pass_app, short, threads_option
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import dtype_option, json_option, rounding_option, threads_option
 from pv.cli.render import counted
 from pv.cli.say import echo
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.verify import Verdict
 
 __all__ = ["command"]
 
@@ -18,12 +22,8 @@ SHOWN = 20
 @click.command("verify", short_help="Is this checkpoint that persona's build?")
 @click.argument("checkpoint", metavar="DIR")
 @click.argument("rev", default="HEAD")
-@click.option(
-    "--dtype", type=click.Choice(["base", "bf16", "fp16", "fp32"]), help="As it was given to `pv build`."
-)
-@click.option(
-    "--rounding", type=click.Choice(["stochastic", "nearest"]), help="As it was given to `pv build`."
-)
+@dtype_option("As it was given to `pv build`.")
+@rounding_option("As it was given to `pv build`.")
 @threads_option
 @json_option
 @pass_app
@@ -45,44 +45,33 @@ def command(
     pv verify ./persona
     pv verify ./downloaded v1
     """
-    from pv.cli.stages import stages
-    from pv.vecstore.repo.verify import verify
-
-    registry = app.registry()
-    commit = registry.resolve(rev)
-    persona = registry.persona(commit)
-    output = persona.output
-    output = replace(output, dtype=dtype) if dtype else output
-    output = replace(output, rounding=rounding) if rounding else output
-    labels = {"hash": ("hashing the checkpoint", "bytes"), "build": ("computing the build", "bytes")}
-    with stages(app, labels) as progress:
-        verdict = verify(
-            registry,
-            commit,
-            replace(persona, output=output),
-            app.file(checkpoint),
-            threads=threads,
-            hashing=lambda done, total: progress("hash", done, total),
-            building=lambda done, total: progress("build", done, total),
+    revision = app.repo().at(rev)
+    with app.progress() as progress:
+        verdict = revision.verify(
+            app.file(checkpoint), dtype=dtype, rounding=rounding, threads=threads, progress=progress
         )
     if as_json:
-        app.json({"commit": commit, **verdict.to_json()})
+        app.json(verdict)
     else:
-        for name, what in verdict.differing[:SHOWN]:
-            echo(f"{name} {what}")
-        if len(verdict.differing) > SHOWN:
-            echo(f"and {len(verdict.differing) - SHOWN} more")
-        echo(f"weights  {verdict.found}")
-        if verdict.dtype:
-            app.note(f"  all of them are {verdict.dtype}: was it built with --dtype {verdict.dtype}?")
-        if verdict.side_files:
-            app.note(f"  beside the weights, other than built: {', '.join(verdict.side_files)}")
-        if verdict.same:
-            how = "as recorded" if verdict.recorded else "computed again"
-            app.done(f"the build of {short(commit)}, {how}: all {counted(verdict.tensors, 'tensor')}")
-        else:
-            differing = counted(len(verdict.differing), "tensor")
-            verb = "differs" if len(verdict.differing) == 1 else "differ"
-            app.note(f"not the build of {short(commit)}: {differing} {verb}")
+        _say(app, verdict)
     if not verdict.same:
         raise click.exceptions.Exit(1)
+
+
+def _say(app: App, verdict: Verdict) -> None:
+    for one in verdict.differing[:SHOWN]:
+        echo(f"{one.name} {one.what}")
+    if len(verdict.differing) > SHOWN:
+        echo(f"and {len(verdict.differing) - SHOWN} more")
+    echo(f"weights  {verdict.found}")
+    if verdict.dtype:
+        app.note(f"  all of them are {verdict.dtype}: was it built with --dtype {verdict.dtype}?")
+    if verdict.side_files:
+        app.note(f"  beside the weights, other than built: {', '.join(verdict.side_files)}")
+    if verdict.same:
+        how = "as recorded" if verdict.recorded else "computed again"
+        app.done(f"the build of {short(verdict.commit)}, {how}: all {counted(verdict.tensors, 'tensor')}")
+    else:
+        differing = counted(len(verdict.differing), "tensor")
+        verb = "differs" if len(verdict.differing) == 1 else "differ"
+        app.note(f"not the build of {short(verdict.commit)}: {differing} {verb}")

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pv.registry import canonical, ids
+from pv.registry import canonical, ids, provenance
 from pv.registry.errors import FormatError, PvError
 from pv.registry.git.repository import Commit, GitRepository, TreeEntry
 from pv.registry.manifest import BaseManifest, VectorManifest, is_plain_file_name
 from pv.registry.persona import Persona
+from pv.registry.provenance import Provenance
 
 __all__ = ["Survey", "Surveyed", "Trouble", "Use", "survey"]
 
@@ -68,7 +69,7 @@ class Survey:
     objects: frozenset[str]
     uses: Mapping[str, Use]
     bases: Mapping[str, BaseManifest]
-    provenance: Mapping[str, Mapping[str, Any]]
+    provenance: Mapping[str, Provenance]
 
 
 def survey(
@@ -95,7 +96,7 @@ class _Walker:
         self.seen: set[str] = set()
         self.uses: dict[str, Use] = {}
         self.bases: dict[str, BaseManifest] = {}
-        self.provenance: dict[str, Mapping[str, Any]] = {}
+        self.provenance: dict[str, Provenance] = {}
         self._known: dict[tuple[str, str], Any] = {}
         self._troubles: list[Trouble] = []
 
@@ -164,18 +165,14 @@ class _Walker:
                 self._blob(file, f"base/files/{name}")
         return base
 
-    def _provenance(self, vector: str, entry: TreeEntry) -> list[str]:
+    def _provenance(self, vector: str, entry: TreeEntry) -> tuple[str, ...]:
         """The packs that a provenance document lists."""
         what = f"provenance/{vector}.json"
-        document = self._document(entry, what, _object, vectors={vector})
-        if document is None:
-            return []
-        self.provenance.setdefault(vector, document)
-        listed = document.get("packs", [])
-        if not isinstance(listed, list) or not all(ids.is_id(pack_id) for pack_id in listed):
-            self._trouble(entry.id, f"{what}: packs must be a list of ids", {vector})
-            return []
-        return listed
+        origin = self._document(entry, what, provenance.checked, vectors={vector})
+        if origin is None:
+            return ()
+        self.provenance.setdefault(vector, origin)
+        return origin.packs
 
     # What is read, once, and what is wrong with it
 
@@ -248,13 +245,6 @@ class _Walker:
 
     def _trouble(self, object_id: str, what: str, vectors: Iterable[str] | None = None) -> None:
         self._troubles.append(Trouble(object_id, what, frozenset(vectors or ())))
-
-
-def _object(data: bytes, what: str) -> dict[str, Any]:
-    document = canonical.loads(data, what=what)
-    if not isinstance(document, dict):
-        raise FormatError(f"{what} is not a JSON object")
-    return document
 
 
 def _vector_of(name: str) -> set[str]:

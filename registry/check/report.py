@@ -8,6 +8,7 @@ from typing import Any
 
 from pv.registry.check.reachability import Use
 from pv.registry.manifest import BaseManifest
+from pv.registry.provenance import Provenance
 
 __all__ = ["Finding", "Report"]
 
@@ -74,7 +75,7 @@ class Report:
     deep: bool = False
     uses: Mapping[str, Use] = field(default_factory=dict)
     bases: Mapping[str, BaseManifest] = field(default_factory=dict)
-    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    provenance: Mapping[str, Provenance] = field(default_factory=dict)
     spare: Mapping[str, str] = field(default_factory=dict)
 
     @property

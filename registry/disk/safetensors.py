@@ -21,10 +21,10 @@ from types import TracebackType
 from typing import IO, Self, TypeGuard
 
 from pv.registry import canonical
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError
 
 __all__ = [
-    "DTYPE_BITS",
     "MAX_HEADER_BYTES",
     "MAX_TENSORS",
     "Entry",
@@ -35,13 +35,6 @@ __all__ = [
     "parse_header",
 ]
 
-DTYPE_BITS: Mapping[str, int] = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-    "I32": 32, "U32": 32, "F32": 32,
-    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
-    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
-}  # fmt: skip
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 200_000
 MAX_NAME_CHARS = 1024
@@ -103,13 +96,13 @@ def _entry(name: str, spec: object, what: str) -> Entry:
     if not isinstance(spec, dict) or set(spec) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{where}: must have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = spec["dtype"], spec["shape"], spec["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise FormatError(f"{where}: unknown dtype {str(dtype)[:40]!r}")
     if not is_shape(shape):
         raise FormatError(f"{where}: shape must be a list of at most {MAX_DIMS} sizes, none absurd")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
         raise FormatError(f"{where}: data_offsets must be two sizes")
-    bits = DTYPE_BITS[dtype] * math.prod(shape)  # Python integers do not overflow
+    bits = DTYPES[dtype].bits * math.prod(shape)  # Python integers do not overflow
     if bits % 8 or offsets[1] - offsets[0] != bits // 8:
         raise FormatError(
             f"{where}: {dtype} of shape {shape} needs {bits / 8:g} bytes, not {offsets[1] - offsets[0]}"

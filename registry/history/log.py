@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pv.registry.git import refs
 from pv.registry.git.repository import GitRepository
@@ -32,6 +33,18 @@ class LogEntry:
     @property
     def subject(self) -> str:
         return self.message.partition("\n")[0]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "parents": list(self.parents),
+            "author": {"name": self.author, "email": self.email},
+            "time": self.time.isoformat(),
+            "message": self.message,
+            "refs": list(self.refs),
+            "persona_id": self.persona.id,
+            "behaviours": {name: b.to_json() for name, b in self.persona.behaviours.items()},
+        }
 
 
 def read_log(

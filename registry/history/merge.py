@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pv.registry.combine import Combine
 from pv.registry.errors import ConflictError, UsageError
 from pv.registry.git import refs
 from pv.registry.history.snapshot import Snapshot
 from pv.registry.history.threeway import Conflict, Reconciled, Take, reconcile
 from pv.registry.history.threeway import revert as reconcile_revert
 from pv.registry.history.transaction import Transaction
-from pv.registry.persona import Combine
 
 __all__ = ["MergeOutcome", "cherry_pick", "merge", "revert"]
 

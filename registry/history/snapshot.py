@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from pv.registry import canonical, ids
+from pv.registry import canonical, ids, provenance
 from pv.registry.errors import BaseMismatch, FormatError, IntegrityError, NotFoundError, UsageError
 from pv.registry.git.repository import GitRepository, TreeEntry
 from pv.registry.manifest import BaseManifest, VectorManifest, is_plain_file_name
 from pv.registry.persona import Persona
+from pv.registry.provenance import Provenance
 
 __all__ = ["NewVectors", "Snapshot", "write_base", "write_snapshot"]
 
-NewVectors = Mapping[str, tuple[VectorManifest, Mapping[str, Any]]]
+NewVectors = Mapping[str, tuple[VectorManifest, Provenance]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +70,16 @@ class Snapshot:
             raise IntegrityError(f"{what} is the manifest of vector {manifest.id[:12]}", hint="run `pv fsck`")
         return manifest
 
-    def provenance(self, vector_id: str) -> dict[str, Any]:
+    def provenance(self, vector_id: str) -> Provenance:
         path = f"provenance/{ids.check_id(vector_id, 'vector id')}.json"
-        document = canonical.loads(self.history.read_blob(self.commit, path), what=path)
-        if not isinstance(document, dict):
-            raise FormatError(f"{path} of {self.commit[:12]} is not a JSON object")
-        return document
-
-    def pack_ids(self) -> set[str]:
-        """Packs that this commit needs: its vectors, a pinned base, and what provenance lists as "packs"."""
-        found = set(self.vector_ids())
-        base = self.base()
-        if base.pinned:
-            found.add(base.id)
-        for vector_id in self.vector_ids():
-            listed = self.provenance(vector_id).get("packs", [])
-            if isinstance(listed, list):
-                found.update(pack_id for pack_id in listed if ids.is_id(pack_id))
-        return found
+        data = self.history.read_blob(self.commit, path)
+        return provenance.from_bytes(data, f"{path} of {self.commit[:12]}")
 
     def entries(self, vector_id: str) -> tuple[TreeEntry, TreeEntry] | None:
         """The blobs of a vector's manifest and provenance, or None if this commit does not have it."""
         manifest = self.history.entry(self.commit, f"vectors/{vector_id}.json")
-        provenance = self.history.entry(self.commit, f"provenance/{vector_id}.json")
-        return None if manifest is None or provenance is None else (manifest, provenance)
+        origin = self.history.entry(self.commit, f"provenance/{vector_id}.json")
+        return None if manifest is None or origin is None else (manifest, origin)
 
     def _entry(self, path: str) -> TreeEntry:
         entry = self.history.entry(self.commit, path)
@@ -128,7 +114,7 @@ def write_snapshot(
     """
     sources = list(sources)
     manifests: dict[str, TreeEntry] = {}
-    provenance: dict[str, TreeEntry] = {}
+    origins: dict[str, TreeEntry] = {}
     for vector_id in persona.vectors:
         found = None
         for source in sources:
@@ -138,11 +124,11 @@ def write_snapshot(
                 break
         if found is None:
             found = _write_vector(history, persona, vector_id, new)
-        manifests[f"{vector_id}.json"], provenance[f"{vector_id}.json"] = found
+        manifests[f"{vector_id}.json"], origins[f"{vector_id}.json"] = found
     entries = {"persona.json": TreeEntry(history.write_blob(persona.to_bytes())), "base": base}
     if manifests:
         entries["vectors"] = TreeEntry(history.write_tree(manifests), folder=True)
-        entries["provenance"] = TreeEntry(history.write_tree(provenance), folder=True)
+        entries["provenance"] = TreeEntry(history.write_tree(origins), folder=True)
     return history.write_tree(entries)
 
 
@@ -170,12 +156,12 @@ def _write_vector(
             f"the persona names vector {vector_id[:12]}, and no commit at hand has its manifest",
             hint="commit the vector first, or name the revision that has it",
         )
-    manifest, facts = new[vector_id]
+    manifest, origin = new[vector_id]
     if manifest.id != vector_id:
         raise IntegrityError(f"a manifest of vector {manifest.id[:12]} was given as {vector_id[:12]}")
     if manifest.base != persona.base:
         raise _other_base(vector_id, manifest.base, persona)
     return (
         TreeEntry(history.write_blob(manifest.to_bytes())),
-        TreeEntry(history.write_blob(canonical.dumps(dict(facts)))),
+        TreeEntry(history.write_blob(canonical.dumps(origin.to_json()))),
     )

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from pv.registry.combine import Combine
 from pv.registry.errors import UnknownBehaviour, UsageError
-from pv.registry.persona import Behaviour, Combine, Output, Persona
+from pv.registry.persona import Behaviour, Output, Persona
 
 __all__ = ["Conflict", "Reconciled", "Take", "reconcile", "revert"]
 

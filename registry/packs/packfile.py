@@ -150,10 +150,9 @@ def is_whole(path: Path, expect: str) -> bool:
 
 
 def _manifest(document: Any, what: str) -> BaseManifest | VectorManifest:
-    data = canonical.dumps(document)
     if isinstance(document, dict) and document.get("kind") == "base":
-        return BaseManifest.from_bytes(data, what)
-    return VectorManifest.from_bytes(data, what)
+        return BaseManifest.from_json(document, what)
+    return VectorManifest.from_json(document, what)
 
 
 def _parts(

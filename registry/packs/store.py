@@ -10,7 +10,9 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -42,29 +44,41 @@ class PackWriter:
         durable.step("write pack")
 
     def commit(self, pack_id: str) -> Path:
-        """Make the file durable under `pack_id`. A whole pack that is already there is kept as it is."""
+        """Make the file durable under `pack_id`. A whole pack that is already there is kept as it is.
+
+        The writers' lock is held for the moment in which the name appears, and not while bytes are read or
+        synced; from then on the pack is held, if the store is `holding_written`.
+        """
         target = self._store.path(pack_id)
         with durable.storage_errors(target):
             self.file.flush()
             durable.fsync_file(self.file.fileno())
-            if target.is_file() and packfile.is_whole(target, pack_id):
-                os.utime(target)  # as new: gc's grace period begins again
-                # Its writer may have died between rename and sync: what we build on must be durable.
-                durable.fsync_dir(target.parent)
-                durable.fsync_dir(self._store.packs)
-            else:
-                self._store.put(self.path, pack_id)
+            known = target.is_file() and packfile.is_whole(target, pack_id)
+            with self._store.writing():
+                if known and target.is_file():  # gc may have come between
+                    os.utime(target)  # as new: gc's grace period begins again
+                    # Its writer may have died between rename and sync: what we build on must be durable.
+                    durable.fsync_dir(target.parent)
+                    durable.fsync_dir(self._store.packs)
+                else:
+                    self._store.put(self.path, pack_id)
+                    fcntl.flock(self.file.fileno(), fcntl.LOCK_SH)  # whoever holds the pack shares it
+                self._store.hold(pack_id)
         self.committed = pack_id
         return target
 
 
 class PackStore:
-    """The packs of one registry. `root` is its `.pv` folder."""
+    """The packs of one registry. `root` is its `.pv` folder; inside `writing()` no gc is at work."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, *, writing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    ) -> None:
         self.packs = root / "packs"
         self.tmp = root / "tmp"
         self.quarantine = root / "quarantine"
+        self.writing = writing
+        self._thread = threading.local()
 
     def path(self, pack_id: str) -> Path:
         """Where the pack lies, or would lie. Raises FormatError for anything but an id."""
@@ -152,6 +166,26 @@ class PackStore:
             durable.step(f"link {aside.name}")
             durable.fsync_dir(self.quarantine)
         return aside
+
+    @contextlib.contextmanager
+    def holding_written(self) -> Iterator[None]:
+        """Keep gc away from every pack that is written in the block, until the block ends.
+
+        So work that takes long needs no lock: what it writes is safe until a commit names it.
+        """
+        outer = getattr(self._thread, "held", None)
+        with contextlib.ExitStack() as held:
+            self._thread.held = held
+            try:
+                yield
+            finally:
+                self._thread.held = outer
+
+    def hold(self, pack_id: str) -> None:
+        """Keep gc away from one pack for as long as this thread's `holding_written` runs, if it does."""
+        held: contextlib.ExitStack | None = getattr(self._thread, "held", None)
+        if held is not None:
+            held.enter_context(self.holding(pack_id))
 
     @contextlib.contextmanager
     def holding(self, pack_id: str) -> Iterator[Path]:

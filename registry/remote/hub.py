@@ -15,28 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 
 from pv.registry.errors import RemoteError
+from pv.registry.remote.address import HubTarget
 from pv.registry.remote.hub_errors import explain
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.hf_api import RepoFile
 
-__all__ = ["HubClient", "HubTarget", "Seen", "hub_client"]
+__all__ = ["HubClient", "Seen", "hub_client", "silenced"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class HubTarget:
-    """A branch of a model repository on the Hub."""
-
-    repo: str
-    revision: str = "main"
-
-    def __str__(self) -> str:
-        branch = "" if self.revision == "main" else "@" + self.revision.replace("/", "%2F")
-        return f"hf://{self.repo}{branch}"
 
 
 @dataclass(frozen=True, slots=True)

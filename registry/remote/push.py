@@ -17,23 +17,21 @@ from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from pv.registry.errors import RemoteError, StorageError, UsageError
-from pv.registry.remote.hub import HubTarget, hub_client
+from pv.registry.remote.address import HubTarget
+from pv.registry.remote.hub import hub_client
 from pv.registry.remote.hub_errors import overtaken
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.hf_api import RepoFile
 
-__all__ = ["HubTarget", "Progress", "Pushed", "head_commit", "parse_target", "push_folder"]
+__all__ = ["Progress", "Pushed", "head_commit", "push_folder"]
 
 # Called with (path in the repository, bytes sent so far, size), by the uploading threads, one at a time.
 Progress = Callable[[str, int, int], None]
 
-_REPO = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_.-]{1,96}/\w[\w.-]{0,95}(?<![.-])", re.ASCII)
-_REVISION = re.compile(r"(?!.*(?:\.\.|//|/\.))[A-Za-z0-9_][A-Za-z0-9_./+-]{0,199}(?<!\.)(?<!/)(?<!\.lock)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
 _NOT_SENT = (".git", ".cache")  # what a working copy leaves behind; the Hub refuses these names
@@ -57,30 +55,6 @@ class Pushed:
     @property
     def changed(self) -> bool:
         return bool(self.uploaded or self.deleted)
-
-
-def parse_target(text: str) -> HubTarget:
-    """`hf://user/name[@branch]` as a target. Raises UsageError."""
-    rest = text.removeprefix("hf://").removeprefix("models/")
-    repo, at, revision = rest.partition("@")
-    if not text.startswith("hf://"):
-        page = re.fullmatch(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/?", text)
-        meant = page[1] if page else repo
-        hint = f"did you mean hf://{meant}?" if _REPO.fullmatch(meant) else "write hf://USER/NAME"
-        raise UsageError(f"{text!r} is not a Hub address", hint=hint)
-    if repo.startswith(("datasets/", "spaces/", "buckets/", "kernels/")):
-        raise UsageError(f"{text!r} is not a model repository", hint="a persona is pushed to hf://USER/NAME")
-    if not _REPO.fullmatch(repo) or repo.endswith(".git"):
-        raise UsageError(
-            f"{text!r} does not name a repository on the Hub",
-            hint="write hf://USER/NAME or hf://USER/NAME@BRANCH: letters, digits, '-', '_' and '.', no '--'",
-        )
-    if at and "/" in revision and not revision.startswith("refs/pr/"):
-        raise UsageError(f"{text!r} names a path in a repository", hint="a '/' in a branch is written %2F")
-    revision = unquote(revision) if at else "main"
-    if not _REVISION.fullmatch(revision):
-        raise UsageError(f"{revision!r} cannot name a branch", hint="write hf://USER/NAME@BRANCH")
-    return HubTarget(repo, revision)
 
 
 def head_commit(target: HubTarget, token: str | None = None, endpoint: str | None = None) -> str | None:

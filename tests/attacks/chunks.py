@@ -8,9 +8,10 @@ import numpy as np
 from attacks.case import Case, one_file
 from support.vectors import array
 
+from pv.registry.dtypes import DTYPES
 from pv.vecstore.packs.codecs import rans
 from pv.vecstore.packs.codecs.chunks import CHUNK
-from pv.vecstore.packs.codecs.layout import LAYOUTS
+from pv.vecstore.tensors.array import storage_dtype
 
 __all__ = ["cases", "frame", "reference", "zeros"]
 
@@ -23,11 +24,11 @@ def reference(dtype: str, count: int, seed: int) -> np.ndarray | None:
     """The base's elements that a chunk is decoded against; all of one exponent, so there is one stretch."""
     if not seed:
         return None
-    layout = LAYOUTS[dtype]
-    low = array("reference", dtype, count, seed=seed).raw & layout.storage.type(
-        (1 << layout.mantissa_bits) - 1
+    layout = DTYPES[dtype]
+    low = array("reference", dtype, count, seed=seed).raw & storage_dtype(layout.name).type(
+        (1 << layout.mantissa) - 1
     )
-    return low | layout.storage.type(1 << layout.mantissa_bits)
+    return low | storage_dtype(layout.name).type(1 << layout.mantissa)
 
 
 def chunk(dtype: str, count: int, seed: int, *body: bytes) -> bytes:

@@ -34,17 +34,20 @@ from pv.registry.packs import packfile
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
-from pv.vecstore.checkpoints.checkpoint import Checkpoint, side_files
-from pv.vecstore.data.pack import load_rows
+from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.checkpoints.side_files import side_files
 from pv.vecstore.data.rows import read_rows
+from pv.vecstore.data.store import load_rows
 from pv.vecstore.merge.build import build
-from pv.vecstore.merge.delta import factor
+from pv.vecstore.merge.plan import factor
 from pv.vecstore.packs.codecs import chunks
-from pv.vecstore.packs.pack import Pack
+from pv.vecstore.packs.read import Pack
 from pv.vecstore.repo.opening import opened
 from pv.vecstore.vectors.adapters.capture import capture_adapter
-from pv.vecstore.vectors.base import base_manifest, pin
-from pv.vecstore.vectors.vector import capture, open_vector
+from pv.vecstore.vectors.base import base_manifest
+from pv.vecstore.vectors.capture import capture
+from pv.vecstore.vectors.pinned import pin
+from pv.vecstore.vectors.vector import open_vector
 
 Entry = Callable[[Path, Path], object]  # (the case, a folder to write to)
 

@@ -16,7 +16,8 @@ from attacks.case import BASE, TENSORS, Case, base_folder, safetensors
 from attacks.headers import PICKLE, spec
 from support.vectors import nudged, write_safetensors
 
-from pv.vecstore.checkpoints.checkpoint import INDEX, MAX_SIDE_BYTES
+from pv.vecstore.checkpoints.checkpoint import INDEX
+from pv.vecstore.checkpoints.side_files import MAX_SIDE_BYTES
 
 __all__ = ["SECRET", "cases"]
 

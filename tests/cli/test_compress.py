@@ -1,4 +1,4 @@
-"""`pv pack`: smaller encodings of a behaviour, their errors, and how much of the effect they keep."""
+"""`pv compress`: smaller encodings of a behaviour, their errors, and how much of the effect they keep."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from pv.registry.errors import UsageError
 from pv.registry.persona import Behaviour, Term
 from pv.registry.registry import Registry
 from pv.vecstore.evaluate.statistics import Interval
-from pv.vecstore.repo.compress import Candidate, Packing, Trial, next_try, smallest
+from pv.vecstore.progress import Tick
+from pv.vecstore.repo.candidates import Candidate, Trial, next_try, smallest
 from pv.vecstore.repo.opening import opened
-from pv.vecstore.vectors.derive import LADDER, Recipe
+from pv.vecstore.repo.repo import Repo
+from pv.vecstore.vectors.derive import LADDER, EncodingSpec
 
 
 @pytest.fixture
@@ -50,9 +52,9 @@ def test_a_packed_behaviour_is_another_vector(world, pv, encoding: str) -> None:
     before, had = tau(world), terms(pv)
     pv.ok("scale", "listening", "0.5")
     if encoding == "int8":
-        pv.ok("pack", "listening", "--to", "float", "--anyway")
+        pv.ok("compress", "listening", "--to", "float", "--force")
         had, before = terms(pv), tau(world)
-    said = pv.ok("pack", "listening", "--to", encoding, "--json", "--anyway")
+    said = pv.ok("compress", "listening", "--to", encoding, "--json", "--force")
     assert said.json["chosen"] == encoding
     assert said.json["before"]["encodings"] == ["float" if encoding == "int8" else "int8"]
     ((old, new),) = said.json["vectors"].items()
@@ -81,18 +83,18 @@ def test_a_packed_behaviour_is_another_vector(world, pv, encoding: str) -> None:
 
 
 def test_what_a_person_sees(world, pv, held_out) -> None:
-    said = pv.ok("pack", "listening", "--to", "ternary", "--data", held_out)
+    said = pv.ok("compress", "listening", "--to", "ternary", "--data", held_out)
     assert "✓ " in said.err
     assert "listening is ternary: " in said.err
     assert re.search(r"int8 \(now\) +\S+ .B +- +[+-]\d", said.out)
     assert re.search(r"ternary +\S+ .B +0\.\d+ +[+-]\d+\.\d+ \[.*\] +\d\.\d+ \[\d", said.out)
-    quiet = pv.ok("-q", "pack", "listening", "--to", "sparse:0.05")
+    quiet = pv.ok("-q", "compress", "listening", "--to", "sparse:0.05")
     assert (quiet.out, quiet.err) == ("", "")
-    assert "Pack listening as sparse:0.05" in pv.ok("log").out
+    assert "Compress listening as sparse:0.05" in pv.ok("log").out
 
 
 def test_the_measured_effect_is_noted(world, pv, held_out) -> None:
-    said = pv.ok("pack", "listening", "--to", "sparse:0.3", "--data", held_out, "--json").json
+    said = pv.ok("compress", "listening", "--to", "sparse:0.3", "--data", held_out, "--json").json
     (new,) = said["vectors"].values()
     measured = pv.ok("show", "--json").json["provenance"][new]["measured"]
     (trial,) = said["candidates"]
@@ -111,7 +113,7 @@ def test_the_measured_effect_is_noted(world, pv, held_out) -> None:
 
 def test_the_smallest_that_keeps_the_share(world, pv, held_out) -> None:
     ladder = ("--to", "float", "--to", "ternary", "--to", "sparse:0.3", "--to", "sparse:0.001")
-    said = pv.ok("pack", "listening", "--keep", "0.5", "--data", held_out, *ladder, "--json").json
+    said = pv.ok("compress", "listening", "--keep", "0.5", "--data", held_out, *ladder, "--json").json
     sizes = [found["stored_bytes"] for found in said["candidates"]]
     assert sizes == sorted(sizes, reverse=True)
     tried = {found["encoding"]: found for found in said["candidates"]}
@@ -130,7 +132,7 @@ def test_the_smallest_that_keeps_the_share(world, pv, held_out) -> None:
 
 
 def test_between_two_rungs_it_looks_closer(world, pv, held_out) -> None:
-    said = pv.ok("pack", "listening", "--keep", "0.9", "--data", held_out, "--json").json
+    said = pv.ok("compress", "listening", "--keep", "0.9", "--data", held_out, "--json").json
     tried = {found["encoding"]: found for found in said["candidates"]}
     more = [text for text in tried if text not in LADDER]
     assert 1 <= len(more) <= 3 and "lowrank:8" in more  # between 16, which keeps it, and 4
@@ -171,11 +173,13 @@ def test_halfway(keeps: str, loses: str, wanted: str | None) -> None:
 
 def test_none_keeps_the_share(world, pv, held_out) -> None:
     state = {name: value for name, value in world.state().items() if not name.startswith("records/")}
-    said = pv("pack", "listening", "--keep", "0.99", "--data", held_out, "--to", "sparse:0.001")
+    said = pv("compress", "listening", "--keep", "0.99", "--data", held_out, "--to", "sparse:0.001")
     assert said.code == 1
     assert "loses more" in said.out
     assert "no smaller encoding keeps 0.99 of the effect of listening" in said.err
-    again = pv("pack", "listening", "--keep", "0.99", "--data", held_out, "--to", "sparse:0.001", "--json")
+    again = pv(
+        "compress", "listening", "--keep", "0.99", "--data", held_out, "--to", "sparse:0.001", "--json"
+    )
     assert again.code == 1
     assert again.json["commit"] is None
     assert again.json["chosen"] is None
@@ -188,7 +192,7 @@ def test_a_behaviour_without_an_effect(world, pv, held_out) -> None:
     turned = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
     other = held_out.with_name("turned.jsonl")
     other.write_text("".join(json.dumps(row) + "\n" for row in turned))
-    said = pv("pack", "listening", "--keep", "0.5", "--data", other, "--to", "ternary")
+    said = pv("compress", "listening", "--keep", "0.5", "--data", other, "--to", "ternary")
     assert said.code == 1
     assert "no effect on these rows that is surely above 0: there is nothing to keep" in said.err
     assert re.search(r"ternary .* - +loses more", said.out)
@@ -211,14 +215,14 @@ def test_the_whole_interval_must_lie_above() -> None:
     ]
     chosen = smallest(trials, 0.95)
     assert chosen is not None
-    assert chosen.candidate.recipe.text == "int8"
+    assert chosen.candidate.spec.text == "int8"
     assert smallest(trials, 0.995) is None
 
 
 def _candidate(text: str, stored: int) -> Candidate:
     from pv.vecstore.vectors.derive import Error
 
-    return Candidate(Recipe.parse(text), {}, stored, Error(0.0, 0.0))
+    return Candidate(EncodingSpec.parse(text), {}, stored, Error(0.0, 0.0))
 
 
 # Several vectors; other hands
@@ -232,7 +236,7 @@ def test_every_term_is_packed(world, pv) -> None:
         both = Behaviour(0.8, (Term(1.0, first), Term(-0.5, second), Term(0.25, first)), {"*mlp*": 0.5})
         registry.change("test", "Both", lambda p: p.with_behaviour("both", both))
     before = tau(world, "both")
-    said = pv.ok("pack", "both", "--to", "lowrank:8", "--anyway", "--json").json
+    said = pv.ok("compress", "both", "--to", "lowrank:8", "--force", "--json").json
     assert said["before"]["encodings"] == ["exact", "int8"]
     new = said["vectors"]
     assert terms(pv, "both") == [[1, new[first]], [-0.5, new[second]], [0.25, new[first]]]
@@ -245,23 +249,28 @@ def test_every_term_is_packed(world, pv) -> None:
 
 
 def test_a_behaviour_that_changes_meanwhile(world, pv) -> None:
-    with Registry.find(world.folder) as registry:
-        with Packing(registry, registry.resolve("HEAD"), "listening", threads=1) as packing:
-            candidate = packing.make(Recipe.parse("ternary"))
-            pv.ok("scale", "listening", "0.25")  # a weight is not what was packed
-            packing.adopt(candidate, "test", "Pack")
-        assert registry.persona().behaviour("listening").weight == 0.25
-        with Packing(registry, registry.resolve("HEAD"), "listening", threads=1) as packing:
-            candidate = packing.make(Recipe.parse("sparse:0.2"))
-            pv.ok("commit", world.tuned, "--as", "listening")
-            with pytest.raises(UsageError, match="has changed while it was being packed"):
-                packing.adopt(candidate, "test", "Pack")
+    def meanwhile(*arguments: str | Path):
+        """Run a command when the encoding begins, as another terminal would."""
+        left = [arguments]
+
+        def report(tick: Tick) -> None:
+            if tick.stage.startswith("encoding") and left:
+                pv.ok(*left.pop())
+
+        return report
+
+    with Repo.open(world.folder) as repo:
+        repo.compress("listening", "ternary", progress=meanwhile("scale", "listening", "0.25"))
+        assert repo.persona.behaviour("listening").weight == 0.25  # a weight is not what was compressed
+        with pytest.raises(UsageError, match="has changed while it was being compressed"):
+            changed = meanwhile("commit", world.tuned, "--as", "listening")
+            repo.compress("listening", "sparse:0.2", force=True, progress=changed)
 
 
 def test_packed_twice_the_first_origin_stays(world, pv) -> None:
-    pv.ok("pack", "listening", "--to", "float", "--anyway")
+    pv.ok("compress", "listening", "--to", "float", "--force")
     (first,) = terms(pv)
-    pv.ok("pack", "listening", "--to", "sparse:0.2")
+    pv.ok("compress", "listening", "--to", "sparse:0.2")
     provenance = pv.ok("show", "--json").json["provenance"][terms(pv)[0][1]]
     assert provenance["derived_from"] == first[1]
     assert provenance["original"]["kind"] == "trained"
@@ -269,26 +278,26 @@ def test_packed_twice_the_first_origin_stays(world, pv) -> None:
 
 def test_what_would_be_larger_is_refused(world, pv) -> None:
     state = world.state()
-    said = pv("pack", "listening", "--to", "float")
+    said = pv("compress", "listening", "--to", "float")
     assert said.code == 2
     assert re.search(r"as float, listening would take \S+ kB, and takes \S+ kB now", said.err)
-    assert "--anyway" in said.err
+    assert "--force" in said.err
     assert world.state() == state
-    assert "listening is int8 already" in pv("pack", "listening", "--to", "int8").err
-    pv.ok("pack", "listening", "--to", "lowrank:4")
-    assert "listening is lowrank:4 already" in pv("pack", "listening", "--to", "lowrank:4").err
-    pv.ok("pack", "listening", "--to", "lowrank:2")
+    assert "listening is int8 already" in pv("compress", "listening", "--to", "int8").err
+    pv.ok("compress", "listening", "--to", "lowrank:4")
+    assert "listening is lowrank:4 already" in pv("compress", "listening", "--to", "lowrank:4").err
+    pv.ok("compress", "listening", "--to", "lowrank:2")
     pv.ok("undo")
     pv.ok("undo")
-    pv.ok("pack", "listening", "--to", "float", "--anyway")
+    pv.ok("compress", "listening", "--to", "float", "--force")
     shown = pv.ok("show").out
     assert re.search(r"- listening 1  vector [0-9a-f]{12}\n\+ listening 1  vector [0-9a-f]{12}\n", shown)
     assert re.search(r"  float of [0-9a-f]{12}, error of tau 0\.00\d\n  trained on ", shown)
 
 
 def test_what_it_is_already(world, pv) -> None:
-    pv.ok("pack", "listening", "--to", "float", "--anyway")
-    said = pv("pack", "listening", "--to", "float")
+    pv.ok("compress", "listening", "--to", "float", "--force")
+    said = pv("compress", "listening", "--to", "float")
     assert said.code == 2
     assert "nothing changed" in said.err
 
@@ -319,13 +328,13 @@ def test_what_it_is_already(world, pv) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_usage(world, pv, arguments: list[str], code: int, word: str) -> None:
-    said = pv("pack", *arguments)
+    said = pv("compress", *arguments)
     assert said.code == code
     assert word in said.err
 
 
 def test_every_rung_of_the_ladder_is_an_encoding() -> None:
-    assert [Recipe.parse(text).text for text in LADDER] == list(LADDER)
+    assert [EncodingSpec.parse(text).text for text in LADDER] == list(LADDER)
 
 
 # Adapters

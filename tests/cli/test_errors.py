@@ -372,14 +372,3 @@ def test_paths_that_cannot_be(world, pv) -> None:
             said = pv(*line)
             assert said.code in (2, 5), (line, said)
             assert said.err.count("error: ") == 1
-
-
-def test_the_demo_clears_no_folder_but_its_own(pv, tmp_path: Path) -> None:
-    refused(
-        pv("demo", "--base", "x", "--examples", "."), 5, "the example behaviours are not here", "--examples"
-    )
-    assert not (tmp_path / "demo").exists()
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "thesis.txt").write_text("years of work")
-    refused(pv("demo", "--base", "x"), 2, "is not empty", "pv demo -o DIR")
-    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["thesis.txt"]

@@ -234,7 +234,7 @@ def test_verify_names_what_differs(world: World, pv: InProcess, tmp_path: Path) 
     write_tensors(out / "model.safetensors", table)
     said = pv("verify", out)
     assert said.code == 1
-    assert f"{name} is missing" in said.out and "stranger is not part of the build" in said.out
+    assert f"{name} is missing" in said.out and "stranger is not in the build" in said.out
 
 
 def test_verify_a_revision_and_the_options_of_build(world: World, pv: InProcess, tmp_path: Path) -> None:

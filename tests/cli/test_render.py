@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pv.cli.progress import lines
+from pv.cli.progress import Lines
 from pv.cli.render import (
     behaviour_line,
     combine_words,
@@ -17,7 +17,9 @@ from pv.cli.render import (
     size,
     table,
 )
-from pv.registry.persona import Behaviour, Combine, Persona, Term
+from pv.registry.combine import Combine
+from pv.registry.persona import Behaviour, Persona, Term
+from pv.vecstore.progress import Tick
 
 A, B = "a" * 64, "b" * 64
 
@@ -86,17 +88,24 @@ def test_a_side_of_a_conflict_in_words() -> None:
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    update = lines("building", "bytes", every_s=0)
-    update(50, 200)
-    update(200, 200)
+    update = Lines(every_s=0)
+    update(Tick("building", 50, 200))
+    update(Tick("building", 200, 200))
     assert capsys.readouterr() == (
         "",
         "building: 25 % of 0 million bytes\nbuilding: 100 % of 0 million bytes\n",
     )
-    update = lines("measuring", "answers", every_s=0)
-    update(3, 12)
-    update(3, 0)
+    update = Lines(every_s=0)
+    update(Tick("measuring", 3, 12, "answers"))
+    update(Tick("measuring", 3, 0, "answers"))
     assert capsys.readouterr().err.splitlines()[0] == "measuring: 25 % of 12 answers"
-    update = lines("building", "bytes", every_s=3600)
-    update(1, 2)
+    update = Lines(every_s=3600)
+    update(Tick("building", 1, 2))
     assert capsys.readouterr().err == ""
+    update(Tick("fetching u/n at abc", 0, 0, unit=""))
+    assert capsys.readouterr().err == "fetching u/n at abc\n"
+    for step in (1, 2, 3):
+        update(Tick("training x", step, 3, "steps", 2.5, 100.0, 4.0))
+    assert capsys.readouterr().err.splitlines() == [
+        f"  training x: step {step}/3, loss 2.500, 100 tokens/s, 4 s left" for step in (1, 3)
+    ]

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pv.cli.progress import bar
+from pv.cli.progress import Bars
 from pv.cli.render import table
 from pv.cli.say import plain, shown
 from pv.registry.disk import durable
 from pv.registry.git.repository import Author
 from pv.registry.registry import Registry
+from pv.vecstore.progress import Tick
 
 EVIL = "\x1b]0;owned\x07\x1b[31mRED\x1b[2J\x9b2J\u202egnp.exe"
 SPELLED = plain(EVIL)
@@ -93,5 +94,7 @@ def test_json_keeps_it_whole(strange, pv) -> None:
 
 def test_brackets_are_no_markup() -> None:
     assert "rows[/x].jsonl" in table(["rows[/x].jsonl"], [["[red]1"]])
-    with bar("rows[/x].jsonl", "[bold]rows") as update:
-        update(1, 2)
+    bars = Bars()
+    bars(Tick("rows[/x].jsonl", 1, 2, "[bold]rows"))
+    bars(Tick("[red]training", 1, 2, "steps", 0.5, 10.0, 3.0))
+    bars.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,9 @@ def open_pack(adapter: Path, manifest: VectorManifest) -> Iterator[Callable[[str
     packs = store(adapter.parent / "packs")
     with base_at(adapter.parent / "base") as base, open_vector(manifest.id, base, packs) as vector:
         yield lambda name, part: vector.pack.read(
-            name, part, reference_to(base, name, manifest.tensors[name])
+            name,
+            part,
+            reference_to(base.manifest.tensors[name], manifest.tensors[name], partial(base.raw, name)),
         ).tobytes()
 
 

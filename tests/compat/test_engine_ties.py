@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pv.registry.persona import Combine
-from pv.vecstore.merge.combine import Operand, combine, preset
+from pv.registry.combine import Combine
+from pv.vecstore.merge.methods import combine
 
 N = 5000
 WEIGHTS = [(1.0,), (1.0, 1.0), (2.0, 0.5), (0.7, 1.3, 0.4)]
@@ -26,7 +26,7 @@ def _deltas(count: int) -> list[np.ndarray]:
 
 
 def _ours(rule: Combine, weights: tuple[float, ...], deltas: list[np.ndarray]) -> np.ndarray:
-    return combine(rule, [Operand(w, d) for w, d in zip(weights, deltas, strict=True)])
+    return combine(rule, [(w, d) for w, d in zip(weights, deltas, strict=True)])
 
 
 def _agree(ours: np.ndarray, theirs: torch.Tensor) -> None:
@@ -56,13 +56,13 @@ def _peft(ties: Merge, weights: tuple[float, ...], deltas: list[np.ndarray], den
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_the_peft_preset(peft_ties: Merge, weights: tuple[float, ...], density: float) -> None:
     deltas = _deltas(len(weights))
-    rule = Combine.of("ties", **preset("peft"), density=density)
+    rule = Combine.of("ties", preset="peft", density=density)
     _agree(_ours(rule, weights, deltas), _peft(peft_ties, weights, deltas, density))
 
 
 def test_a_negated_behaviour_is_peft_given_the_negated_delta(peft_ties: Merge) -> None:
     deltas = _deltas(3)
-    rule = Combine.of("ties", **preset("peft"), density=0.5)
+    rule = Combine.of("ties", preset="peft", density=0.5)
     ours = _ours(rule, (1.0, -0.8, 0.5), deltas)
     _agree(ours, _peft(peft_ties, (1.0, 0.8, 0.5), [deltas[0], -deltas[1], deltas[2]], 0.5))
 
@@ -96,13 +96,13 @@ def _mergekit(
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_the_mergekit_preset(mergekit: Merge, weights: tuple[float, ...], density: float) -> None:
     deltas = _deltas(len(weights))
-    rule = Combine.of("ties", **{**preset("mergekit"), "density": density})
+    rule = Combine.of("ties", preset="mergekit", density=density)
     _agree(_ours(rule, weights, deltas), _mergekit(mergekit, "ties", weights, deltas, density=density))
 
 
 def test_the_mergekit_preset_as_it_stands_is_mergekits_default(mergekit: Merge) -> None:
     deltas = _deltas(2)
-    ours = _ours(Combine.of("ties", **preset("mergekit")), (2.0, 0.5), deltas)
+    ours = _ours(Combine.of("ties", preset="mergekit"), (2.0, 0.5), deltas)
     _agree(ours, _mergekit(mergekit, "ties", (2.0, 0.5), deltas))
 
 

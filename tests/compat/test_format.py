@@ -17,12 +17,16 @@ import numpy as np
 import pytest
 import zstandard
 
+from pv.registry.dtypes import DTYPES
 from pv.registry.manifest import TensorRow, VectorManifest
 from pv.vecstore.packs.codecs import chunks
 from pv.vecstore.packs.codecs import dense as ours
 from pv.vecstore.packs.codecs.forecast import Forecast
-from pv.vecstore.packs.codecs.layout import LAYOUTS, to_ordered
-from pv.vecstore.packs.pack import Pack, Part, write_pack
+from pv.vecstore.packs.codecs.ordered import exponent as exponent_of
+from pv.vecstore.packs.codecs.ordered import to_ordered
+from pv.vecstore.packs.read import Pack
+from pv.vecstore.packs.write import Part, write_pack
+from pv.vecstore.tensors.array import storage_dtype
 
 WIDTH = {
     "BF16": 2,
@@ -236,7 +240,7 @@ def code(data: Cursor, contexts: list[int], models: int) -> list[int]:
 
 def pair(dtype: str, n: int, spread: int) -> tuple[np.ndarray, np.ndarray]:
     """A base and a fine-tune of it: most elements unmoved, some a little, few arbitrary."""
-    storage = LAYOUTS[dtype].storage
+    storage = storage_dtype(dtype)
     rng = np.random.Generator(np.random.Philox(n))
     base = rng.integers(0, 1 << 8 * storage.itemsize, n, dtype=np.uint64).astype(storage)
     if dtype == "BF16":
@@ -275,14 +279,14 @@ def test_a_reader_from_the_document_gets_the_bytes(tmp_path: Path, dtype: str, s
 @pytest.mark.parametrize("start", [0, 77])
 def test_steps_that_are_forecast(dtype: str, start: int) -> None:
     """By three directions, whatever they are worth, in a chunk that begins at the start of a row or within one."""
-    layout, n, columns = LAYOUTS[dtype], 6000, 90
+    layout, n, columns = DTYPES[dtype], 6000, 90
     reference, ft = pair(dtype, n, 3)
     phase = start % columns
     rows = -(-(phase + n) // columns)
     factors = np.rint(np.sin(np.arange(3.0 * (rows + columns)) ** 2) * 90).astype(np.int8).reshape(-1, 3)
     guess = Forecast(factors[:rows], factors[rows:], phase, SHIFT[dtype])
     steps = to_ordered(ft, layout) - to_ordered(reference, layout)
-    raw = b"\3" + ours.code(ours.Guess(guess, steps, layout.exponent(reference)))
+    raw = b"\3" + ours.code(ours.Guess(guess, steps, exponent_of(reference, layout)))
     assert read_chunk(Cursor(raw), n, dtype, reference.tobytes()) == ft.tobytes()
     assert chunks.decode(memoryview(raw), n, dtype, reference).tobytes() == ft.tobytes()
 

@@ -20,11 +20,13 @@ from support import SUPPORT
 
 from pv.registry.disk.safetensors import TensorFile
 from pv.registry.persona import Behaviour, Persona, Term
+from pv.registry.provenance import Unknown
 from pv.registry.registry import Registry
-from pv.vecstore.checkpoints.checkpoint import Checkpoint, side_files
+from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.checkpoints.side_files import side_files
 from pv.vecstore.tensors.philox import bits16
 from pv.vecstore.vectors.base import base_manifest
-from pv.vecstore.vectors.vector import keep
+from pv.vecstore.vectors.write import encode_vector
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "personavec"
 BASE = Path(os.environ.get("PV_TEST_BASE", CACHE / "SmolLM2-135M-Instruct"))
@@ -65,13 +67,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, 
                 for tensor, row in manifest.tensors.items()
                 if any(place in tensor for place in TOUCHED)
             }
-            vector = keep(deltas, manifest, registry.packs, encoding="float", options={"dtype": "F32"})
+            vector = encode_vector(
+                deltas, manifest, registry.packs, encoding="float", options={"dtype": "F32"}
+            )
             behaviour = Behaviour(0.75, (Term(1.0, vector.id),))
             registry.change(
                 name,
                 f"Add {name}",
                 lambda persona, n=name, b=behaviour: persona.with_behaviour(n, b),
-                vectors={vector.id: (vector, {"kind": "synthetic"})},
+                vectors={vector.id: (vector, Unknown({"kind": "synthetic"}))},
             )
             registry.tag("first" if number == 0 else "both")
         yield registry, folder, {"base": manifest.id}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from support.registries import BASE, add, fsck, git, pack_bytes, scale, vector
 
+from pv.registry.combine import Combine
 from pv.registry.errors import (
     BaseMismatch,
     ConflictError,
@@ -20,7 +21,8 @@ from pv.registry.errors import (
 from pv.registry.history.snapshot import write_base
 from pv.registry.history.transaction import Transaction
 from pv.registry.manifest import BaseManifest
-from pv.registry.persona import Behaviour, Combine, Persona, Term
+from pv.registry.persona import Behaviour, Persona, Term
+from pv.registry.provenance import Unknown
 from pv.registry.registry import Registry
 
 
@@ -35,11 +37,11 @@ def test_change(registry: Registry) -> None:
     assert registry.parents() == (before,)
     assert registry.persona().behaviours["a"].weight == 0.5
     assert registry.vector(None, vector(1).id).to_bytes() == vector(1).to_bytes()
-    assert registry.provenance("HEAD", vector(1).id) == {"kind": "test", "seed": 1}
+    assert registry.provenance("HEAD", vector(1).id).to_json() == {"kind": "test", "seed": 1}
     registry.change("scale", "Scale", scale("a", 2.0))
     registry.change("drop", "Drop", drop("a"))
     assert registry.snapshot().vector_ids() == []
-    assert registry.snapshot("HEAD~1").pack_ids() == {vector(1).id}
+    assert registry.snapshot("HEAD~1").vector_ids() == [vector(1).id]
     assert registry.vector(None, vector(1).id).id == vector(1).id  # an older commit has it
     with pytest.raises(NotFoundError):
         registry.vector("HEAD", vector(1).id)
@@ -57,9 +59,9 @@ def test_provenance_may_name_more_packs(registry: Registry) -> None:
         "train",
         "m",
         lambda p: p.with_behaviour("a", Behaviour(1.0, (Term(1.0, manifest.id),))),
-        vectors={manifest.id: (manifest, {"packs": [rows, "rubbish", 5]})},
+        vectors={manifest.id: (manifest, Unknown({"packs": [rows, "rubbish", 5]}))},
     )
-    assert registry.snapshot().pack_ids() == {manifest.id, rows}
+    assert registry.provenance(None, manifest.id).packs == (rows,)
 
 
 def test_refused_changes_change_nothing(registry: Registry) -> None:
@@ -101,7 +103,7 @@ def test_a_vector_from_a_commit_on_another_base(registry: Registry) -> None:
         pack.write(b"x")
     plan = Transaction(registry.history, registry.packs)
     base = write_base(registry.history, other, {})
-    theirs = plan.commit(persona, "m", [], base=base, new={manifest.id: (manifest, {})})
+    theirs = plan.commit(persona, "m", [], base=base, new={manifest.id: (manifest, Unknown())})
     git(registry, "update-ref", "refs/remotes/origin/main", theirs)  # as a fetch would bring it
     with pytest.raises(BaseMismatch, match="was measured from base"):
         registry.change("add", "m", lambda p: replace(p, behaviours=persona.behaviours), also_from=[theirs])
@@ -224,7 +226,7 @@ def test_revert_brings_the_old_version_back(registry: Registry) -> None:
     target = add(registry, "a", 2)
     registry.revert(target)
     assert registry.persona().vectors == (vector(1).id,)
-    assert registry.provenance("HEAD", vector(1).id)["seed"] == 1
+    assert registry.provenance("HEAD", vector(1).id).to_json()["seed"] == 1
 
 
 def test_revert_of_what_changed_since_is_a_conflict(registry: Registry) -> None:

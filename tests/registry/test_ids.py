@@ -7,9 +7,10 @@ import hashlib
 import pytest
 
 from pv.registry import ids
+from pv.registry.combine import Combine
 from pv.registry.errors import FormatError
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
-from pv.registry.persona import Behaviour, Combine, Persona, Term
+from pv.registry.persona import Behaviour, Persona, Term
 
 RAW = bytes.fromhex("0000803f000000c0")  # 1.0, -2.0 in fp32
 TENSOR = "a7778b5daa00fb7b8cd44b356afa854a09b3172866505c53f22a6de9fdb30d69"

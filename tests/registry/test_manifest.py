@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from support.registries import BASE, vector
 
 from pv.registry import canonical
-from pv.registry.disk.safetensors import DTYPE_BITS
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError
 from pv.registry.manifest import ENCODINGS, BaseManifest, TensorRow, VectorManifest, is_plain_file_name
 
 hexes = st.integers(0, (1 << 256) - 1).map(lambda n: f"{n:064x}")
 rows = st.builds(
-    TensorRow, st.sampled_from(sorted(DTYPE_BITS)), st.lists(st.integers(0, 99), max_size=3).map(tuple), hexes
+    TensorRow, st.sampled_from(sorted(DTYPES)), st.lists(st.integers(0, 99), max_size=3).map(tuple), hexes
 )
 tensor_names = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"]), max_size=9)
 base_manifests = st.builds(

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from support.registries import BASE, personas, vector
 
+from pv.registry.combine import Combine
 from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
-from pv.registry.persona import Behaviour, Combine, Persona, Term, check_name
+from pv.registry.persona import Behaviour, Persona, Term, check_name
 
 V = vector(1).id
 PLAIN = Persona(BASE.id, {"a": Behaviour(1.0, (Term(1.0, V),))})

@@ -103,7 +103,7 @@ def read(root: Path, *, weights: bool) -> dict[str, bytes]:
                                 for tensor in decoded.manifest.tensors:
                                     note(f"tau {vector} {tensor}", decoded.tau(tensor).tobytes())
                             for tensor in at.base.manifest.tensors:
-                                note(f"base tensor {tensor}", at.base.verified(tensor).tobytes())
+                                note(f"base tensor {tensor}", at.base.tensor(tensor).raw.tobytes())
                 except PvError:
                     continue
         for path in sorted((root / "records").glob("*.json")):

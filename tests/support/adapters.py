@@ -125,12 +125,12 @@ def agrees(
     with captured(adapter) as (base, _, taus, facts):
         for name in base.manifest.tensors:
             wanted = expected[rename + name].numpy().astype(np.float64).reshape(-1)
-            ours = base.f32(name).astype(np.float64) + taus.get(name, 0)
+            ours = base.tensor(name).f32.astype(np.float64) + taus.get(name, 0)
             assert np.linalg.norm(ours - wanted) <= CLOSE * np.linalg.norm(wanted), name
             assert np.abs(ours - wanted).max() <= CLOSE * np.abs(wanted).max(), name
             if name not in taus:
                 assert torch.equal(
-                    expected[rename + name].reshape(-1), torch.from_numpy(base.f32(name).copy())
+                    expected[rename + name].reshape(-1), torch.from_numpy(base.tensor(name).f32.copy())
                 )
         assert taus
     return facts

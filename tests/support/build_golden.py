@@ -18,9 +18,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pv.registry.persona import Behaviour, Combine, Term
+from pv.registry.combine import Combine
+from pv.registry.persona import Behaviour, Term
 from pv.vecstore.merge.build import build
-from pv.vecstore.packs.pack import Part
+from pv.vecstore.packs.write import Part
 from pv.vecstore.tensors.array import Array
 from pv.vecstore.tensors.philox import bits32
 from pv.vecstore.vectors.vector import open_vector

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from pv.registry.persona import Combine
-from pv.vecstore.merge.combine import Operand, apply, combine, preset
+from pv.registry.combine import Combine
+from pv.vecstore.merge.methods import combine
+from pv.vecstore.tensors.arithmetic import apply
 from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.philox import bits16, bits32
 from pv.vecstore.tensors.rounding import round_to
@@ -43,7 +44,7 @@ CASES: dict[str, tuple[Combine, tuple[float, ...], str, str, str]] = {
         "stochastic",
     ),
     "ties-fp32-mergekit": (
-        Combine.of("ties", **{**preset("mergekit"), "density": 0.3, "lambda": 0.9}),
+        Combine.of("ties", preset="mergekit", density=0.3, **{"lambda": 0.9}),
         (1.0, 0.5, 2.0),
         "F32",
         "F32",
@@ -81,11 +82,11 @@ def _build(case: str, threads: int, chunk: int) -> str:
     deltas = [_delta(i) for i in range(len(weights))]
     whole: Any = None
     if rule.method == "ties":
-        whole = combine(rule, [Operand(w, d) for w, d in zip(weights, deltas, strict=True)])
+        whole = combine(rule, [(w, d) for w, d in zip(weights, deltas, strict=True)])
 
     def piece(start: int) -> bytes:
         at = slice(start, start + chunk)
-        operands = [Operand(w, d[at]) for w, d in zip(weights, deltas, strict=True)]
+        operands = [(w, d[at]) for w, d in zip(weights, deltas, strict=True)]
         delta = combine(rule, operands) if whole is None else whole[at]
         built = apply(to_f32(raw[at], own), delta)
         return round_to(built, dtype, rounding, seed=SEED, name="golden.weight", start=start).tobytes()

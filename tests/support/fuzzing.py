@@ -17,14 +17,16 @@ import safetensors
 from hypothesis import strategies as st
 
 from pv.registry import canonical, ids
-from pv.registry.disk.safetensors import DTYPE_BITS, header_bytes, parse_header
+from pv.registry.combine import Combine
+from pv.registry.disk.safetensors import header_bytes, parse_header
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CorruptPack, FormatError, PvError
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
-from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
+from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.vecstore.data.rows import parse_rows
 from pv.vecstore.packs.codecs import chunks
-from pv.vecstore.packs.codecs.layout import LAYOUTS, Raw
-from pv.vecstore.packs.pack import Pack
+from pv.vecstore.packs.read import Pack
+from pv.vecstore.tensors.array import Raw, storage_dtype
 from pv.vecstore.tensors.philox import bits32
 
 __all__ = [
@@ -40,7 +42,7 @@ __all__ = [
     "mutated",
 ]
 
-DTYPES = sorted(LAYOUTS)
+NAMES = sorted(row.name for row in DTYPES.values() if row.bits % 8 == 0)
 MOST_ELEMENTS = 4096
 LONGEST_MESSAGE = 4000
 DOCUMENTS = ("persona", "base", "vector", "rows", "pack")
@@ -79,7 +81,7 @@ def header(data: bytes) -> None:
     for entry in entries:
         assert entry.begin == position
         position = entry.end
-        assert 8 * entry.nbytes == DTYPE_BITS[entry.dtype] * int(np.prod(entry.shape, dtype=object))
+        assert 8 * entry.nbytes == DTYPES[entry.dtype].bits * int(np.prod(entry.shape, dtype=object))
     assert position == room
     assert len({entry.name for entry in entries}) == len(entries)
     assert all(isinstance(value, str) for value in metadata.values())
@@ -96,7 +98,7 @@ def header_seeds() -> list[bytes]:
         "empty": ("I8", (0, 7), 0),
         "ünïcode 名": ("BOOL", (3,), 3),
     }
-    small = {dtype: (dtype, (8,), DTYPE_BITS[dtype]) for dtype in DTYPE_BITS}
+    small = {dtype: (dtype, (8,), DTYPES[dtype].bits) for dtype in NAMES}
     made = []
     for tensors, metadata in ((one, {}), (several, {"format": "pt"}), (small, {"a": "b", "c": '{"d": [1]}'})):
         room = sum(nbytes for _, _, nbytes in tensors.values())
@@ -114,14 +116,14 @@ def chunk(data: bytes) -> None:
     """
     if len(data) < 4:
         return
-    dtype, count = DTYPES[data[0] % len(DTYPES)], int.from_bytes(data[1:3], "little") % (MOST_ELEMENTS + 1)
+    dtype, count = NAMES[data[0] % len(NAMES)], int.from_bytes(data[1:3], "little") % (MOST_ELEMENTS + 1)
     reference = _reference(dtype, count, data[3])
     try:
         raw = chunks.decode(memoryview(data)[4:], count, dtype, reference)
     except CorruptPack as error:
         check_message(error)
         return
-    assert raw.dtype == LAYOUTS[dtype].storage and raw.shape == (count,)
+    assert raw.dtype == storage_dtype(dtype) and raw.shape == (count,)
     if count:
         for smallest in (False, True):
             packed = chunks.encode(raw, dtype, reference, smallest=smallest)
@@ -133,22 +135,22 @@ def chunk(data: bytes) -> None:
 def _reference(dtype: str, count: int, seed: int) -> Raw | None:
     if not seed:
         return None
-    size = LAYOUTS[dtype].itemsize
-    return bits32(seed, "reference", 0, 2 * count).view(np.uint8)[: count * size].view(LAYOUTS[dtype].storage)
+    size = DTYPES[dtype].itemsize
+    return bits32(seed, "reference", 0, 2 * count).view(np.uint8)[: count * size].view(storage_dtype(dtype))
 
 
 def chunk_seeds() -> list[bytes]:
     made = []
-    for number, dtype in enumerate(DTYPES):
+    for number, dtype in enumerate(NAMES):
         for count, seed, most in ((1, 1, 2), (40, 0, 200), (300, 2, 3), (300, 3, 60), (4096, 4, 2)):
             reference = _reference(dtype, count, seed)
-            storage = LAYOUTS[dtype].storage
+            storage = storage_dtype(dtype)
             step = (bits32(number, "step", 0, count) % np.uint32(most)).astype(storage)
             raw = step if reference is None else reference + step
             head = bytes([number]) + count.to_bytes(2, "little") + bytes([seed])
             tries = [chunks.encode(raw, dtype, reference)]
             if reference is not None:
-                layout = LAYOUTS[dtype]
+                layout = DTYPES[dtype]
                 steps = chunks.to_ordered(raw, layout) - chunks.to_ordered(reference, layout)
                 exponent = chunks._exponent(reference, layout)
                 tries.append(b"\2" + chunks._sorted(steps, reference, layout))

@@ -9,7 +9,8 @@ import json
 import random
 from pathlib import Path
 
-from pv.registry.remote.push import HubTarget, Pushed, push_folder
+from pv.registry.remote.address import HubTarget
+from pv.registry.remote.push import Pushed, push_folder
 from support.loopback_hub import HubState
 
 __all__ = ["CARD", "REPO", "TARGET", "build", "contents", "push", "safetensors", "write"]

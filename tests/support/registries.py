@@ -20,13 +20,15 @@ from pv.registry import ids
 from pv.registry.check import fsck as files
 from pv.registry.check import repair
 from pv.registry.check.report import Report
+from pv.registry.combine import Combine
 from pv.registry.disk import locks
 from pv.registry.git import loose, refs
 from pv.registry.history import operations
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
 from pv.registry.packs import packfile
 from pv.registry.packs.store import PackStore
-from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
+from pv.registry.persona import Behaviour, Output, Persona, Term
+from pv.registry.provenance import Unknown
 from pv.registry.registry import Registry
 from support import TESTS
 
@@ -108,7 +110,7 @@ def add(registry: Registry, name: str, seed: int, weight: float = 1.0, **options
             f"commit {name}",
             f"Commit {name}",
             lambda persona: persona.with_behaviour(name, Behaviour(weight, (Term(1.0, manifest.id),))),
-            vectors={manifest.id: (manifest, {"kind": "test", "seed": seed})},
+            vectors={manifest.id: (manifest, Unknown({"kind": "test", "seed": seed}))},
             **options,
         )
 

@@ -14,21 +14,24 @@ from typing import Any
 
 import numpy as np
 
+from pv.registry.combine import Combine
 from pv.registry.disk.safetensors import header_bytes
+from pv.registry.dtypes import DTYPES
 from pv.registry.manifest import TensorRow, VectorManifest
 from pv.registry.packs.store import PackStore
-from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
+from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.vecstore.checkpoints.checkpoint import INDEX, Checkpoint
 from pv.vecstore.merge.build import Built, build
-from pv.vecstore.packs.codecs.layout import LAYOUTS, Raw
-from pv.vecstore.packs.pack import Part, write_pack
-from pv.vecstore.tensors.array import F32, Array
+from pv.vecstore.packs.write import Part, write_pack
+from pv.vecstore.tensors.array import F32, Array, Raw, storage_dtype
 from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.philox import bits32
 from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors import encodings
 from pv.vecstore.vectors.base import Base, base_manifest
-from pv.vecstore.vectors.vector import Vector, capture, keep
+from pv.vecstore.vectors.capture import capture
+from pv.vecstore.vectors.vector import Vector
+from pv.vecstore.vectors.write import encode_vector
 
 __all__ = [
     "FLOATING",
@@ -78,8 +81,8 @@ def array(name: str, dtype: str, *shape: int, seed: int = 1) -> Array:
     if dtype in ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2"):
         raw = round_to(random_f32(name, n, seed=seed), dtype, "nearest", seed=0, name="", start=0)
     else:
-        raw = bits32(seed, name, 0, n).astype(LAYOUTS[dtype].storage)
-    return Array(dtype, shape, raw.view(LAYOUTS[dtype].storage))
+        raw = bits32(seed, name, 0, n).astype(storage_dtype(dtype))
+    return Array(dtype, shape, raw.view(storage_dtype(dtype)))
 
 
 def small_base(seed: int = 1) -> dict[str, Array]:
@@ -97,7 +100,7 @@ def small_base(seed: int = 1) -> dict[str, Array]:
     }
 
 
-FLOATING = [name for name, tensor in small_base().items() if LAYOUTS[tensor.dtype].is_float]
+FLOATING = [name for name, tensor in small_base().items() if DTYPES[tensor.dtype].is_float]
 
 
 def nudged(
@@ -106,7 +109,7 @@ def nudged(
     """A fine-tune: in each float tensor (or those named) one element in `share` is moved by a few steps."""
     made = dict(tensors)
     for name, old in tensors.items():
-        if (only is None and not LAYOUTS[old.dtype].is_float) or (only is not None and name not in only):
+        if (only is None and not DTYPES[old.dtype].is_float) or (only is not None and name not in only):
             continue
         draw = bits32(seed, f"nudge {name}", 0, old.raw.size)
         step = (draw >> np.uint32(8)) % np.uint32(5)
@@ -159,7 +162,7 @@ def read_all(path: Path) -> dict[str, Array]:
 
 
 def _raw(checkpoint: Checkpoint, name: str) -> Raw:
-    return np.frombuffer(checkpoint.read(name), LAYOUTS[checkpoint.specs[name].dtype].storage)
+    return np.frombuffer(checkpoint.read(name), storage_dtype(checkpoint.specs[name].dtype))
 
 
 def base_at(path: Path) -> Base:
@@ -191,7 +194,7 @@ def kept(
 ) -> str:
     """Keep deltas and return the vector's id; without loss by default."""
     options = {"dtype": dtype} if encoding == "float" else {}
-    return keep(deltas, base.manifest, packs, encoding=encoding, options=options).id
+    return encode_vector(deltas, base.manifest, packs, encoding=encoding, options=options).id
 
 
 def size_of(shape: tuple[int, ...]) -> int:

@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pv.registry.errors import CheckpointRefused
-from pv.registry.manifest import BaseManifest, TensorRow
-from pv.vecstore.checkpoints.checkpoint import Checkpoint, Spec
+from pv.registry.manifest import BaseManifest, Spec
+from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.checkpoints.compare import differences
 from pv.vecstore.checkpoints.moe import Piece, relaid, twin
-from pv.vecstore.packs.codecs.layout import LAYOUTS
 from pv.vecstore.tensors.formats import FLOATS
-from pv.vecstore.vectors.base import differences
 
-__all__ = ["Fitted", "embedding_of", "fit", "is_head", "is_vocabulary"]
+__all__ = ["Aligned", "align", "embedding_of", "is_head", "is_vocabulary"]
 
 _EMBEDDINGS = re.compile(r"(.*\.)?(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight")
 _HEADS = re.compile(r"(.*\.)?(lm_head|embed_out)\.(weight|bias)")
@@ -41,7 +40,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class Aligned:
     """Weights under the base's names. `pieces` says for each where its bytes are in the checkpoint."""
 
     path: Path
@@ -62,7 +61,7 @@ class Fitted:
         return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
-def fit(checkpoint: Checkpoint, base: BaseManifest) -> Fitted:
+def align(checkpoint: Checkpoint, base: BaseManifest) -> Aligned:
     """See `checkpoint` as one of the base's model. Raises CheckpointRefused.
 
     A float may differ in width from the base's (a trainer that saved fp32); a tensor that the result lacks
@@ -89,7 +88,7 @@ def fit(checkpoint: Checkpoint, base: BaseManifest) -> Fitted:
         source = found[parts[0].name]
         specs[name] = Spec(source.dtype, wanted[name].shape) if name in moved else source
     _refuse_misfits(checkpoint, base, specs, absent, spare)
-    return Fitted(checkpoint.path, specs, checkpoint, pieces)
+    return Aligned(checkpoint.path, specs, checkpoint, pieces)
 
 
 def is_head(name: str) -> bool:
@@ -110,7 +109,7 @@ def embedding_of(head: str, names: Iterable[str]) -> str | None:
 
 
 def _whole(name: str, spec: Spec) -> tuple[Piece, ...]:
-    return (Piece(name, 0, spec.numel * LAYOUTS[spec.dtype].itemsize),)
+    return (Piece(name, 0, spec.nbytes),)
 
 
 def _tied_in_base(base: BaseManifest, name: str) -> str | None:
@@ -135,7 +134,7 @@ def _same(checkpoint: Checkpoint, a: str, b: str) -> bool:
     spec = checkpoint.specs[a]
     if spec != checkpoint.specs[b]:
         return False
-    nbytes = spec.numel * LAYOUTS[spec.dtype].itemsize
+    nbytes = spec.nbytes
     return all(
         checkpoint.read(a, start, min(start + _PIECE_BYTES, nbytes))
         == checkpoint.read(b, start, min(start + _PIECE_BYTES, nbytes))
@@ -180,21 +179,20 @@ def _refuse_misfits(
             hint="their embeddings are tied in one and not in the other: untie the base, save it with its head, "
             "and begin with `pv init --base` on that",
         )
-    compared = {name: _compared(base.tensors[name], spec) for name, spec in specs.items()}
-    compared.update({name: _compared(None, checkpoint.specs[name]) for name in spare})
+    found = {name: _as_wide(base.tensors[name], spec) for name, spec in specs.items()}
+    found.update({name: checkpoint.specs[name] for name in spare})
     kept = {name: row for name, row in base.tensors.items() if name in specs or name in absent}
-    if lines := differences(kept, compared, content=False):
+    if lines := differences(kept, found):
         more = f" (and {len(lines) - _SHOWN} more)" if len(lines) > _SHOWN else ""
         raise CheckpointRefused(
-            f"{path} does not fit base {base.id[:12]}: {'; '.join(lines[:_SHOWN])}{more}",
+            f"{path} does not fit base {base.id[:12]}: {'; '.join(map(str, lines[:_SHOWN]))}{more}",
             hint="a vector is the difference of two checkpoints of one architecture: was it fine-tuned from this base?",
         )
 
 
-def _compared(own: TensorRow | None, spec: Spec) -> TensorRow:
-    """A row to compare with the base's; a float of another width counts as the base's."""
-    widened = own is not None and {own.dtype, spec.dtype} <= FLOATS
-    return TensorRow(own.dtype if own is not None and widened else spec.dtype, spec.shape, "0" * 64)
+def _as_wide(own: Spec, found: Spec) -> Spec:
+    """A float of another width counts as the base's."""
+    return Spec(own.dtype, found.shape) if {own.dtype, found.dtype} <= FLOATS else found
 
 
 def _listed(names: list[str]) -> str:

@@ -8,40 +8,26 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from pv.registry import canonical
-from pv.registry.disk.safetensors import DTYPE_BITS, MAX_TENSORS, Entry, TensorFile, is_usable_name
-from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
-from pv.registry.manifest import is_plain_file_name
+import numpy as np
 
-__all__ = ["Checkpoint", "Spec", "Weights", "is_side_file", "side_files"]
+from pv.registry import canonical
+from pv.registry.disk.safetensors import MAX_TENSORS, Entry, TensorFile, is_usable_name
+from pv.registry.dtypes import DTYPES
+from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
+from pv.registry.manifest import Spec, is_plain_file_name
+from pv.vecstore.tensors.array import Raw, storage_dtype
+
+__all__ = ["INDEX", "Checkpoint", "Weights", "read_raw"]
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SHARD = re.compile(r"-\d{1,9}-of-(\d{1,9})\.safetensors$")
-SIDE_SUFFIXES = (".json", ".txt", ".jinja", ".model", ".tiktoken")
-MAX_SIDE_BYTES = 64 << 20
-MAX_SIDE_BYTES_IN_ALL = 256 << 20
+MAX_INDEX_BYTES = 64 << 20
 MAX_TENSORS_IN_ALL = 2 * MAX_TENSORS
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What a tensor is: safetensors dtype name and shape."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def numel(self) -> int:
-        count = 1
-        for n in self.shape:
-            count *= n
-        return count
 
 
 class Weights(Protocol):
@@ -53,6 +39,14 @@ class Weights(Protocol):
     def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
         """Raw little-endian bytes `start` to `stop` of a tensor."""
         ...
+
+
+def read_raw(weights: Weights, name: str, start: int = 0, stop: int | None = None) -> Raw:
+    """Elements start to stop of a tensor, flat, as storage integers."""
+    dtype = weights.specs[name].dtype
+    size = DTYPES[dtype].itemsize
+    data = weights.read(name, start * size, None if stop is None else stop * size)
+    return np.frombuffer(data, storage_dtype(dtype))
 
 
 class Checkpoint:
@@ -176,8 +170,8 @@ def _pickle_refused(file: Path) -> CheckpointRefused:
 
 def _weight_map(path: Path) -> dict[str, str]:
     what = str(path / INDEX)
-    if (path / INDEX).stat().st_size > MAX_SIDE_BYTES:
-        raise FormatError(f"{what} is larger than {MAX_SIDE_BYTES} bytes")
+    if (path / INDEX).stat().st_size > MAX_INDEX_BYTES:
+        raise FormatError(f"{what} is larger than {MAX_INDEX_BYTES} bytes")
     index = canonical.loads((path / INDEX).read_bytes(), what=what)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
@@ -208,48 +202,8 @@ def _check_index(path: Path, where: Mapping[str, TensorFile]) -> None:
 
 def _check_dtypes(path: Path, entries: Iterator[tuple[str, Entry]]) -> None:
     for name, entry in entries:
-        if DTYPE_BITS[entry.dtype] % 8:
+        if DTYPES[entry.dtype].bits % 8:
             raise CheckpointRefused(
                 f"{path}: tensor {name[:80]!r} is {entry.dtype}, whose elements share bytes",
                 hint="pv works on tensors element by element: convert it to BF16, F16 or F32 first",
             )
-
-
-def side_files(path: Path) -> dict[str, bytes]:
-    """Config, tokenizer and chat template beside the weights: what a model needs besides tensors.
-
-    No code (`*.py`), no weights, no card, nothing hidden. Raises CheckpointRefused for a link that leaves
-    the folder (a checkpoint from a stranger must not bring in files of ours), and for what is too large to
-    be kept in a history: what a model needs must not get lost silently.
-    """
-    folder = path.parent if path.is_file() else path
-    found: dict[str, bytes] = {}
-    for file in sorted(folder.iterdir()):
-        if not is_side_file(file.name) or not file.is_file():
-            continue
-        if not _stays(file, folder):
-            raise CheckpointRefused(
-                f"{file} is a link to {file.resolve()}, outside the checkpoint",
-                hint="if it belongs to the model, put a copy of the file in the link's place",
-            )
-        size = file.stat().st_size
-        if size > MAX_SIDE_BYTES or size + sum(map(len, found.values())) > MAX_SIDE_BYTES_IN_ALL:
-            raise CheckpointRefused(
-                f"{file} ({size} bytes) is too much to keep beside weights: {MAX_SIDE_BYTES >> 20} MiB a file, "
-                f"{MAX_SIDE_BYTES_IN_ALL >> 20} MiB in all",
-                hint="if the model does not need it, move it out of the folder",
-            )
-        found[file.name] = file.read_bytes()
-    return found
-
-
-def is_side_file(name: str) -> bool:
-    """Whether a file of that name may lie beside weights: nothing that runs, nothing that replaces them."""
-    return name.endswith(SIDE_SUFFIXES) and not name.endswith(".index.json") and is_plain_file_name(name)
-
-
-def _stays(file: Path, folder: Path) -> bool:
-    """Whether a file lies in the folder, or is a blob of the Hub cache that the folder is a snapshot in."""
-    home, target = folder.resolve(), file.resolve()
-    in_cache = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
-    return target.is_relative_to(home) or in_cache

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from pv.registry import ids
-from pv.registry.disk.safetensors import DTYPE_BITS
 from pv.registry.manifest import TensorRow
 from pv.vecstore.checkpoints.checkpoint import Weights
+from pv.vecstore.progress import Progress
 
-__all__ = ["Progress", "fingerprint", "row_of"]
+__all__ = ["fingerprint", "row_of", "table_id"]
 
 PIECE_BYTES = 4 << 20
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) bytes as long work goes on, from one thread at a time."""
 
 
 def row_of(weights: Weights, name: str) -> TensorRow:
     """dtype, shape and id of one tensor."""
     spec = weights.specs[name]
     digest = ids.tensor_hash(spec.dtype, spec.shape)
-    nbytes = spec.numel * DTYPE_BITS[spec.dtype] // 8
+    nbytes = spec.nbytes
     for start in range(0, nbytes, PIECE_BYTES):
         digest.update(weights.read(name, start, min(start + PIECE_BYTES, nbytes)))
     return TensorRow(spec.dtype, spec.shape, digest.hexdigest())
@@ -33,7 +30,7 @@ def fingerprint(
 ) -> dict[str, TensorRow]:
     """Every tensor's row, in name order. The table's id is the base id."""
     names = sorted(weights.specs)
-    total = sum(_nbytes(weights, name) for name in names)
+    total = sum(weights.specs[name].nbytes for name in names)
     done = 0
     table: dict[str, TensorRow] = {}
     with ThreadPoolExecutor(threads) as pool:
@@ -45,6 +42,6 @@ def fingerprint(
     return table
 
 
-def _nbytes(weights: Weights, name: str) -> int:
-    spec = weights.specs[name]
-    return spec.numel * DTYPE_BITS[spec.dtype] // 8
+def table_id(rows: Mapping[str, TensorRow]) -> str:
+    """The id of a tensor table: of a base, or of the weights that a build gave."""
+    return ids.base_id((name, row.dtype, row.shape, row.id) for name, row in rows.items())

@@ -17,9 +17,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CheckpointRefused
-from pv.vecstore.checkpoints.checkpoint import Spec
-from pv.vecstore.packs.codecs.layout import LAYOUTS
+from pv.registry.manifest import Spec
 
 __all__ = ["Piece", "relaid", "twin"]
 
@@ -93,7 +93,7 @@ def _split(
     pieces: dict[str, tuple[Piece, ...]] = {}
     for (number, role), name in ours.each.items():
         source = other.fused["down" if role == "down" else "gate_up"]
-        size = inner * outer * LAYOUTS[found[source].dtype].itemsize
+        size = inner * outer * DTYPES[found[source].dtype].itemsize
         index = number if role == "down" else 2 * number + (role == "up")
         pieces[name] = (Piece(source, index * size, size),)
     return pieces
@@ -105,7 +105,7 @@ def _fuse(
     """Fused experts out of single ones."""
     inner, outer = _check(place, other, ours, found, wanted)
     experts = range(len(other.each) // 3)
-    size = inner * outer * LAYOUTS[found[other.each[0, "gate"]].dtype].itemsize
+    size = inner * outer * DTYPES[found[other.each[0, "gate"]].dtype].itemsize
 
     def whole(number: int, role: str) -> Piece:
         return Piece(other.each[number, role], 0, size)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NoReturn, overload
 
 from pv.registry import canonical
 from pv.registry.errors import DataError, FormatError
 
-__all__ = ["ROLES", "Message", "Row", "Rows", "parse_rows", "read_rows"]
+__all__ = ["ROLES", "Message", "Row", "Rows", "as_rows", "parse_rows", "read_rows"]
 
 ROLES = ("system", "user", "assistant", "tool")
 SHAPES = (
@@ -103,6 +104,11 @@ def read_rows(path: Path) -> Rows:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", hint=HINT) from error
     return parse_rows(data, source=str(path))
+
+
+def as_rows(rows: Rows | str | PathLike[str]) -> Rows:
+    """Rows as they are, or out of a JSONL file. Raises DataError."""
+    return rows if isinstance(rows, Rows) else read_rows(Path(rows).expanduser())
 
 
 def parse_rows(data: bytes, *, source: str = "rows") -> Rows:

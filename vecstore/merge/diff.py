@@ -1,4 +1,4 @@
-"""What moved between two personas of one base, and what behaviours do to each other in weight space.
+"""What moved between two personas of one base: by tensor, layer and module.
 
 Measured on the deltas in fp32 before rounding, with sums in fp64. These are observations, not builds:
 their last digits may differ between machines.
@@ -10,18 +10,19 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from pv.registry.persona import Behaviour, Persona
-from pv.vecstore.checkpoints.fingerprint import Progress
-from pv.vecstore.merge.delta import delta
+from pv.registry.persona import Persona
+from pv.vecstore.merge.delta import evaluate, holdings, taus
+from pv.vecstore.merge.plan import plan
+from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["Change", "Diff", "Pair", "diff", "interference", "place"]
+__all__ = ["Change", "WeightDiff", "place", "square", "touched", "weight_diff"]
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 
@@ -44,6 +45,16 @@ class Change:
     base2: float = 0.0
     largest: float = 0.0
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "where": self.where,
+            "elements": self.elements,
+            "changed": self.changed,
+            "step": self.norm,
+            "relative": self.relative,
+            "largest": self.largest,
+        }
+
     @property
     def norm(self) -> float:
         return math.sqrt(self.step2)
@@ -65,7 +76,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Diff:
+class WeightDiff:
     """Every tensor that moved. Falsy if none did."""
 
     tensors: tuple[Change, ...]
@@ -88,99 +99,33 @@ class Diff:
         return _grouped(self.tensors, lambda change: place(change.where)[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two behaviours: cosine of their deltas; over elements both move, the share with equal sign.
-
-    For unrelated vectors the cosine is 0 and the sign agreement 0.5.
-    """
-
-    a: str
-    b: str
-    cosine: float
-    sign_agreement: float
-    overlap: int
-    norm_a: float
-    norm_b: float
-
-
-@dataclass(slots=True)
-class _PairSums:
-    dot: float = 0.0
-    a2: float = 0.0
-    b2: float = 0.0
-    agree: int = 0
-    overlap: int = 0
-
-
-def diff(
+def weight_diff(
     old: Persona,
     new: Persona,
     base: Base,
     vectors: Mapping[str, Vector],
     *,
     progress: Progress | None = None,
-) -> Diff:
+) -> WeightDiff:
     """Tensor by tensor, what `new` adds to the base minus what `old` adds to it."""
     changes = []
-    names = _touched(vectors.values())
+    held, names = holdings(vectors), touched(vectors.values())
     for done, name in enumerate(names, 1):
-        step = _minus(delta(new, vectors, name), delta(old, vectors, name))
-        if step is not None and (moved := int(np.count_nonzero(step))):
-            changes.append(
-                Change(
-                    name, step.size, moved, _square(step), _square(base.f32(name)), float(np.abs(step).max())
-                )
-            )
+        plans = plan(old, held, name), plan(new, held, name)
+        own = base.tensor(name) if any(plans) else None
+        decoded = taus([*plans[0], *plans[1]], vectors, name, own)
+        before, after = evaluate(old.combine, plans[0], decoded), evaluate(new.combine, plans[1], decoded)
+        step = _minus(after, before)
+        if own is not None and step is not None and (moved := int(np.count_nonzero(step))):
+            largest = float(np.abs(step).max())
+            changes.append(Change(name, step.size, moved, square(step), square(own.f32), largest))
         if progress:
             progress(done, len(names))
-    return Diff(tuple(changes))
+    return WeightDiff(tuple(changes))
 
 
-def interference(
-    behaviours: Mapping[str, Behaviour],
-    vectors: Mapping[str, Vector],
-    *,
-    base_id: str,
-    progress: Progress | None = None,
-) -> tuple[Pair, ...]:
-    """Each pair of behaviours, at their weights, in name order."""
-    sums = {pair: _PairSums() for pair in combinations(sorted(behaviours), 2)}
-    alone = {name: Persona(base_id, {name: behaviour}) for name, behaviour in behaviours.items()}
-    names = _touched(vectors.values())
-    for done, tensor in enumerate(names, 1):
-        deltas = {name: delta(persona, vectors, tensor) for name, persona in alone.items()}
-        squares = {name: 0.0 if d is None else _square(d) for name, d in deltas.items()}
-        for (a, b), total in sums.items():
-            total.a2 += squares[a]
-            total.b2 += squares[b]
-            x, y = deltas[a], deltas[b]
-            if x is None or y is None:
-                continue
-            both = (x != 0) & (y != 0)
-            total.dot += float(np.dot(x.astype(np.float64), y.astype(np.float64)))
-            total.overlap += int(np.count_nonzero(both))
-            total.agree += int(np.count_nonzero(both & (np.signbit(x) == np.signbit(y))))
-        if progress:
-            progress(done, len(names))
-    return tuple(_pair(a, b, total) for (a, b), total in sums.items())
-
-
-def _pair(a: str, b: str, total: _PairSums) -> Pair:
-    norms = math.sqrt(total.a2), math.sqrt(total.b2)
-    product = norms[0] * norms[1]
-    return Pair(
-        a,
-        b,
-        cosine=total.dot / product if product else 0.0,
-        sign_agreement=total.agree / total.overlap if total.overlap else 0.5,
-        overlap=total.overlap,
-        norm_a=norms[0],
-        norm_b=norms[1],
-    )
-
-
-def _touched(vectors: Iterable[Vector]) -> list[str]:
+def touched(vectors: Iterable[Vector]) -> list[str]:
+    """Every tensor that some vector has a say in, sorted."""
     return sorted({name for vector in vectors for name in vector.manifest.tensors})
 
 
@@ -190,7 +135,8 @@ def _minus(new: F32 | None, old: F32 | None) -> F32 | None:
     return -old if new is None else new - old
 
 
-def _square(x: F32) -> float:
+def square(x: F32) -> float:
+    """The sum of squares, in fp64."""
     wide = x.astype(np.float64)
     return float(np.dot(wide, wide))
 

@@ -1,245 +1,202 @@
-"""Packing a behaviour: its vectors in smaller encodings, and how much of its effect each of them keeps.
-
-Candidates live in a store of their own until one is chosen, so a search leaves nothing behind. Kept = effect
-of the behaviour with the derived vectors / its effect with the vectors that it has, each alone on the base,
-row by row on held-out rows; it counts as kept if the whole interval is at or above the share asked for.
-"""
+"""compress: a behaviour's vectors in a smaller encoding, chosen by name or by the share of its effect that it keeps."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Self
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import NotFoundError, UsageError
-from pv.registry.manifest import VectorManifest
-from pv.registry.packs.store import PackStore
-from pv.registry.persona import Behaviour, Persona, Term
-from pv.registry.registry import Registry
-from pv.vecstore.checkpoints.fingerprint import Progress
-from pv.vecstore.data.rows import Rows
-from pv.vecstore.evaluate.margins import Margins
-from pv.vecstore.evaluate.statistics import Interval, effect, kept
-from pv.vecstore.repo.opening import opened
-from pv.vecstore.repo.score import measure
-from pv.vecstore.vectors.derive import Derived, Error, Recipe, derive
-from pv.vecstore.vectors.encodings import noted
+from pv.registry.history.snapshot import NewVectors
+from pv.registry.persona import Persona
+from pv.registry.provenance import Derived as DerivedProvenance
+from pv.registry.provenance import Provenance, Unknown
+from pv.vecstore.data.rows import Rows, as_rows
+from pv.vecstore.evaluate.statistics import Interval
+from pv.vecstore.progress import Report, stage
+from pv.vecstore.repo.candidates import Candidate, Candidates, Trial, next_try, smallest
+from pv.vecstore.repo.long_work import long_work
+from pv.vecstore.vectors.derive import LADDER, EncodingSpec
 
-__all__ = ["Candidate", "Packing", "Trial", "next_try", "smallest"]
+if TYPE_CHECKING:
+    from pv.vecstore.repo.repo import Repo
+
+__all__ = ["Compressed", "compress"]
+
+CLOSER = 3  # tries between two rungs of the ladder
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A behaviour's vectors in one encoding: {the vector that it has: the one derived from it}."""
+class Compressed:
+    """A search for a smaller encoding. `commit` and `chosen` are None if none keeps the share asked for.
 
-    recipe: Recipe
-    derived: Mapping[str, Derived]
+    `effect` is that of the behaviour as it was, `trials` those of the candidates that were measured.
+    """
+
+    name: str
+    share: float | None
+    commit: str | None
+    chosen: Candidate | None
+    encodings: tuple[str, ...]
     stored_bytes: int
-    error: Error
-
-    @property
-    def differs(self) -> bool:
-        """False if the vectors are those that there were."""
-        return any(old != new.manifest.id for old, new in self.derived.items())
+    effect: Interval | None
+    candidates: tuple[Candidate, ...]
+    trials: tuple[Trial, ...]
 
     def to_json(self) -> dict[str, Any]:
+        tried = {trial.candidate.spec.text: trial.to_json() for trial in self.trials}
+        chosen = self.chosen
         return {
-            "encoding": self.recipe.text,
-            "stored_bytes": self.stored_bytes,
-            "error": self.error.to_json(),
+            "commit": self.commit,
+            "behaviour": self.name,
+            "share": self.share,
+            "chosen": chosen.spec.text if chosen else None,
+            "vectors": {old: new.manifest.id for old, new in chosen.derived.items()} if chosen else {},
+            "before": {
+                "encodings": list(self.encodings),
+                "stored_bytes": self.stored_bytes,
+                "effect": self.effect.to_json() if self.effect else None,
+            },
+            "candidates": [tried.get(c.spec.text, c.to_json()) for c in self.candidates],
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A candidate on held-out rows. `kept` is None where the behaviour has no certain effect to keep."""
+def compress(
+    repo: Repo,
+    name: str,
+    to: Sequence[str] = (),
+    *,
+    keep: float | None = None,
+    data: Rows | str | PathLike[str] | None = None,
+    force: bool = False,
+    message: str | None = None,
+    threads: int,
+    progress: Report | None = None,
+) -> Compressed:
+    """Re-encode a behaviour and commit it: one encoding `to`, or the smallest that keeps the share `keep`.
 
-    candidate: Candidate
-    effect: Interval
-    kept: Interval | None
-
-    def keeps(self, share: float) -> bool:
-        return self.kept is not None and self.kept.low >= share
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.candidate.to_json(),
-            "effect": self.effect.to_json(),
-            "kept": None if self.kept is None else self.kept.to_json(),
-        }
-
-
-def smallest(trials: Iterable[Trial], share: float) -> Trial | None:
-    """The smallest that keeps the share, if one does."""
-    good = [trial for trial in trials if trial.keeps(share)]
-    return min(good, key=lambda trial: trial.candidate.stored_bytes, default=None)
-
-
-def next_try(trials: Iterable[Trial], share: float) -> Recipe | None:
-    """Halfway from the smallest that keeps the share to the next smaller one of its kind that does not."""
-    trials = sorted(trials, key=lambda trial: -trial.candidate.stored_bytes)
-    best = smallest(trials, share)
-    if best is None:
-        return None
-    tried = {trial.candidate.recipe.text for trial in trials}
-    kind = best.candidate.recipe.encoding
-    smaller = [trial.candidate.recipe for trial in trials[trials.index(best) + 1 :]]
-    nearest = next((recipe for recipe in smaller if recipe.encoding == kind), None)
-    between = best.candidate.recipe.halfway(nearest) if nearest else None
-    return between if between and between.text not in tried else None
-
-
-class Packing:
-    """One behaviour of one commit, to be packed; a context manager, because candidates are temporary."""
-
-    def __init__(self, registry: Registry, commit: str, name: str, *, threads: int = 2) -> None:
-        self.registry, self.commit_id, self.name, self.threads = registry, commit, name, threads
-        self.persona = registry.persona(commit)
-        self.behaviour = self.persona.behaviour(name)
-        self.vectors = tuple(sorted({term.vector for term in self.behaviour.terms}))
-        self.stored_bytes = sum(registry.packs.size(vector) for vector in self.vectors)
-        self._stack = ExitStack()
-        self._margins: dict[str, tuple[Margins, Margins]] = {}
-
-    @property
-    def encodings(self) -> tuple[str, ...]:
-        """What the behaviour's vectors are kept as now."""
-        return tuple(sorted({self.registry.vector(self.commit_id, v).encoding for v in self.vectors}))
-
-    def __enter__(self) -> Self:
-        folder = self._stack.enter_context(self.registry.packs.scratch("derive"))
-        self._scratch = PackStore(folder)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def is_already(self, recipe: Recipe) -> bool:
-        """True if the behaviour's vectors are in that encoding. Not known of `float`, which notes no dtype."""
-        wanted = recipe.encoding, noted(recipe.options)
-        manifests = [self.registry.vector(self.commit_id, vector) for vector in self.vectors]
-        return recipe.encoding != "float" and all((m.encoding, dict(m.options)) == wanted for m in manifests)
-
-    def gains(self, candidate: Candidate) -> bool:
-        """True if it is smaller than what the behaviour has."""
-        return candidate.stored_bytes < self.stored_bytes
-
-    def make(self, recipe: Recipe, *, progress: Progress | None = None) -> Candidate:
-        """The behaviour's vectors in another encoding."""
-        made: dict[str, Derived] = {}
-        with opened(self.registry, self.commit_id, [self._alone(self.behaviour)]) as at:
-            sizes = {
-                v: sum(at.base.manifest.tensors[name].numel for name in at.vectors[v].manifest.tensors)
-                for v in self.vectors
-            }
-            total, before = sum(sizes.values()), 0
-
-            def report(done: int, _: int) -> None:
-                if progress:
-                    progress(before + done, total)
-
-            for vector in self.vectors:
-                made[vector] = derive(
-                    at.vectors[vector], recipe, self._scratch, threads=self.threads, progress=report
-                )
-                before += sizes[vector]
-        stored = sum(self._scratch.size(d.manifest.id) for d in made.values())
-        worst = Error(
-            max(d.error.max_abs for d in made.values()), max(d.error.relative_l2 for d in made.values())
-        )
-        return Candidate(recipe, made, stored, worst)
-
-    def effect(self, rows: Rows, *, progress: Progress | None = None) -> Interval:
-        """The effect of the behaviour as it is, alone on its base."""
-        before, alone = self._known(rows, progress)
-        return effect(alone, before)
-
-    def try_out(self, candidate: Candidate, rows: Rows, *, progress: Progress | None = None) -> Trial:
-        """The effect of the behaviour in another encoding, and how much of its effect that is."""
-        before, alone = self._known(rows, progress)
-        persona = self._alone(_with(self.behaviour, candidate))
-        after = self._measure(persona, rows, progress)
-        return Trial(candidate, effect(after, before), kept(after, alone, before))
-
-    def adopt(
-        self, candidate: Candidate, command: str, message: str, *, measured: Mapping[str, Any] | None = None
-    ) -> str:
-        """Commit the behaviour with the candidate's vectors; returns the commit.
-
-        Raises UsageError if the behaviour has changed since, or is kept like that already.
-        """
-
-        def edit(persona: Persona) -> Persona:
-            now = persona.behaviour(self.name)
-            if now.terms != self.behaviour.terms:
-                raise UsageError(
-                    f"{self.name!r} has changed while it was being packed", hint="run the command again"
-                )
-            return persona.with_behaviour(self.name, _with(now, candidate))
-
-        with self.registry.writing():
-            for derived in candidate.derived.values():
-                self._move(derived.manifest.id)
-            return self.registry.change(
-                command, message, edit, vectors=self._provenance(candidate, dict(measured or {}))
+    Raises UsageError where nothing would be gained, unless `force`.
+    """
+    specs, rows = _asked(name, to, keep, data)
+    with long_work(repo) as work, Candidates(work, name, threads=threads) as candidates:
+        if keep is None and candidates.is_already(specs[0]):
+            raise UsageError(f"nothing changed: {name} is {specs[0].text} already")
+        search = _Search(candidates, rows, keep, progress)
+        search.make(specs)
+        if keep is None and not force:
+            _check_gain(candidates, search.made[0])
+        before = search.measure(closer=not to) if rows is not None else None
+        made = sorted(search.made, key=lambda candidate: -candidate.stored_bytes)
+        best = None if keep is None else smallest(search.trials, keep)
+        chosen = made[0] if keep is None else best.candidate if best else None
+        commit = None
+        if chosen is not None:
+            candidates.adopt(chosen)
+            commit = work.land(
+                repo.command(f"compress {name} --to {chosen.spec.text}"),
+                message or f"Compress {name} as {chosen.spec.text}",
+                lambda persona: _with(persona, candidates, chosen),
+                _vectors(candidates, chosen, search.facts(chosen)),
             )
+        return Compressed(
+            name, keep, commit, chosen, candidates.encodings, candidates.stored_bytes,
+            before, tuple(made), tuple(search.trials),
+        )  # fmt: skip
 
-    def _provenance(
-        self, candidate: Candidate, measured: Mapping[str, Any]
-    ) -> dict[str, tuple[VectorManifest, dict[str, Any]]]:
-        found = {}
-        for source, derived in candidate.derived.items():
-            facts: dict[str, Any] = {
-                "kind": "derived",
-                "derived_from": source,
-                "encoding": candidate.recipe.text,
-                "error": derived.error.to_json(),
-            }
-            if measured:
-                facts["measured"] = dict(measured)
-            try:
-                origin = self.registry.provenance(self.commit_id, source)
-            except NotFoundError:
-                origin = {}
-            facts["original"] = origin.get("original", origin)
-            found[derived.manifest.id] = (derived.manifest, facts)
-        return found
 
-    def _move(self, vector: str) -> None:
-        with self._scratch.open_path(vector).open("rb") as pack, self.registry.packs.writer() as out:
-            shutil.copyfileobj(pack, out.file)
-            out.commit(vector)
+def _asked(
+    name: str, to: Sequence[str], keep: float | None, data: Rows | str | PathLike[str] | None
+) -> tuple[list[EncodingSpec], Rows | None]:
+    if keep is None and len(to) != 1:
+        raise UsageError(
+            "compress takes one --to ENCODING, or --keep SHARE with --data FILE",
+            hint=f"pv compress {name} --to int8, or pv compress {name} --keep 0.95 --data HELD_OUT.jsonl",
+        )
+    if keep is not None and data is None:
+        raise UsageError("--keep needs --data: an effect is measured on held-out rows")
+    specs = [EncodingSpec.parse(text) for text in dict.fromkeys(to or LADDER)]
+    return specs, None if data is None else as_rows(data)
 
-    def _known(self, rows: Rows, progress: Progress | None) -> tuple[Margins, Margins]:
-        if rows.id not in self._margins:
-            plain = replace(self._alone(self.behaviour), behaviours={})
-            before = self._measure(plain, rows, progress)
-            self._margins[rows.id] = before, self._measure(self._alone(self.behaviour), rows, progress)
-        return self._margins[rows.id]
 
-    def _measure(self, persona: Persona, rows: Rows, progress: Progress | None) -> Margins:
-        return measure(
-            self.registry,
-            self.commit_id,
-            persona,
-            rows,
-            threads=self.threads,
-            progress=progress,
-            packs=self._scratch,
+class _Search:
+    """What was made and measured so far."""
+
+    def __init__(
+        self, candidates: Candidates, rows: Rows | None, share: float | None, progress: Report | None
+    ) -> None:
+        self.candidates, self.rows, self.share, self.progress = candidates, rows, share, progress
+        self.made: list[Candidate] = []
+        self.trials: list[Trial] = []
+
+    def make(self, specs: Sequence[EncodingSpec]) -> None:
+        for spec in specs:
+            label = f"encoding {self.candidates.name} as {spec.text}"
+            self.made.append(self.candidates.make(spec, progress=stage(self.progress, label, "numbers")))
+
+    def measure(self, *, closer: bool) -> Interval:
+        """Try out what was made, and, if `closer`, what lies between; returns the effect as it was."""
+        assert self.rows is not None
+        label = f"measuring {self.candidates.name} on {Path(self.rows.source).name}"
+        update = stage(self.progress, label, "answers")
+        before = self.candidates.effect(self.rows, progress=update)
+        for candidate in self.made:
+            if self.share is None or self.candidates.gains(candidate):
+                self._try_out(candidate)
+        for _ in range(CLOSER if closer and self.share is not None else 0):
+            between = next_try(self.trials, self.share or 0.0)
+            if between is None:
+                break
+            self.make([between])
+            self._try_out(self.made[-1])
+        return before
+
+    def _try_out(self, candidate: Candidate) -> None:
+        assert self.rows is not None
+        label = f"measuring {candidate.spec.text} on {Path(self.rows.source).name}"
+        update = stage(self.progress, label, "answers")
+        self.trials.append(self.candidates.try_out(candidate, self.rows, progress=update))
+
+    def facts(self, chosen: Candidate) -> dict[str, Any] | None:
+        """What was measured of the chosen one, for its provenance."""
+        trial = next((trial for trial in self.trials if trial.candidate is chosen), None)
+        if trial is None or self.rows is None:
+            return None
+        asked = {} if self.share is None else {"share": self.share}
+        found = {"effect": trial.effect.to_json(), "kept": trial.kept.to_json() if trial.kept else None}
+        return {"data": Path(self.rows.source).name, "data_id": self.rows.id, **asked, **found}
+
+
+def _check_gain(candidates: Candidates, only: Candidate) -> None:
+    if only.differs and not candidates.gains(only):
+        raise UsageError(
+            f"as {only.spec.text}, {candidates.name} would take {only.stored_bytes / 1e3:,.1f} kB, and takes "
+            f"{candidates.stored_bytes / 1e3:,.1f} kB now: nothing was changed",
+            hint="--force does it all the same",
         )
 
-    def _alone(self, behaviour: Behaviour) -> Persona:
-        whole = Behaviour(1.0, behaviour.terms, behaviour.modules)
-        return Persona(
-            self.persona.base, {self.name: whole}, output=self.persona.output, engine=self.persona.engine
+
+def _with(persona: Persona, candidates: Candidates, chosen: Candidate) -> Persona:
+    now = persona.behaviour(candidates.name)
+    if now.terms != candidates.behaviour.terms:
+        raise UsageError(
+            f"{candidates.name!r} has changed while it was being compressed", hint="run the command again"
         )
+    return persona.with_behaviour(candidates.name, chosen.in_place_of(now))
 
 
-def _with(behaviour: Behaviour, candidate: Candidate) -> Behaviour:
-    terms = (Term(term.coefficient, candidate.derived[term.vector].manifest.id) for term in behaviour.terms)
-    return replace(behaviour, terms=tuple(terms))
+def _vectors(candidates: Candidates, chosen: Candidate, measured: dict[str, Any] | None) -> NewVectors:
+    found = {}
+    for source, derived in chosen.derived.items():
+        origin: Provenance = Unknown()
+        with contextlib.suppress(NotFoundError):
+            origin = candidates.registry.provenance(candidates.work.commit, source)
+        original = origin.original if isinstance(origin, DerivedProvenance) else origin
+        error = derived.error
+        found[derived.manifest.id] = (
+            derived.manifest,
+            DerivedProvenance(source, chosen.spec.text, error.relative_l2, error.max_abs, original, measured),
+        )
+    return found

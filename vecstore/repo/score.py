@@ -1,14 +1,15 @@
-"""A persona's margins on held-out rows, kept per build id so that nothing is measured twice.
+"""score: what a revision does on held-out rows, with its base as the control.
 
-Effect = margin of the persona minus margin of its base, row by row; the base is the control.
+Effect = margin of the persona minus margin of its base, row by row. Margins are kept per build id, so that
+nothing is measured twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,15 +17,19 @@ from pv.registry.errors import UsageError
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
-from pv.vecstore.checkpoints.fingerprint import Progress
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.margins import Margins, margins
 from pv.vecstore.evaluate.statistics import Interval, bootstrap, effect
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.load import load
-from pv.vecstore.repo.opening import checkpoint_of
+from pv.vecstore.models.threads import torch_threads
+from pv.vecstore.progress import Progress, Report, stage
+from pv.vecstore.repo.build import temporary_checkpoint
 
-__all__ = ["Score", "measure", "score"]
+if TYPE_CHECKING:
+    from pv.vecstore.repo.revision import Revision
+
+__all__ = ["Score", "measure", "score", "score_persona"]
 
 FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 
@@ -42,6 +47,7 @@ class Score:
     effect_per_token: Interval
 
     def to_json(self) -> dict[str, Any]:
+        """As it is kept in the build's record, and in a vector's provenance."""
         return {
             "data": self.data,
             "data_id": self.data_id,
@@ -58,23 +64,36 @@ class Score:
             },
         }
 
+    def _repr_html_(self) -> str:
+        from pv.vecstore.repo.html import score_html
+
+        return score_html(self)
+
 
 def score(
+    revision: Revision, rows: Rows, *, dtype: str | None = None, threads: int, progress: Report | None = None
+) -> Score:
+    """Measure a revision on rows with chosen and rejected answers. Raises UsageError, DataError, MissingBase."""
+    persona = revision.persona.with_output(dtype=dtype)
+    data = Path(rows.source).name
+    update = stage(progress, f"measuring on {data}", "answers")
+    return score_persona(revision.registry, revision.commit, persona, rows, threads=threads, progress=update)
+
+
+def score_persona(
     registry: Registry,
     commit: str,
     persona: Persona,
     rows: Rows,
-    data: str,
     *,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Score:
     """Measure persona and base on the same rows; the score is noted in the build's record."""
-    plain = replace(persona, behaviours={})
-    before = measure(registry, commit, plain, rows, threads=threads, progress=progress)
+    before = measure(registry, commit, persona.without_behaviours(), rows, threads=threads, progress=progress)
     after = measure(registry, commit, persona, rows, threads=threads, progress=progress)
     result = Score(
-        data,
+        Path(rows.source).name,
         rows.id,
         build_id(persona),
         margin=bootstrap(after.margin),
@@ -82,8 +101,7 @@ def score(
         effect=effect(after, before),
         effect_per_token=effect(after, before, per_token=True),
     )
-    scores = {**registry.record(result.build).get("scores", {}), rows.id: result.to_json()}
-    registry.update_record(result.build, {"scores": scores})
+    registry.update_record(result.build, {"scores": {rows.id: result.to_json()}})
     return result
 
 
@@ -107,18 +125,11 @@ def measure(
     known = registry.record(build).get("margins", {})
     if rows.id in known:
         return _margins(known[rows.id])
-    import torch
-
-    with ExitStack() as stack:
-        folder = stack.enter_context(checkpoint_of(registry, commit, persona, packs=packs))
-        if threads is not None:
-            stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(threads)
+    with temporary_checkpoint(registry, commit, persona, packs=packs) as folder, torch_threads(threads):
         model, tokenizer = load(folder)
         found = margins(model, tokenizer, rows, progress=progress)
     document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}
-    known = registry.record(build).get("margins", {})
-    registry.update_record(build, {"margins": {**known, rows.id: document}})
+    registry.update_record(build, {"margins": {rows.id: document}})
     return found
 
 

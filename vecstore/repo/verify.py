@@ -1,4 +1,4 @@
-"""Verify: is a checkpoint on disk that persona's build, bit for bit?
+"""verify: is a checkpoint on disk that revision's build, bit for bit?
 
 What is compared is the id of the tensor table, so shards and file names do not matter. If the build was
 made here before, its record tells the id; otherwise, and to name the tensors that differ, every tensor is
@@ -10,38 +10,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pv.registry import ids
+from pv.registry.dtypes import DTYPES
 from pv.registry.manifest import TensorRow
 from pv.registry.persona import Persona
-from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
-from pv.vecstore.checkpoints.fingerprint import Progress, fingerprint
+from pv.vecstore.checkpoints.compare import Difference, differences
+from pv.vecstore.checkpoints.fingerprint import fingerprint, table_id
 from pv.vecstore.merge.build import build_id, side_file, table
+from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.opening import opened
 
-__all__ = ["Verdict", "verify"]
+if TYPE_CHECKING:
+    from pv.vecstore.repo.revision import Revision
 
-OUTPUTS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+__all__ = ["Verdict", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`found` and `expected` are ids of tensor tables. `recorded`: the expected one was known, not computed.
 
-    `differing` says of each tensor that is not the same what it is; `side_files` names those that differ.
+    `differing` says of each tensor that is not the same what it is; `side_files` names those that differ; `dtype`
+    is the output dtype that would explain every difference.
     """
 
+    commit: str
     build: str
     found: str
     expected: str
     recorded: bool
     tensors: int
-    differing: tuple[tuple[str, str], ...]
+    differing: tuple[Difference, ...]
     side_files: tuple[str, ...]
     dtype: str | None = None
-    """The output dtype that would explain every difference."""
 
     @property
     def same(self) -> bool:
@@ -49,43 +52,45 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "commit": self.commit,
             "same": self.same,
             "build": self.build,
             "found": self.found,
             "expected": self.expected,
             "recorded": self.recorded,
             "tensors": self.tensors,
-            "differing": [{"tensor": name, "what": what} for name, what in self.differing],
+            "differing": [{"tensor": one.name, "what": one.what} for one in self.differing],
             "side_files": list(self.side_files),
         }
 
 
 def verify(
-    registry: Registry,
-    commit: str,
-    persona: Persona,
-    path: Path,
+    revision: Revision,
+    checkpoint: Path,
     *,
-    threads: int = 2,
-    hashing: Progress | None = None,
-    building: Progress | None = None,
+    dtype: str | None = None,
+    rounding: str | None = None,
+    threads: int,
+    progress: Report | None = None,
 ) -> Verdict:
-    """Compare the checkpoint at `path` with the build of `persona`, which stands at `commit`.
+    """Compare the checkpoint with the revision's build.
 
     Raises NotFoundError, MissingBase, and what is wrong with the checkpoint or the packs.
     """
-    with Checkpoint(path) as checkpoint:
-        ours = fingerprint(checkpoint, threads=threads, progress=hashing)
-    found, build = _id(ours), build_id(persona)
-    strange = tuple(_side_files(registry, commit, persona, path))
-    recorded = registry.record(build).get("weights")
+    persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
+    with Checkpoint(checkpoint) as weights:
+        ours = fingerprint(weights, threads=threads, progress=stage(progress, "hashing the checkpoint"))
+    found, build, commit = table_id(ours), build_id(persona), revision.commit
+    strange = tuple(_side_files(revision, persona, checkpoint))
+    recorded = revision.registry.record(build).get("weights")
     if recorded == found:
-        return Verdict(build, found, found, True, len(ours), (), strange)
-    with opened(registry, commit, [persona]) as at:
-        expected = table(persona, at.base, at.vectors, threads=threads, progress=building)
-    differing = tuple(_compare(expected, ours))
-    dtype = _dtype(expected, ours, [name for name, _ in differing])
-    return Verdict(build, found, _id(expected), False, len(ours), differing, strange, dtype)
+        return Verdict(commit, build, found, found, True, len(ours), (), strange)
+    with opened(revision.registry, commit, [persona]) as at:
+        update = stage(progress, "computing the build")
+        expected = table(persona, at.base, at.vectors, threads=threads, progress=update)
+    differing = tuple(differences(expected, ours, owner="the build"))
+    explained = _dtype(expected, ours, [one.name for one in differing])
+    return Verdict(commit, build, found, table_id(expected), False, len(ours), differing, strange, explained)
 
 
 def _dtype(
@@ -97,30 +102,13 @@ def _dtype(
     if any(expected[name].dtype == found[name].dtype for name in names):
         return None
     dtypes = {found[name].dtype for name in names}
-    return OUTPUTS.get(dtypes.pop()) if len(dtypes) == 1 else None
+    return DTYPES[dtypes.pop()].output if len(dtypes) == 1 else None
 
 
-def _compare(expected: Mapping[str, TensorRow], found: Mapping[str, TensorRow]) -> Iterator[tuple[str, str]]:
-    for name in sorted(expected.keys() | found.keys()):
-        a, b = expected.get(name), found.get(name)
-        if a is None:
-            yield name, "is not part of the build"
-        elif b is None:
-            yield name, "is missing"
-        elif (a.dtype, a.shape) != (b.dtype, b.shape):
-            yield name, f"is {b.dtype} {list(b.shape)}, the build has {a.dtype} {list(a.shape)}"
-        elif a != b:
-            yield name, "has other values"
-
-
-def _id(rows: Mapping[str, TensorRow]) -> str:
-    return ids.base_id((name, row.dtype, row.shape, row.id) for name, row in rows.items())
-
-
-def _side_files(registry: Registry, commit: str, persona: Persona, path: Path) -> Iterator[str]:
+def _side_files(revision: Revision, persona: Persona, path: Path) -> Iterator[str]:
     """Names of the base's side files that are not beside the weights as a build puts them there."""
     folder = path.parent if path.is_file() else path
-    for name, data in sorted(registry.base_files(commit).items()):
+    for name, data in sorted(revision.registry.base_files(revision.commit).items()):
         beside = folder / name
         if not beside.is_file() or beside.read_bytes() != side_file(name, data, persona):
             yield name

@@ -1,40 +1,27 @@
-"""Number formats: which unsigned integers store them, and how they widen to fp32 exactly.
+"""Number formats that fit into fp32, and how they widen to it exactly.
 
-A tensor travels through pv as *raw storage*: an unsigned-integer array of the element's width, so that
-nothing can touch a bit by accident (a NaN's payload, a signed zero). Every BF16, F16, F8_E4M3 and F8_E5M2
-value is an fp32 value; `to_f32` gives it by integer operations and table look-up alone.
+Every BF16, F16, F8_E4M3 and F8_E5M2 value is an fp32 value; `to_f32` gives it by integer operations and
+table look-up alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pv.registry.disk.safetensors import DTYPE_BITS
+from pv.registry.dtypes import DTYPES, DType
 from pv.registry.errors import UsageError
+from pv.vecstore.tensors.array import Raw, storage_dtype
 
-__all__ = ["FLOATS", "storage_dtype", "to_f32"]
+__all__ = ["FLOATS", "all_finite", "to_f32", "widened"]
 
-FLOATS = frozenset({"BF16", "F16", "F32", "F8_E4M3", "F8_E5M2"})
+FLOATS = frozenset(name for name, row in DTYPES.items() if row.in_fp32)
 """The dtypes that the engine computes with: each of their values is an fp32 value."""
 
 _BLOCK = 1 << 15  # elements looked up at a time: numpy widens the indices to 64 bits
-_TABLES: Mapping[str, tuple[int, int]] = {"F16": (5, 10), "F8_E4M3": (4, 3), "F8_E5M2": (5, 2)}
-
-
-def storage_dtype(dtype: str) -> np.dtype[Any]:
-    """The unsigned-integer dtype that stores one element of a safetensors dtype. Raises UsageError."""
-    bits = DTYPE_BITS.get(dtype, 0)
-    if bits not in (8, 16, 32, 64):
-        raise UsageError(
-            f"{dtype} elements do not fill whole bytes, so pv cannot work on them one by one",
-            hint="convert the checkpoint to BF16, F16 or F32 first",
-        )
-    return np.dtype(f"uint{bits}")
 
 
 def to_f32(raw: NDArray[Any], dtype: str) -> NDArray[np.float32]:
@@ -64,38 +51,38 @@ def to_f32(raw: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     return out.view(np.float32).reshape(raw.shape)
 
 
+def all_finite(raw: Raw, dtype: str) -> bool:
+    """False if an element is infinite or not a number. For the floats of FLOATS; True for what is no float."""
+    row = DTYPES[dtype]
+    lowest = 0 if row.infinity else (1 << row.mantissa) - 1  # E4M3: only the last code is a NaN
+    top = raw.dtype.type(((1 << row.exponent) - 1) << row.mantissa | lowest)
+    return not (row.is_float and ((raw & top) == top).any())
+
+
 @cache
 def _table(dtype: str) -> NDArray[np.uint32]:
     """The fp32 bits of every code of a small format."""
-    exponent_bits, mantissa_bits = _TABLES[dtype]
-    table = np.array([_widen(code, exponent_bits, mantissa_bits) for code in range(_codes(dtype))], np.uint32)
+    table = np.array([widened(code, DTYPES[dtype]) for code in range(1 << DTYPES[dtype].bits)], np.uint32)
     table.flags.writeable = False
     return table
 
 
-def _codes(dtype: str) -> int:
-    return 1 << DTYPE_BITS[dtype]
-
-
-def _widen(code: int, exponent_bits: int, mantissa_bits: int) -> int:
-    """One code as fp32 bits. A NaN keeps its sign, its payload and whether it is quiet."""
-    sign = code >> (exponent_bits + mantissa_bits)
-    exponent = (code >> mantissa_bits) & ((1 << exponent_bits) - 1)
-    mantissa = code & ((1 << mantissa_bits) - 1)
-    top = (1 << exponent_bits) - 1
+def widened(code: int, row: DType) -> int:
+    """One code of a format that fits into fp32, as fp32 bits. A NaN keeps its sign, payload and quiet bit."""
+    sign = code >> (row.exponent + row.mantissa)
+    exponent = (code >> row.mantissa) & ((1 << row.exponent) - 1)
+    mantissa = code & ((1 << row.mantissa) - 1)
+    top = (1 << row.exponent) - 1
     bias = top >> 1
-    if exponent_bits == 4:  # E4M3 has no infinity: only its very last code is a NaN, and that is quiet
-        special = exponent == top and mantissa == (1 << mantissa_bits) - 1
-    else:
-        special = exponent == top
+    special = exponent == top and (row.infinity or mantissa == (1 << row.mantissa) - 1)
     if special:
-        bits = 0x7F800000 | mantissa << (23 - mantissa_bits)
+        bits = 0x7F800000 | mantissa << (23 - row.mantissa)
     elif exponent:
-        bits = (exponent - bias + 127) << 23 | mantissa << (23 - mantissa_bits)
+        bits = (exponent - bias + 127) << 23 | mantissa << (23 - row.mantissa)
     elif mantissa:
-        # Subnormal: mantissa * 2^(1 - bias - mantissa_bits). Its leading one becomes the implicit one.
+        # Subnormal: mantissa * 2^(1 - bias - mantissa bits). Its leading one becomes the implicit one.
         lead = mantissa.bit_length() - 1
-        bits = (lead + 1 - bias - mantissa_bits + 127) << 23 | (mantissa << (23 - lead)) & 0x7FFFFF
+        bits = (lead + 1 - bias - row.mantissa + 127) << 23 | (mantissa << (23 - lead)) & 0x7FFFFF
     else:
         bits = 0
     return sign << 31 | bits

@@ -15,15 +15,17 @@ element index), see `philox`. Invariants, in either mode and for every target:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import PvError, UsageError
-from pv.vecstore.tensors.formats import storage_dtype
+from pv.vecstore.tensors.array import storage_dtype
+from pv.vecstore.tensors.formats import FLOATS, widened
 from pv.vecstore.tensors.philox import Stream
 
 __all__ = ["MODES", "TARGETS", "round_to"]
@@ -60,13 +62,21 @@ class _Target:
         return (self.least_exponent - 1) << (23 - self.drop)
 
 
-_NARROW: Mapping[str, _Target] = {
-    "BF16": _Target(16, 16, 1, 0x7F7F0000, 0x7F7F8000, 0x7F80),
-    "F16": _Target(16, 13, 113, 0x477FE000, 0x477FF000, 0x7C00),
-    "F8_E4M3": _Target(8, 20, 121, 0x43E00000, 0x7F800000, 0x7F),
-    "F8_E5M2": _Target(8, 21, 113, 0x47600000, 0x47700000, 0x7C),
-}
-TARGETS = frozenset({"F32", *_NARROW})
+TARGETS = FLOATS
+
+
+@cache
+def _target(dtype: str) -> _Target:
+    """What the table of dtypes says of a format, in terms of fp32's bits."""
+    row = DTYPES[dtype]
+    drop = 23 - row.mantissa
+    bias = ((1 << row.exponent) - 1) >> 1
+    special = ((1 << row.exponent) - 1) << row.mantissa  # infinity, or E4M3's one NaN
+    if not row.infinity:
+        special |= (1 << row.mantissa) - 1
+    largest = widened(special - 1, row)
+    overflow_from = largest + (1 << (drop - 1)) if row.infinity else int(_INF)
+    return _Target(row.bits, drop, 128 - bias, largest, overflow_from, special)
 
 
 def round_to(
@@ -87,7 +97,7 @@ def round_to(
         raise PvError(f"round_to takes fp32, not {x.dtype}")
     if dtype == "F32":
         return x.view(np.uint32)
-    target, stream = _NARROW[dtype], Stream(seed, name) if mode == "stochastic" else None
+    target, stream = _target(dtype), Stream(seed, name) if mode == "stochastic" else None
     bits = np.ascontiguousarray(x).reshape(-1).view(np.uint32)  # (n,)
     out = np.empty(bits.size, storage_dtype(dtype))
     scratch = np.empty((3, min(_BLOCK, bits.size)), np.uint32)

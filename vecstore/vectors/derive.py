@@ -15,15 +15,16 @@ import numpy as np
 from pv.registry.errors import IntegrityError, UsageError
 from pv.registry.manifest import VectorManifest
 from pv.registry.packs.store import PackStore
-from pv.vecstore.checkpoints.fingerprint import Progress
-from pv.vecstore.packs.pack import Part
+from pv.vecstore.packs.write import Part
+from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.encodings import by_name, decode, noted
-from pv.vecstore.vectors.spool import Spool, store
+from pv.vecstore.vectors.spool import Spool
 from pv.vecstore.vectors.vector import Vector
+from pv.vecstore.vectors.write import write_vector
 
-__all__ = ["LADDER", "Derived", "Error", "Recipe", "derive"]
+__all__ = ["LADDER", "Derived", "EncodingSpec", "Error", "derive"]
 
 LADDER = (
     "float",
@@ -43,7 +44,7 @@ _EXAMPLES = "float, float:fp32, int8, ternary, lowrank:64, sparse:0.1"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class EncodingSpec:
     """An encoding and what is asked of it, as a person types it: `lowrank:64`."""
 
     text: str
@@ -51,20 +52,20 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def parse(text: str) -> Recipe:
+    def parse(text: str) -> EncodingSpec:
         """Raises UsageError."""
         name, _, value = text.partition(":")
         match name, value:
             case ("int8" | "ternary", ""):
-                return Recipe(text, name)
+                return EncodingSpec(text, name)
             case ("float", "" | "bf16"):
-                return Recipe("float", name, {"dtype": "BF16"})
+                return EncodingSpec("float", name, {"dtype": "BF16"})
             case ("float", "fp32"):
-                return Recipe(text, name, {"dtype": "F32"})
+                return EncodingSpec(text, name, {"dtype": "F32"})
             case ("lowrank", rank) if rank.isdecimal() and 1 <= int(rank[:9]) <= 1 << 16:
-                return Recipe(text, name, {"rank": int(rank)})
+                return EncodingSpec(text, name, {"rank": int(rank)})
             case ("sparse", share) if 0 < _number(share) <= 1:
-                return Recipe(text, name, {"share": _number(share)})
+                return EncodingSpec(text, name, {"share": _number(share)})
             case ("exact" | "lora", _):
                 raise UsageError(
                     f"{name} keeps what was captured and cannot be made from something else",
@@ -72,16 +73,16 @@ class Recipe:
                 )
         raise UsageError(f"no encoding {text!r}", hint=f"there are: {_EXAMPLES}")
 
-    def halfway(self, other: Recipe) -> Recipe | None:
+    def halfway(self, other: EncodingSpec) -> EncodingSpec | None:
         """Between two ranks or two shares (their geometric mean); None if there is nothing worth a try."""
         if self.encoding != other.encoding or self.options.keys() != other.options.keys():
             return None
         match self.options, other.options:
             case {"rank": a}, {"rank": b} if max(a, b) > CLOSE * min(a, b):
                 middle = round(math.sqrt(a * b))
-                return Recipe.parse(f"{self.encoding}:{middle}") if middle not in (a, b) else None
+                return EncodingSpec.parse(f"{self.encoding}:{middle}") if middle not in (a, b) else None
             case {"share": a}, {"share": b} if max(a, b) > CLOSE * min(a, b):
-                return Recipe.parse(f"{self.encoding}:{math.sqrt(a * b):.2g}")
+                return EncodingSpec.parse(f"{self.encoding}:{math.sqrt(a * b):.2g}")
         return None
 
 
@@ -124,7 +125,12 @@ class _Sums:
 
 
 def derive(
-    vector: Vector, recipe: Recipe, packs: PackStore, *, threads: int = 2, progress: Progress | None = None
+    vector: Vector,
+    spec: EncodingSpec,
+    packs: PackStore,
+    *,
+    threads: int = 2,
+    progress: Progress | None = None,
 ) -> Derived:
     """Encode `vector` anew, into `packs`. Memory is that of a few tensors.
 
@@ -136,7 +142,7 @@ def derive(
     parts: list[Part] = []
     largest = change = size = 0.0
     with Spool(packs.tmp) as spool:
-        for sums in ordered_map(lambda name: _again(vector, recipe, name), names, threads=threads):
+        for sums in ordered_map(lambda name: _again(vector, spec, name), names, threads=threads):
             parts += [spool.part(sums.name, part, array) for part, array in sums.arrays.items()]
             largest = max(largest, sums.largest)
             change += sums.change
@@ -144,19 +150,19 @@ def derive(
             done += rows[sums.name].numel
             if progress:
                 progress(done, total)
-        manifest = store(
+        manifest = write_vector(
             parts,
             vector.manifest.base,
-            recipe.encoding,
+            spec.encoding,
             packs,
-            options=noted(recipe.options),
+            options=noted(spec.options),
             threads=threads,
         )
     relative = math.sqrt(change / size) if size else 0.0
     return Derived(vector.id, manifest, Error(largest, relative))
 
 
-def _again(vector: Vector, recipe: Recipe, name: str) -> _Sums:
+def _again(vector: Vector, spec: EncodingSpec, name: str) -> _Sums:
     shape = vector.base.manifest.tensors[name].shape
     tau = vector.tau(name)
     if not np.isfinite(tau).all():
@@ -164,8 +170,8 @@ def _again(vector: Vector, recipe: Recipe, name: str) -> _Sums:
             f"vector {vector.id[:12]} holds infinite or undefined numbers in {name!r}",
             hint="train or capture it again: it cannot be encoded",
         )
-    arrays: dict[str, Array] = by_name(recipe.encoding).encode(tau, shape, **recipe.options)
-    back = decode(recipe.encoding, arrays, lambda: vector.base.f32(name), shape)
+    arrays: dict[str, Array] = by_name(spec.encoding).encode(tau, shape, **spec.options)
+    back = decode(spec.encoding, arrays, lambda: vector.base.tensor(name).f32, shape)
     change = back.astype(np.float64) - tau
     return _Sums(name, arrays, float(np.abs(change).max(initial=0)), _square(change), _square(tau))
 

@@ -1,7 +1,6 @@
-"""From encoded arrays to a pack: what captures, trains and derives a vector ends here.
+"""A place on disk for arrays that are known only by making them, until a pack is written from them.
 
-A pack is written in one pass, once the shape of every part is known. Arrays that are known only by making
-them wait in a `Spool`, on disk, so that memory does not grow with the model.
+A pack is written in one pass, once the shape of every part is known; so memory does not grow with the model.
 """
 
 from __future__ import annotations
@@ -9,22 +8,20 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from pv.registry.disk import durable
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import StorageError
-from pv.registry.manifest import TensorRow, VectorManifest
-from pv.registry.packs.store import PackStore
-from pv.vecstore.packs.codecs.layout import LAYOUTS, Raw
-from pv.vecstore.packs.pack import Part, Reference, write_pack
-from pv.vecstore.tensors.array import Array
+from pv.vecstore.packs.read import Reference
+from pv.vecstore.packs.write import Part
+from pv.vecstore.tensors.array import Array, Raw, storage_dtype
 
-__all__ = ["Spool", "store"]
+__all__ = ["Spool"]
 
 
 class Spool:
@@ -48,14 +45,13 @@ class Spool:
             done = 0
             while done < len(data):
                 done += os.pwrite(self._file.fileno(), data[done:], at + done)
-        layout = LAYOUTS[array.dtype]
+        size, storage = DTYPES[array.dtype].itemsize, storage_dtype(array.dtype)
 
         def read(start: int, stop: int) -> Raw:
-            size = (stop - start) * layout.itemsize
-            found = os.pread(self._file.fileno(), size, at + start * layout.itemsize)
-            if len(found) != size:
+            found = os.pread(self._file.fileno(), (stop - start) * size, at + start * size)
+            if len(found) != (stop - start) * size:
                 raise StorageError(f"a temporary file in {self._folder} became shorter")
-            return np.frombuffer(found, layout.storage)
+            return np.frombuffer(found, storage)
 
         return Part(name, part, array.dtype, array.shape, read, reference)
 
@@ -69,29 +65,3 @@ class Spool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def store(
-    parts: Sequence[Part],
-    base: str,
-    encoding: str,
-    packs: PackStore,
-    *,
-    options: Mapping[str, Any] | None = None,
-    smallest: bool = False,
-    threads: int = 2,
-    progress: Callable[[int], None] | None = None,
-) -> VectorManifest:
-    """Write the pack of a vector; returns its manifest. `progress` gets the raw bytes since the last call."""
-
-    def manifest(rows: dict[tuple[str, str], TensorRow]) -> VectorManifest:
-        tensors: dict[str, dict[str, TensorRow]] = {}
-        for (name, part), row in rows.items():
-            tensors.setdefault(name, {})[part] = row
-        return VectorManifest(base, encoding, tensors, options or {})
-
-    with packs.writer() as out:
-        made = write_pack(out.file, parts, manifest, smallest=smallest, threads=threads, progress=progress)
-        out.commit(made.id)
-    assert isinstance(made, VectorManifest)
-    return made

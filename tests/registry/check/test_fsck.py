@@ -32,6 +32,7 @@ from pv.registry.git import loose, refs
 from pv.registry.git.process import GitProcess
 from pv.registry.git.repository import RefChange
 from pv.registry.history import operations
+from pv.registry.provenance import Unknown
 from pv.registry.registry import Registry
 
 
@@ -168,7 +169,7 @@ def test_a_pack_that_a_provenance_lists_is_needed(tmp_path: Path) -> None:
     with new_registry(tmp_path) as registry:
         rows = put_pack(registry.packs, 7)
         put_pack(registry.packs, 1)
-        commit = registry.change("c", "m", edit, vectors={A: (vector(1), {"packs": [rows]})})
+        commit = registry.change("c", "m", edit, vectors={A: (vector(1), Unknown({"packs": [rows]}))})
         assert fsck.check(registry.root).clean
         registry.packs.path(rows).unlink()
         (finding,) = fsck.check(registry.root).damage

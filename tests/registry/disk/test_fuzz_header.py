@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fuzzing import examples, header, header_seeds, mutated
 
-from pv.registry.disk.safetensors import DTYPE_BITS
+from pv.registry.dtypes import DTYPES
 
 names = st.sampled_from(["a", "b", "", "a\0", "../x", "__metadata__", "\ud800", "é"]) | st.text(max_size=5)
 sizes = st.integers(-1, 9) | st.sampled_from([1 << 31, 1 << 48, 1 << 63, 1.0, True, None, "2"])
 specs = st.fixed_dictionaries(
     {
-        "dtype": st.sampled_from([*DTYPE_BITS, "F31", None]),
+        "dtype": st.sampled_from([*DTYPES, "F31", None]),
         "shape": st.lists(sizes, max_size=3),
         "data_offsets": st.lists(sizes, min_size=1, max_size=3),
     }
@@ -29,10 +29,10 @@ def tables(draw: st.DrawFn) -> bytes:
     position = 0
     for name in draw(st.lists(names.filter(lambda n: n != "__metadata__"), max_size=4, unique=True)):
         dtype, shape = (
-            draw(st.sampled_from(sorted(DTYPE_BITS))),
+            draw(st.sampled_from(sorted(DTYPES))),
             draw(st.lists(st.integers(0, 4), max_size=3)),
         )
-        bits = DTYPE_BITS[dtype]
+        bits = DTYPES[dtype].bits
         for n in shape:
             bits *= n
         document[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + bits // 8]}

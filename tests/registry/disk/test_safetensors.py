@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pv.registry.disk.safetensors import DTYPE_BITS, MAX_HEADER_BYTES, TensorFile, header_bytes, parse_header
+from pv.registry.disk.safetensors import MAX_HEADER_BYTES, TensorFile, header_bytes, parse_header
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError
 
 
@@ -30,7 +31,7 @@ tables = st.dictionaries(
         lambda name: name != "__metadata__"
     ),
     st.tuples(
-        st.sampled_from(sorted(d for d, bits in DTYPE_BITS.items() if bits % 8 == 0)),
+        st.sampled_from(sorted(d for d, row in DTYPES.items() if row.bits % 8 == 0)),
         st.lists(st.integers(0, 4), max_size=3).map(tuple),
     ),
     max_size=4,
@@ -51,7 +52,7 @@ def test_what_is_written_is_read(
         count = 1
         for n in shape:
             count *= n
-        sizes[name] = (dtype, shape, count * DTYPE_BITS[dtype] // 8)
+        sizes[name] = (dtype, shape, count * DTYPES[dtype].bits // 8)
     head = header_bytes(sizes, metadata, pad_to=pad_to)
     assert len(head) % 8 == 0
     assert len(head) >= pad_to

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.registries import BASE, behaviours, combines, outputs, personas, vector
 
+from pv.registry.combine import Combine
 from pv.registry.errors import UnknownBehaviour, UsageError
 from pv.registry.history.threeway import Conflict, reconcile, revert
-from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
+from pv.registry.persona import Behaviour, Output, Persona, Term
 
 edits = st.tuples(st.sampled_from(["a", "b", "c"]), st.none() | behaviours)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pv.registry.errors import UsageError
-from pv.registry.remote.push import HubTarget, parse_target
+from pv.registry.remote.address import HubTarget, parse_target
 
 
 @pytest.mark.parametrize(

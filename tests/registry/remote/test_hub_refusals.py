@@ -10,7 +10,8 @@ from support.loopback_hub import HubState
 from support.pushes import REPO, TARGET, build, push, write
 
 from pv.registry.errors import PvError, RemoteError, StorageError, UsageError
-from pv.registry.remote.push import HubTarget, head_commit
+from pv.registry.remote.address import HubTarget
+from pv.registry.remote.push import head_commit
 
 
 def history(hub: HubState) -> dict[str, list[str]]:

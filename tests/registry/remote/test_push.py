@@ -12,7 +12,8 @@ from support.loopback_hub import HubState
 from support.pushes import REPO, TARGET, build, contents, push, safetensors, write
 
 from pv.registry.errors import RemoteError
-from pv.registry.remote.push import HubTarget, head_commit, parse_target
+from pv.registry.remote.address import HubTarget, parse_target
+from pv.registry.remote.push import head_commit
 
 
 def test_what_was_pushed_comes_back_byte_for_byte(hub: HubState, tmp_path: Path) -> None:

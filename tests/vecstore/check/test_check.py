@@ -20,13 +20,17 @@ from pv.registry.manifest import VectorManifest
 from pv.registry.packs import packfile
 from pv.registry.packs.store import DAMAGED, PackStore
 from pv.registry.persona import Behaviour, Persona, Term
+from pv.registry.provenance import Captured, Derived, Provenance, Trained, TrainingData
 from pv.registry.registry import Registry
 from pv.vecstore.check import decode
-from pv.vecstore.data.pack import keep_rows
+from pv.vecstore.check.repair import Repaired, repair
 from pv.vecstore.data.rows import parse_rows
-from pv.vecstore.vectors.base import open_base, pin
-from pv.vecstore.vectors.derive import Recipe, derive
-from pv.vecstore.vectors.vector import keep, open_vector
+from pv.vecstore.data.store import store_rows
+from pv.vecstore.vectors.base import open_base
+from pv.vecstore.vectors.derive import EncodingSpec, derive
+from pv.vecstore.vectors.pinned import pin
+from pv.vecstore.vectors.vector import open_vector
+from pv.vecstore.vectors.write import encode_vector
 
 TENSORS = small_base()
 ROWS = parse_rows(b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n', source="rows.jsonl")
@@ -67,28 +71,25 @@ def make(folder: Path, *, pinned: bool) -> World:
         packs = registry.packs
         a = captured(folder / "tuned", nudged(TENSORS, 4), base, packs)
         deltas = {name: random_f32(name, t.raw.size) for name, t in TENSORS.items() if t.dtype == "BF16"}
-        b = keep(deltas, base.manifest, packs, encoding="float")
+        b = encode_vector(deltas, base.manifest, packs, encoding="float")
         with open_vector(b.id, base, packs) as vector:
-            c = derive(vector, Recipe.parse("int8"), packs).manifest
-        facts: dict[str, dict[str, Any]] = {
-            "a": {"kind": "captured", "source": "tuned"},
-            "b": {
-                "kind": "trained",
-                "data": {"name": "rows.jsonl", "id": ROWS.id},
-                "options": {"lr": 1e-4, "epochs": 2, "max_steps": None, "seed": 0},
-                "packs": [keep_rows(ROWS, packs)],
-            },
-            "c": {"kind": "derived", "derived_from": b.id, "encoding": "int8"},
+            c = derive(vector, EncodingSpec.parse("int8"), packs).manifest
+        options = {"lr": 1e-4, "epochs": 2, "max_steps": None, "seed": 0}
+        data = TrainingData("rows.jsonl", ROWS.id, len(ROWS), kept=True)
+        origins: dict[str, Provenance] = {
+            "a": Captured("tuned"),
+            "b": Trained(data, options, {}, None, 0, packs=(store_rows(ROWS, packs),)),
+            "c": Derived(b.id, "int8", 0.01, 0.001),
         }
         for name, made in (("a", a), ("b", b), ("c", c)):
-            _commit(registry, name, made, facts[name])
+            _commit(registry, name, made, origins[name])
         return World(registry.root, base_folder, base.manifest.id, a.id, b.id, c.id)
 
 
-def _commit(registry: Registry, name: str, manifest: VectorManifest, facts: dict[str, Any]) -> None:
+def _commit(registry: Registry, name: str, manifest: VectorManifest, origin: Provenance) -> None:
     behaviour = Behaviour(1.0, (Term(1.0, manifest.id),))
     registry.change(
-        "commit", name, lambda p: p.with_behaviour(name, behaviour), vectors={manifest.id: (manifest, facts)}
+        "commit", name, lambda p: p.with_behaviour(name, behaviour), vectors={manifest.id: (manifest, origin)}
     )
 
 
@@ -232,8 +233,8 @@ def test_a_base_that_is_not_at_hand_is_no_damage(reference: World) -> None:
 # Repair
 
 
-def _mended(world: World) -> decode.Scrubbed:
-    return decode.repair(world.root, deeply=True)
+def _mended(world: World) -> Repaired:
+    return repair(world.root, deeply=True)
 
 
 @pytest.mark.parametrize("how", ["flipped", "forged", "gone"])
@@ -315,7 +316,7 @@ def test_a_derived_vector_whose_source_is_gone(world: World) -> None:
         damage(world.packs.path(pack_id))
     done = _mended(world)
     assert [one.done for one in done.mended] == [False, False]
-    assert "pv pack c" in done.mended[1].what or "is not in this registry" in done.mended[1].what
+    assert "pv compress c" in done.mended[1].what or "is not in this registry" in done.mended[1].what
 
 
 def test_capturing_the_same_checkpoint_again_mends_it(world: World, tmp_path: Path) -> None:
@@ -331,6 +332,6 @@ def test_capturing_the_same_checkpoint_again_mends_it(world: World, tmp_path: Pa
 
 def test_without_looking_deep(world: World) -> None:
     world.packs.path(world.c).unlink()
-    done = decode.repair(world.root)
+    done = repair(world.root)
     assert done.report.clean and not done.report.deep
     assert world.check().clean

@@ -17,12 +17,13 @@ from support.vectors import Tensors, array, base_at, nudged, read_all, save, sto
 
 from pv.registry.errors import CheckpointRefused
 from pv.registry.packs.store import PackStore
-from pv.vecstore.checkpoints.align import fit
+from pv.vecstore.checkpoints.align import align
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.merge.build import build
 from pv.vecstore.models.load import quiet
 from pv.vecstore.tensors.array import Array
-from pv.vecstore.vectors.vector import capture, open_vector
+from pv.vecstore.vectors.capture import capture
+from pv.vecstore.vectors.vector import open_vector
 
 HEAD, EMBED, UP = "lm_head.weight", "model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"
 TIED: dict[str, Array] = {
@@ -245,7 +246,7 @@ def test_the_layout_of_the_experts_does_not_matter(
         with open_vector(ids.pop(), at, packs) as vector:
             assert set(vector.manifest.tensors) == set(tuned)
             for name, tensor in tuned.items():
-                assert vector.tau(name).tobytes() == (values(tensor) - at.f32(name)).tobytes()
+                assert vector.tau(name).tobytes() == (values(tensor) - at.tensor(name).f32).tobytes()
 
 
 def test_a_build_from_the_other_layout_loads(tmp_path: Path, packs: PackStore, mixture: Any) -> None:
@@ -354,7 +355,7 @@ def test_any_piece_of_any_expert(
     ours, theirs = (single, fused) if swap else (fused, single)
     folder = tmp_path_factory.mktemp("experts")
     with base_at(save(folder / "base", ours)) as at, Checkpoint(save(folder / "other", theirs)) as checkpoint:
-        fitted = fit(checkpoint, at.manifest)
+        fitted = align(checkpoint, at.manifest)
         assert {n: (s.dtype, s.shape) for n, s in fitted.specs.items()} == {
             n: (t.dtype, t.shape) for n, t in ours.items()
         }
@@ -372,6 +373,6 @@ def test_an_ordinary_checkpoint_is_itself(tmp_path: Path) -> None:
         tiny_model(layers=1).save_pretrained(base)
         tiny_tokenizer().save_pretrained(base)
     with base_at(base) as at, Checkpoint(base) as checkpoint:
-        fitted = fit(checkpoint, at.manifest)
+        fitted = align(checkpoint, at.manifest)
         assert dict(fitted.specs) == dict(checkpoint.specs)
         assert all(fitted.read(name) == checkpoint.read(name) for name in fitted.specs)

@@ -15,7 +15,9 @@ from support.vectors import Tensors, array, read_all, save, small_base, write_sa
 
 from pv.registry.disk.safetensors import header_bytes
 from pv.registry.errors import CheckpointRefused, FormatError, IntegrityError, NotFoundError, PvError
-from pv.vecstore.checkpoints.checkpoint import INDEX, Checkpoint, Spec, side_files
+from pv.registry.manifest import Spec
+from pv.vecstore.checkpoints.checkpoint import INDEX, Checkpoint
+from pv.vecstore.checkpoints.side_files import side_files
 
 TENSORS = small_base()
 

@@ -28,14 +28,17 @@ from support.vectors import (
     values,
 )
 
+from pv.registry.combine import Combine
 from pv.registry.errors import FormatError
-from pv.registry.persona import Combine, Output, Persona
-from pv.vecstore.checkpoints.checkpoint import INDEX, Checkpoint, side_files
+from pv.registry.persona import Output, Persona
+from pv.vecstore.checkpoints.checkpoint import INDEX, Checkpoint
+from pv.vecstore.checkpoints.side_files import side_files
 from pv.vecstore.merge.build import build, build_id
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.base import Base
-from pv.vecstore.vectors.vector import Vector, capture, open_vector
+from pv.vecstore.vectors.capture import capture
+from pv.vecstore.vectors.vector import Vector, open_vector
 
 TENSORS = small_base()
 POSITIONS = "model.position_ids"

@@ -26,10 +26,11 @@ from support.vectors import (
     values,
 )
 
+from pv.registry.combine import Combine
 from pv.registry.errors import BaseMismatch, CorruptPack, IntegrityError, PvError, UsageError
-from pv.registry.persona import Combine, Persona
+from pv.registry.persona import Persona
 from pv.vecstore.merge.build import build
-from pv.vecstore.packs.pack import Pack
+from pv.vecstore.packs.read import Pack
 from pv.vecstore.tensors.array import Array
 from pv.vecstore.vectors.vector import open_vector
 

@@ -25,9 +25,11 @@ from support.vectors import (
     values,
 )
 
+from pv.registry.combine import Combine
 from pv.registry.errors import BaseMismatch
-from pv.registry.persona import Behaviour, Combine
-from pv.vecstore.merge.diff import Change, Diff, Pair, diff, interference, place
+from pv.registry.persona import Behaviour
+from pv.vecstore.merge.diff import Change, WeightDiff, place, weight_diff
+from pv.vecstore.merge.interference import Pair, interference
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector, open_vector
@@ -49,8 +51,8 @@ class World:
     exact: str
     tuned: Tensors
 
-    def diff(self, old: Mapping[str, Behaviour], new: Mapping[str, Behaviour]) -> Diff:
-        return diff(persona(self.base, old), persona(self.base, new), self.base, self.vectors)
+    def diff(self, old: Mapping[str, Behaviour], new: Mapping[str, Behaviour]) -> WeightDiff:
+        return weight_diff(persona(self.base, old), persona(self.base, new), self.base, self.vectors)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +160,7 @@ def test_sums_by_layer_and_module(world: World) -> None:
 
 def test_layers_are_sorted_as_numbers() -> None:
     names = [f"model.layers.{i}.mlp.up_proj.weight" for i in (10, 2, 0, 1)]
-    changes = Diff(tuple(Change(name, 1, 1, 1.0, 1.0, 1.0) for name in [*names, "lm_head.weight"]))
+    changes = WeightDiff(tuple(Change(name, 1, 1, 1.0, 1.0, 1.0) for name in [*names, "lm_head.weight"]))
     assert [c.where for c in changes.by_layer()] == ["layer 0", "layer 1", "layer 2", "layer 10", "lm_head"]
 
 
@@ -183,7 +185,9 @@ def test_place(name: str, where: tuple[int | None, str]) -> None:
 def test_progress_counts_tensors(world: World) -> None:
     seen: list[tuple[int, int]] = []
     one, other = persona(world.base, {}), persona(world.base, {"x": behaviour(1.0, world.a)})
-    diff(one, other, world.base, world.vectors, progress=lambda done, total: seen.append((done, total)))
+    weight_diff(
+        one, other, world.base, world.vectors, progress=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(i, 6) for i in range(1, 7)]
 
 
@@ -201,7 +205,7 @@ def test_a_changed_base_is_an_error_not_a_number(tmp_path: Path, encoding: str) 
         with open_vector(vector_id, base, packs) as vector:
             one, other = persona(base, {}), persona(base, {"x": behaviour(1.0, vector_id)})
             with pytest.raises(BaseMismatch, match=f"'{NORM}'"):
-                diff(one, other, base, {vector_id: vector})
+                weight_diff(one, other, base, {vector_id: vector})
 
 
 # Interference
@@ -312,6 +316,6 @@ def test_a_diff_under_ties(world: World) -> None:
     """A diff follows the personas' own rules: the same behaviours under another rule have moved."""
     made = {"x": behaviour(1.0, world.a), "y": behaviour(1.0, world.b)}
     add, ties = persona(world.base, made), persona(world.base, made, Combine.of("ties"))
-    found = diff(add, ties, world.base, world.vectors)
+    found = weight_diff(add, ties, world.base, world.vectors)
     assert found
-    assert not diff(ties, ties, world.base, world.vectors)
+    assert not weight_diff(ties, ties, world.base, world.vectors)

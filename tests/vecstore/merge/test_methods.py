@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pv.registry.combine import METHODS, Combine
 from pv.registry.errors import PvError, UsageError
-from pv.registry.persona import Combine
-from pv.vecstore.merge.combine import Operand, apply, check_weights, combine, preset, scaled_sum
+from pv.vecstore.merge.methods import KERNELS, check_weights, combine
+from pv.vecstore.tensors.arithmetic import apply, scaled_sum
 
 f32 = np.float32
 ADD = Combine.of("add")
@@ -61,7 +62,7 @@ def test_add_is_the_left_fold_in_the_order_given(pairs: list[tuple[float, list[f
                 total = f32(total + f32(f32(w) * f32(values[i])))
         expected.append(total)
     assert _bits(got) == _bits(np.array(expected, np.float32))
-    assert _bits(combine(ADD, [Operand(w, _array(values)) for w, values in pairs])) == _bits(got)
+    assert _bits(combine(ADD, [(w, _array(values)) for w, values in pairs])) == _bits(got)
 
 
 def test_order_is_the_callers_and_matters() -> None:
@@ -101,8 +102,8 @@ def test_blocks_leave_no_seam() -> None:
     k = 70_000
     # the trim depends on the whole tensor, so compare at density 1, where it does not
     loose = _ties(density=1.0)
-    whole = combine(loose, [Operand(1, a), Operand(1, b)])
-    part = combine(loose, [Operand(1, a[k : 2 * k]), Operand(1, b[k : 2 * k])])
+    whole = combine(loose, [(1, a), (1, b)])
+    part = combine(loose, [(1, a[k : 2 * k]), (1, b[k : 2 * k])])
     assert np.array_equal(whole[k : 2 * k], part)
 
 
@@ -125,9 +126,9 @@ def _signed(rule: Combine, weight: float) -> float:
 
 @given(pairs=_same_size(COARSE), rule=st.sampled_from(RULES), at=st.integers(0, 3))
 def test_weight_zero_is_absence(pairs: list[tuple[float, list[float]]], rule: Combine, at: int) -> None:
-    operands = [Operand(_signed(rule, w), _array(v)) for w, v in pairs if w != 0]
+    operands = [(_signed(rule, w), _array(v)) for w, v in pairs if w != 0]
     size = len(pairs[0][1])
-    ghost = Operand(0.0, _normal(7, size, 100))
+    ghost = (0.0, _normal(7, size, 100))
     if operands:
         with_ghost = [*operands[:at], ghost, *operands[at:]]
         assert _bits(combine(rule, with_ghost)) == _bits(combine(rule, operands))
@@ -140,8 +141,8 @@ def test_a_negative_weight_is_the_negated_delta(
 ) -> None:
     if rule.options.get("merge") == "weighted_mean":
         return
-    straight = combine(rule, [Operand(w, _array(v)) for w, v in pairs])
-    mirrored = combine(rule, [Operand(-w, -_array(v)) for w, v in pairs])
+    straight = combine(rule, [(w, _array(v)) for w, v in pairs])
+    mirrored = combine(rule, [(-w, -_array(v)) for w, v in pairs])
     assert _bits(straight) == _bits(mirrored)
 
 
@@ -152,9 +153,9 @@ def test_there_is_no_absolute_scale(
     # Magnitudes stay among the normal numbers, where a power of two changes no rounding.
     deltas = [np.where(np.abs(d) < 2**-20, f32(0), d) for d in (_array(v) for _, v in pairs)]
     weights = [_signed(rule, w) for w, _ in pairs]
-    plain = combine(rule, [Operand(w, d) for w, d in zip(weights, deltas, strict=True)])
+    plain = combine(rule, [(w, d) for w, d in zip(weights, deltas, strict=True)])
     scale = f32(2.0**power)
-    scaled = combine(rule, [Operand(w, d * scale) for w, d in zip(weights, deltas, strict=True)])
+    scaled = combine(rule, [(w, d * scale) for w, d in zip(weights, deltas, strict=True)])
     assert np.array_equal(scaled, plain * scale)
 
 
@@ -162,7 +163,7 @@ def test_there_is_no_absolute_scale(
 def test_a_weight_beyond_fp32_is_refused(weight: float) -> None:
     for rule in (ADD, _ties()):
         with pytest.raises(UsageError, match="finite single-precision"):
-            combine(rule, [Operand(weight, _array([1.0]))])
+            combine(rule, [(weight, _array([1.0]))])
 
 
 def test_misshapen_operands_are_a_defect() -> None:
@@ -172,12 +173,12 @@ def test_misshapen_operands_are_a_defect() -> None:
         with pytest.raises(PvError, match="flat fp32 arrays of one size"):
             scaled_sum([(1, np.zeros(2, np.float32)), (1, wrong)])
     with pytest.raises(UsageError, match="'slerp'"):
-        combine(Combine("slerp", {}), [Operand(1, _array([1.0]))])
+        combine(Combine("slerp", {}), [(1, _array([1.0]))])
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_an_empty_tensor(rule: Combine) -> None:
-    assert combine(rule, [Operand(1, np.empty(0, np.float32))]).shape == (0,)
+    assert combine(rule, [(1, np.empty(0, np.float32))]).shape == (0,)
 
 
 # ------------------------------------------------------------------------------------------- ties
@@ -222,7 +223,7 @@ def test_ties_is_its_definition(
 ) -> None:
     rule = _ties(density=density, elect=elect, merge=merge, **{"lambda": scale})
     pairs = [(_signed(rule, w), values) for w, values in pairs]
-    got = combine(rule, [Operand(w, _array(values)) for w, values in pairs])
+    got = combine(rule, [(w, _array(values)) for w, values in pairs])
     assert got.tolist() == [float(x) for x in _reference(rule, pairs)]
 
 
@@ -230,43 +231,43 @@ def test_the_trim_keeps_exactly_k_and_the_first_of_equals() -> None:
     n = 150_000
     delta = np.tile(_array([1.0, -1.0, 1.0]), n // 3)  # one magnitude all over, across several blocks
     delta[120_000] = 5
-    kept = np.flatnonzero(combine(_ties(density=0.5), [Operand(1, delta)]))
+    kept = np.flatnonzero(combine(_ties(density=0.5), [(1, delta)]))
     assert kept.tolist() == [*range(n // 2 - 1), 120_000]
-    one = np.flatnonzero(combine(_ties(density=1e-9), [Operand(1, delta)]))
+    one = np.flatnonzero(combine(_ties(density=1e-9), [(1, delta)]))
     assert one.tolist() == [120_000]
     distinct = _normal(4, n)
     largest = np.sort(np.argsort(-np.abs(distinct), kind="stable")[: n // 5])
-    assert np.array_equal(np.flatnonzero(combine(_ties(density=0.2), [Operand(1, distinct)])), largest)
+    assert np.array_equal(np.flatnonzero(combine(_ties(density=0.2), [(1, distinct)])), largest)
 
 
 def test_election_by_weight_and_without() -> None:
-    operands = [Operand(0.1, _array([3.0])), Operand(1.0, _array([-2.0]))]
+    operands = [(0.1, _array([3.0])), (1.0, _array([-2.0]))]
     assert combine(_ties(density=1.0, elect="unweighted", merge="sum"), operands)[0] == f32(0.1) * f32(3)
     assert combine(_ties(density=1.0, elect="weighted", merge="sum"), operands)[0] == -2
 
 
 def test_an_undecided_element_elects_plus() -> None:
     for sign in (1, -1):
-        operands = [Operand(1, _array([2.0 * sign])), Operand(1, _array([-2.0 * sign]))]
+        operands = [(1, _array([2.0 * sign])), (1, _array([-2.0 * sign]))]
         assert combine(_ties(density=1.0), operands)[0] == 2
 
 
 def test_a_negated_behaviour_votes_the_other_way() -> None:
-    operands = [Operand(1, _array([1.0])), Operand(-1, _array([3.0]))]
+    operands = [(1, _array([1.0])), (-1, _array([3.0]))]
     for elect in ("weighted", "unweighted"):
         assert combine(_ties(density=1.0, elect=elect), operands)[0] == -3
 
 
 def test_merge_divides_by_count_or_by_weight() -> None:
-    operands = [Operand(2, _array([1.0])), Operand(1, _array([4.0])), Operand(1, _array([-1.0]))]
+    operands = [(2, _array([1.0])), (1, _array([4.0])), (1, _array([-1.0]))]
     results = {m: combine(_ties(density=1.0, merge=m), operands)[0] for m in ("sum", "mean", "weighted_mean")}
     assert results == {"sum": 6, "mean": 3, "weighted_mean": 2}
 
 
 def test_a_negative_weight_under_weighted_mean_is_refused_by_name() -> None:
-    rule = _ties(**{**preset("mergekit"), "density": 0.5})
+    rule = _ties(preset="mergekit", density=0.5)
     with pytest.raises(UsageError, match=r"-0\.5: ties with merge=weighted_mean") as caught:
-        combine(rule, [Operand(1, _array([1.0])), Operand(-0.5, _array([1.0]))])
+        combine(rule, [(1, _array([1.0])), (-0.5, _array([1.0]))])
     assert caught.value.hint is not None
     with pytest.raises(UsageError, match="'listening' is -1"):
         check_weights(rule, {"concise": 1.0, "listening": -1.0})
@@ -276,24 +277,36 @@ def test_a_negative_weight_under_weighted_mean_is_refused_by_name() -> None:
 
 
 def test_presets() -> None:
-    assert _ties(**preset("mergekit")).options["density"] == 1.0
-    assert _ties(**preset("peft")) == _ties(elect="unweighted", merge="mean")
+    assert _ties(preset="mergekit").options["density"] == 1.0
+    assert _ties(preset="peft") == _ties(elect="unweighted", merge="mean")
+    assert _ties(preset="mergekit", density=0.5).options["density"] == 0.5
     for name in ("paper", "nope"):
         with pytest.raises(UsageError, match=name) as caught:
-            preset(name)
+            _ties(preset=name)
         assert caught.value.hint is not None
-    preset("peft")["merge"] = "sum"  # a copy: the next caller does not see it
-    assert preset("peft")["merge"] == "mean"
+    with pytest.raises(UsageError, match="no preset 'peft'"):
+        Combine.of("add", preset="peft")
+
+
+def test_a_method_is_a_row_and_a_kernel_of_one_name() -> None:
+    assert METHODS.keys() == KERNELS.keys()
+    for name, kernel in KERNELS.items():
+        assert kernel.__name__.rpartition(".")[2] == kernel.NAME == name
+        rule = Combine.of(name)
+        assert rule.options.keys() == {option.name for option in METHODS[name].options}
+        assert combine(rule, [(1.0, _array([1, -2]))]).dtype == np.float32
+        for preset in METHODS[name].presets:
+            assert Combine.of(name, preset=preset).options.keys() == rule.options.keys()
 
 
 @pytest.mark.parametrize("payload", [0x7F800001, 0xFFC12345])
 def test_every_nan_ranks_alike_and_agrees_with_no_sign(payload: int) -> None:
     nan, first = np.array([payload, 0x7F800001], np.uint32).view(np.float32)
     delta = np.array([first, 1, nan, 2], np.float32)
-    assert combine(_ties(density=0.75), [Operand(1, delta)]).tolist() == [0, 0, 0, 2]
+    assert combine(_ties(density=0.75), [(1, delta)]).tolist() == [0, 0, 0, 2]
     # One place for two NaNs: the first gets it whatever its payload, so the second spoils no election.
     other = _array([1, 1, 9, 1])
-    assert combine(_ties(density=0.25), [Operand(1, delta), Operand(1, other)]).tolist() == [0, 0, 9, 0]
+    assert combine(_ties(density=0.25), [(1, delta), (1, other)]).tolist() == [0, 0, 9, 0]
 
 
 # ------------------------------------------------------------------------------------------ apply

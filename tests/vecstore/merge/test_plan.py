@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.vectors import base_at, behaviour, kept, persona, random_f32, save, small_base, store
 
+from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
-from pv.registry.persona import Behaviour, Combine, Term
-from pv.vecstore.merge.combine import Operand, combine
-from pv.vecstore.merge.delta import delta, factor, touches
+from pv.registry.persona import Behaviour, Term
+from pv.vecstore.merge.delta import delta, holdings
+from pv.vecstore.merge.methods import combine
+from pv.vecstore.merge.plan import factor, plan
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector, open_vector
@@ -52,7 +54,7 @@ class World:
         return delta(persona(self.base, behaviours, combine), self.vectors, name)
 
     def touches(self, behaviours: Mapping[str, Behaviour], name: str = UP) -> bool:
-        return touches(persona(self.base, behaviours), self.vectors, name)
+        return bool(plan(persona(self.base, behaviours), holdings(self.vectors), name))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +142,7 @@ def test_weight_zero_is_absence(world: World) -> None:
             )
 
 
-def test_touches_is_true_wherever_something_moves(world: World) -> None:
+def test_a_plan_is_empty_where_nothing_moves(world: World) -> None:
     assert world.touches({"a": behaviour(1, world.v[0])})
     assert not world.touches({})
     assert not world.touches({"a": behaviour(0, world.v[0])})
@@ -216,7 +218,7 @@ RULES = [
 
 @pytest.mark.parametrize("rule", RULES)
 def test_ties_takes_behaviours_in_order_of_their_vectors(world: World, rule: Combine) -> None:
-    operands = [Operand(w, world.tau(i)) for i, w in enumerate((0.3, -0.9, 1.7))]
+    operands = [(w, world.tau(i)) for i, w in enumerate((0.3, -0.9, 1.7))]
     wanted = combine(rule, operands).tobytes()
     for order in permutations(range(3)):
         made = {f"n{place}": behaviour((0.3, -0.9, 1.7)[i], world.v[i]) for place, i in enumerate(order)}
@@ -231,7 +233,7 @@ def test_a_behaviour_is_one_operand_of_ties(world: World, rule: Combine) -> None
         "b": behaviour(1.0, world.v[1]),
     }
     inner = _f(0) + world.tau(0) + world.tau(2) * _f(0.25)
-    wanted = combine(rule, [Operand(0.5, inner), Operand(1.0, world.tau(1))])
+    wanted = combine(rule, [(0.5, inner), (1.0, world.tau(1))])
     assert _bits(world.delta(made, combine=rule)) == wanted.tobytes()
 
 

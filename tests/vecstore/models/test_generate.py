@@ -12,7 +12,8 @@ from pv.registry.errors import DataError, UsageError
 from pv.vecstore.data.rows import Message, parse_rows
 from pv.vecstore.models.generate import replies, stream
 from pv.vecstore.models.load import load, quiet
-from pv.vecstore.train.loop import TrainOptions, train
+from pv.vecstore.train.loop import train
+from pv.vecstore.train.options import TrainOptions
 
 ANSWERS = {"a?": "aye, a!", "What of the much longer one?": "naïve 😀 it is", "bb?": "ok"}
 

@@ -15,22 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.vectors import array, nudged
 
-from pv.registry.disk.safetensors import DTYPE_BITS
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CorruptPack
 from pv.vecstore.packs.codecs import chunks, frames, graded, rans
-from pv.vecstore.packs.codecs.layout import LAYOUTS, Raw, from_ordered, to_ordered
+from pv.vecstore.packs.codecs.ordered import exponent as exponent_of
+from pv.vecstore.packs.codecs.ordered import from_ordered, to_ordered
+from pv.vecstore.tensors.array import Raw, storage_dtype
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.philox import bits32
 
-DTYPES = sorted(LAYOUTS)
+NAMES = sorted(row.name for row in DTYPES.values() if row.bits % 8 == 0)
 ORDERED = sorted(FLOATS - {"F32"})  # small enough to try every pattern
 
 
 @st.composite
 def packed(draw: st.DrawFn) -> tuple[str, Raw, Raw | None]:
     """A dtype, elements of it, and a reference: none, unrelated, the same, or a few steps away."""
-    dtype = draw(st.sampled_from(DTYPES))
-    storage = LAYOUTS[dtype].storage
+    dtype = draw(st.sampled_from(NAMES))
+    storage = storage_dtype(dtype)
     count = draw(st.integers(0, 300))
     raw = np.frombuffer(
         draw(st.binary(min_size=count * storage.itemsize, max_size=count * storage.itemsize)), storage
@@ -51,12 +53,15 @@ def _same(a: Raw, b: Raw) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def test_there_is_a_layout_for_every_dtype_of_the_format() -> None:
-    assert set(LAYOUTS) == set(DTYPE_BITS)
-    for dtype, layout in LAYOUTS.items():
-        assert 8 * layout.itemsize == max(8, DTYPE_BITS[dtype])
-        if layout.is_float:
-            assert 1 + layout.exponent_bits + layout.mantissa_bits == DTYPE_BITS[dtype]
+def test_a_row_of_the_table_adds_up() -> None:
+    for name, row in DTYPES.items():
+        assert row.name == name
+        assert 8 * row.itemsize == max(8, row.bits)
+        if row.is_float:
+            assert 1 + row.exponent + row.mantissa == row.bits
+        if row.in_fp32:
+            assert row.exponent <= 8 and row.mantissa <= 23
+        assert (row.output is None) == (row.torch is None)
 
 
 @given(packed(), st.booleans())
@@ -68,11 +73,11 @@ def test_every_bit_comes_back(case: tuple[str, Raw, Raw | None], smallest: bool)
     assert _same(chunks.decode(memoryview(data), len(raw), dtype, reference), raw)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", NAMES)
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize("against", [False, True])
 def test_nothing_and_one_element(dtype: str, count: int, against: bool) -> None:
-    storage = LAYOUTS[dtype].storage
+    storage = storage_dtype(dtype)
     raw = np.full(count, np.iinfo(storage).max, storage)
     reference = np.zeros(count, storage) if against else None
     data = chunks.encode(raw, dtype, reference)
@@ -93,9 +98,9 @@ def test_a_full_chunk(count: int) -> None:
     assert len(dense) < len(delta) < 0.2 * len(alone)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", NAMES)
 def test_a_frozen_chunk_costs_next_to_nothing(dtype: str) -> None:
-    storage = LAYOUTS[dtype].storage
+    storage = storage_dtype(dtype)
     raw = array("frozen", dtype, 9000).raw if dtype in FLOATS else bits32(3, "i", 0, 9000).astype(storage)
     for smallest in (False, True):
         assert len(chunks.encode(raw, dtype, raw, smallest=smallest)) < 64 + raw.nbytes // 50
@@ -112,8 +117,8 @@ def test_the_pack_is_a_function_of_its_input() -> None:
 
 @pytest.mark.parametrize("dtype", ORDERED)
 def test_ordered_is_a_bijection_on_every_pattern(dtype: str) -> None:
-    layout = LAYOUTS[dtype]
-    every = np.arange(1 << (8 * layout.itemsize), dtype=np.uint32).astype(layout.storage)
+    layout = DTYPES[dtype]
+    every = np.arange(1 << (8 * layout.itemsize), dtype=np.uint32).astype(storage_dtype(layout.name))
     ordered = to_ordered(every, layout)
     assert np.array_equal(np.sort(ordered), every)
     assert _same(from_ordered(ordered, layout), every)
@@ -122,8 +127,8 @@ def test_ordered_is_a_bijection_on_every_pattern(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ORDERED)
 def test_ordered_has_the_order_of_the_values(dtype: str) -> None:
-    layout = LAYOUTS[dtype]
-    every = np.arange(1 << (8 * layout.itemsize), dtype=np.uint32).astype(layout.storage)
+    layout = DTYPES[dtype]
+    every = np.arange(1 << (8 * layout.itemsize), dtype=np.uint32).astype(storage_dtype(layout.name))
     rising = from_ordered(every, layout)  # patterns in the order of their ordered integers
     values = to_f32(rising, dtype)
     values = values[~np.isnan(values)]
@@ -136,10 +141,10 @@ def test_ordered_has_the_order_of_the_values(dtype: str) -> None:
 
 @given(st.sampled_from(["F32", "F64"]), st.floats(allow_nan=False), st.floats(allow_nan=False))
 def test_wide_floats_are_ordered_too(dtype: str, a: float, b: float) -> None:
-    layout = LAYOUTS[dtype]
+    layout = DTYPES[dtype]
     with np.errstate(over="ignore"):
         pair = np.array([a, b], f"<f{layout.itemsize}")
-    low, high = to_ordered(pair.view(layout.storage), layout).tolist()
+    low, high = to_ordered(pair.view(storage_dtype(layout.name)), layout).tolist()
     if pair[0] < pair[1]:
         assert low < high
     elif pair[0] > pair[1]:
@@ -151,16 +156,16 @@ def test_wide_floats_are_ordered_too(dtype: str, a: float, b: float) -> None:
 @given(st.lists(st.integers(0, (1 << 64) - 1), max_size=20))
 def test_wide_floats_are_mapped_without_loss(patterns: list[int]) -> None:
     for dtype in ("F32", "F64"):
-        layout = LAYOUTS[dtype]
-        raw = np.array(patterns, np.uint64).astype(layout.storage)
+        layout = DTYPES[dtype]
+        raw = np.array(patterns, np.uint64).astype(storage_dtype(layout.name))
         assert _same(from_ordered(to_ordered(raw, layout), layout), raw)
 
 
-@pytest.mark.parametrize("dtype", [d for d in DTYPES if not LAYOUTS[d].is_float])
+@pytest.mark.parametrize("dtype", [d for d in NAMES if not DTYPES[d].is_float])
 def test_integers_are_their_own_order(dtype: str) -> None:
-    raw = bits32(4, "integers", 0, 100).astype(LAYOUTS[dtype].storage)
-    assert _same(to_ordered(raw, LAYOUTS[dtype]), raw)
-    assert _same(from_ordered(raw, LAYOUTS[dtype]), raw)
+    raw = bits32(4, "integers", 0, 100).astype(storage_dtype(dtype))
+    assert _same(to_ordered(raw, DTYPES[dtype]), raw)
+    assert _same(from_ordered(raw, DTYPES[dtype]), raw)
 
 
 @pytest.mark.parametrize(("dtype", "bias"), [("BF16", 127), ("F16", 15), ("F32", 127)])
@@ -170,7 +175,7 @@ def test_the_exponent_field_is_the_magnitude(dtype: str, bias: int) -> None:
     normal = np.abs(values) >= np.finfo(np.float16).tiny
     assert normal.any()
     _, exponent = np.frexp(values[normal])  # value = m * 2**exponent with m in [0.5, 1)
-    assert np.array_equal(LAYOUTS[dtype].exponent(tensor.raw)[normal].astype(int), exponent - 1 + bias)
+    assert np.array_equal(exponent_of(tensor.raw, DTYPES[dtype])[normal].astype(int), exponent - 1 + bias)
 
 
 # Hostile chunks
@@ -212,12 +217,12 @@ def test_changed_bytes_decode_to_the_right_size_or_are_refused(
     _decodes_or_refuses(bytes(packed), len(raw), dtype, reference)
 
 
-@given(st.binary(max_size=80), st.sampled_from(DTYPES), st.integers(0, 50), st.booleans())
+@given(st.binary(max_size=80), st.sampled_from(NAMES), st.integers(0, 50), st.booleans())
 @settings(max_examples=400)
 def test_any_bytes_decode_to_the_right_size_or_are_refused(
     junk: bytes, dtype: str, count: int, against: bool
 ) -> None:
-    reference = np.zeros(count, LAYOUTS[dtype].storage) if against else None
+    reference = np.zeros(count, storage_dtype(dtype)) if against else None
     _decodes_or_refuses(junk, count, dtype, reference)
 
 
@@ -226,7 +231,7 @@ def _decodes_or_refuses(data: bytes, count: int, dtype: str, reference: Raw | No
         got = chunks.decode(memoryview(data), count, dtype, reference)
     except CorruptPack:
         return
-    assert got.dtype == LAYOUTS[dtype].storage
+    assert got.dtype == storage_dtype(dtype)
     assert got.shape == (count,)
 
 

@@ -8,23 +8,25 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.vectors import array, bits32
 
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CorruptPack
 from pv.vecstore.packs.codecs import chunks, contexts, dense, forecast
 from pv.vecstore.packs.codecs.forecast import BINS, Forecast
-from pv.vecstore.packs.codecs.layout import LAYOUTS, Raw
+from pv.vecstore.packs.codecs.ordered import exponent as exponent_of
+from pv.vecstore.tensors.array import Raw, storage_dtype
 
 ROWS, COLUMNS = 256, 320
 
 
 def drifted(start: int, count: int) -> tuple[Raw, Raw]:
     """Weights in bf16, and what they are after a change of rank 2, blurred by what a step of each hides."""
-    layout = LAYOUTS["BF16"]
+    layout = DTYPES["BF16"]
     normal = np.random.Generator(np.random.Philox(3)).standard_normal(start + count, np.float32)[start:]
     base = (normal * np.float32(0.02)).view("<u4").astype("<u4") >> 16
     place = start + np.arange(count)
     row, column = place // COLUMNS, place % COLUMNS
     change = np.sin(row) * np.cos(3 * column) + 0.5 * np.cos(2 * row) * np.sin(column)
-    unit = np.exp2(layout.exponent(base.astype("<u2")).astype(np.float64) - 134)
+    unit = np.exp2(exponent_of(base.astype("<u2"), layout).astype(np.float64) - 134)
     step = np.clip(np.rint(change * 2e-4 / unit), -99, 99).astype(np.int64)
     ordered = chunks.to_ordered(base.astype("<u2"), layout).astype(np.int64) + step
     return base.astype("<u2"), chunks.from_ordered(ordered.astype("<u2"), layout)
@@ -103,10 +105,11 @@ def test_dense_chunks_come_back_or_are_refused(
 ) -> None:
     """Also with a forecast that is wrong; and damaged, they are of the right size or an error."""
     made, _ = case
-    layout = LAYOUTS[dtype]
+    layout = DTYPES[dtype]
+    storage = storage_dtype(dtype)
     count = len(made.rows) * len(made.columns) - made.phase
-    exponent = layout.exponent(array("base", dtype, count, seed=seed).raw)
-    steps = (bits32(seed, "step", 0, count) % np.uint32(30)).astype(layout.storage) - layout.storage.type(15)
+    exponent = exponent_of(array("base", dtype, count, seed=seed).raw, layout)
+    steps = (bits32(seed, "step", 0, count) % np.uint32(30)).astype(storage) - storage.type(15)
     packed = dense.code(dense.Guess(made, steps, exponent))
     assert dense.unpack(memoryview(packed), exponent, layout.itemsize).tobytes() == steps.tobytes()
     wrong = bytearray(packed)

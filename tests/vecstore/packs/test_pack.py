@@ -16,12 +16,13 @@ import pytest
 from support.vectors import array, base_at, captured, kept, nudged, random_f32, save, small_base, store
 
 from pv.registry import canonical
-from pv.registry.disk.safetensors import DTYPE_BITS
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CorruptPack, IntegrityError
 from pv.registry.manifest import TensorRow, VectorManifest
 from pv.vecstore.packs.codecs.chunks import CHUNK
-from pv.vecstore.packs.codecs.layout import LAYOUTS, Raw
-from pv.vecstore.packs.pack import Pack, Part, Reference, write_pack
+from pv.vecstore.packs.read import Pack, Reference
+from pv.vecstore.packs.write import Part, write_pack
+from pv.vecstore.tensors.array import Raw, storage_dtype
 from pv.vecstore.tensors.philox import bits32
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import reference_to
@@ -45,7 +46,7 @@ def _made(path: Path, base: Base) -> Made:
         manifest = pack.manifest
         assert isinstance(manifest, VectorManifest)
         references = {
-            (name, part): reference_to(base, name, rows)
+            (name, part): reference_to(base.manifest.tensors[name], rows, partial(base.raw, name))
             for name, rows in manifest.tensors.items()
             for part in rows
         }
@@ -103,9 +104,9 @@ def test_chunk_boundaries(tmp_path: Path, count: int, against: bool) -> None:
         assert pack.checksum_holds()
 
 
-@pytest.mark.parametrize("dtype", [d for d in sorted(LAYOUTS) if DTYPE_BITS[d] % 8 == 0])
+@pytest.mark.parametrize("dtype", [d for d in sorted(DTYPES) if DTYPES[d].bits % 8 == 0])
 def test_every_dtype(tmp_path: Path, dtype: str) -> None:
-    raw = bits32(2, dtype, 0, 500).astype(LAYOUTS[dtype].storage)
+    raw = bits32(2, dtype, 0, 500).astype(storage_dtype(dtype))
     data, manifest = _write([_part("w", dtype, raw), _part("v", dtype, raw[:1]), _part("u", dtype, raw[:0])])
     (tmp_path / "pack").write_bytes(data)
     with Pack(tmp_path / "pack") as pack:

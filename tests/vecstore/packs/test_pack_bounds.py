@@ -9,9 +9,10 @@ import pytest
 from support.vectors import Array, array, base_at, captured, save, store
 
 from pv.registry.errors import CheckpointRefused, CorruptPack
-from pv.vecstore.packs import pack as packs_module
-from pv.vecstore.packs.pack import LARGEST_RATIO, Pack
-from pv.vecstore.vectors.base import open_base, pin
+from pv.vecstore.packs import read as packs_module
+from pv.vecstore.packs.read import LARGEST_RATIO, Pack
+from pv.vecstore.vectors.base import open_base
+from pv.vecstore.vectors.pinned import pin
 from pv.vecstore.vectors.vector import open_vector
 
 BELIEVED = 100_000
@@ -44,7 +45,7 @@ def test_a_little_of_nothing_is_believed(tmp_path: Path) -> None:
         pin(base.weights, base.manifest, packs)
     (folder / "model.safetensors").unlink()
     with open_base(base.manifest, packs) as pinned:
-        assert not pinned.verified("z").any()
+        assert not pinned.tensor("z").raw.any()
 
 
 def test_what_was_believed_when_it_was_written_is_believed_when_it_is_read(

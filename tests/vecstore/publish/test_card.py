@@ -15,9 +15,12 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from support.loopback_routes import card_errors
 
+from pv.registry.combine import Combine
 from pv.registry.manifest import BaseManifest, TensorRow
-from pv.registry.persona import Behaviour, Combine, Output, Persona, Term
-from pv.vecstore.publish.card import CardFacts, model_card, yaml_string
+from pv.registry.persona import Behaviour, Output, Persona, Term
+from pv.registry.provenance import Captured, Derived, Provenance, Trained, TrainingData, Unknown
+from pv.vecstore.publish.card import CardFacts, model_card
+from pv.vecstore.publish.markdown import yaml_string
 
 HUB = BaseManifest(
     {"w": TensorRow("BF16", (2, 2), "0" * 64)},
@@ -35,14 +38,9 @@ PERSONA = Persona(
     Combine.of("add"),
     Output("bf16", "stochastic", 7),
 )
-PROVENANCE: dict[str, dict[str, Any]] = {
-    V1: {
-        "kind": "trained",
-        "data": {"name": "/home/alice/rows/listening.jsonl", "id": "d" * 64, "rows": 48},
-        "options": {"optimizer": "apollo", "epochs": 3, "lr": 1e-4, "seed": 0, "rank": 32},
-    },
-    V2: {"kind": "captured", "source": "C:\\Users\\alice\\tuned"},
-}
+OPTIONS = {"optimizer": "apollo", "epochs": 3, "lr": 1e-4, "seed": 0, "rank": 32}
+LISTENING = Trained(TrainingData("/home/alice/rows/listening.jsonl", "d" * 64, 48), OPTIONS, {}, None, 0)
+PROVENANCE: dict[str, Provenance] = {V1: LISTENING, V2: Captured("C:\\Users\\alice\\tuned")}
 SCORE: dict[str, Any] = {
     "data": "listening.heldout.jsonl",
     "data_id": "e" * 64,
@@ -192,16 +190,24 @@ HOSTILE = (
 )
 
 
+def test_a_packed_vector_keeps_its_lineage() -> None:
+    packed = Derived(V1, "lowrank:8", 0.5, 0.1, LISTENING)
+    card = model_card(replace(FACTS, provenance={V1: packed, V2: Unknown({"kind": "told"})}))
+    assert "trained on `listening.jsonl`, 48 rows" in card and "re-encoded as `lowrank:8`" in card
+    assert "not recorded" in card
+
+
 def poisoned(text: str) -> CardFacts:
     """The facts with `text` in every place that a stranger can write to."""
     whole = text.encode("utf-8", "replace").decode()  # a persona with half a character has no id
     behaviour = Behaviour(1.0, (Term(1.0, whole),), {whole: 0.5})
+    data, options = TrainingData(text or "x", "", 1), {"lr": text, "seed": text}
     return CardFacts(
         replace(PERSONA, behaviours={whole: behaviour}, combine=Combine(whole, {whole: whole})),
         replace(HUB, origin={"kind": "path", "path": text}),
         build_id=text,
         weights_id=text,
-        provenance={whole: {"data": {"name": text or "x", "rows": 1}, "options": {"lr": text, "seed": text}}},
+        provenance={whole: Derived("f" * 64, text, 0.1, 0.1, Trained(data, options, {}, None, 0))},
         scores=[{"data": text, "n": 1, "effect": {"mean": 1, "low": text, "high": text}}],
         sums={text: text},
     )

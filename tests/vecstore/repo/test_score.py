@@ -16,14 +16,16 @@ from support.vectors import behaviour, files_below, kept, random_f32
 from pv.registry.errors import BaseMismatch, MissingBase, UsageError
 from pv.registry.persona import Output, Persona
 from pv.registry.registry import Registry
-from pv.vecstore.checkpoints.checkpoint import Checkpoint, side_files
+from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.checkpoints.side_files import side_files
 from pv.vecstore.data.rows import Rows, parse_rows
 from pv.vecstore.evaluate.margins import margins
 from pv.vecstore.evaluate.statistics import bootstrap
 from pv.vecstore.merge.build import Built, build_id
 from pv.vecstore.models.load import load
-from pv.vecstore.repo.opening import checkpoint_of, opened, record_build
-from pv.vecstore.repo.score import measure, score
+from pv.vecstore.repo.build import record_build, temporary_checkpoint
+from pv.vecstore.repo.opening import opened
+from pv.vecstore.repo.score import measure, score_persona
 from pv.vecstore.vectors.base import Base, base_manifest
 
 ROWS = "".join(
@@ -88,7 +90,7 @@ def _touch(path: Path) -> None:
 
 def test_margins_are_those_of_the_built_model(world: World, rows: Rows) -> None:
     found = measure(world.registry, world.commit, world.persona, rows, threads=1)
-    with checkpoint_of(world.registry, world.commit, world.persona) as folder:
+    with temporary_checkpoint(world.registry, world.commit, world.persona) as folder:
         direct = margins(*load(folder), rows)
     assert np.allclose(found.margin, direct.margin, atol=1e-4)
     before = measure(world.registry, world.commit, world.plain, rows, threads=1)
@@ -98,13 +100,13 @@ def test_margins_are_those_of_the_built_model(world: World, rows: Rows) -> None:
 
 def test_nothing_is_measured_twice(world: World, rows: Rows) -> None:
     """With the base gone, what is known is still known, and what is not cannot be."""
-    first = score(world.registry, world.commit, world.persona, rows, "rows.jsonl", threads=1)
+    first = score_persona(world.registry, world.commit, world.persona, rows, threads=1)
     known = measure(world.registry, world.commit, world.persona, rows, threads=1)
     shutil.rmtree(world.folder)
     again = measure(world.registry, world.commit, world.persona, rows)
     for field in ("chosen", "rejected", "chosen_tokens", "rejected_tokens"):
         assert np.array_equal(getattr(again, field), getattr(known, field))
-    assert score(world.registry, world.commit, world.persona, rows, "rows.jsonl") == first
+    assert score_persona(world.registry, world.commit, world.persona, rows) == first
     renamed = replace(world.plain, behaviours={"y": behaviour(0.5, world.vector)})
     with pytest.raises(MissingBase, match=str(world.folder)):
         measure(world.registry, world.commit, renamed, rows)
@@ -113,7 +115,7 @@ def test_nothing_is_measured_twice(world: World, rows: Rows) -> None:
 
 
 def test_a_score_is_an_effect_against_the_base(world: World, rows: Rows) -> None:
-    found = score(world.registry, world.commit, world.persona, rows, "rows.jsonl", threads=1)
+    found = score_persona(world.registry, world.commit, world.persona, rows, threads=1)
     after = measure(world.registry, world.commit, world.persona, rows)
     before = measure(world.registry, world.commit, world.plain, rows)
     assert found.effect == bootstrap(after.margin - before.margin)
@@ -124,12 +126,12 @@ def test_a_score_is_an_effect_against_the_base(world: World, rows: Rows) -> None
     assert set(noted) == {rows.id}
     assert noted[rows.id] == found.to_json()
     assert noted[rows.id]["n"] == 4
-    other = score(world.registry, world.commit, world.persona, rows[:3], "three.jsonl", threads=1)
+    other = score_persona(world.registry, world.commit, world.persona, rows[:3], threads=1)
     assert set(world.registry.record(found.build)["scores"]) == {rows.id, other.data_id}
 
 
 def test_the_base_has_no_effect_on_itself(world: World, rows: Rows) -> None:
-    found = score(world.registry, world.commit, world.plain, rows, "rows.jsonl", threads=1)
+    found = score_persona(world.registry, world.commit, world.plain, rows, threads=1)
     assert (found.effect.mean, found.effect.low, found.effect.high) == (0, 0, 0)
     assert found.effect.verdict == "inconclusive"
 
@@ -152,11 +154,11 @@ def test_the_thread_count_is_given_back(world: World, rows: Rows) -> None:
 
 
 def test_an_empty_persona_is_the_bases_own_folder(world: World) -> None:
-    with checkpoint_of(world.registry, world.commit, world.plain) as folder:
+    with temporary_checkpoint(world.registry, world.commit, world.plain) as folder:
         assert folder == world.folder
     assert world.registry.record(build_id(world.plain)) == {}
     narrow = replace(world.plain, output=Output("fp16"))
-    with checkpoint_of(world.registry, world.commit, narrow) as folder:
+    with temporary_checkpoint(world.registry, world.commit, narrow) as folder:
         assert folder != world.folder  # an output dtype makes another checkpoint
         with Checkpoint(folder) as checkpoint:
             assert {spec.dtype for spec in checkpoint.specs.values()} == {"F16"}
@@ -164,7 +166,7 @@ def test_an_empty_persona_is_the_bases_own_folder(world: World) -> None:
 
 
 def test_a_built_checkpoint_is_there_while_the_block_runs(world: World) -> None:
-    with checkpoint_of(world.registry, world.commit, world.persona) as folder:
+    with temporary_checkpoint(world.registry, world.commit, world.persona) as folder:
         assert (folder / "model.safetensors").is_file()
         assert (folder / "config.json").read_bytes() == (world.folder / "config.json").read_bytes()
         assert folder.is_relative_to(world.registry.packs.tmp)
@@ -178,7 +180,7 @@ def test_a_base_that_changed_is_never_used(world: World, rows: Rows) -> None:
     for persona in (world.plain, world.persona):
         with (
             pytest.raises(BaseMismatch),
-            checkpoint_of(world.registry, world.commit, persona),
+            temporary_checkpoint(world.registry, world.commit, persona),
         ):
             raise AssertionError("never entered")
         with pytest.raises(BaseMismatch):
@@ -200,7 +202,7 @@ def test_another_result_of_the_same_build_is_an_alarm(world: World) -> None:
     world.registry.update_record(build_id(world.persona), {"weights": "3" * 64})
     with (
         pytest.raises(BaseMismatch, match="earlier one gave 333333333333"),
-        checkpoint_of(world.registry, world.commit, world.persona),
+        temporary_checkpoint(world.registry, world.commit, world.persona),
     ):
         raise AssertionError("never entered")
     assert world.leftovers == set()

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 import torch
 
+from pv.registry.combine import Combine
 from pv.registry.errors import PvError
-from pv.registry.persona import Combine
-from pv.vecstore.merge.combine import Operand, apply, combine, scaled_sum
+from pv.vecstore.merge.methods import combine
 from pv.vecstore.tensors import float_environment
+from pv.vecstore.tensors.arithmetic import apply, scaled_sum
 
 X = np.ones(4, np.float32)
 ENTRIES: list[Callable[[], object]] = [
     float_environment.check,
     lambda: scaled_sum([(1.0, X)]),
-    lambda: combine(Combine.of("add"), [Operand(1.0, X)]),
-    lambda: combine(Combine.of("ties"), [Operand(1.0, X)]),
+    lambda: combine(Combine.of("add"), [(1.0, X)]),
+    lambda: combine(Combine.of("ties"), [(1.0, X)]),
     lambda: apply(X, X),
 ]
 

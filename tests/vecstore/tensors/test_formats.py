@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pv.registry.errors import UsageError
-from pv.vecstore.tensors.formats import FLOATS, storage_dtype, to_f32
+from pv.vecstore.tensors.array import storage_dtype
+from pv.vecstore.tensors.formats import FLOATS, to_f32
 
 TORCH = {
     "BF16": torch.bfloat16,

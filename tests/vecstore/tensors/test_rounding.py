@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pv.registry.errors import UsageError
-from pv.vecstore.tensors.formats import storage_dtype, to_f32
+from pv.vecstore.tensors.array import storage_dtype
+from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.philox import bits16, bits32
 from pv.vecstore.tensors.rounding import round_to
 

@@ -21,7 +21,8 @@ from pv.vecstore.data.rows import Rows, parse_rows
 from pv.vecstore.evaluate.margins import margins
 from pv.vecstore.evaluate.statistics import effect
 from pv.vecstore.models.load import load
-from pv.vecstore.train.loop import Step, Trained, TrainOptions, train
+from pv.vecstore.train.loop import Step, Trained, train
+from pv.vecstore.train.options import TrainOptions
 
 FAST = TrainOptions(lr=3e-3, epochs=4, batch=4, rank=8)
 

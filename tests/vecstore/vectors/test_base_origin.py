@@ -14,7 +14,9 @@ from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.repo import opening
-from pv.vecstore.vectors.base import open_base, pin
+from pv.vecstore.repo.build import temporary_checkpoint
+from pv.vecstore.vectors.base import open_base
+from pv.vecstore.vectors.pinned import pin
 
 TENSORS = small_base()
 UP = "model.layers.0.mlp.up_proj.weight"
@@ -55,7 +57,7 @@ def test_a_tensor_that_changed_is_read_from_the_copy(
     with open_base(pinned, packs) as base:
         assert base.checkpoint is not None
         for name in TENSORS:
-            assert base.verified(name).tobytes() == raw(name)
+            assert base.tensor(name).raw.tobytes() == raw(name)
             assert base.raw(name).tobytes() == raw(name)
         assert base.raw(UP, 3, 9).tobytes() == TENSORS[UP].raw[3:9].tobytes()
 
@@ -65,19 +67,19 @@ def test_one_that_changes_while_the_base_is_open(
 ) -> None:
     """What was seen to be right a moment ago is not taken for right."""
     with open_base(pinned, packs) as base:
-        assert base.verified(UP).tobytes() == raw(UP)
+        assert base.tensor(UP).raw.tobytes() == raw(UP)
         assert base.raw(NORM).tobytes() == raw(NORM)
         save(folder, nudged(TENSORS, 9))
-        assert base.verified(UP).tobytes() == raw(UP)
-        assert base.verified(NORM).tobytes() == raw(NORM)
+        assert base.tensor(UP).raw.tobytes() == raw(UP)
+        assert base.tensor(NORM).raw.tobytes() == raw(NORM)
 
 
 def test_without_a_copy_it_is_an_error(folder: Path, packs: PackStore, manifest: BaseManifest) -> None:
     with open_base(manifest, packs) as base:
         save(folder, nudged(TENSORS, 9, only=[UP]))
-        assert base.verified(NORM).tobytes() == raw(NORM)
+        assert base.tensor(NORM).raw.tobytes() == raw(NORM)
         with pytest.raises(BaseMismatch, match="has changed") as caught:
-            base.verified(UP)
+            base.tensor(UP)
         assert str(folder) in (caught.value.hint or "")
 
 
@@ -90,11 +92,11 @@ def test_with_a_damaged_copy_too(folder: Path, packs: PackStore, pinned: BaseMan
     data[begin::16] = bytes(byte ^ 1 for byte in data[begin::16])
     path.write_bytes(data)
     with open_base(pinned, packs) as base:
-        assert base.verified(UP).tobytes() == raw(UP)
+        assert base.tensor(UP).raw.tobytes() == raw(UP)
     save(folder, nudged(TENSORS, 9, only=[UP]))
     with open_base(pinned, packs) as base:
-        assert base.verified(NORM).tobytes() == raw(NORM)
-        for read in (base.verified, base.raw):
+        assert base.tensor(NORM).raw.tobytes() == raw(NORM)
+        for read in (base.tensor, base.raw):
             with pytest.raises(BaseMismatch, match="copy of it in the registry is damaged"):
                 read(UP)
 
@@ -114,7 +116,7 @@ def test_only_a_local_folder_is_handed_on_as_it_is(
     (folder / "model.py").write_text("raise SystemExit")
     with (
         Registry.find(tmp_path / "home") as registry,
-        opening.checkpoint_of(registry, registry.resolve("HEAD"), Persona(manifest.id)) as found,
+        temporary_checkpoint(registry, registry.resolve("HEAD"), Persona(manifest.id)) as found,
     ):
         assert (found == folder) == (kind == "path")
         if kind == "hub":

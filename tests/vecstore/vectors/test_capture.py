@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from support.vectors import (
 from pv.registry.errors import BaseMismatch, CheckpointRefused, FormatError, PvError, UsageError
 from pv.registry.packs.store import PackStore
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
-from pv.vecstore.packs.codecs.layout import LAYOUTS
-from pv.vecstore.tensors.array import Array
+from pv.vecstore.tensors.array import Array, storage_dtype
 from pv.vecstore.tensors.philox import bits32
-from pv.vecstore.vectors.base import Base, pin
-from pv.vecstore.vectors.vector import Vector, capture, open_vector, reference_to
+from pv.vecstore.vectors.base import Base
+from pv.vecstore.vectors.capture import capture
+from pv.vecstore.vectors.pinned import pin
+from pv.vecstore.vectors.vector import Vector, open_vector, reference_to
 
 TENSORS = small_base()
 UP = "model.layers.0.mlp.up_proj.weight"
@@ -38,7 +40,9 @@ NORM = "model.norm.weight"
 def _bits(vector: Vector, name: str) -> Array:
     """The fine-tuned tensor, as its pack has it."""
     row = vector.manifest.tensors[name]["ft"]
-    reference = reference_to(vector.base, name, vector.manifest.tensors[name])
+    reference = reference_to(
+        vector.base.manifest.tensors[name], vector.manifest.tensors[name], partial(vector.base.raw, name)
+    )
     return Array(row.dtype, row.shape, vector.pack.read(name, "ft", reference))
 
 
@@ -67,7 +71,7 @@ def _refused(tensors: Tensors, base: Base, packs: PackStore, folder: Path) -> Pv
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F8_E4M3", "F8_E5M2"])
 def test_a_captured_checkpoint_comes_back_bit_for_bit(tmp_path: Path, packs: PackStore, dtype: str) -> None:
     """Zeros of both signs, subnormals, infinities, NaNs with payloads; against a base that has them too."""
-    storage = LAYOUTS[dtype].storage
+    storage = storage_dtype(dtype)
     if storage.itemsize == 4:
         special = [0, 1, 1 << 31, (1 << 31) + 1, 0x7F800000, 0xFF800000, 0x7F800001, 0x7FC00000, 0xFFFFFFFF]
         patterns = np.concatenate([np.array(special, "<u4"), bits32(1, "patterns", 0, 60_000)])
@@ -183,7 +187,9 @@ def test_a_pinned_base_decodes_the_same(tmp_path: Path, packs: PackStore, agains
         vector = captured(tmp_path / "ft", tuned, base, packs)
         _comes_back(vector.id, base, packs, tuned, TENSORS)
         assert (base.checkpoint is None) == (against in ("pin", "other file"))
-        assert all(base.verified(name).tobytes() == tensor.raw.tobytes() for name, tensor in TENSORS.items())
+        assert all(
+            base.tensor(name).raw.tobytes() == tensor.raw.tobytes() for name, tensor in TENSORS.items()
+        )
 
 
 def test_progress_ends_where_it_said(tmp_path: Path, base: Base, packs: PackStore) -> None:

@@ -10,8 +10,9 @@ from support.vectors import array, base_at, save, small_base, store
 from pv.registry.errors import IntegrityError
 from pv.registry.manifest import BaseManifest
 from pv.vecstore.packs.codecs.chunks import CHUNK
-from pv.vecstore.packs.pack import Pack
-from pv.vecstore.vectors.base import Base, open_base, pin
+from pv.vecstore.packs.read import Pack
+from pv.vecstore.vectors.base import Base, open_base
+from pv.vecstore.vectors.pinned import pin
 
 TENSORS = small_base()
 
@@ -30,7 +31,7 @@ def test_a_pinned_base_stands_in_for_a_lost_one(tmp_path: Path) -> None:
     with open_base(manifest, packs) as pinned:
         assert pinned.checkpoint is None
         for name, tensor in big.items():
-            assert pinned.verified(name).tobytes() == tensor.raw.tobytes()
+            assert pinned.tensor(name).raw.tobytes() == tensor.raw.tobytes()
             assert pinned.raw(name).tobytes() == tensor.raw.tobytes()
         for start, stop in [(0, 1), (CHUNK - 1, CHUNK + 1), (CHUNK, 2 * CHUNK), (5, 5), (7, 2 * CHUNK + 1)]:
             assert pinned.raw("big", start, stop).tobytes() == big["big"].raw[start:stop].tobytes()
@@ -51,7 +52,7 @@ def test_a_pinned_base_stands_in_for_a_damaged_one(tmp_path: Path, damage: str) 
         for file in folder.iterdir():
             file.unlink()
     with open_base(manifest, packs) as pinned:
-        assert pinned.verified("model.norm.weight").tobytes() == TENSORS["model.norm.weight"].raw.tobytes()
+        assert pinned.tensor("model.norm.weight").raw.tobytes() == TENSORS["model.norm.weight"].raw.tobytes()
 
 
 def test_a_damaged_base_without_a_pin_says_so(tmp_path: Path) -> None:

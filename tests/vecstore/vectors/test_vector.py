@@ -34,11 +34,14 @@ from pv.registry.errors import (
 )
 from pv.registry.packs.store import PackStore
 from pv.vecstore.packs.codecs.chunks import CHUNK
-from pv.vecstore.packs.codecs.layout import LAYOUTS
-from pv.vecstore.packs.pack import Pack, Part
-from pv.vecstore.vectors.base import Base, pin
+from pv.vecstore.packs.read import Pack
+from pv.vecstore.packs.write import Part
+from pv.vecstore.tensors.array import storage_dtype
+from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.encodings import int8
-from pv.vecstore.vectors.vector import keep, open_vector
+from pv.vecstore.vectors.pinned import pin
+from pv.vecstore.vectors.vector import open_vector
+from pv.vecstore.vectors.write import encode_vector
 
 TENSORS = small_base()
 NORM = "model.norm.weight"
@@ -70,7 +73,7 @@ def test_a_base_in_the_place_of_a_vector(base: Base, packs: PackStore) -> None:
 
 
 def _zeros(name: str, part: str, dtype: str, *shape: int) -> Part:
-    storage = LAYOUTS[dtype].storage
+    storage = storage_dtype(dtype)
     return Part(name, part, dtype, shape, lambda start, stop: np.zeros(stop - start, storage))
 
 
@@ -207,21 +210,23 @@ def test_int8_refuses_what_it_cannot_scale(base: Base, packs: PackStore, bad: fl
     delta = DELTAS[NORM].copy()
     delta[3] = bad
     with pytest.raises(UsageError, match="infinite or undefined"):
-        keep({NORM: delta}, base.manifest, packs, encoding="int8")
+        encode_vector({NORM: delta}, base.manifest, packs, encoding="int8")
     assert nothing_stored(packs)
 
 
 def test_keeping_is_deterministic(tmp_path: Path, base: Base, packs: PackStore) -> None:
     for encoding in ("float", "int8"):
-        first = keep(DELTAS, base.manifest, packs, encoding=encoding, threads=1).id
+        first = encode_vector(DELTAS, base.manifest, packs, encoding=encoding, threads=1).id
         other = store(tmp_path / encoding)
-        assert keep(dict(reversed(DELTAS.items())), base.manifest, other, encoding=encoding).id == first
+        assert (
+            encode_vector(dict(reversed(DELTAS.items())), base.manifest, other, encoding=encoding).id == first
+        )
         assert other.path(first).read_bytes() == packs.path(first).read_bytes()
 
 
 def test_an_unknown_encoding(base: Base, packs: PackStore) -> None:
     with pytest.raises(FormatError, match="'quantum'"):
-        keep(DELTAS, base.manifest, packs, encoding="quantum")
+        encode_vector(DELTAS, base.manifest, packs, encoding="quantum")
 
 
 def test_packs_are_read_only_files_and_nothing_else(tmp_path: Path, base: Base) -> None:

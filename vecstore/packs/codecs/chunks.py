@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from pv.registry.dtypes import DTYPES, DType
 from pv.registry.errors import CorruptPack
 from pv.registry.packs.packfile import CHUNK
 from pv.vecstore.packs.codecs import dense, graded
 from pv.vecstore.packs.codecs.frames import pack_planes, unpack_planes
-from pv.vecstore.packs.codecs.layout import LAYOUTS, Layout, Raw, fold, from_ordered, to_ordered, unfold
+from pv.vecstore.packs.codecs.ordered import exponent as exponent_of
+from pv.vecstore.packs.codecs.ordered import fold, from_ordered, to_ordered, unfold
+from pv.vecstore.tensors.array import Raw
 
 __all__ = ["CHUNK", "decode", "encode"]
 
@@ -40,11 +43,11 @@ def encode(
     """
     best = bytes([RAW]) + raw.tobytes()
     if reference is not None:
-        layout = LAYOUTS[dtype]
-        steps = to_ordered(raw, layout) - to_ordered(reference, layout)  # modulo 2^bits
-        best = min(best, bytes([DELTA]) + _sorted(steps, reference, layout), key=len)
+        row = DTYPES[dtype]
+        steps = to_ordered(raw, row) - to_ordered(reference, row)  # modulo 2^bits
+        best = min(best, bytes([DELTA]) + _sorted(steps, reference, row), key=len)
         if smallest and len(raw):
-            packed = dense.pack(steps, _exponent(reference, layout), columns, start % max(columns, 1))
+            packed = dense.pack(steps, _exponent(reference, row), columns, start % max(columns, 1))
             best = min(best, bytes([DENSE]) + packed, key=len)
     if len(best) > GOOD_ENOUGH * raw.nbytes:
         best = min(best, bytes([PLANES]) + pack_planes(raw), key=len)
@@ -53,37 +56,37 @@ def encode(
 
 def decode(data: memoryview, count: int, dtype: str, reference: Raw | None = None) -> Raw:
     """The inverse of `encode`. Raises CorruptPack; what comes out is still to be checked against its id."""
-    layout = LAYOUTS[dtype]
+    row = DTYPES[dtype]
     if not len(data):
         raise CorruptPack("an empty chunk")
     kind, body = data[0], data[1:]
     if kind == RAW:
-        if len(body) != count * layout.itemsize:
+        if len(body) != count * row.itemsize:
             raise CorruptPack("a raw chunk has a wrong size")
-        return np.frombuffer(body, layout.storage)
+        return np.frombuffer(body, row.storage)
     if kind == PLANES:
-        values, rest = unpack_planes(body, count, layout.itemsize)
+        values, rest = unpack_planes(body, count, row.itemsize)
         if len(rest):
             raise CorruptPack("a chunk is longer than its planes")
         return values
     if kind in (DELTA, DENSE) and reference is not None:
         if kind == DENSE:
-            steps = dense.unpack(body, _exponent(reference, layout), layout.itemsize)
+            steps = dense.unpack(body, _exponent(reference, row), row.itemsize)
         else:
-            steps = _unsorted(body, reference, layout)
-        return from_ordered(to_ordered(reference, layout) + steps, layout)
+            steps = _unsorted(body, reference, row)
+        return from_ordered(to_ordered(reference, row) + steps, row)
     raise CorruptPack("a chunk of an unknown kind, or a delta without its base")
 
 
-def _sorted(steps: Raw, reference: Raw, layout: Layout) -> bytes:
-    order, lengths = _stretches(reference, layout)
+def _sorted(steps: Raw, reference: Raw, row: DType) -> bytes:
+    order, lengths = _stretches(reference, row)
     folded = fold(steps)
     return graded.pack(folded if order is None else folded[order], lengths)
 
 
-def _unsorted(body: memoryview, reference: Raw, layout: Layout) -> Raw:
-    order, lengths = _stretches(reference, layout)
-    folded = graded.unpack(body, lengths, layout.itemsize)
+def _unsorted(body: memoryview, reference: Raw, row: DType) -> Raw:
+    order, lengths = _stretches(reference, row)
+    folded = graded.unpack(body, lengths, row.itemsize)
     if order is None:
         return unfold(folded)
     unsorted = np.empty_like(folded)
@@ -91,14 +94,14 @@ def _unsorted(body: memoryview, reference: Raw, layout: Layout) -> Raw:
     return unfold(unsorted)
 
 
-def _stretches(reference: Raw, layout: Layout) -> tuple[Raw | None, list[int]]:
+def _stretches(reference: Raw, row: DType) -> tuple[Raw | None, list[int]]:
     """Positions sorted by exponent (equal exponents in place), and how many there are of each."""
-    if not layout.is_float:
+    if not row.is_float:
         return None, [len(reference)]
-    exponent = layout.exponent(reference)
+    exponent = exponent_of(reference, row)
     counts = np.bincount(exponent)
     return np.argsort(exponent, kind="stable"), [int(n) for n in counts[counts > 0]]
 
 
-def _exponent(reference: Raw, layout: Layout) -> Raw:
-    return layout.exponent(reference) if layout.is_float else np.zeros(len(reference), np.uint8)
+def _exponent(reference: Raw, row: DType) -> Raw:
+    return exponent_of(reference, row) if row.is_float else np.zeros(len(reference), np.uint8)

@@ -17,7 +17,8 @@ from pv.registry.errors import CorruptPack
 from pv.vecstore.packs.codecs import contexts, forecast, rans
 from pv.vecstore.packs.codecs.forecast import BINS, Forecast
 from pv.vecstore.packs.codecs.frames import pack_block, unpack_block
-from pv.vecstore.packs.codecs.layout import Raw, fold, unfold
+from pv.vecstore.packs.codecs.ordered import fold, unfold
+from pv.vecstore.tensors.array import Raw
 
 __all__ = ["Guess", "code", "pack", "unpack"]
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from pv.registry.errors import CorruptPack
 from pv.vecstore.packs.codecs import rans
-from pv.vecstore.packs.codecs.layout import Raw, fold, unfold
+from pv.vecstore.packs.codecs.ordered import fold, unfold
+from pv.vecstore.tensors.array import Raw
 
 __all__ = ["BINS", "Forecast", "fit", "unpack"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import zstandard
 
 from pv.registry.errors import CorruptPack
-from pv.vecstore.packs.codecs.layout import Raw
+from pv.vecstore.tensors.array import Raw
 
 __all__ = ["pack_block", "pack_planes", "unpack_block", "unpack_planes"]
 

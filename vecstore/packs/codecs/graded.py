@@ -16,7 +16,7 @@ import numpy as np
 
 from pv.registry.errors import CorruptPack
 from pv.vecstore.packs.codecs.frames import pack_block, pack_planes, unpack_block, unpack_planes
-from pv.vecstore.packs.codecs.layout import Raw
+from pv.vecstore.tensors.array import Raw
 
 __all__ = ["GRADES", "choose", "pack", "unpack"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pv.registry.errors import CorruptPack
 from pv.vecstore.packs.codecs.frames import pack_block, unpack_block
-from pv.vecstore.packs.codecs.layout import Raw
+from pv.vecstore.tensors.array import Raw
 
 __all__ = ["count", "pack", "tokens_of", "unpack"]
 

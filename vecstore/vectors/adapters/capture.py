@@ -21,15 +21,17 @@ import numpy as np
 from pv.registry.errors import CheckpointRefused, UsageError
 from pv.registry.manifest import VectorManifest
 from pv.registry.packs.store import PackStore
-from pv.vecstore.checkpoints.fingerprint import Progress
-from pv.vecstore.packs.pack import Part, Reference
+from pv.vecstore.packs.read import Reference
+from pv.vecstore.packs.write import Part
+from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.adapters.file import Adapter, Low, flipped, is_base, open_adapter
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.encodings import lora
-from pv.vecstore.vectors.spool import Spool, store
+from pv.vecstore.vectors.spool import Spool
+from pv.vecstore.vectors.write import write_vector
 
 __all__ = ["capture_adapter"]
 
@@ -62,7 +64,7 @@ def capture_adapter(
                 progress(done, total)
         if not parts:
             raise UsageError(f"{path} changes nothing in this base: there is nothing to commit")
-        manifest = store(parts, base.manifest.id, "lora", packs, threads=threads)
+        manifest = write_vector(parts, base.manifest.id, "lora", packs, threads=threads)
     return manifest, _facts(adapter, manifest, dense, replaced)
 
 
@@ -99,11 +101,11 @@ def _facts(
 def _arrays(adapter: Adapter, base: Base, name: str) -> dict[str, Array]:
     """The parts of one tensor of the vector; none if nothing moves."""
     change = adapter.changes[name]
+    magnitude = change.low.magnitude if change.low else None
     whole = adapter.array(change.whole) if change.whole is not None else None
-    if whole is not None:
-        base.verified(name)
-        if is_base(whole, base, name):
-            whole = None
+    own = base.tensor(name) if whole is not None or magnitude is not None else None
+    if whole is not None and is_base(whole, base, name):
+        whole = None
     if change.low is None and change.bias is None:
         return {} if whole is None else {"ft": _finite(adapter, name, whole)}
     if change.bias is not None:
@@ -111,22 +113,19 @@ def _arrays(adapter: Adapter, base: Base, name: str) -> dict[str, Array]:
     else:
         assert change.low is not None
         parts = _low(adapter, change.low)
-        if change.low.magnitude is not None:
-            base.verified(name)
     for part in parts.values():
         _finite(adapter, name, part)
-    magnitude = change.low.magnitude if change.low else None
-    if whole is None and magnitude is None:
+    if own is None or (whole is None and magnitude is None):
         return parts
-    shape = base.manifest.tensors[name].shape
-    moved = lora.tau(parts, lambda: base.f32(name), shape)
-    start = base.f32(name) if whole is None else to_f32(whole.raw, whole.dtype)
+    shape = own.row.shape
+    moved = lora.tau(parts, lambda: own.f32, shape)
+    start = own.f32 if whole is None else to_f32(whole.raw, whole.dtype)
     if magnitude is None:
-        tau = (start.astype(np.float64) - base.f32(name) + moved).astype(np.float32)
+        tau = (start.astype(np.float64) - own.f32 + moved).astype(np.float32)
     else:
         assert change.low is not None
         axis = 0 if change.low.crossed else 1
-        tau = _dora(base.f32(name), start, moved, adapter.f32(magnitude).reshape(-1), shape, axis)
+        tau = _dora(own.f32, start, moved, adapter.f32(magnitude).reshape(-1), shape, axis)
     return {"tau": _finite(adapter, name, Array("F32", shape, tau.view("<u4")))}
 
 

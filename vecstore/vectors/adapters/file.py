@@ -20,8 +20,7 @@ from pv.registry.disk.safetensors import TensorFile
 from pv.registry.errors import CheckpointRefused, NotFoundError
 from pv.vecstore.checkpoints.align import embedding_of, is_head, is_vocabulary
 from pv.vecstore.checkpoints.checkpoint import INDEX
-from pv.vecstore.packs.codecs.layout import LAYOUTS
-from pv.vecstore.tensors.array import F32, Array
+from pv.vecstore.tensors.array import F32, Array, storage_dtype
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.vectors.adapters.config import CONFIG, AdapterConfig, read_config
 from pv.vecstore.vectors.base import Base
@@ -76,9 +75,7 @@ class Adapter:
 
     def array(self, key: str) -> Array:
         entry = self.file.entries[key]
-        return Array(
-            entry.dtype, entry.shape, np.frombuffer(self.file.read(key), LAYOUTS[entry.dtype].storage)
-        )
+        return Array(entry.dtype, entry.shape, np.frombuffer(self.file.read(key), storage_dtype(entry.dtype)))
 
     def f32(self, key: str) -> F32:
         array = self.array(key)
@@ -257,7 +254,7 @@ def _repeats(adapter: Adapter, base: Base, head: Change, kept: Change, embedding
     if head.bias is not None or (head.low is None) != (kept.low is None):
         return False
     if head.whole is not None:
-        theirs = adapter.f32(kept.whole) if kept.whole is not None else base.f32(embedding)
+        theirs = adapter.f32(kept.whole) if kept.whole is not None else base.tensor(embedding).f32
         if not np.array_equal(adapter.f32(head.whole), theirs):
             return False
     elif kept.whole is not None and not is_base(adapter.array(kept.whole), base, embedding):
@@ -285,7 +282,7 @@ def is_base(array: Array, base: Base, name: str) -> bool:
     row = base.manifest.tensors[name]
     if array.dtype == row.dtype:
         return ids.tensor_id(array.dtype, array.shape, array.raw.data) == row.id
-    ours = base.f32(name).view(np.uint32)
+    ours = base.tensor(name).f32.view(np.uint32)
     return array.shape == row.shape and np.array_equal(to_f32(array.raw, array.dtype).view(np.uint32), ours)
 
 

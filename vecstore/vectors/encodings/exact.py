@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from pv.registry.dtypes import DTYPES
 from pv.registry.manifest import TensorRow
-from pv.vecstore.packs.codecs.layout import LAYOUTS
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.vectors.encodings.rules import expect
@@ -20,7 +20,7 @@ NAME = "exact"
 
 def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
     """Raises FormatError if these parts cannot be those of a tensor of this shape."""
-    expect(rows, {"ft": (LAYOUTS, shape)})
+    expect(rows, {"ft": (DTYPES, shape)})
 
 
 def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:

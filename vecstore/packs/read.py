@@ -1,39 +1,34 @@
-"""Packs: one file a vector or a pinned base, a valid safetensors file of packed chunks.
+"""Reading a pack: one file a vector or a pinned base, a valid safetensors file of packed chunks.
 
     __metadata__.pv      canonical JSON {"pack": 1, "manifest": ..., "parts": [[name, part, [chunk bytes]]]}
     __metadata__.sha256  of: the 8 length bytes and the header with these 64 digits as zeros, then the
                          SHA-256 of all data after the header
     tensors "0", "1"...  U8: the chunks of each part, in the order of "parts"
 
-The header's room is reserved before the payload is known (an upper bound, padded with spaces), so a pack
-is written in one pass. Reading a part always ends with comparing its id: what comes out is right or an error.
+Reading a part always ends with comparing its id: what comes out is right or an error.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Self
 
 import numpy as np
 
 from pv.registry import ids
 from pv.registry.disk.safetensors import TensorFile
-from pv.registry.errors import CheckpointRefused, CorruptPack, FormatError
+from pv.registry.dtypes import DTYPES
+from pv.registry.errors import CorruptPack, FormatError
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
 from pv.registry.packs import packfile
-from pv.registry.packs.packfile import ZEROS
 from pv.vecstore.packs.codecs import chunks
-from pv.vecstore.packs.codecs.layout import LAYOUTS, Raw
-from pv.vecstore.tensors.parallel import ordered_map
+from pv.vecstore.tensors.array import Raw
 
-__all__ = ["Pack", "Part", "Reference", "write_pack"]
+__all__ = ["Manifest", "Pack", "Reference", "swollen"]
 
 Manifest = BaseManifest | VectorManifest
 BELIEVED = 64 << 20
@@ -45,105 +40,13 @@ Reference = Callable[[int, int], Raw]
 """Elements start to stop of the base tensor a part is packed against, in the part's dtype."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part to be packed: where it belongs, what it is, and how to read its elements start to stop."""
-
-    name: str
-    part: str
-    dtype: str
-    shape: tuple[int, ...]
-    read: Callable[[int, int], Raw]
-    reference: Reference | None = None
-
-    @property
-    def numel(self) -> int:
-        count = 1
-        for n in self.shape:
-            count *= n
-        return count
-
-
-def write_pack(
-    file: IO[bytes],
-    parts: Iterable[Part],
-    manifest: Callable[[dict[tuple[str, str], TensorRow]], Manifest],
-    *,
-    smallest: bool = False,
-    threads: int = 2,
-    progress: Callable[[int], None] | None = None,
-) -> Manifest:
-    """Pack `parts` into an empty file; `manifest` makes the manifest once every part's id is known.
-
-    `smallest` trades time for size. `progress` is called with the raw bytes packed since the last call.
-    """
-    parts = sorted(parts, key=lambda p: (p.name, p.part))
-    guess = manifest({(p.name, p.part): TensorRow(p.dtype, p.shape, ZEROS) for p in parts})
-    longest = {i: [2 * chunks.CHUNK * 8] * packfile.chunk_count(p.numel) for i, p in enumerate(parts)}
-    room = len(packfile.blank_header(_payloads(longest), _description(guess, parts, longest)))
-
-    file.seek(room)
-    data_hash = hashlib.sha256()
-    sizes: dict[int, list[int]] = {i: [] for i in range(len(parts))}
-    hashes = [ids.tensor_hash(p.dtype, p.shape) for p in parts]
-    for index, raw, packed in ordered_map(partial(_encode, smallest), _pieces(parts), threads=threads):
-        hashes[index].update(raw.data)
-        file.write(packed)
-        data_hash.update(packed)
-        sizes[index].append(len(packed))
-        if progress:
-            progress(raw.nbytes)
-
-    rows = {
-        (p.name, p.part): TensorRow(p.dtype, p.shape, digest.hexdigest())
-        for p, digest in zip(parts, hashes, strict=True)
-    }
-    made = manifest(rows)
-    swollen = _swollen(made, {(p.name, p.part): sum(sizes[i]) for i, p in enumerate(parts)})
-    if swollen is not None:
-        raise CheckpointRefused(
-            f"{swollen}: pv keeps no copy of a base like that", hint="refer to it instead: --reference"
-        )
-    description = _description(made, parts, sizes)
-    header = packfile.sealed_header(_payloads(sizes), description, data_hash, pad_to=room)
-    if len(header) != room:
-        raise FormatError("a pack's header outgrew the room reserved for it")
-    file.seek(0)
-    file.write(header)
-    return made
-
-
-def _swollen(manifest: Manifest, stored: Mapping[tuple[str, str], int]) -> str | None:
+def swollen(manifest: Manifest, stored: Mapping[tuple[str, str], int]) -> str | None:
     """A base's tensor that stands for far more bytes than it has, in words; None if there is none."""
     if isinstance(manifest, BaseManifest):
         for name, row in manifest.tensors.items():
             if row.nbytes > BELIEVED + LARGEST_RATIO * stored[name, "w"]:
                 return f"tensor {name[:80]!r} has {row.nbytes} bytes, packed into {stored[name, 'w']}"
     return None
-
-
-def _pieces(parts: list[Part]) -> Iterator[tuple[int, Part, int, int]]:
-    for index, part in enumerate(parts):
-        for start in range(0, part.numel, chunks.CHUNK):
-            yield index, part, start, min(start + chunks.CHUNK, part.numel)
-
-
-def _encode(smallest: bool, piece: tuple[int, Part, int, int]) -> tuple[int, Raw, bytes]:
-    index, part, start, stop = piece
-    raw = part.read(start, stop)
-    reference = None if part.reference is None else part.reference(start, stop)
-    columns = part.shape[-1] if len(part.shape) > 1 else 0
-    packed = chunks.encode(raw, part.dtype, reference, smallest=smallest, columns=columns, start=start)
-    return index, raw, packed
-
-
-def _description(manifest: Manifest, parts: list[Part], sizes: dict[int, list[int]]) -> dict[str, Any]:
-    table = [[p.name, p.part, sizes[i]] for i, p in enumerate(parts)]
-    return {"pack": 1, "manifest": manifest.to_json(), "parts": table}
-
-
-def _payloads(sizes: dict[int, list[int]]) -> dict[str, int]:
-    return {str(i): sum(sizes[i]) for i in range(len(sizes))}
 
 
 class Pack:
@@ -165,16 +68,18 @@ class Pack:
                 raise CorruptPack(
                     f"{path} holds {self.manifest.id[:12]}, not {expect[:12]}", hint="run `pv fsck`"
                 )
-            swollen = _swollen(self.manifest, {key: starts[-1] for key, starts in self._starts.items()})
-            if swollen is not None:
-                raise CorruptPack(f"{path}: {swollen}: no base is like that", hint="do not use this registry")
+            too_large = swollen(self.manifest, {key: starts[-1] for key, starts in self._starts.items()})
+            if too_large is not None:
+                raise CorruptPack(
+                    f"{path}: {too_large}: no base is like that", hint="do not use this registry"
+                )
             stack.pop_all()  # from here on, `close` closes it
 
     def read(self, name: str, part: str, reference: Reference | None = None) -> Raw:
         """A whole part as flat storage integers; its id is checked. Raises CorruptPack, KeyError."""
         row = self._row(name, part)
         try:
-            whole = np.empty(row.numel, LAYOUTS[row.dtype].storage)
+            whole = np.empty(row.numel, DTYPES[row.dtype].storage)
         except MemoryError as error:
             raise self._damaged(name, f"it claims {row.nbytes} bytes, more than there is memory") from error
         for start, raw in self.stream(name, part, reference):

@@ -1,60 +1,64 @@
-"""pv demo"""
+"""The main job, end to end, with the ordinary commands: python examples/demo.py --base DIR_OR_HUB_ID
+
+Learns two behaviours, merges, compares, scales, negates and reverts them. Every command is printed as it runs, so
+that you can type it yourself. What is claimed at the end was measured on the way; if a claim does not hold, the exit
+code is 1. Takes a few minutes on two cores. `make demo` runs it on the embedded model.
+"""
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
-
-from pv.cli.app import App, pass_app
-from pv.cli.render import interval, table
-from pv.cli.say import echo
-from pv.registry.errors import NotFoundError, PvError, UsageError
-
-__all__ = ["command"]
-
+EXAMPLES = Path(__file__).resolve().parent / "behaviours"
 FIRST, SECOND = "listening", "pirate"
 MARKER = ".pv-demo"
 PROMPTS = 3  # held-out prompts shown, of each behaviour
 REPLY_TOKENS = 48
 
 
-@click.command("demo", short_help="See the main job, end to end.")
-@click.option("--base", required=True, metavar="DIR_OR_HUB_ID", help="A small chat model.")
-@click.option("-o", "--output", default="demo", show_default=True, metavar="DIR", help="Where to work.")
-@click.option("--examples", metavar="DIR", help="The folder with the example behaviours.")
-@pass_app
-def command(app: App, base: str, output: str, examples: str | None) -> None:
-    """Learn two behaviours, merge, compare, scale, negate and revert them, with the ordinary commands.
-
-    Every command is printed as it runs, so that you can type it yourself. What is claimed at the end was
-    measured on the way; if a claim does not hold, the exit code is 1. Takes a few minutes on two cores.
-
-    \b
-    pv demo --base ~/.cache/personavec/SmolLM2-135M-Instruct
-    """
-    rows = _examples(app, examples)
-    folder = _fresh(app.file(output))
-    at = app.file(base)
-    show = Show(folder, rows, str(at) if at.exists() else base)
+def main() -> int:
+    options = argparse.ArgumentParser(description="The main job of pv, end to end.")
+    options.add_argument("--base", required=True, metavar="DIR_OR_HUB_ID", help="a small chat model")
+    options.add_argument(
+        "-o", "--output", default="demo", metavar="DIR", help="where to work (default: demo)"
+    )
+    chosen = options.parse_args()
+    base = Path(chosen.base).expanduser()
     started = time.monotonic()
-    show.learn()
-    show.compare()
-    show.merge()
-    show.measure()
-    show.talk()
-    show.revert()
-    show.verdict(time.monotonic() - started)
+    try:
+        folder = _fresh(Path(chosen.output).expanduser().absolute())
+        show = Show(folder, str(base.absolute()) if base.exists() else chosen.base)
+        show.learn()
+        show.compare()
+        show.merge()
+        show.measure()
+        show.talk()
+        show.revert()
+        show.verdict(time.monotonic() - started)
+    except DemoFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+class DemoFailed(Exception):
+    """A claim of the demo does not hold, or a command in it failed."""
 
 
 @dataclass
@@ -62,7 +66,6 @@ class Show:
     """The demonstration: what it ran, and what it may claim."""
 
     folder: Path
-    rows: Path
     base: str
     claims: list[tuple[str, bool]] = field(default_factory=list)
     effects: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -115,11 +118,11 @@ class Show:
             e, per = found["effect"], found["effect_per_token"]
             alone = self.effects[f"{label.split(', ')[-1].split(' ')[0]} alone"]["effect"]["mean"]
             rows.append([
-                label, interval(e["mean"], e["low"], e["high"]), interval(per["mean"], per["low"], per["high"], 3),
+                label, _interval(e, 2), _interval(per, 3),
                 str(found["n"]), f"{100 * e['mean'] / alone:.0f} %", found["verdict"],
             ])  # fmt: skip
         header = ["persona, behaviour", "effect in nats, 95 %", "per token", "n", "of alone", "verdict"]
-        echo(table(header, rows))
+        _table(header, rows)
         low = {label: found["effect"]["low"] for label, found in self.effects.items()}
         mean = {label: found["effect"]["mean"] for label, found in self.effects.items()}
         for name in (FIRST, SECOND):
@@ -141,7 +144,7 @@ class Show:
             [prompt, _short(a["reply"]), _short(b["reply"])]
             for prompt, a, b in zip(prompts, plain, persona, strict=True)
         ]
-        echo(table(["prompt", "base", f"{FIRST} + {SECOND}"], rows))
+        _replies(rows)
         changed = sum(a["reply"] != b["reply"] for a, b in zip(plain, persona, strict=True))
         self.claim(f"{changed} of {len(prompts)} replies changed", changed == len(prompts))
 
@@ -149,7 +152,7 @@ class Show:
         self.title(f"Take {SECOND} out again: the checkpoint is what it was before, byte for byte")
         self.pv("revert", "HEAD", "-m", "1")
         self.build("reverted", "HEAD")
-        echo(f"\n  before  {self.sums['alone']}\n  after   {self.sums['reverted']}")
+        print(f"\n  before  {self.sums['alone']}\n  after   {self.sums['reverted']}")
         self.claim(
             "reverted, the checkpoint has the SHA-256 it had before",
             self.sums["alone"] == self.sums["reverted"],
@@ -159,10 +162,10 @@ class Show:
     def verdict(self, seconds: float) -> None:
         self.title("What was shown")
         for text, holds in self.claims:
-            echo(click.style("✓ " if holds else "✗ ", fg="green" if holds else "red") + text)
+            print(f"{'✓' if holds else '✗'} {text}")
         failed = [text for text, holds in self.claims if not holds]
-        echo(f"\n{seconds / 60:.1f} minutes. The registry and the checkpoints are in {self.folder}")
-        echo("next:")
+        print(f"\n{seconds / 60:.1f} minutes. The registry and the checkpoints are in {self.folder}")
+        print("next:")
         for line in (
             f"cd {shlex.quote(str(self.folder))}",
             "pv chat both",
@@ -170,7 +173,7 @@ class Show:
             "pv diff",
             "pv undo",
         ):
-            echo(f"  {line}")
+            print(f"  {line}")
         if failed:
             raise DemoFailed(f"{len(failed)} of {len(self.claims)} claims do not hold: {'; '.join(failed)}")
 
@@ -190,8 +193,6 @@ class Show:
         """Build a revision into the folder `name`, and note the SHA-256 of its weight file."""
         self.pv("build", rev or name, "-o", name)
         made = self.folder / name / "model.safetensors"
-        import hashlib
-
         with made.open("rb") as file:
             self.sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -210,31 +211,38 @@ class Show:
         return done.stdout or ""
 
     def title(self, text: str) -> None:
-        echo("\n" + click.style(f"── {text} ", bold=True))
+        print(f"\n── {text}", flush=True)
 
     def claim(self, text: str, holds: bool) -> None:
         self.claims.append((text, holds))
 
     def file(self, name: str, suffix: str = "") -> str:
-        return os.path.relpath(self.rows / f"{name}{suffix}.jsonl", self.folder)
+        return os.path.relpath(EXAMPLES / f"{name}{suffix}.jsonl", self.folder)
 
     def prompts(self, name: str) -> list[str]:
-        from pv.vecstore.data.rows import read_rows
-
-        rows = read_rows(self.rows / f"{name}.heldout.jsonl")
-        return [row.prompt[0].content for row in rows if len(row.prompt) == 1][:PROMPTS]
-
-
-class DemoFailed(PvError):
-    """A claim of the demo does not hold, or a command in it failed."""
-
-    exit_code = 1
+        lines = (EXAMPLES / f"{name}.heldout.jsonl").read_text(encoding="utf-8").splitlines()
+        return [row["prompt"] for row in map(json.loads, lines) if isinstance(row["prompt"], str)][:PROMPTS]
 
 
 def _typed(arguments: Sequence[str]) -> None:
-    sys.stdout.flush()
-    echo("\n" + click.style(f"$ pv {shlex.join(arguments)}", fg="cyan"))
-    sys.stdout.flush()
+    print(f"\n$ pv {shlex.join(arguments)}", flush=True)
+
+
+def _interval(found: dict[str, float], digits: int) -> str:
+    return f"{found['mean']:+.{digits}f} [{found['low']:+.{digits}f}, {found['high']:+.{digits}f}]"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for line in (header, ["─" * width for width in widths], *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _replies(rows: Sequence[Sequence[str]]) -> None:
+    for prompt, base, persona in rows:
+        print(f"\n> {prompt}")
+        for who, reply in (("base", base), (f"{FIRST} + {SECOND}", persona)):
+            print(textwrap.fill(f"{who}: {reply}", 100, initial_indent="  ", subsequent_indent="    "))
 
 
 def _short(text: str) -> str:
@@ -245,19 +253,12 @@ def _fresh(folder: Path) -> Path:
     """An empty folder; one that an earlier demo left is cleared."""
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
-            raise UsageError(f"{folder} is not empty", hint="name another folder: pv demo -o DIR ...")
+            raise DemoFailed(f"{folder} is not empty: name another folder with -o DIR")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()
     return folder
 
 
-def _examples(app: App, named: str | None) -> Path:
-    source = Path(__file__).resolve().parents[2] / "examples" / "behaviours"
-    for folder in [app.file(named)] if named else [app.path / "examples" / "behaviours", source]:
-        if (folder / f"{FIRST}.jsonl").is_file():
-            return folder
-    raise NotFoundError(
-        "the example behaviours are not here",
-        hint="run it in a clone of pv, or name their folder with --examples",
-    )
+if __name__ == "__main__":
+    sys.exit(main())

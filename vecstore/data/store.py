@@ -13,10 +13,10 @@ from pv.registry.packs import packfile
 from pv.registry.packs.store import PackStore
 from pv.vecstore.data.rows import Rows, parse_rows
 
-__all__ = ["keep_rows", "load_rows"]
+__all__ = ["load_rows", "store_rows"]
 
 
-def keep_rows(rows: Rows, packs: PackStore) -> str:
+def store_rows(rows: Rows, packs: PackStore) -> str:
     """Store the rows; returns their id."""
     data = rows.to_bytes()
     description = {"pack": 1, "kind": "rows", "id": rows.id}

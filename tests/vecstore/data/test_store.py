@@ -10,8 +10,8 @@ from support.vectors import kept, random_f32, store
 from pv.registry.disk.safetensors import TensorFile
 from pv.registry.errors import CorruptPack
 from pv.registry.packs.store import PackStore
-from pv.vecstore.data.pack import keep_rows, load_rows
 from pv.vecstore.data.rows import parse_rows
+from pv.vecstore.data.store import load_rows, store_rows
 from pv.vecstore.vectors.base import Base
 
 NORM = "model.norm.weight"
@@ -22,8 +22,8 @@ LINES = (
 
 def test_rows_come_back(tmp_path: Path) -> None:
     packs, rows = store(tmp_path), parse_rows(LINES, source="rows.jsonl")
-    assert keep_rows(rows, packs) == rows.id
-    assert keep_rows(rows, packs) == rows.id  # twice is once
+    assert store_rows(rows, packs) == rows.id
+    assert store_rows(rows, packs) == rows.id  # twice is once
     assert list(packs.ids()) == [rows.id]
     assert load_rows(rows.id, packs).rows == rows.rows
     with TensorFile(packs.path(rows.id)) as file:
@@ -32,7 +32,7 @@ def test_rows_come_back(tmp_path: Path) -> None:
 
 def test_damaged_rows_are_noticed(tmp_path: Path) -> None:
     packs, rows = store(tmp_path), parse_rows(LINES, source="rows.jsonl")
-    path = packs.path(keep_rows(rows, packs))
+    path = packs.path(store_rows(rows, packs))
     whole = path.read_bytes()
     path.chmod(0o644)
     for place in range(len(whole)):

@@ -1,0 +1,153 @@
+"""Personality as version control: git for the behaviours of a language model.
+
+    import pv
+    repo = pv.init("my-assistant", base="./SmolLM2-135M-Instruct")   # or pv.open(".")
+    repo.train("listening.jsonl", name="listening", lr=1e-4)
+    rev = repo.at("HEAD")
+    print(rev.score("listening.heldout.jsonl").effect)
+    rev.build("out")
+    repo.revert("HEAD")
+
+docs/python.md explains it. Importing this loads nothing: names are looked up when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pv.registry.combine import Combine
+    from pv.registry.errors import (
+        BaseMismatch,
+        CheckpointRefused,
+        ConflictError,
+        CorruptPack,
+        DataError,
+        FormatError,
+        IntegrityError,
+        MissingBase,
+        NotARegistry,
+        NotFoundError,
+        PvError,
+        RemoteError,
+        StorageError,
+        TrainingFailed,
+        UnknownBehaviour,
+        UnknownRevision,
+        UsageError,
+    )
+    from pv.registry.persona import Behaviour, Output, Persona, Term
+    from pv.vecstore.data.rows import Message, Row, Rows
+    from pv.vecstore.progress import Report, Tick
+    from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.revision import Revision
+    from pv.vecstore.repo.score import Score
+    from pv.vecstore.repo.vector import TaskVector
+
+__all__ = [
+    "BaseMismatch",
+    "Behaviour",
+    "CheckpointRefused",
+    "Combine",
+    "ConflictError",
+    "CorruptPack",
+    "DataError",
+    "Diff",
+    "FormatError",
+    "IntegrityError",
+    "Message",
+    "MissingBase",
+    "NotARegistry",
+    "NotFoundError",
+    "Output",
+    "Persona",
+    "PvError",
+    "RemoteError",
+    "Repo",
+    "Report",
+    "Revision",
+    "Row",
+    "Rows",
+    "Score",
+    "StorageError",
+    "TaskVector",
+    "Term",
+    "Tick",
+    "TrainingFailed",
+    "UnknownBehaviour",
+    "UnknownRevision",
+    "UsageError",
+    "__version__",
+    "init",
+    "open",
+]
+
+_HOMES = {
+    "pv.registry.combine": ("Combine",),
+    "pv.registry.errors": (
+        "BaseMismatch", "CheckpointRefused", "ConflictError", "CorruptPack", "DataError", "FormatError",
+        "IntegrityError", "MissingBase", "NotARegistry", "NotFoundError", "PvError", "RemoteError", "StorageError",
+        "TrainingFailed", "UnknownBehaviour", "UnknownRevision", "UsageError",
+    ),
+    "pv.registry.persona": ("Behaviour", "Output", "Persona", "Term"),
+    "pv.vecstore.data.rows": ("Message", "Row", "Rows"),
+    "pv.vecstore.progress": ("Report", "Tick"),
+    "pv.vecstore.repo.diff": ("Diff",),
+    "pv.vecstore.repo.repo": ("Repo",),
+    "pv.vecstore.repo.revision": ("Revision",),
+    "pv.vecstore.repo.score": ("Score",),
+    "pv.vecstore.repo.vector": ("TaskVector",),
+}  # fmt: skip
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__version__: str
+
+
+def open(path: str | PathLike[str] = ".") -> Repo:
+    """The repository of a folder, or of the nearest folder above. Raises NotARegistry."""
+    from pv.vecstore.repo.repo import Repo
+
+    return Repo.open(path)
+
+
+def init(
+    path: str | PathLike[str] = ".",
+    *,
+    base: str | PathLike[str],
+    reference: bool = False,
+    output: Output | None = None,
+    threads: int | None = None,
+    progress: Report | None = None,
+) -> Repo:
+    """A new repository in a folder, on a base checkpoint: a folder of safetensors, or a Hub id (`user/name`).
+
+    A local base is copied into the registry unless it is only to be a `reference`. Raises UsageError if there is a
+    repository already, NotFoundError, CheckpointRefused, MissingBase.
+    """
+    from pathlib import Path
+
+    from pv.vecstore.repo.init import init as make
+    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.threads import some
+
+    where = base if isinstance(base, str) else Path(base)
+    folder = Path(path).expanduser()
+    make(folder, where, reference=reference, output=output, threads=some(threads), progress=progress)
+    return Repo.open(folder)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("personavec")
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'pv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,147 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pv.registry.combine import METHODS, Combine, Option
+from pv.registry.dtypes import OUTPUT_CHOICES
+from pv.registry.errors import UsageError
+from pv.registry.persona import ROUNDINGS
+
+if TYPE_CHECKING:
+    from pv.registry.history.threeway import Take
+
+__all__ = [
+    "combine_options",
+    "dtype_option",
+    "json_option",
+    "message_option",
+    "name_option",
+    "read_takes",
+    "read_weight",
+    "rounding_option",
+    "take_option",
+    "threads_option",
+    "weight_option",
+]
+
+MAX_WEIGHT = 1e6
+Command = Callable[..., Any]
+
+
+def read_weight(text: str) -> float:
+    """A finite number up to a million, refused before any work is done with it."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number") from None
+    if not abs(value) <= MAX_WEIGHT:  # so put, NaN is refused too
+        raise click.BadParameter(f"a weight is a finite number up to a million, not {value:g}")
+    return value + 0.0  # -0.0 becomes 0.0
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+message_option = click.option("-m", "--message", help="The commit's message.")
+name_option = click.option(
+    "--as", "name", required=True, metavar="NAME", help="The behaviour's name; known: its next version."
+)
+weight_option = click.option(
+    "--weight",
+    type=read_weight,
+    metavar="NUMBER",
+    help="Its weight in the persona; 1 if it is new, else as it was.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=os.cpu_count() or 1,
+    help="Threads; no result depends on it.",
+)
+take_option = click.option(
+    "--take", "takes", multiple=True, metavar="NAME=ours|theirs|W", help="Settle a conflict beforehand."
+)
+
+
+def dtype_option(help: str, **settings: Any) -> Callable[[Command], Command]:
+    return click.option("--dtype", type=click.Choice(OUTPUT_CHOICES), help=help, **settings)
+
+
+def rounding_option(help: str, **settings: Any) -> Callable[[Command], Command]:
+    return click.option("--rounding", type=click.Choice(ROUNDINGS), help=help, **settings)
+
+
+def read_takes(takes: Sequence[str]) -> dict[str, Take]:
+    """`NAME=ours`, `NAME=theirs`, `NAME=0.5`. Raises UsageError."""
+    return dict(_take(text) for text in takes)
+
+
+def _take(text: str) -> tuple[str, Take]:
+    name, equals, side = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--take {text!r} is not NAME=ours, NAME=theirs or NAME=WEIGHT")
+    if side == "ours":
+        return name, "ours"
+    if side == "theirs":
+        return name, "theirs"
+    try:
+        return name, float(side)
+    except ValueError:
+        raise UsageError(f"--take {text!r}: {side!r} is not ours, theirs or a number") from None
+
+
+# The switches of the merge methods, from their table
+
+
+def combine_options(command: Command) -> Command:
+    """`--method`, `--preset` and one option for each switch of any method; the command gets `rule`."""
+
+    @wraps(command)
+    def with_rule(*args: Any, method: str | None, preset: str | None, **rest: Any) -> Any:
+        given = {name: rest.pop(_key(name)) for name in _switches()}
+        return command(*args, rule=_rule(method, preset, given), **rest)
+
+    for name, (methods, option) in reversed(_switches().items()):
+        kind = click.Choice(option.choices) if option.choices else _number(option)
+        words = f"{', '.join(methods)}: {option.help[0].lower()}{option.help[1:]}"
+        with_rule = click.option(f"--{name}", _key(name), type=kind, help=words)(with_rule)
+    presets = sorted({preset for method in METHODS.values() for preset in method.presets})
+    with_rule = click.option("--preset", type=click.Choice(presets), help="Another tool's switches.")(
+        with_rule
+    )
+    return click.option(
+        "--method", type=click.Choice(tuple(METHODS)), help="Combine behaviours by this rule from now on."
+    )(with_rule)
+
+
+def _switches() -> dict[str, tuple[list[str], Option]]:
+    """{name: (methods that have it, the option)}"""
+    found: dict[str, tuple[list[str], Option]] = {}
+    for method in METHODS.values():
+        for option in method.options:
+            found.setdefault(option.name, ([], option))[0].append(method.name)
+    return found
+
+
+def _key(name: str) -> str:
+    return f"switch_{name}"
+
+
+def _number(option: Option) -> click.ParamType[Any]:
+    if option.above is None and option.most is None:
+        return click.FLOAT
+    return click.FloatRange(option.above, option.most, min_open=True)
+
+
+def _rule(method: str | None, preset: str | None, given: dict[str, Any]) -> Combine | None:
+    options = {name: value for name, value in given.items() if value is not None}
+    if method is None and (options or preset):
+        which = min(options) if options else "preset"
+        owner = next((methods[0] for name, (methods, _) in _switches().items() if name == which), "ties")
+        raise UsageError(f"--{which} needs --method {owner}")
+    return None if method is None else Combine.of(method, preset=preset, **options)

@@ -1,0 +1,131 @@
+"""Merge methods, as a persona names them: one table of methods and their switches.
+
+A method is a row here and a kernel of the same name in `vecstore/merge/methods`; a test holds the two equal.
+What a person may ask for, what a document may say, the options of the command line and the words of the
+model card all follow from the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pv.registry.errors import UsageError
+
+__all__ = ["METHODS", "Combine", "Method", "Option"]
+
+LARGEST = 1e30
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One switch of a method: one of some `choices`, or a number, which may have to lie in (`above`, `most`]."""
+
+    name: str
+    default: float | str
+    help: str
+    choices: tuple[str, ...] = ()
+    above: float | None = None
+    most: float | None = None
+
+    def check(self, method: str, value: Any) -> float | str:
+        """The value, if it may be. Raises UsageError."""
+        what = f"{method}: {self.name}"
+        if self.choices:
+            if value not in self.choices:
+                raise UsageError(f"{what} must be one of {', '.join(self.choices)}, not {_shown(value)}")
+            return str(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+            raise UsageError(f"{what} must be a number no larger than {LARGEST:g}, not {_shown(value)}")
+        number = float(value) + 0.0  # -0.0 becomes 0.0: one spelling
+        if self.above is not None and self.most is not None and not self.above < number <= self.most:
+            raise UsageError(f"{what} must be above {self.above:g} and at most {self.most:g}, not {number}")
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """`summary` is a clause for the model card. `presets` reproduce another tool; see the kernel for sources."""
+
+    name: str
+    summary: str
+    options: tuple[Option, ...] = ()
+    presets: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
+
+
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        Method("add", "their deltas are scaled and added to the base's weights"),
+        Method(
+            "ties",
+            "their deltas are trimmed, a sign is elected for each weight, and what agrees is merged (TIES)",
+            (
+                Option("density", 0.2, "Share of elements kept by the trim.", above=0, most=1),
+                Option("elect", "unweighted", "Whose deltas elect the sign.", ("weighted", "unweighted")),
+                Option(
+                    "merge", "mean", "How agreeing elements are merged.", ("mean", "weighted_mean", "sum")
+                ),
+                Option("lambda", 1.0, "Factor on the result."),
+            ),
+            {
+                "mergekit": {"density": 1.0, "elect": "weighted", "merge": "weighted_mean", "lambda": 1.0},
+                "peft": {"elect": "unweighted", "merge": "mean", "lambda": 1.0},
+            },
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """The rule that turns the behaviours' deltas into one: a method and its explicit switches."""
+
+    method: str = "add"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(method: str, *, preset: str | None = None, **options: Any) -> Combine:
+        """A checked rule with every switch spelled out; options win over those of a preset. Raises UsageError."""
+        if method not in METHODS:
+            raise UsageError(f"no combine method {_shown(method)}", hint=f"there are: {', '.join(METHODS)}")
+        row = METHODS[method]
+        if preset is not None:
+            options = {**_preset(row, preset), **options}
+        known = {option.name: option for option in row.options}
+        unknown = set(options) - set(known)
+        if unknown:
+            raise UsageError(f"method {method!r} takes no option {_shown(min(unknown))}")
+        full = {
+            name: option.check(method, options.get(name, option.default)) for name, option in known.items()
+        }
+        return Combine(method, full)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            **{k: json_number(v) if isinstance(v, float) else v for k, v in self.options.items()},
+        }
+
+
+def _preset(method: Method, name: str) -> Mapping[str, float | str]:
+    if name == "paper" and method.name == "ties":
+        raise UsageError(
+            "there is no TIES preset 'paper': the paper trims over the whole model, pv per tensor",
+            hint="method ties with elect=unweighted and merge=mean is the same but for the trim",
+        )
+    if name not in method.presets:
+        known = ", ".join(sorted(method.presets)) or "none"
+        raise UsageError(f"method {method.name!r} has no preset {_shown(name)}", hint=f"there are: {known}")
+    return method.presets[name]
+
+
+def json_number(value: float) -> float | int:
+    """Integral doubles as integers: RFC 8785 spells both alike, and rfc8785 wants one type."""
+    return int(value) if float(value).is_integer() and abs(value) < 1 << 53 else value
+
+
+def _shown(value: object) -> str:
+    """A value in a message: a stranger's may be long."""
+    return repr(value[:40] if isinstance(value, str) else value)[:60]

@@ -1,0 +1,233 @@
+"""Where a vector came from: trained, captured, or derived from another. Kept beside its manifest, not in its id.
+
+    trained    {"kind", "data": {"name", "id", "rows", "kept"}, "options", "settings", "loss": [first, last],
+                "tokens", "packs", "held_out"?}
+    captured   {"kind", "source", "adapter"?}
+    derived    {"kind", "derived_from", "encoding", "error": {"max_abs", "relative_l2"}, "measured"?, "original"}
+
+This is the one place that writes these documents and reads them. Anybody may have written one: what does not
+have the form is `Unknown`, and loses nobody a command; keys of a later pv are handed on (`extra`). `packs` are
+further packs that gc keeps for the vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pv.registry import canonical, ids
+from pv.registry.errors import FormatError
+
+__all__ = [
+    "Captured",
+    "Derived",
+    "Provenance",
+    "Trained",
+    "TrainingData",
+    "Unknown",
+    "checked",
+    "from_bytes",
+    "read",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A document of another form, as it is."""
+
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def packs(self) -> tuple[str, ...]:
+        return _packs(self.document)
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(self.document)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """The rows: the file's name, the rows' id, how many, and whether the registry keeps them."""
+
+    name: str
+    id: str
+    rows: int
+    kept: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "id": self.id, "rows": self.rows, "kept": self.kept}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """`options` is what was asked for, `settings` what was run, `held_out` the score on held-out rows."""
+
+    data: TrainingData
+    options: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    loss: tuple[float, float] | None
+    tokens: int
+    packs: tuple[str, ...] = ()
+    held_out: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            **self.extra,
+            "kind": "trained",
+            "data": self.data.to_json(),
+            "options": dict(self.options),
+            "loss": None if self.loss is None else list(self.loss),
+            "tokens": self.tokens,
+            "settings": dict(self.settings),
+            "packs": list(self.packs),
+        }
+        return document if self.held_out is None else {**document, "held_out": dict(self.held_out)}
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """`source` is the name of the folder or file; `adapter` is what is needed to write an adapter out again."""
+
+    source: str
+    adapter: Mapping[str, Any] | None = None
+    packs: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {**self.extra, "kind": "captured", "source": self.source}
+        if self.adapter is not None:
+            document["adapter"] = dict(self.adapter)
+        return document if not self.packs else {**document, "packs": list(self.packs)}
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """`relative_l2` and `max_abs`: what re-encoding did to tau. `original` is where the first vector came from."""
+
+    derived_from: str
+    encoding: str
+    relative_l2: float
+    max_abs: float
+    original: Provenance = field(default_factory=Unknown)
+    measured: Mapping[str, Any] | None = None
+    packs: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            **self.extra,
+            "kind": "derived",
+            "derived_from": self.derived_from,
+            "encoding": self.encoding,
+            "error": {"max_abs": self.max_abs, "relative_l2": self.relative_l2},
+        }
+        if self.measured is not None:
+            document["measured"] = dict(self.measured)
+        document["original"] = self.original.to_json()
+        return document if not self.packs else {**document, "packs": list(self.packs)}
+
+
+Provenance = Trained | Captured | Derived | Unknown
+
+
+def read(document: Mapping[str, Any]) -> Provenance:
+    """What a document says. Raises nothing."""
+    packs = _packs(document)
+    try:
+        match document.get("kind"):
+            case "trained":
+                return _trained(document, packs)
+            case "captured":
+                source, adapter = _text(document["source"]), _optional(document.get("adapter"))
+                return Captured(source, adapter, packs, _extra(document, "source", "adapter"))
+            case "derived":
+                return _derived(document, packs)
+    except (LookupError, TypeError, ValueError, RecursionError, FormatError):
+        pass
+    return Unknown(document)
+
+
+def from_bytes(data: bytes, what: str) -> Provenance:
+    """Raises FormatError if it is no JSON object."""
+    return read(_object(data, what))
+
+
+def checked(data: bytes, what: str) -> Provenance:
+    """The same, for gc and fsck: raises FormatError also for `packs` that are not all ids."""
+    document = _object(data, what)
+    listed = document.get("packs", [])
+    if not isinstance(listed, list) or not all(ids.is_id(pack_id) for pack_id in listed):
+        raise FormatError(f"{what}: packs must be a list of ids")
+    return read(document)
+
+
+def _object(data: bytes, what: str) -> dict[str, Any]:
+    document = canonical.loads(data, what=what)
+    if not isinstance(document, dict):
+        raise FormatError(f"{what} is not a JSON object")
+    return document
+
+
+def _trained(document: Mapping[str, Any], packs: tuple[str, ...]) -> Trained:
+    data, loss = document["data"], document.get("loss")
+    rows = data["rows"]
+    if isinstance(rows, bool) or not isinstance(rows, int):
+        raise ValueError("rows is no number")
+    return Trained(
+        TrainingData(_text(data["name"]), _text(data.get("id", "")), rows, data.get("kept") is True),
+        _mapping(document.get("options", {})),
+        _mapping(document.get("settings", {})),
+        None if loss is None else (_number(loss[0]), _number(loss[1])),
+        int(_number(document.get("tokens", 0))),
+        packs,
+        _optional(document.get("held_out")),
+        _extra(document, "data", "options", "settings", "loss", "tokens", "held_out"),
+    )
+
+
+def _derived(document: Mapping[str, Any], packs: tuple[str, ...]) -> Derived:
+    error = document["error"]
+    return Derived(
+        ids.check_id(document["derived_from"], "derived_from"),
+        _text(document["encoding"]),
+        _number(error["relative_l2"]),
+        _number(error["max_abs"]),
+        read(_mapping(document.get("original", {}))),
+        _optional(document.get("measured")),
+        packs,
+        _extra(document, "derived_from", "encoding", "error", "original", "measured"),
+    )
+
+
+def _extra(document: Mapping[str, Any], *known: str) -> dict[str, Any]:
+    """What a later pv may have added: it is handed on."""
+    return {key: value for key, value in document.items() if key not in (*known, "kind", "packs")}
+
+
+def _packs(document: Mapping[str, Any]) -> tuple[str, ...]:
+    listed = document.get("packs", [])
+    return tuple(p for p in listed if ids.is_id(p)) if isinstance(listed, list) else ()
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("no number")
+    return float(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    return value
+
+
+def _optional(value: Any) -> Mapping[str, Any] | None:
+    return None if value is None else _mapping(value)

@@ -1,0 +1,154 @@
+"""`ties`: trim each delta to its largest elements, elect a sign for each element, merge what agrees.
+
+Yadav et al., "TIES-Merging", NeurIPS 2023, section 3. Tools differ in the details, so they are switches:
+
+    density   kept per tensor and behaviour: the k = max(1, int(density * n)) largest by magnitude; of equal
+              ones the first
+    elect     the sign of the sum of the weighted deltas, or of the unweighted ones; a sum of 0 elects +
+    merge     over the agreeing nonzero elements: the weighted `sum`; that divided by their number (`mean`);
+              or by the sum of their weights (`weighted_mean`)
+    lambda    multiplies the result
+
+A behaviour of weight 0 takes no part at all. Negating a behaviour is negating its delta: weight -w with delta d
+gives, bit for bit, what w with -d gives. So a negative weight also turns the behaviour's vote round in the
+unweighted election, where its size has no say. Under `weighted_mean` there is no such reading (in the usual
+formula the sign cancels and -w acts as w), and it is refused.
+
+Presets (`registry/combine`), for weights above 0: `mergekit` is its `ties` with its defaults (density 1, so
+nothing is trimmed; normalised); mergekit loses the sign of a negative weight. `peft` is
+`peft.utils.merge_utils.ties` with its "total" election, which leaves density to the caller; PEFT does not let
+a negative weight turn the vote. The paper's own rule is not offered: it trims over the whole model at once, not
+per tensor, which in a persona keeps next to nothing of the attention layers, and it gives an undecided element
+the sign of the model's majority.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pv.registry.errors import PvError, UsageError
+from pv.vecstore.tensors import float_environment
+from pv.vecstore.tensors.arithmetic import BLOCK, common_size, single
+from pv.vecstore.tensors.array import F32
+
+__all__ = ["LINEAR", "NAME", "check_weight", "combine"]
+
+NAME = "ties"
+LINEAR = False
+
+_ABS = np.uint32(0x7FFFFFFF)
+_ANY_NAN = np.uint32(0x7F800001)
+
+
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """An operand: a positive weight, whether its delta is negated, and what its trim keeps."""
+
+    weight: np.float32
+    negated: bool
+    delta: F32
+    threshold: int  # kept if the magnitude's bits are above this,
+    ties_until: int  # or equal to it and the index is below this
+
+
+def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
+    """Refuse a weight that the rule gives no meaning. Raises UsageError."""
+    if options["merge"] == "weighted_mean" and weight < 0:
+        raise UsageError(
+            f"{what} is {weight:g}: ties with merge=weighted_mean divides by the weights, "
+            "so a negative one would act as a positive one",
+            hint="use merge=mean or merge=sum, or combine with add",
+        )
+
+
+def combine(options: Mapping[str, Any], operands: Sequence[tuple[float, F32]]) -> F32:
+    """(weight, delta) of each behaviour over one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
+    size = common_size([delta for _, delta in operands])
+    float_environment.check()
+    voices = []
+    for weight, delta in operands:
+        rounded = single(weight, "a weight")
+        check_weight(options, float(rounded), "a behaviour's weight")
+        if rounded != 0:
+            threshold, ties_until = _trim(delta, float(options["density"]))
+            voices.append(_Voice(abs(rounded), bool(rounded < 0), delta, threshold, ties_until))
+    out = np.zeros(size, np.float32)
+    if voices:
+        with np.errstate(all="ignore"):
+            for low in range(0, size, BLOCK):
+                _block(options, voices, low, out[low : low + BLOCK])
+    return out
+
+
+def _block(options: Mapping[str, Any], voices: Sequence[_Voice], low: int, out: F32) -> None:
+    weighted = options["elect"] == "weighted"
+    merge = options["merge"]
+    contributions: list[F32] = []  # w·d, trimmed, (n,) each
+    votes: list[F32] = []
+    ballot = np.zeros(out.size, np.float32)
+    for voice in voices:
+        kept = _kept(voice, low, out.size)
+        contribution = kept if voice.weight == 1 else np.multiply(kept, voice.weight)
+        vote = contribution if weighted else kept
+        np.add(ballot, vote, out=ballot)
+        contributions.append(contribution)
+        votes.append(vote)
+    positive = ballot >= 0
+    divisor = np.zeros(out.size, np.float32)
+    for voice, contribution, vote in zip(voices, contributions, votes, strict=True):
+        agrees = np.where(positive, vote > 0, vote < 0)
+        np.add(out, np.where(agrees, contribution, np.float32(0)), out=out)
+        share = voice.weight if merge == "weighted_mean" else np.float32(1)
+        np.add(divisor, np.where(agrees, share, np.float32(0)), out=divisor)
+    if merge != "sum":
+        np.divide(out, np.where(divisor == 0, np.float32(1), divisor), out=out)
+    scale = single(options["lambda"], "lambda")
+    if scale != 1:
+        np.multiply(out, scale, out=out)
+
+
+def _kept(voice: _Voice, low: int, size: int) -> F32:
+    """The trimmed block of a voice's delta, negated if its weight was negative: (size,) fp32."""
+    delta = voice.delta[low : low + size]
+    magnitude = _magnitude(delta)
+    keep = magnitude > voice.threshold
+    last = min(max(voice.ties_until - low, 0), size)
+    if last:
+        keep[:last] |= magnitude[:last] == voice.threshold
+    kept = np.where(keep, delta, np.float32(0))
+    return np.negative(kept, out=kept) if voice.negated else kept
+
+
+def _trim(delta: F32, density: float) -> tuple[int, int]:
+    """The largest k = max(1, int(density * n)) magnitudes, as a threshold and an index bound for its ties.
+
+    Ordered by magnitude, then by index, on the integer bits, so equal magnitudes are cut alike everywhere.
+    """
+    size = delta.size
+    k = max(1, int(density * size))
+    if k >= size:
+        return -1, 0  # every magnitude is above this
+    magnitude = _magnitude(delta)
+    magnitude.partition(size - k)
+    threshold = int(magnitude[size - k])
+    # All k - 1 places behind the threshold are at least as large, so only those can be above it.
+    above = int(np.count_nonzero(magnitude[size - k :] > threshold))
+    wanted = k - above  # at least 1
+    for low in range(0, size, BLOCK):
+        ties = np.flatnonzero(_magnitude(delta[low : low + BLOCK]) == threshold)
+        if ties.size >= wanted:
+            return threshold, low + int(ties[wanted - 1]) + 1
+        wanted -= ties.size
+    raise PvError("a trim lost count of its ties")
+
+
+def _magnitude(delta: F32) -> NDArray[np.uint32]:
+    """Bits of |delta|, whose integer order is the order of the values; every NaN counts as the largest."""
+    magnitude: NDArray[np.uint32] = delta.view(np.uint32) & _ABS
+    np.minimum(magnitude, _ANY_NAN, out=magnitude)
+    return magnitude

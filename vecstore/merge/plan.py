@@ -1,0 +1,82 @@
+"""The plan of one tensor: which vectors a persona adds to it, with which weights. No byte is read for it.
+
+Under a linear method (`add`), the weights of every term that names the same vector are summed first (exactly
+rounded, so in any order), and vectors follow in order of id: adding a behaviour and adding it again with the
+opposite weight leaves nothing, not even rounding. Under any other, each behaviour is one operand, in order of
+the ids of its vectors; behaviours with the same vectors follow in order of their numbers. Names order nothing.
+A weight or factor of 0 is the same as absence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pv.registry.persona import Behaviour, Persona
+from pv.vecstore.merge.methods import is_linear
+
+__all__ = ["Holdings", "Operand", "factor", "plan", "vectors_of"]
+
+Holdings = Mapping[str, Collection[str]]
+"""Which tensors each vector has a say in, by vector id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """`weight` times the sum of `terms`, (coefficient, vector id) in the order in which they are added."""
+
+    weight: float
+    terms: tuple[tuple[float, str], ...]
+
+
+def plan(persona: Persona, holdings: Holdings, name: str) -> tuple[Operand, ...]:
+    """The operands of tensor `name`, in order; none if no vector has a say in it."""
+    if is_linear(persona.combine):
+        return _summed(persona, holdings, name)
+    weighted = [(factor(behaviour, name), behaviour) for behaviour in persona.behaviours.values()]
+    operands = [
+        Operand(weight, terms)
+        for weight, behaviour in sorted(weighted, key=_order)
+        if weight != 0 and (terms := _terms(behaviour, holdings, name))
+    ]
+    return tuple(operands)
+
+
+def factor(behaviour: Behaviour, name: str) -> float:
+    """The behaviour's weight on a tensor: its own, times the factor of every module pattern that matches."""
+    matching = (f for pattern, f in sorted((behaviour.modules or {}).items()) if fnmatchcase(name, pattern))
+    return behaviour.weight * math.prod(matching)
+
+
+def vectors_of(operands: Collection[Operand]) -> tuple[str, ...]:
+    """Ids of the vectors that the operands need, sorted, each once."""
+    return tuple(sorted({vector for operand in operands for _, vector in operand.terms}))
+
+
+def _summed(persona: Persona, holdings: Holdings, name: str) -> tuple[Operand, ...]:
+    shares: defaultdict[str, list[float]] = defaultdict(list)
+    for behaviour in persona.behaviours.values():
+        weight = factor(behaviour, name)
+        for term in behaviour.terms:
+            if name in holdings[term.vector]:
+                shares[term.vector].append(weight * term.coefficient)
+    weights = {vector: math.fsum(parts) for vector, parts in shares.items()}
+    return tuple(Operand(weights[v], ((1.0, v),)) for v in sorted(weights) if weights[v] != 0)
+
+
+def _terms(behaviour: Behaviour, holdings: Holdings, name: str) -> tuple[tuple[float, str], ...]:
+    return tuple(
+        (term.coefficient, term.vector)
+        for term in sorted(behaviour.terms, key=lambda t: (t.vector, t.coefficient))
+        if term.coefficient != 0 and name in holdings[term.vector]
+    )
+
+
+def _order(weighted: tuple[float, Behaviour]) -> tuple[list[str], list[tuple[str, float]], float]:
+    """Two behaviours that are equal in this are the same operand, so their order cannot matter."""
+    weight, behaviour = weighted
+    terms = sorted((term.vector, term.coefficient) for term in behaviour.terms)
+    return [vector for vector, _ in terms], terms, weight

@@ -1,0 +1,171 @@
+"""build: a revision to a checkpoint folder, kept or temporary; what it gave is noted under the build's id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.errors import BaseMismatch, StorageError, UsageError
+from pv.registry.packs.store import PackStore
+from pv.registry.persona import Persona
+from pv.registry.registry import Registry
+from pv.vecstore.checkpoints.fingerprint import fingerprint
+from pv.vecstore.merge.build import Built, build_id
+from pv.vecstore.merge.build import build as write_build
+from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
+from pv.vecstore.progress import Progress, Report, stage
+from pv.vecstore.repo.opening import opened
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.revision import Revision
+
+__all__ = ["Build", "BuildPlan", "build", "plan_build", "record_build", "temporary_checkpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """The weight files that a build would write."""
+
+    output: Path
+    shards: tuple[Shard, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"output": str(self.output), "files": {shard.file: shard.nbytes for shard in self.shards}}
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A checkpoint that was written. `recorded` is False where the registry cannot be written to."""
+
+    output: Path
+    commit: str
+    persona: Persona
+    built: Built
+    recorded: bool
+
+    def to_json(self) -> dict[str, Any]:
+        made = self.built
+        return {
+            "output": str(self.output),
+            "commit": self.commit,
+            "build": made.build,
+            "weights": made.weights,
+            "files": dict(made.files),
+            "tensors": made.tensors,
+            "touched": made.touched,
+            "bytes": made.nbytes,
+        }
+
+
+def plan_build(
+    revision: Revision,
+    output: Path,
+    *,
+    dtype: str | None = None,
+    rounding: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> BuildPlan:
+    """What `build` would write. Reads no weights; raises what can be known without them."""
+    persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
+    folder = _usable(output)
+    with opened(revision.registry, revision.commit, [persona]):
+        return BuildPlan(folder, plan_shards(persona, revision.base, shard_bytes=shard_bytes))
+
+
+def build(
+    revision: Revision,
+    output: Path,
+    *,
+    dtype: str | None = None,
+    rounding: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    force: bool = False,
+    threads: int,
+    progress: Report | None = None,
+) -> Build:
+    """Write the revision's checkpoint to a new folder. Raises UsageError, MissingBase, IntegrityError."""
+    persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
+    folder = _usable(output)
+    with opened(revision.registry, revision.commit, [persona]) as at:
+        made = write_build(
+            persona,
+            at.base,
+            at.vectors,
+            folder,
+            side_files=revision.registry.base_files(revision.commit),
+            shard_bytes=shard_bytes,
+            threads=threads,
+            force=force,
+            progress=stage(progress, "building"),
+        )
+    return Build(folder, revision.commit, persona, made, record_build(revision.registry, made))
+
+
+def _usable(folder: Path) -> Path:
+    """`folder`, if it can be made: nothing above it is a file, or a link to itself. Raises UsageError."""
+    try:
+        folder.resolve()
+    except (OSError, RuntimeError):  # which of the two depends on Python's version
+        raise UsageError(f"{folder}: its links go round in a circle", hint="name another with -o") from None
+    for above in folder.parents:
+        if above.exists() and not above.is_dir():
+            raise UsageError(
+                f"{above} is a file, so nothing can be in it", hint="name another folder with -o"
+            )
+    return folder
+
+
+@contextmanager
+def temporary_checkpoint(
+    registry: Registry,
+    commit: str,
+    persona: Persona,
+    *,
+    threads: int = 2,
+    progress: Progress | None = None,
+    packs: PackStore | None = None,
+) -> Iterator[Path]:
+    """A folder that holds the persona's checkpoint while the block runs. `packs`: see `opened`.
+
+    An empty persona whose base lies in a folder is that folder, once its bytes have been checked.
+    """
+    with opened(registry, commit, [persona], packs=packs) as at:
+        origin = at.base.checkpoint
+        # Beside the weights of a hub lies what nobody has looked at: only a local folder is handed on.
+        local = "path" in at.base.manifest.origin
+        plain = not persona.behaviours and persona.output.dtype == "base"
+        if plain and local and origin is not None and origin.path.is_dir():
+            table = fingerprint(origin, threads=threads, progress=progress)
+            if table == dict(at.base.manifest.tensors):
+                yield origin.path
+                return
+        with registry.packs.scratch("build") as tmp:
+            folder = tmp / build_id(persona)[:12]
+            files = registry.base_files(commit)
+            made = write_build(
+                persona, at.base, at.vectors, folder, side_files=files, threads=threads, progress=progress
+            )
+            record_build(registry, made)
+            yield folder
+
+
+def record_build(registry: Registry, made: Built) -> bool:
+    """Note the weights' id under the build id; False where the registry cannot be written to.
+
+    Raises BaseMismatch if an earlier build gave others.
+    """
+    known = registry.record(made.build).get("weights")
+    if known is not None and known != made.weights:
+        raise BaseMismatch(
+            f"build {made.build[:12]} gave weights {made.weights[:12]}, an earlier one gave {known[:12]}",
+            hint="this should never happen: run `pv fsck`, and report it",
+        )
+    if known is None:
+        try:
+            registry.update_record(made.build, {"weights": made.weights})
+        except StorageError:  # the build is whole all the same, and a record can be made again
+            return False
+    return True

@@ -1,0 +1,130 @@
+"""commit: a fine-tuned checkpoint, or an adapter, kept as a behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.errors import UsageError
+from pv.registry.manifest import VectorManifest
+from pv.registry.persona import Persona, Term, check_name
+from pv.registry.provenance import Captured
+from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.progress import Report, stage
+from pv.vecstore.repo.long_work import LongWork, long_work
+from pv.vecstore.repo.opening import opened
+from pv.vecstore.vectors.adapters.capture import capture_adapter
+from pv.vecstore.vectors.adapters.file import is_adapter
+from pv.vecstore.vectors.capture import capture
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.repo import Repo
+
+__all__ = ["LEVELS", "Capture", "commit"]
+
+LEVELS = ("default", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A checkpoint or adapter that was committed.
+
+    `put_back`: the pack of this very vector had been lost, and nothing else has changed. `notes` are worth reading.
+    """
+
+    commit: str
+    branch: str
+    name: str
+    vector: str
+    tensors: int
+    stored_bytes: int
+    notes: tuple[str, ...] = ()
+    put_back: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        if self.put_back:
+            return {"commit": self.commit, "vector": self.vector, "put_back": True}
+        return {
+            "commit": self.commit,
+            "vector": self.vector,
+            "tensors": self.tensors,
+            "stored_bytes": self.stored_bytes,
+        }
+
+
+def commit(
+    repo: Repo,
+    source: Path,
+    *,
+    name: str,
+    weight: float | None = None,
+    level: str = "default",
+    message: str | None = None,
+    threads: int,
+    progress: Report | None = None,
+) -> Capture:
+    """Keep a checkpoint or adapter at `source` bit for bit. Raises CheckpointRefused, UsageError, MissingBase."""
+    check_name(name)
+    if level not in LEVELS:
+        raise UsageError(f"no level {level!r}", hint=f"there are: {', '.join(LEVELS)}")
+    with long_work(repo) as work:
+        lost = _lost(work, name)
+        manifest, origin, notes = _captured(work, source, level, threads, progress)
+        terms = (Term(1.0, manifest.id),)
+
+        def edit(persona: Persona) -> Persona:
+            return persona.with_terms(name, terms, weight)
+
+        stored = work.registry.packs.size(manifest.id)
+        if edit(work.persona) == work.persona:
+            if manifest.id not in lost:
+                raise UsageError(f"nothing changed: {name} is vector {manifest.id[:12]} already")
+            made = work.commit
+        else:
+            made = work.land(
+                repo.command(f"commit {source} --as {name}"),
+                message or f"Commit {name}",
+                edit,
+                {manifest.id: (manifest, origin)},
+            )
+    tensors = len(manifest.tensors)
+    return Capture(made, work.branch, name, manifest.id, tensors, stored, notes, put_back=made == work.commit)
+
+
+def _captured(
+    work: LongWork, source: Path, level: str, threads: int, progress: Report | None
+) -> tuple[VectorManifest, Captured, tuple[str, ...]]:
+    """The vector's manifest, where it came from, and what its owner should know."""
+    packs = work.registry.packs
+    with opened(work.registry, work.commit) as at:
+        if is_adapter(source):
+            update = stage(progress, "capturing")
+            manifest, facts = capture_adapter(source, at.base, packs, threads=threads, progress=update)
+            return manifest, Captured(source.name, facts), tuple(facts.get("notes", ()))
+        strange: list[str] = []
+        with Checkpoint(source) as checkpoint:
+            manifest = capture(
+                checkpoint,
+                at.base,
+                packs,
+                smallest=level == "max",
+                strange=strange.append,
+                threads=threads,
+                progress=stage(progress, "capturing"),
+            )
+    return manifest, Captured(source.name), tuple(_about(strange))
+
+
+def _about(strange: list[str]) -> list[str]:
+    if not strange:
+        return []
+    more = f" and {len(strange) - 1} more tensors" if len(strange) > 1 else ""
+    return [f"{strange[0]}{more}: not all numbers are finite. It is kept, but no build can hold them"]
+
+
+def _lost(work: LongWork, name: str) -> set[str]:
+    """The behaviour's vectors whose packs are gone or damaged."""
+    known = work.persona.behaviours.get(name)
+    vectors = {term.vector for term in known.terms} if known else set()
+    return {vector for vector in vectors if not work.registry.packs.is_whole(vector)}

@@ -1,0 +1,56 @@
+"""chat: a revision as a model that answers. Loaded once, for as long as the block runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pv.vecstore.data.rows import Message
+from pv.vecstore.models.generate import Prompt, replies, stream
+from pv.vecstore.models.load import load
+from pv.vecstore.models.threads import torch_threads
+from pv.vecstore.progress import Report, stage
+from pv.vecstore.repo.build import temporary_checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from pv.vecstore.repo.revision import Revision
+
+__all__ = ["Chat", "Message", "chat"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A loaded model and its tokenizer. Greedy unless a temperature is given, and then seeded."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def stream(
+        self, conversation: Sequence[Message], max_tokens: int = 256, **sampling: Any
+    ) -> Iterator[str]:
+        """The answer to a conversation, piece by piece. Raises DataError if it leaves no room for one."""
+        return stream(self.model, self.tokenizer, tuple(conversation), max_tokens, **sampling)
+
+    def replies(self, prompts: Sequence[Prompt], max_tokens: int = 256, **sampling: Any) -> list[str]:
+        """The answer to each prompt, asked by itself."""
+        return replies(self.model, self.tokenizer, prompts, max_tokens, **sampling)
+
+
+@contextmanager
+def chat(
+    revision: Revision, *, base: bool = False, threads: int, progress: Report | None = None
+) -> Iterator[Chat]:
+    """The revision, or (`base`) its bare base, built and loaded. Raises MissingBase, CheckpointRefused."""
+    persona = revision.persona.without_behaviours() if base else revision.persona
+    update = stage(progress, "building")
+    with torch_threads(threads):
+        with temporary_checkpoint(
+            revision.registry, revision.commit, persona, threads=threads, progress=update
+        ) as folder:
+            stage(progress, "loading the model")
+            model, tokenizer = load(folder)
+        yield Chat(model, tokenizer)

@@ -1,0 +1,114 @@
+"""How values draw themselves in a notebook: small, self-contained HTML. Every text is escaped.
+
+No script, no style sheet, nothing that is fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from pv.registry.persona import Behaviour, Persona
+from pv.vecstore.evaluate.statistics import Interval
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.revision import Revision
+    from pv.vecstore.repo.score import Score
+
+__all__ = ["diff_html", "repo_html", "revision_html", "score_html"]
+
+COMMITS = 8
+
+
+def repo_html(repo: Repo) -> str:
+    """Where you are, and the latest commits."""
+    head = repo.head
+    rows = [
+        (entry.id[:12], ", ".join(_short(ref) for ref in entry.refs), entry.subject, _recipe(entry.persona))
+        for entry in (repo.log(limit=COMMITS) if head.commit else [])
+    ]
+    where = f"{repo.path} on branch {head.branch}"
+    return _titled("pv repository", where, _table(("commit", "refs", "message", "persona"), rows))
+
+
+def revision_html(revision: Revision) -> str:
+    """The persona, behaviour by behaviour."""
+    persona = revision.persona
+    rows = [
+        (name, f"{behaviour.weight:g}", _terms(behaviour))
+        for name, behaviour in sorted(persona.behaviours.items())
+    ]
+    where = f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, combined by {persona.combine.method}"
+    return _titled("pv revision", where, _table(("behaviour", "weight", "vectors"), rows))
+
+
+def diff_html(diff: Diff) -> str:
+    """What differs in the recipe; by module and pair, if weights were read."""
+    rows = [
+        (name, _behaviour(before), _behaviour(after)) for name, (before, after) in diff.behaviours.items()
+    ]
+    rows += [(name, str(a.to_json()), str(b.to_json())) for name, (a, b) in diff.fields.items()]
+    parts = [_table(("", diff.a[:12], diff.b[:12]), rows)] if rows else ["<p>no difference</p>"]
+    if diff.weights:
+        moved = [
+            (c.where, f"{c.norm:.4f}", f"{100 * c.relative:.3f} %")
+            for c in (*diff.weights.by_module(), diff.weights.total)
+        ]
+        parts.append(_table(("module", "norm of the change", "of the base's"), moved))
+    if diff.pairs:
+        pairs = [
+            (f"{p.a} · {p.b}", f"{p.cosine:+.3f}", f"{100 * p.sign_agreement:.1f} %") for p in diff.pairs
+        ]
+        parts.append(_table(("behaviours", "cosine", "same sign"), pairs))
+    return _titled("pv diff", f"{diff.a[:12]} to {diff.b[:12]}", "".join(parts))
+
+
+def score_html(score: Score) -> str:
+    """Margins and effect with their intervals."""
+    rows = [
+        (label, _interval(found))
+        for label, found in (
+            ("margin of the base", score.base_margin),
+            ("margin", score.margin),
+            ("effect", score.effect),
+            ("effect per token", score.effect_per_token),
+        )
+    ]
+    where = f"{score.data}, n={score.effect.n}, build {score.build[:12]}: {score.effect.verdict}"
+    return _titled("pv score", where, _table(("", "nats, 95 % interval"), rows))
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def _behaviour(behaviour: Behaviour | None) -> str:
+    return "" if behaviour is None else f"{behaviour.weight:g} × ({_terms(behaviour)})"
+
+
+def _terms(behaviour: Behaviour) -> str:
+    return ", ".join(f"{term.coefficient:g}·{term.vector[:12]}" for term in behaviour.terms)
+
+
+def _recipe(persona: Persona) -> str:
+    behaviours = sorted(persona.behaviours.items())
+    return ", ".join(f"{name} {behaviour.weight:g}" for name, behaviour in behaviours) or "the base"
+
+
+def _short(ref: str) -> str:
+    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+
+
+def _titled(title: str, where: str, body: str) -> str:
+    return f"<div><strong>{escape(title)}</strong> <span>{escape(where)}</span>{body}</div>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    return f"<table><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"

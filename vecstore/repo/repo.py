@@ -1,0 +1,348 @@
+"""A pv repository, opened: every verb of pv as a method. The verbs themselves are one a file, beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pv.registry.combine import Combine
+from pv.registry.history.log import LogEntry
+from pv.registry.history.operations import Operation
+from pv.registry.history.threeway import Take
+from pv.registry.persona import Persona
+from pv.registry.registry import Head, Registry
+from pv.vecstore.progress import Report
+from pv.vecstore.repo.edit import Committed
+from pv.vecstore.repo.revision import Revision
+from pv.vecstore.repo.threads import some
+
+if TYPE_CHECKING:
+    from pv.vecstore.data.rows import Rows
+    from pv.vecstore.repo.capture import Capture
+    from pv.vecstore.repo.compress import Compressed
+    from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.fsck import Checked
+    from pv.vecstore.repo.gc import Collected
+    from pv.vecstore.repo.train import Training
+
+__all__ = ["Repo"]
+
+DAY_S = 86400.0
+
+
+class Repo:
+    """The registry in a folder's `.pv`, or in that of a folder above.
+
+    Every verb gives a frozen value back, and raises a PvError with a hint. Long work stays on the branch on which it
+    began, whatever is switched meanwhile. `threads` changes no result; None is all processors. `progress` is called
+    with a `Tick` as work goes on. Close it, or use it in a `with`.
+    """
+
+    def __init__(self, registry: Registry, *, command_line: str | None = None) -> None:
+        self.registry = registry
+        """The store beneath: bytes, git and JSON."""
+        self._command_line = command_line
+
+    @staticmethod
+    def open(path: str | PathLike[str] = ".", *, command_line: str | None = None) -> Repo:
+        """Open the repository of a folder, or of the nearest above. Raises NotARegistry.
+
+        `command_line` is what `pv undo` and the operations show; by default, what each verb does.
+        """
+        return Repo(Registry.find(Path(path).expanduser()), command_line=command_line)
+
+    def command(self, said: str) -> str:
+        """What an operation is recorded as."""
+        return self._command_line or said
+
+    @property
+    def path(self) -> Path:
+        """The folder that holds `.pv`."""
+        return self.registry.root.parent
+
+    # Looking
+
+    @property
+    def head(self) -> Head:
+        """The current branch, and the commit that it is at."""
+        return self.registry.head()
+
+    def at(self, revision: str = "HEAD") -> Revision:
+        """A branch, a tag, a commit id, HEAD~1. Raises UnknownRevision."""
+        return Revision(self.registry, self.registry.resolve(revision), revision)
+
+    @property
+    def persona(self) -> Persona:
+        """That of HEAD."""
+        return self.at().persona
+
+    def branches(self) -> dict[str, str]:
+        """{name: commit}"""
+        return self.registry.branches()
+
+    def tags(self) -> dict[str, str]:
+        """{name: commit}"""
+        return self.registry.tags()
+
+    def log(
+        self, revision: str = "HEAD", *, all: bool = False, limit: int | None = None, graph: bool = False
+    ) -> list[LogEntry]:
+        """Commits, newest first. `graph` keeps the commits of one line of development together."""
+        return self.registry.log(revision, all=all, limit=limit, lines_together=graph)
+
+    def operations(self, limit: int | None = None) -> list[Operation]:
+        """What was done here, newest first."""
+        return self.registry.operations(limit)
+
+    def diff(
+        self, a: str = "HEAD~1", b: str = "HEAD", *, weights: bool = True, progress: Report | None = None
+    ) -> Diff:
+        """What differs between two revisions; `weights` reads them, which takes a while."""
+        return self.at(a).diff(self.at(b), weights=weights, progress=progress)
+
+    # Making behaviours
+
+    def train(
+        self,
+        rows: Rows | str | PathLike[str],
+        *,
+        name: str,
+        held_out: Rows | str | PathLike[str] | None = "beside",
+        weight: float | None = None,
+        encoding: str = "int8",
+        keep_rows: bool = True,
+        message: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+        **options: Any,
+    ) -> Training:
+        """Train a behaviour on the base, from rows (a JSONL file, or Rows), and commit it.
+
+        `held_out` rows give its effect: by default DATA.heldout.jsonl if it lies beside, None for none. `options`
+        are those of TrainOptions: lr, epochs, batch, rank, seed, ... Raises DataError, TrainingFailed, MissingBase.
+        """
+        from pv.vecstore.repo.train import train
+        from pv.vecstore.train.options import TrainOptions
+
+        return train(
+            self, rows, name=name, held_out=held_out, weight=weight, options=TrainOptions(**options),
+            encoding=encoding, keep_rows=keep_rows, message=message, threads=some(threads), progress=progress,
+        )  # fmt: skip
+
+    def commit(
+        self,
+        source: str | PathLike[str],
+        *,
+        name: str,
+        weight: float | None = None,
+        level: str = "default",
+        message: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Capture:
+        """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller."""
+        from pv.vecstore.repo.capture import commit
+
+        return commit(
+            self, Path(source).expanduser(), name=name, weight=weight, level=level,
+            message=message, threads=some(threads), progress=progress,
+        )  # fmt: skip
+
+    def compress(
+        self,
+        name: str,
+        *to: str,
+        keep: float | None = None,
+        data: Rows | str | PathLike[str] | None = None,
+        force: bool = False,
+        message: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Compressed:
+        """Re-encode a behaviour, smaller and approximate: `to` "int8", "lowrank:16", "sparse:0.1", "ternary".
+
+        With `keep=0.95` and held-out `data`: the smallest that keeps so much of the effect, or none.
+        """
+        from pv.vecstore.repo.compress import compress
+
+        return compress(
+            self, name, to, keep=keep, data=data, force=force,
+            message=message, threads=some(threads), progress=progress,
+        )  # fmt: skip
+
+    # Changing the persona
+
+    def scale(
+        self,
+        name: str,
+        weight: float,
+        *,
+        modules: Mapping[str, float] | None = None,
+        message: str | None = None,
+    ) -> Committed:
+        """Set a behaviour's weight; `modules` {pattern of tensor names: factor} replaces its factors."""
+        from pv.vecstore.repo import edit
+
+        return edit.scale(self, name, weight, modules=modules, message=message)
+
+    def negate(self, name: str, *, message: str | None = None) -> Committed:
+        from pv.vecstore.repo import edit
+
+        return edit.negate(self, name, message=message)
+
+    def drop(self, name: str, *, message: str | None = None) -> Committed:
+        from pv.vecstore.repo import edit
+
+        return edit.drop(self, name, message=message)
+
+    def add(
+        self,
+        behaviour: str,
+        revision: str,
+        *,
+        name: str | None = None,
+        weight: float | None = None,
+        message: str | None = None,
+    ) -> Committed:
+        """Bring a behaviour from another revision, under its own `name` or another."""
+        from pv.vecstore.repo import edit
+
+        return edit.add(self, behaviour, revision, name=name, weight=weight, message=message)
+
+    def combine(
+        self, method: str, *, preset: str | None = None, message: str | None = None, **options: Any
+    ) -> Committed:
+        """Set the merge method: `repo.combine("ties", density=0.3)`, `repo.combine("add")`."""
+        from pv.vecstore.repo import edit
+
+        return edit.combine(self, method, preset=preset, message=message, **options)
+
+    def output(
+        self,
+        *,
+        dtype: str | None = None,
+        rounding: str | None = None,
+        seed: int | None = None,
+        message: str | None = None,
+    ) -> Committed:
+        """Set how builds are written."""
+        from pv.vecstore.repo import edit
+
+        return edit.output(self, dtype=dtype, rounding=rounding, seed=seed, message=message)
+
+    # History
+
+    def merge(
+        self,
+        revision: str,
+        *,
+        take: Mapping[str, Take] | None = None,
+        rule: Combine | None = None,
+        message: str | None = None,
+    ) -> Committed:
+        """Merge another branch. Raises ConflictError; `take` {name: "ours" | "theirs" | weight} settles in advance."""
+        from pv.vecstore.repo import merge
+
+        return merge.merge(self, revision, take=take, rule=rule, message=message)
+
+    def revert(
+        self,
+        revision: str,
+        *,
+        mainline: int | None = None,
+        take: Mapping[str, Take] | None = None,
+        message: str | None = None,
+    ) -> Committed:
+        """Take back what a commit did, in a new commit. A merge needs `mainline`, mostly 1."""
+        from pv.vecstore.repo import merge
+
+        return merge.revert(self, revision, mainline=mainline, take=take, message=message)
+
+    def cherry_pick(
+        self,
+        revision: str,
+        *,
+        mainline: int | None = None,
+        take: Mapping[str, Take] | None = None,
+        message: str | None = None,
+    ) -> Committed:
+        """Do here what a commit did elsewhere."""
+        from pv.vecstore.repo import merge
+
+        return merge.cherry_pick(self, revision, mainline=mainline, take=take, message=message)
+
+    def branch(self, name: str, at: str = "HEAD", *, switch: bool = False) -> Revision:
+        """A new branch."""
+        return Revision(self.registry, self.registry.create_branch(name, at, switch=switch), name)
+
+    def switch(self, name: str) -> Head:
+        return self.registry.switch(name)
+
+    def tag(self, name: str, at: str = "HEAD") -> Revision:
+        """A name that does not move."""
+        return Revision(self.registry, self.registry.tag(name, at), name)
+
+    def delete_branch(self, name: str) -> str:
+        """Returns where it was."""
+        return self.registry.delete_branch(name)
+
+    def delete_tag(self, name: str) -> str:
+        """Returns where it was."""
+        return self.registry.delete_tag(name)
+
+    def undo(self) -> Operation:
+        """Take back the newest operation that was not taken back yet; returns it."""
+        return self.registry.undo()
+
+    def redo(self) -> Operation:
+        """Do again what the last undo took back; returns that operation."""
+        undone = self.registry.redo()
+        return next((o for o in self.registry.operations() if o.seq == undone.undoes), undone)
+
+    # Keeping it sound
+
+    def fsck(
+        self,
+        *,
+        deep: bool = False,
+        repair: bool = False,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Checked:
+        """Check every file; `deep` decodes every pack too. Damage is a result, not an error."""
+        from pv.vecstore.repo.fsck import fsck
+
+        return fsck(self.path, deep=deep, repair=repair, threads=some(threads), progress=progress)
+
+    def gc(
+        self,
+        *,
+        grace_days: float = 14.0,
+        expire_days: float = 30.0,
+        dry_run: bool = False,
+        progress: Report | None = None,
+    ) -> Collected:
+        """Take out packs and objects that no branch, tag or operation needs."""
+        from pv.vecstore.repo.gc import collect
+
+        grace, expire = grace_days * DAY_S, expire_days * DAY_S
+        return collect(self, grace_s=grace, expire_s=expire, dry_run=dry_run, progress=progress)
+
+    def close(self) -> None:
+        self.registry.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Repo {self.path} on {self.head.branch}>"
+
+    def _repr_html_(self) -> str:
+        from pv.vecstore.repo.html import repo_html
+
+        return repo_html(self)

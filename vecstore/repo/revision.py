@@ -1,0 +1,181 @@
+"""One commit of a registry, and the verbs that read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.manifest import BaseManifest
+from pv.registry.persona import Persona
+from pv.registry.registry import Registry
+from pv.vecstore.progress import Report
+from pv.vecstore.repo.threads import some
+
+if TYPE_CHECKING:
+    from pv.vecstore.data.rows import Rows
+    from pv.vecstore.repo.build import Build, BuildPlan
+    from pv.vecstore.repo.chat import Chat
+    from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.push import Push
+    from pv.vecstore.repo.score import Score
+    from pv.vecstore.repo.show import Shown
+    from pv.vecstore.repo.vector import TaskVector
+    from pv.vecstore.repo.verify import Verdict
+
+__all__ = ["Revision"]
+
+
+class Revision:
+    """A commit: it never changes. Make one with `Repo.at`; it works for as long as the Repo is open.
+
+    `threads` changes no result; None is all processors. `progress` is called with a `Tick` as work goes on.
+    """
+
+    def __init__(self, registry: Registry, commit: str, name: str) -> None:
+        self.registry = registry
+        self.commit = commit
+        """The commit's id, 40 hex digits."""
+        self.name = name
+        """What was asked for: a branch, a tag, HEAD~1."""
+
+    @cached_property
+    def persona(self) -> Persona:
+        return self.registry.persona(self.commit)
+
+    @cached_property
+    def base(self) -> BaseManifest:
+        """The tensor table of the base, and where it came from."""
+        return self.registry.base(self.commit)
+
+    @cached_property
+    def parents(self) -> tuple[str, ...]:
+        return self.registry.parents(self.commit)
+
+    def vector(self, behaviour: str) -> TaskVector:
+        """The task vector of a behaviour. Raises UnknownBehaviour, MissingBase."""
+        from pv.vecstore.repo.vector import TaskVector
+
+        return TaskVector(self, behaviour)
+
+    def score(
+        self,
+        rows: Rows | str | PathLike[str],
+        *,
+        dtype: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Score:
+        """Measure on held-out rows (a JSONL file, or Rows), with the base as the control. Kept per build."""
+        from pv.vecstore.data.rows import as_rows
+        from pv.vecstore.repo.score import score
+
+        return score(self, as_rows(rows), dtype=dtype, threads=some(threads), progress=progress)
+
+    def build(
+        self,
+        output: str | PathLike[str],
+        *,
+        dtype: str | None = None,
+        rounding: str | None = None,
+        shard_bytes: int = 5_000_000_000,
+        force: bool = False,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Build:
+        """Write the checkpoint to a new folder; `force` replaces one that pv built. The same bytes every time."""
+        from pv.vecstore.repo.build import build
+
+        return build(
+            self, _path(output), dtype=dtype, rounding=rounding, shard_bytes=shard_bytes,
+            force=force, threads=some(threads), progress=progress,
+        )  # fmt: skip
+
+    def plan_build(self, output: str | PathLike[str], **options: Any) -> BuildPlan:
+        """The files that `build` would write."""
+        from pv.vecstore.repo.build import plan_build
+
+        return plan_build(self, _path(output), **options)
+
+    def verify(
+        self,
+        checkpoint: str | PathLike[str],
+        *,
+        dtype: str | None = None,
+        rounding: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Verdict:
+        """Is a checkpoint on disk this revision's build, bit for bit?"""
+        from pv.vecstore.repo.verify import verify
+
+        return verify(
+            self, _path(checkpoint), dtype=dtype, rounding=rounding, threads=some(threads), progress=progress
+        )
+
+    def diff(self, other: Revision, *, weights: bool = True, progress: Report | None = None) -> Diff:
+        """From this one to another."""
+        from pv.vecstore.repo.diff import diff
+
+        return diff(self, other, weights=weights, progress=progress)
+
+    def chat(
+        self, *, base: bool = False, threads: int | None = None, progress: Report | None = None
+    ) -> AbstractContextManager[Chat]:
+        """The loaded model: `with rev.chat() as chat: print(chat.replies(["Hello"]))`."""
+        from pv.vecstore.repo.chat import chat
+
+        return chat(self, base=base, threads=some(threads), progress=progress)
+
+    def replies(self, prompts: Sequence[str], max_tokens: int = 256, **sampling: Any) -> list[str]:
+        """Ask each prompt by itself. Loads the model for it: use `chat` to ask again."""
+        with self.chat() as model:
+            return model.replies(prompts, max_tokens, **sampling)
+
+    def push(
+        self,
+        address: str,
+        *,
+        message: str | None = None,
+        private: bool = False,
+        parent: str | None = None,
+        force: bool = False,
+        endpoint: str | None = None,
+        dry_run: bool = False,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Push:
+        """Build and publish to `hf://USER/NAME`, as one commit there."""
+        from pv.vecstore.repo.push import push
+
+        return push(
+            self, address, message=message or f"pv {self.commit[:12]}", private=private, parent=parent,
+            force=force, endpoint=endpoint, dry_run=dry_run, threads=some(threads), progress=progress,
+        )  # fmt: skip
+
+    def show(self) -> Shown:
+        """The commit with its message, and where its vectors came from."""
+        from pv.vecstore.repo.show import show
+
+        return show(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Revision) and other.commit == self.commit
+
+    def __hash__(self) -> int:
+        return hash(self.commit)
+
+    def __repr__(self) -> str:
+        return f"<Revision {self.name} {self.commit[:12]}>"
+
+    def _repr_html_(self) -> str:
+        from pv.vecstore.repo.html import revision_html
+
+        return revision_html(self)
+
+
+def _path(path: str | PathLike[str]) -> Path:
+    return Path(path).expanduser()

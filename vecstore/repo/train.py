@@ -1,0 +1,144 @@
+"""train: rows to a behaviour, learnt on the persona's base and committed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.persona import Behaviour, Persona, Term, check_name
+from pv.registry.provenance import Trained as TrainedProvenance
+from pv.registry.provenance import TrainingData
+from pv.vecstore.data.rows import Rows, as_rows, read_rows
+from pv.vecstore.data.store import store_rows
+from pv.vecstore.progress import Report, Tick, stage
+from pv.vecstore.repo.build import temporary_checkpoint
+from pv.vecstore.repo.long_work import LongWork, long_work
+from pv.vecstore.repo.score import Score, measure, score_persona
+from pv.vecstore.train.loop import Step, Trained
+from pv.vecstore.train.loop import train as run
+from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.vectors.write import encode_vector
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.repo import Repo
+
+__all__ = ["BESIDE", "Training", "train"]
+
+BESIDE = "beside"
+"""Held-out rows: DATA.heldout.jsonl, if it lies beside DATA.jsonl."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A behaviour that was trained: its commit and vector, how the run went, and its held-out score."""
+
+    commit: str
+    branch: str
+    name: str
+    vector: str
+    stored_bytes: int
+    rows: int
+    loss: tuple[float, ...]
+    tokens: int
+    seconds: float
+    provenance: TrainedProvenance
+    held_out: Score | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"commit": self.commit, "vector": self.vector, "provenance": self.provenance.to_json()}
+
+
+def train(
+    repo: Repo,
+    rows: Rows | str | PathLike[str],
+    *,
+    name: str,
+    held_out: Rows | str | PathLike[str] | None = BESIDE,
+    weight: float | None = None,
+    options: TrainOptions,
+    encoding: str = "int8",
+    keep_rows: bool = True,
+    message: str | None = None,
+    threads: int,
+    progress: Report | None = None,
+) -> Training:
+    """Train on the base alone, keep what was learnt as a vector, measure it and commit it. Raises as the loop does."""
+    check_name(name)
+    data, held = as_rows(rows), _held_out(rows, held_out)
+    with long_work(repo) as work:
+        if held is not None:  # the base first: rows that cannot be measured stop us before the training
+            update = stage(progress, f"measuring the base on {Path(held.source).name}", "answers")
+            measure(work.registry, work.commit, _control(work), held, threads=threads, progress=update)
+        trained = _run(work, name, data, options, threads, progress)
+        manifest = encode_vector(
+            trained.deltas,
+            work.registry.base(work.commit),
+            work.registry.packs,
+            encoding=encoding,
+            threads=threads,
+            progress=stage(progress, "writing the vector"),
+        )
+        packs = (store_rows(data, work.registry.packs),) if keep_rows else ()
+        found = None if held is None else _score(work, name, manifest.id, held, threads, progress)
+        origin = TrainedProvenance(
+            TrainingData(Path(data.source).name, data.id, len(data), keep_rows),
+            asdict(trained.options),
+            dict(trained.settings),
+            (trained.loss[0], trained.loss[-1]),
+            trained.tokens,
+            packs,
+            None if found is None else found.to_json(),
+        )
+        terms = (Term(1.0, manifest.id),)
+        commit = work.land(
+            repo.command(f"train {data.source} --as {name}"),
+            message or f"Train {name}",
+            lambda persona: persona.with_terms(name, terms, weight),
+            {manifest.id: (manifest, origin)},
+        )
+        stored = work.registry.packs.size(manifest.id)
+    return Training(
+        commit, work.branch, name, manifest.id, stored, len(data),
+        trained.loss, trained.tokens, trained.seconds, origin, found,
+    )  # fmt: skip
+
+
+def _run(
+    work: LongWork, name: str, data: Rows, options: TrainOptions, threads: int, progress: Report | None
+) -> Trained:
+    label = f"training {name}"
+
+    def step(s: Step) -> None:
+        if progress is not None:
+            progress(Tick(label, s.step, s.steps, "steps", s.loss, s.tokens_per_s, s.seconds_left))
+
+    plain = Persona(work.persona.base, engine=work.persona.engine)
+    with temporary_checkpoint(work.registry, work.commit, plain, threads=threads) as folder:
+        return run(folder, data, options, progress=step, threads=threads)
+
+
+def _control(work: LongWork) -> Persona:
+    """The base, written as the persona is."""
+    return Persona(work.persona.base, output=work.persona.output, engine=work.persona.engine)
+
+
+def _score(
+    work: LongWork, name: str, vector: str, rows: Rows, threads: int, progress: Report | None
+) -> Score:
+    """The behaviour alone, at weight 1."""
+    alone = _control(work).with_behaviour(name, Behaviour(1.0, (Term(1.0, vector),)))
+    update = stage(progress, f"measuring on {Path(rows.source).name}", "answers")
+    return score_persona(work.registry, work.commit, alone, rows, threads=threads, progress=update)
+
+
+def _held_out(rows: Rows | str | PathLike[str], held_out: Rows | str | PathLike[str] | None) -> Rows | None:
+    if held_out is None or (held_out == BESIDE and isinstance(rows, Rows)):
+        return None
+    if held_out != BESIDE:
+        return as_rows(held_out)
+    assert not isinstance(rows, Rows)
+    data = Path(rows).expanduser()
+    beside = data.with_name(f"{data.stem}.heldout{data.suffix}")
+    return read_rows(beside) if beside.is_file() else None
