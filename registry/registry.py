@@ -23,7 +23,8 @@ from pv.registry.combine import Combine
 from pv.registry.disk import locks
 from pv.registry.errors import BaseMismatch, NotFoundError, UnknownRevision, UsageError
 from pv.registry.git import refs
-from pv.registry.git.repository import Author, GitRepository
+from pv.registry.git.objects import Author
+from pv.registry.git.repository import GitRepository
 from pv.registry.history import merge, operations, revisions
 from pv.registry.history.log import LogEntry, read_log
 from pv.registry.history.merge import MergeOutcome

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from pv.registry import canonical, ids, provenance
 from pv.registry.errors import FormatError, PvError
-from pv.registry.git.repository import Commit, GitRepository, TreeEntry
+from pv.registry.git.objects import Commit, TreeEntry
+from pv.registry.git.repository import GitRepository
 from pv.registry.manifest import BaseManifest, VectorManifest, is_plain_file_name
 from pv.registry.persona import Persona
 from pv.registry.provenance import Provenance

@@ -19,7 +19,8 @@ from pv.registry.check.report import Finding, Report
 from pv.registry.disk import durable, locks, tempfiles
 from pv.registry.errors import PvError
 from pv.registry.git import loose, refs
-from pv.registry.git.repository import CONFIG, GitRepository, RefChange
+from pv.registry.git.objects import RefChange
+from pv.registry.git.repository import CONFIG, GitRepository
 from pv.registry.history import operations
 from pv.registry.packs import packfile
 from pv.registry.packs.store import PackStore

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from types import MappingProxyType
 
 from pv.registry.disk import durable
-from pv.registry.errors import ConflictError, IntegrityError, NotFoundError, UnknownRevision, UsageError
+from pv.registry.errors import ConflictError, IntegrityError, NotFoundError, UsageError
 from pv.registry.git import refs
-from pv.registry.git.process import GitProcess, ObjectReader, Reader, damaged, failure
+from pv.registry.git.objects import (
+    Author,
+    Commit,
+    RefChange,
+    TreeEntry,
+    author_env,
+    checked_id,
+    id_lines,
+    parse_commit,
+    parse_tree,
+)
+from pv.registry.git.process import GitProcess, ObjectReader, Reader, failure
 
-__all__ = ["Author", "Commit", "GitRepository", "RefChange", "TreeEntry"]
+__all__ = ["CONFIG", "GitRepository"]
 
 # What `create` writes. The command line repeats what matters: see gitprocess.
 CONFIG = b"""\
@@ -36,39 +44,7 @@ CONFIG = b"""\
 """
 _NO_IDENTITY = re.compile(r"identity unknown|auto-detect|empty ident|disallowed characters")
 _STAND_IN = {"NAME": "pv", "EMAIL": "pv@localhost"}
-_PERSON = re.compile(r"(?P<name>.*?) ?<(?P<email>[^<>]*)> (?P<seconds>\d+) (?P<zone>[+-]\d{4})")
 _ZERO = "0" * 40
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    name: str
-    email: str
-    time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    id: str
-    tree: str
-    parents: tuple[str, ...]
-    author: Author
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class TreeEntry:
-    id: str
-    folder: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RefChange:
-    """One ref moves from `old` to `new`; None stands for "does not exist"."""
-
-    ref: str
-    old: str | None
-    new: str | None
 
 
 class GitRepository:
@@ -119,10 +95,10 @@ class GitRepository:
 
     def commit(self, object_id: str) -> Commit:
         """Raises IntegrityError if it is missing or no commit."""
-        return _parse_commit(object_id, self._typed(object_id, "commit"))
+        return parse_commit(object_id, self._typed(object_id, "commit"))
 
     def tree(self, object_id: str) -> Mapping[str, TreeEntry]:
-        return _parse_tree(object_id, self._typed(object_id, "tree"))
+        return parse_tree(object_id, self._typed(object_id, "tree"))
 
     def entry(self, commit_id: str, path: str) -> TreeEntry | None:
         """The entry at a path such as `base/base.json` in a commit's tree, or None."""
@@ -168,7 +144,7 @@ class GitRepository:
             return []
         bound = () if limit is None else (f"--max-count={limit:d}",)
         order = "--topo-order" if lines_together else "--date-order"
-        out = self._git.run("rev-list", order, *bound, "--stdin", stdin=_lines(tips))
+        out = self._git.run("rev-list", order, *bound, "--stdin", stdin=id_lines(tips))
         return out.decode().split()
 
     def merge_base(self, a: str, b: str) -> str | None:
@@ -182,7 +158,7 @@ class GitRepository:
 
     def is_ancestor(self, a: str, b: str) -> bool:
         """True if `a` is `b` or lies in its past."""
-        status, _, err = self._git.attempt("merge-base", "--is-ancestor", _hex(a), _hex(b))
+        status, _, err = self._git.attempt("merge-base", "--is-ancestor", checked_id(a), checked_id(b))
         if status not in (0, 1):
             raise failure("merge-base", status, err)
         return status == 0
@@ -206,7 +182,7 @@ class GitRepository:
         ]
         rows.sort(key=lambda row: row[0].encode())  # git's order: a folder sorts as if it ended in a slash
         data = b"".join(
-            b"%b %b\0%b" % (mode, name.encode(), bytes.fromhex(_hex(object_id)))
+            b"%b %b\0%b" % (mode, name.encode(), bytes.fromhex(checked_id(object_id)))
             for _, mode, name, object_id in rows
         )
         return self._hash_object("tree", data)
@@ -225,10 +201,10 @@ class GitRepository:
             text = (message.strip() + "\n").encode()
         except UnicodeEncodeError as error:
             raise UsageError(f"the message is not valid Unicode: {error}") from error
-        args = ["commit-tree", _hex(tree)]
+        args = ["commit-tree", checked_id(tree)]
         for parent in dict.fromkeys(parents):
-            args += ["-p", _hex(parent)]
-        env = {} if author is None else _author_env(author)
+            args += ["-p", checked_id(parent)]
+        env = {} if author is None else author_env(author)
         return self._wrote(self._with_identity(args, text, env), "commit")
 
     def _with_identity(self, args: list[str], text: bytes, env: Mapping[str, str]) -> bytes:
@@ -249,7 +225,7 @@ class GitRepository:
             self._stand_in += 1
 
     def _wrote(self, out: bytes, what: str) -> str:
-        object_id = _hex(out.decode().strip())
+        object_id = checked_id(out.decode().strip())
         self._written.add(object_id)
         durable.step(f"git {what}")
         return object_id
@@ -323,68 +299,3 @@ class GitRepository:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _hex(object_id: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{40}", object_id):
-        raise UnknownRevision(f"not a commit id: {object_id[:60]!r}")
-    return object_id
-
-
-def _lines(ids: Iterable[str]) -> bytes:
-    return "".join(f"{_hex(i)}\n" for i in ids).encode()
-
-
-def _author_env(author: Author) -> dict[str, str]:
-    offset = author.time.utcoffset() or timedelta(0)
-    minutes = int(offset.total_seconds()) // 60
-    zone = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}{abs(minutes) % 60:02d}"
-    return {
-        "GIT_AUTHOR_NAME": author.name,
-        "GIT_AUTHOR_EMAIL": author.email,
-        "GIT_AUTHOR_DATE": f"{int(author.time.timestamp())} {zone}",
-    }
-
-
-def _parse_commit(object_id: str, data: bytes) -> Commit:
-    head, _, body = data.partition(b"\n\n")
-    tree, parents, author = "", [], None
-    for line in head.decode("utf-8", "replace").split("\n"):
-        key, _, value = line.partition(" ")
-        if key == "tree":
-            tree = value
-        elif key == "parent":
-            parents.append(value)
-        elif key == "author":
-            author = _parse_person(value)
-    if not tree or author is None:
-        raise damaged(object_id)
-    return Commit(object_id, _hex(tree), tuple(parents), author, body.decode("utf-8", "replace").rstrip("\n"))
-
-
-def _parse_person(text: str) -> Author | None:
-    match = _PERSON.fullmatch(text)
-    if match is None:
-        return None
-    zone = match["zone"]
-    minutes = (int(zone[1:3]) * 60 + int(zone[3:5])) * (-1 if zone[0] == "-" else 1)
-    try:
-        time = datetime.fromtimestamp(int(match["seconds"]), timezone(timedelta(minutes=minutes)))
-    except (ValueError, OverflowError, OSError):
-        time = datetime.fromtimestamp(0, UTC)
-    return Author(match["name"], match["email"], time)
-
-
-def _parse_tree(object_id: str, data: bytes) -> Mapping[str, TreeEntry]:
-    entries: dict[str, TreeEntry] = {}
-    position = 0
-    while position < len(data):
-        space, nul = data.find(b" ", position), data.find(b"\0", position)
-        if space < 0 or nul < space or nul + 21 > len(data):
-            raise damaged(object_id)
-        mode, name = data[position:space], data[space + 1 : nul]
-        if mode not in (b"100644", b"40000"):
-            raise IntegrityError(f"git tree {object_id} holds more than plain files and folders")
-        entries[name.decode("utf-8", "replace")] = TreeEntry(data[nul + 1 : nul + 21].hex(), mode == b"40000")
-        position = nul + 21
-    return MappingProxyType(entries)

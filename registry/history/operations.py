@@ -21,7 +21,8 @@ from typing import Any
 from pv.registry import canonical
 from pv.registry.errors import ConflictError, FormatError, IntegrityError, UsageError
 from pv.registry.git import refs
-from pv.registry.git.repository import GitRepository, RefChange, TreeEntry
+from pv.registry.git.objects import RefChange, TreeEntry
+from pv.registry.git.repository import GitRepository
 
 __all__ = [
     "Operation",

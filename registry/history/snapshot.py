@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from pv.registry import canonical, ids, provenance
 from pv.registry.errors import BaseMismatch, FormatError, IntegrityError, NotFoundError, UsageError
-from pv.registry.git.repository import GitRepository, TreeEntry
+from pv.registry.git.objects import TreeEntry
+from pv.registry.git.repository import GitRepository
 from pv.registry.manifest import BaseManifest, VectorManifest, is_plain_file_name
 from pv.registry.persona import Persona
 from pv.registry.provenance import Provenance

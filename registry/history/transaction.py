@@ -16,7 +16,8 @@ from pathlib import Path
 from pv.registry.disk import locks
 from pv.registry.errors import NotFoundError, UsageError
 from pv.registry.git import refs
-from pv.registry.git.repository import Author, GitRepository, RefChange, TreeEntry
+from pv.registry.git.objects import Author, RefChange, TreeEntry
+from pv.registry.git.repository import GitRepository
 from pv.registry.history import operations
 from pv.registry.history.operations import Operation
 from pv.registry.history.snapshot import NewVectors, Snapshot, write_snapshot

@@ -15,7 +15,7 @@ from typing import Any
 from attacks.case import BASE, TENSORS, Case, base_folder
 from attacks.packs import EQUAL, Draft, exact, pinned, row, vector
 
-from pv.registry.git.repository import RefChange, TreeEntry
+from pv.registry.git.objects import RefChange, TreeEntry
 from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry

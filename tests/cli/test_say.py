@@ -15,7 +15,7 @@ from pv.cli.progress import Bars
 from pv.cli.render import table
 from pv.cli.say import plain, shown
 from pv.registry.disk import durable
-from pv.registry.git.repository import Author
+from pv.registry.git.objects import Author
 from pv.registry.registry import Registry
 from pv.vecstore.progress import Tick
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,42 @@ class Processes:
             finally:
                 process.kill()
         return Said(process.returncode, out.decode(), (said + rest).decode())
+
+    @contextlib.contextmanager
+    def frozen(
+        self, *arguments: str | Path, when: Callable[[], object], at: Path | None = None
+    ) -> Iterator[list[Said]]:
+        """Run until `when()` is true, and stop the process there (SIGSTOP) while the block runs; then let it end.
+
+        Whatever the block does is done while the command is in the middle of its work: if it held a lock, whoever
+        wants it would wait until the timeout. Afterwards the list has what the command answered.
+        """
+        answer: list[Said] = []
+        with subprocess.Popen(
+            command(arguments),
+            cwd=at or self.at,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        ) as process:
+            try:
+                deadline = time.monotonic() + TIMEOUT_S
+                while not when():
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        pytest.fail(f"ended too early ({process.poll()}): {process.communicate()}")
+                    time.sleep(0.0005)
+                os.killpg(process.pid, signal.SIGSTOP)
+                try:
+                    yield answer
+                    assert process.poll() is None, "it ended while it was stopped"
+                finally:
+                    os.killpg(process.pid, signal.SIGCONT)
+                out, err = process.communicate(timeout=TIMEOUT_S)
+                answer.append(Said(process.returncode, out, err))
+            finally:
+                process.kill()
 
     def on_terminal(
         self,

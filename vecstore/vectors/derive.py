@@ -19,7 +19,7 @@ from pv.vecstore.packs.write import Part
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.parallel import ordered_map
-from pv.vecstore.vectors.encodings import by_name, decode, noted
+from pv.vecstore.vectors.encodings import ALL, MADE, by_name, decode, noted
 from pv.vecstore.vectors.spool import Spool
 from pv.vecstore.vectors.vector import Vector
 from pv.vecstore.vectors.write import write_vector
@@ -40,7 +40,6 @@ LADDER = (
 """What a search for the smallest encoding tries, when nothing else is asked for."""
 
 CLOSE = 1.2  # two ranks or shares whose sizes are hardly worth telling apart
-_EXAMPLES = "float, float:fp32, int8, ternary, lowrank:64, sparse:0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,43 +53,30 @@ class EncodingSpec:
     @staticmethod
     def parse(text: str) -> EncodingSpec:
         """Raises UsageError."""
-        name, _, value = text.partition(":")
-        match name, value:
-            case ("int8" | "ternary", ""):
-                return EncodingSpec(text, name)
-            case ("float", "" | "bf16"):
-                return EncodingSpec("float", name, {"dtype": "BF16"})
-            case ("float", "fp32"):
-                return EncodingSpec(text, name, {"dtype": "F32"})
-            case ("lowrank", rank) if rank.isdecimal() and 1 <= int(rank[:9]) <= 1 << 16:
-                return EncodingSpec(text, name, {"rank": int(rank)})
-            case ("sparse", share) if 0 < _number(share) <= 1:
-                return EncodingSpec(text, name, {"share": _number(share)})
-            case ("exact" | "lora", _):
-                raise UsageError(
-                    f"{name} keeps what was captured and cannot be made from something else",
-                    hint="lowrank:64 makes factors; `pv commit` captures a checkpoint or an adapter",
-                )
-        raise UsageError(f"no encoding {text!r}", hint=f"there are: {_EXAMPLES}")
+        name, _, rest = text.partition(":")
+        module = MADE.get(name)
+        if module is None and name in ALL:
+            raise UsageError(
+                f"{name} keeps what was captured and cannot be made from something else",
+                hint="lowrank:64 makes factors; `pv commit` captures a checkpoint or an adapter",
+            )
+        options = None if module is None else module.options(rest)
+        if module is None or options is None:
+            examples = ", ".join(example for made in MADE.values() for example in made.EXAMPLES)
+            raise UsageError(f"no encoding {text!r}", hint=f"there are: {examples}")
+        return EncodingSpec(name if options == module.options("") else text, name, options)
 
     def halfway(self, other: EncodingSpec) -> EncodingSpec | None:
         """Between two ranks or two shares (their geometric mean); None if there is nothing worth a try."""
         if self.encoding != other.encoding or self.options.keys() != other.options.keys():
             return None
-        match self.options, other.options:
-            case {"rank": a}, {"rank": b} if max(a, b) > CLOSE * min(a, b):
-                middle = round(math.sqrt(a * b))
-                return EncodingSpec.parse(f"{self.encoding}:{middle}") if middle not in (a, b) else None
-            case {"share": a}, {"share": b} if max(a, b) > CLOSE * min(a, b):
-                return EncodingSpec.parse(f"{self.encoding}:{math.sqrt(a * b):.2g}")
-        return None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+        if len(self.options) != 1 or not all(isinstance(x, int | float) for x in self.options.values()):
+            return None
+        (a,), (b,) = self.options.values(), other.options.values()
+        if max(a, b) <= CLOSE * min(a, b):
+            return None
+        middle = round(math.sqrt(a * b)) if isinstance(a, int) else float(f"{math.sqrt(a * b):.2g}")
+        return EncodingSpec.parse(f"{self.encoding}:{middle:g}") if middle not in (a, b) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ from pv.registry.check import fsck
 from pv.registry.check.report import Finding, Report
 from pv.registry.errors import IntegrityError, NotARegistry
 from pv.registry.git import loose, refs
+from pv.registry.git.objects import RefChange
 from pv.registry.git.process import GitProcess
-from pv.registry.git.repository import RefChange
 from pv.registry.history import operations
 from pv.registry.provenance import Unknown
 from pv.registry.registry import Registry

@@ -16,7 +16,7 @@ from pv.registry.check.gc import DAY, Plan
 from pv.registry.disk import locks
 from pv.registry.errors import IntegrityError, NotFoundError, UsageError
 from pv.registry.git import loose, refs
-from pv.registry.git.repository import RefChange
+from pv.registry.git.objects import RefChange
 from pv.registry.history import operations
 from pv.registry.registry import Registry
 

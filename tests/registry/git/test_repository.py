@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pv.registry.errors import ConflictError, IntegrityError, NotFoundError, UnknownRevision, UsageError
-from pv.registry.git.repository import Author, GitRepository, RefChange, TreeEntry
+from pv.registry.git.objects import Author, RefChange, TreeEntry
+from pv.registry.git.repository import GitRepository
 from pv.registry.history.operations import View, view
 
 MAIN = "refs/heads/main"

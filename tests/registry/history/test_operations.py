@@ -10,7 +10,7 @@ from support.registries import add, fsck, git, new_registry, scale
 from pv.registry import canonical
 from pv.registry.errors import ConflictError, FormatError, PvError, UsageError
 from pv.registry.git import refs
-from pv.registry.git.repository import RefChange
+from pv.registry.git.objects import RefChange
 from pv.registry.history import operations
 from pv.registry.history.operations import Operation
 from pv.registry.registry import Registry

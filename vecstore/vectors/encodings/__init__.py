@@ -4,11 +4,17 @@ An encoding is a module with
 
     NAME
     check(rows, shape)                           refuses parts that cannot be a tensor's of that shape
-    encode(tau, shape, ...) -> {part: Array}     tau: flat float32; what it keeps, exact or not
     tau(parts, base, shape) -> flat float32      from the stored parts; `base()` gives the base in fp32
 
-`exact` and `lora` are captured, not made from tau: they have no `encode`. What was asked of `encode` (a rank,
-a share) is noted in the manifest, for people; it is part of the vector's id, and tau does not depend on it.
+and, unless it is only ever captured (`exact`, `lora`),
+
+    EXAMPLES                                     as a person asks for it: "lowrank:64"
+    options(text) -> what `encode` takes         from what stands after the colon; None if that makes no sense
+    encode(tau, shape, **options) -> {part: Array}      tau: flat float32; what it keeps, exact or not
+
+What was asked of `encode` (a rank, a share) is noted in the manifest, for people; it is part of the vector's id,
+and tau does not depend on it. To add an encoding: a file here, its name in the two tables (here, and ENCODINGS in
+registry/manifest), and a section in docs/FORMAT.md.
 """
 
 from __future__ import annotations
@@ -22,11 +28,12 @@ from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import exact, floats, int8, lora, lowrank, sparse, ternary
 
-__all__ = ["Array", "by_name", "check", "decode", "noted"]
+__all__ = ["ALL", "MADE", "Array", "by_name", "check", "decode", "noted"]
 
-_ALL: Mapping[str, ModuleType] = {
+ALL: Mapping[str, ModuleType] = {
     module.NAME: module for module in (exact, floats, int8, lora, lowrank, sparse, ternary)
 }
+MADE: Mapping[str, ModuleType] = {name: module for name, module in ALL.items() if hasattr(module, "encode")}
 NOTED = ("rank", "share")
 
 
@@ -36,9 +43,9 @@ def noted(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def by_name(name: str) -> ModuleType:
-    if name not in _ALL:
+    if name not in ALL:
         raise FormatError(f"encoding {name!r} is not known here", hint="a newer pv wrote it: upgrade")
-    return _ALL[name]
+    return ALL[name]
 
 
 def check(encoding: str, rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +13,20 @@ from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.encodings.rules import expect
 
-__all__ = ["NAME", "check", "encode", "tau"]
+__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "float"
+EXAMPLES = ("float", "float:fp32")
 
 
 def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
     """Raises FormatError if these parts cannot be those of a tensor of this shape."""
     expect(rows, {"tau": (FLOATS, shape)})
+
+
+def options(text: str) -> dict[str, Any] | None:
+    """`float` is `float:bf16`; `float:fp32` keeps tau without loss."""
+    return {"": {"dtype": "BF16"}, "bf16": {"dtype": "BF16"}, "fp32": {"dtype": "F32"}}.get(text)
 
 
 def encode(tau: F32, shape: tuple[int, ...], dtype: str = "BF16") -> dict[str, Array]:

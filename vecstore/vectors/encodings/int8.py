@@ -20,9 +20,10 @@ from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings.rules import expect
 
-__all__ = ["NAME", "check", "encode", "tau"]
+__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "int8"
+EXAMPLES = ("int8",)
 LARGEST = np.float32(127)
 STEPS_PER_RMS = 8
 
@@ -30,6 +31,11 @@ STEPS_PER_RMS = 8
 def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
     """Raises FormatError if these parts cannot be those of a tensor of this shape."""
     expect(rows, {"q": ({"I8"}, shape), "scale": ({"F32"}, (_row_count(shape),))})
+
+
+def options(text: str) -> dict[str, Any] | None:
+    """There are none to ask for."""
+    return {} if not text else None
 
 
 def encode(tau: F32, shape: tuple[int, ...]) -> dict[str, Array]:

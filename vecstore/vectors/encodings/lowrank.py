@@ -30,9 +30,11 @@ from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import floats, int8, lora
 from pv.vecstore.vectors.encodings.rules import expect, matrix
 
-__all__ = ["NAME", "check", "encode", "tau"]
+__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "lowrank"
+EXAMPLES = ("lowrank:64",)
+MOST = 1 << 16
 STEPS_PER_RMS = 8
 LARGEST = 127
 F64 = NDArray[np.float64]
@@ -67,6 +69,12 @@ def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, .
     with np.errstate(all="ignore"):
         scaled = a.reshape(rank, -1) * scale[:, None]  # (rank, columns)
     return lora.product(b.reshape(-1, rank), scaled, np.float32(1))
+
+
+def options(text: str) -> dict[str, Any] | None:
+    """The rank."""
+    rank = int(text[:9]) if text.isdecimal() else 0
+    return {"rank": rank} if 1 <= rank <= MOST else None
 
 
 def encode(tau: F32, shape: tuple[int, ...], rank: int = 64) -> dict[str, Array]:

@@ -13,6 +13,7 @@ on trained vectors they are as small or smaller up to p = 0.15, and lose little 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,10 @@ from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.encodings import floats
 from pv.vecstore.vectors.encodings.rules import expect, numel
 
-__all__ = ["NAME", "check", "encode", "tau"]
+__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "sparse"
+EXAMPLES = ("sparse:0.1",)
 FAR = 255
 
 _ABS = np.uint32(0x7FFFFFFF)
@@ -44,6 +46,15 @@ def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
             f"{values} values and {gaps} gaps in a tensor of {numel(shape)}: not the base's size"
         )
     expect(rows, {"gap": ({"U8"}, (gaps,)), "value": ({"BF16"}, (values,))})
+
+
+def options(text: str) -> dict[str, Any] | None:
+    """The share of elements that are kept."""
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    return {"share": share} if 0 < share <= 1 else None
 
 
 def encode(tau: F32, shape: tuple[int, ...], share: float = 0.1) -> dict[str, Array]:

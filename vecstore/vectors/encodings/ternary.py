@@ -17,6 +17,7 @@ order, the k largest are kept, where (their sum)^2 / k is greatest, and their me
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,10 @@ from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import floats
 from pv.vecstore.vectors.encodings.rules import expect, matrix, numel
 
-__all__ = ["NAME", "check", "encode", "tau"]
+__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "ternary"
+EXAMPLES = ("ternary",)
 
 _BLOCK = 1 << 20  # elements sorted at a time
 _VALUES = np.array([0, 1, -1], np.float32)
@@ -42,6 +44,11 @@ def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:
     else:
         packed, height = -(-numel(shape) // 4), matrix(shape)[0]
         expect(rows, {"t": ({"U8"}, (packed,)), "scale": ({"F32"}, (height,))})
+
+
+def options(text: str) -> dict[str, Any] | None:
+    """There are none to ask for."""
+    return {} if not text else None
 
 
 def encode(tau: F32, shape: tuple[int, ...]) -> dict[str, Array]:

@@ -1,0 +1,144 @@
+"""Long work in one terminal, everything else in another: real processes, stopped in the middle of their work.
+
+While `train`, `commit` or `compress` stands still, other processes switch, commit and collect garbage. None of them
+may wait for it (it holds no lock), and it lands on the branch on which it began, with packs that no gc took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.commands import Processes, World
+
+AT_ONCE = ("gc", "--grace", "0", "--expire", "0")
+
+
+@pytest.fixture
+def tips(process: Processes) -> Callable[[Path], dict[str, str]]:
+    """{branch: commit} of a registry."""
+
+    def read(folder: Path) -> dict[str, str]:
+        said = process("branch", "--json", at=folder)
+        found: dict[str, str] = said.json["branches"]
+        return found
+
+    return read
+
+
+def ok(process: Processes, *arguments: str | Path, at: Path) -> None:
+    said = process(*arguments, at=at)
+    assert said.code == 0, (arguments, said)
+
+
+def parent(process: Processes, commit: str, at: Path) -> str:
+    found: str = process("show", commit, "--json", at=at).json["parents"][0]
+    return found
+
+
+def written(folder: Path) -> Callable[[], bool]:
+    """True once something of some size is being written to the registry."""
+    tmp = folder / ".pv" / "tmp"
+    return lambda: any(_size(path) for path in tmp.rglob("*"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() and path.name != "lock" else 0
+    except FileNotFoundError:
+        return 0
+
+
+def test_a_commit_lands_where_it_began(
+    big: World, process: Processes, tips: Callable[[Path], dict[str, str]]
+) -> None:
+    at = big.folder
+    ok(process, "switch", "-c", "b", at=at)
+    with process.frozen("commit", big.tuned, "--as", "second", when=written(at), at=at) as answer:
+        ok(process, "switch", "main", at=at)
+        ok(process, "scale", "first", "0.5", at=at)
+        ok(process, *AT_ONCE, at=at)
+        ok(process, "branch", "c", at=at)
+        before = tips(at)
+    assert answer[0].code == 0, answer
+    after = tips(at)
+    assert after["main"] == before["main"] and after["c"] == before["c"]
+    assert after["b"] != before["b"] == parent(process, after["b"], at)
+    ok(process, *AT_ONCE, at=at)
+    ok(process, "fsck", "--deep", at=at)
+    assert process("show", "b", "--json", at=at).json["persona"]["behaviours"].keys() == {"first", "second"}
+
+
+def test_a_compression_lands_where_it_began(
+    big: World, process: Processes, tips: Callable[[Path], dict[str, str]]
+) -> None:
+    at = big.folder
+    ok(process, "switch", "-c", "b", at=at)
+    with process.frozen("compress", "first", "--to", "int8", "--force", when=written(at), at=at) as answer:
+        ok(process, "switch", "main", at=at)
+        ok(process, "scale", "first", "0.5", at=at)
+        ok(process, *AT_ONCE, at=at)
+        before = tips(at)
+    assert answer[0].code == 0, answer
+    after = tips(at)
+    assert after["main"] == before["main"]
+    assert parent(process, after["b"], at) == before["b"]
+    ok(process, *AT_ONCE, at=at)
+    ok(process, "fsck", "--deep", at=at)
+
+
+def test_a_training_lands_where_it_began(
+    world: World, process: Processes, tips: Callable[[Path], dict[str, str]]
+) -> None:
+    """Stopped when its vector has been written and is being measured: no commit names the pack yet."""
+    at, packs = world.folder, world.folder / ".pv" / "packs"
+    ok(process, "switch", "-c", "b", at=at)
+    known = set(packs.rglob("*"))
+
+    def new() -> set[Path]:
+        return {path for path in set(packs.rglob("*")) - known if path.is_file()}
+
+    def measuring() -> bool:
+        return bool(new()) and any((at / ".pv" / "tmp").glob("build.*/*/*.safetensors"))
+
+    line = ("train", world.rows, "--as", "x", "--epochs", "3", "--threads", "1")
+    with process.frozen(*line, when=measuring, at=at) as answer:
+        held = new()
+        ok(process, "switch", "main", at=at)
+        ok(process, "scale", "listening", "0.5", at=at)
+        for _ in range(2):  # the second would delete what the first put into quarantine
+            ok(process, *AT_ONCE, at=at)
+        assert held and all(path.is_file() for path in held)
+        before = tips(at)
+    assert answer[0].code == 0, answer
+    after = tips(at)
+    assert after["main"] == before["main"]
+    assert parent(process, after["b"], at) == before["b"]
+    ok(process, *AT_ONCE, at=at)
+    ok(process, "fsck", "--deep", at=at)
+
+
+def test_both_commit_to_one_branch(
+    big: World, process: Processes, tips: Callable[[Path], dict[str, str]]
+) -> None:
+    """What was committed meanwhile is not lost: the edit is applied to the newest persona."""
+    at = big.folder
+    with process.frozen("commit", big.tuned, "--as", "second", when=written(at), at=at) as answer:
+        ok(process, "scale", "first", "0.25", at=at)
+        before = tips(at)["main"]
+    assert answer[0].code == 0, answer
+    assert parent(process, tips(at)["main"], at) == before
+    behaviours = process("show", "--json", at=at).json["persona"]["behaviours"]
+    assert (behaviours["first"]["weight"], behaviours["second"]["weight"]) == (0.25, 1)
+
+
+def test_the_branch_is_deleted_meanwhile(big: World, process: Processes) -> None:
+    at = big.folder
+    ok(process, "switch", "-c", "b", at=at)
+    with process.frozen("commit", big.tuned, "--as", "second", when=written(at), at=at) as answer:
+        ok(process, "switch", "main", at=at)
+        ok(process, "branch", "-d", "b", at=at)
+    assert answer[0].code == 5, answer
+    assert "branch 'b' is gone" in answer[0].err and "pv branch b " in answer[0].err
+    ok(process, "fsck", at=at)
