@@ -21,6 +21,7 @@ __all__ = [
     "combine_options",
     "dtype_option",
     "json_option",
+    "mainline_option",
     "message_option",
     "name_option",
     "read_takes",
@@ -66,6 +67,16 @@ threads_option = click.option(
 take_option = click.option(
     "--take", "takes", multiple=True, metavar="NAME=ours|theirs|W", help="Settle a conflict beforehand."
 )
+
+
+def mainline_option(what_for: str) -> Callable[[Command], Command]:
+    return click.option(
+        "-m",
+        "--mainline",
+        type=click.IntRange(1),
+        metavar="N",
+        help=f"For a merge: the parent to {what_for} (1 is the branch that was merged into).",
+    )
 
 
 def dtype_option(help: str, **settings: Any) -> Callable[[Command], Command]:

@@ -21,6 +21,7 @@ from pv.registry import layout
 from pv.registry.build_records import RecordStore
 from pv.registry.combine import Combine
 from pv.registry.disk import locks
+from pv.registry.disk.closing import Closing
 from pv.registry.errors import BaseMismatch, NotFoundError, UnknownRevision, UsageError
 from pv.registry.git import refs
 from pv.registry.git.objects import Author
@@ -48,7 +49,7 @@ class Head:
     commit: str | None
 
 
-class Registry:
+class Registry(Closing):
     """One `.pv` folder, opened. Close it, or use it in a `with`: it keeps a git process for reading."""
 
     def __init__(self, root: Path) -> None:
@@ -85,12 +86,6 @@ class Registry:
 
     def close(self) -> None:
         self.history.close()
-
-    def __enter__(self) -> Registry:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     # Reading: takes no lock, changes nothing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, read_takes, take_option
+from pv.cli.options import json_option, mainline_option, read_takes, take_option
 from pv.cli.report import report
 
 __all__ = ["command"]
@@ -13,13 +13,7 @@ __all__ = ["command"]
 
 @click.command("cherry-pick", short_help="Do here what one commit did elsewhere.")
 @click.argument("rev")
-@click.option(
-    "-m",
-    "--mainline",
-    type=click.IntRange(1),
-    metavar="N",
-    help="For a merge: the parent to compare it with (1 is the branch that was merged into).",
-)
+@mainline_option("compare it with")
 @take_option
 @click.option("--message", help="The commit's message.")
 @json_option

@@ -16,7 +16,7 @@ from pathlib import Path
 from pv.registry import canonical, ids, layout
 from pv.registry.build_records import RecordStore
 from pv.registry.check import refstate
-from pv.registry.check.reachability import Survey, survey
+from pv.registry.check.reachability import Reachable, reachable
 from pv.registry.check.report import Finding, Report
 from pv.registry.disk import locks, tempfiles
 from pv.registry.errors import CorruptPack, NotARegistry, PvError, StorageError
@@ -71,11 +71,11 @@ def _check(root: Path, progress: Progress | None, alone: bool) -> Report:
     with reading(root, ask_git=sound_config) as history:
         with contextlib.ExitStack() as held:
             locked = alone or _lock(held, locks.exclusive(root / "refs.lock"))
-            begin = refstate.read_pointers(history)
+            begin = refstate.read(history)
             stale = refs.stale_locks(history.path) if locked else []
         said = refstate.check(begin)
         report = (lambda done, total: progress("commits", done, total)) if progress else None
-        known = survey(history, begin.tips, report)
+        known = reachable(history, begin.tips, report)
     found += [_whose(finding, known) for finding in said]
     found += _troubles(known)
     stored = list(loose.stored(root / "history.git"))
@@ -142,7 +142,7 @@ def _config(root: Path) -> list[Finding]:
     return found
 
 
-def _whose(finding: Finding, known: Survey) -> Finding:
+def _whose(finding: Finding, known: Reachable) -> Finding:
     """The same finding, with the behaviours of the commits that it is about."""
     names: set[str] = set()
     for commit in finding.commits:
@@ -151,7 +151,7 @@ def _whose(finding: Finding, known: Survey) -> Finding:
     return replace(finding, behaviours=tuple(sorted(names)))
 
 
-def _troubles(known: Survey) -> list[Finding]:
+def _troubles(known: Reachable) -> list[Finding]:
     commits: dict[tuple[str, str], list[str]] = {}
     names: dict[tuple[str, str], set[str]] = {}
     for commit in known.commits.values():
@@ -173,7 +173,7 @@ def _can_be_written_anew(root: Path, finding: Finding, spare: Mapping[str, str])
     return finding.where in spare or loose.salvage(path, finding.where) is not None
 
 
-def _unreached(root: Path, stored: list[str], known: Survey) -> list[Finding]:
+def _unreached(root: Path, stored: list[str], known: Reachable) -> list[Finding]:
     """Damage where no commit leads: git would take such a file for the object, and write no other."""
     found = []
     for object_id in stored:

@@ -19,9 +19,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pv.registry.check import fsck
-from pv.registry.check import refstate as at
-from pv.registry.check.reachability import Survey, survey
+from pv.registry.check import fsck, refstate
+from pv.registry.check.reachability import Reachable, reachable
 from pv.registry.disk import durable, locks, tempfiles
 from pv.registry.errors import IntegrityError, PvError
 from pv.registry.git import loose
@@ -99,12 +98,12 @@ def plan(
     """
     before = datetime.now(UTC) - timedelta(seconds=expire_s)
     with fsck.reading(registry.root) as history:
-        begin = at.read_pointers(history)
-        for finding in at.check(begin):
+        begin = refstate.read(history)
+        for finding in refstate.check(begin):
             if finding.damage:
                 raise _refusal(finding.what)
         keep = operations.kept(begin.operations, before)
-        known = survey(history, replace(begin, operations=tuple(keep)).tips, progress)
+        known = reachable(history, replace(begin, operations=tuple(keep)).tips, progress)
         for commit in known.commits.values():
             for trouble in commit.troubles:
                 raise _refusal(f"commit {commit.id[:12]}: {trouble.what}")
@@ -163,7 +162,7 @@ def _refusal(what: str) -> IntegrityError:
 
 
 def _dead_objects(
-    history: GitRepository, known: Survey, begin: at.Pointers, keep: Sequence[Operation]
+    history: GitRepository, known: Reachable, begin: refstate.RefState, keep: Sequence[Operation]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Commits, and other objects, that nothing leads to; each before those that it leads to itself.
 
@@ -217,7 +216,7 @@ def _outermost_first(links: dict[str, list[str]]) -> list[str]:
     return order
 
 
-def _unneeded(packs: PackStore, known: Survey, grace_s: float) -> tuple[tuple[Garbage, ...], int, int]:
+def _unneeded(packs: PackStore, known: Reachable, grace_s: float) -> tuple[tuple[Garbage, ...], int, int]:
     """Packs that no commit needs: those that go, and how many are too young, or in use."""
     found: list[Garbage] = []
     young = in_use = 0
@@ -236,7 +235,7 @@ def _unneeded(packs: PackStore, known: Survey, grace_s: float) -> tuple[tuple[Ga
 
 
 def _quarantined(
-    packs: PackStore, known: Survey, grace_s: float
+    packs: PackStore, known: Reachable, grace_s: float
 ) -> tuple[tuple[str, ...], tuple[Garbage, ...]]:
     """Packs to bring back, since a commit needs them, and files to delete. The last copy is never deleted."""
     restore: list[str] = []

@@ -1,4 +1,4 @@
-"""A survey of history: every commit that some tips lead to, read in full, each document once.
+"""What history reaches: every commit that some tips lead to, read in full, each document once.
 
 It says which packs the commits need, and lists what cannot be read or is not as docs/FORMAT.md has it.
 fsck reports those troubles; gc does nothing where there are any. Invariant: without troubles, `objects`
@@ -19,7 +19,7 @@ from pv.registry.manifest import BaseManifest, VectorManifest, is_plain_file_nam
 from pv.registry.persona import Persona
 from pv.registry.provenance import Provenance
 
-__all__ = ["Survey", "Surveyed", "Trouble", "Use", "survey"]
+__all__ = ["Reachable", "ReachedCommit", "Trouble", "Use", "reachable"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Surveyed:
+class ReachedCommit:
     """One commit. `persona` is None if it cannot be read."""
 
     id: str
@@ -65,21 +65,21 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    commits: Mapping[str, Surveyed]
+class Reachable:
+    commits: Mapping[str, ReachedCommit]
     objects: frozenset[str]
     uses: Mapping[str, Use]
     bases: Mapping[str, BaseManifest]
     provenance: Mapping[str, Provenance]
 
 
-def survey(
+def reachable(
     history: GitRepository, tips: Iterable[str], progress: Callable[[int, int], None] | None = None
-) -> Survey:
+) -> Reachable:
     """Read everything that `tips` lead to. `progress` gets (commits read, commits known of)."""
     walker = _Walker(history)
     waiting, known = list(dict.fromkeys(tips)), set(tips)
-    commits: dict[str, Surveyed] = {}
+    commits: dict[str, ReachedCommit] = {}
     while waiting:
         found = walker.commit(waiting.pop())
         commits[found.id] = found
@@ -88,7 +88,7 @@ def survey(
         waiting += new
         if progress:
             progress(len(commits), len(known))
-    return Survey(commits, frozenset(walker.seen), walker.uses, walker.bases, walker.provenance)
+    return Reachable(commits, frozenset(walker.seen), walker.uses, walker.bases, walker.provenance)
 
 
 class _Walker:
@@ -101,14 +101,14 @@ class _Walker:
         self._known: dict[tuple[str, str], Any] = {}
         self._troubles: list[Trouble] = []
 
-    def commit(self, commit_id: str) -> Surveyed:
+    def commit(self, commit_id: str) -> ReachedCommit:
         self._troubles = []
         self.seen.add(commit_id)
         commit = self._once(commit_id, "commit", self.history.commit, commit_id[:12])
         if commit is None:
-            return Surveyed(commit_id, (), None, frozenset(), tuple(self._troubles))
+            return ReachedCommit(commit_id, (), None, frozenset(), tuple(self._troubles))
         persona, packs = self._tree(commit)
-        found = Surveyed(commit_id, commit.parents, persona, frozenset(packs), tuple(self._troubles))
+        found = ReachedCommit(commit_id, commit.parents, persona, frozenset(packs), tuple(self._troubles))
         for pack_id, (kind, vectors) in packs.items():
             use = self.uses.setdefault(pack_id, Use(kind))
             use.commits.append(commit_id)

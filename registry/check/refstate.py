@@ -18,13 +18,13 @@ from pv.registry.git.repository import GitRepository
 from pv.registry.history import operations
 from pv.registry.history.operations import Operation
 
-__all__ = ["Pointers", "check", "expected_refs", "lost_chain", "read_pointers"]
+__all__ = ["RefState", "check", "expected_refs", "lost_chain", "read"]
 
 _GIT = "history.git"
 
 
 @dataclass(frozen=True, slots=True)
-class Pointers:
+class RefState:
     """`damaged` are the ref files that cannot be read; `broken` says why the chain has no proper end."""
 
     head: str | None
@@ -46,7 +46,7 @@ class Pointers:
         return list(dict.fromkeys(found))
 
 
-def read_pointers(history: GitRepository) -> Pointers:
+def read(history: GitRepository) -> RefState:
     """Hold refs.lock, so that what is read belongs together."""
     try:
         head: str | None = history.head_ref()
@@ -61,7 +61,7 @@ def read_pointers(history: GitRepository) -> Pointers:
         except PvError as error:
             broken = str(error)
             chain = _readable(history, found[refs.OPS])
-    return Pointers(head, found, tuple(damaged), tuple(chain), broken)
+    return RefState(head, found, tuple(damaged), tuple(chain), broken)
 
 
 def _readable(history: GitRepository, tip: str) -> list[Operation]:
@@ -82,7 +82,7 @@ def expected_refs(chain: tuple[Operation, ...]) -> dict[str, tuple[str | None, O
     return found
 
 
-def check(pointers: Pointers) -> list[Finding]:
+def check(pointers: RefState) -> list[Finding]:
     """What is wrong with them, the commits that they lead to aside."""
     branches = [ref for ref in pointers.refs if ref.startswith(refs.HEADS)]
     found = [*_check_chain(pointers, bool(branches)), *_check_head(pointers, branches)]
@@ -111,12 +111,12 @@ def _ref(name: str, what: str, left: str | None, *, repairable: bool) -> Finding
     )
 
 
-def _unfinished(pointers: Pointers, name: str, now: str | None) -> bool:
+def _unfinished(pointers: RefState, name: str, now: str | None) -> bool:
     newest = pointers.newest
     return newest is not None and any(c.ref == name and c.old == now for c in newest.refs)
 
 
-def _check_head(pointers: Pointers, branches: list[str]) -> list[Finding]:
+def _check_head(pointers: RefState, branches: list[str]) -> list[Finding]:
     newest, where = pointers.newest, f"{_GIT}/HEAD"
     can = newest is not None or len(branches) == 1
     if pointers.head is None:
@@ -136,7 +136,7 @@ def _check_head(pointers: Pointers, branches: list[str]) -> list[Finding]:
     return []
 
 
-def _check_chain(pointers: Pointers, history_exists: bool) -> list[Finding]:
+def _check_chain(pointers: RefState, history_exists: bool) -> list[Finding]:
     where = f"{_GIT}/{refs.OPS}"
     if refs.OPS in pointers.damaged:
         return [Finding("operations", where, "the chain of operations cannot be found", repairable=True)]

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pv.registry import canonical, layout
-from pv.registry.check import fsck
-from pv.registry.check import refstate as at
+from pv.registry.check import fsck, refstate
 from pv.registry.check.report import Finding, Report
 from pv.registry.disk import durable, locks, tempfiles
 from pv.registry.errors import PvError
@@ -92,37 +91,37 @@ def _pointers(root: Path, packs: PackStore, report: Report) -> list[Mended]:
     with locks.exclusive(root / "refs.lock") as lock, fsck.reading(root) as history:
         git_dir = root / "history.git"
         refs.sweep_locks(git_dir)
-        begin = at.read_pointers(history)
+        begin = refstate.read(history)
         if "packed-refs" in begin.damaged:
             done.append(_packed_refs(packs, git_dir, begin))
         if not begin.operations and report.of("operations"):
             done += _find_chain(history, packs, begin)
-        done += _missing_refs(history, packs, at.read_pointers(history))
-        begin = at.read_pointers(history)
+        done += _missing_refs(history, packs, refstate.read(history))
+        begin = refstate.read(history)
         done += _head(packs, git_dir, begin, begin.newest)
-        begin = at.read_pointers(history)
+        begin = refstate.read(history)
         if begin.head is not None and not begin.damaged:
             done += _chain_and_refs(history, begin, lock)
     return done
 
 
-def _find_chain(history: GitRepository, packs: PackStore, begin: at.Pointers) -> list[Mended]:
+def _find_chain(history: GitRepository, packs: PackStore, begin: refstate.RefState) -> list[Mended]:
     """Find the newest operation that there still is, and note after it where the refs are now.
 
     It may be older than the one that was lost: so the refs are believed, and none is taken back.
     """
     where, git_dir = f"history.git/{refs.OPS}", history.path
-    tip = at.lost_chain(history, git_dir, list(loose.stored(git_dir)))
+    tip = refstate.lost_chain(history, git_dir, list(loose.stored(git_dir)))
     known = tuple(operations.chain(history, tip))
     last = known[0] if known else None
-    expected = {ref: left for ref, (left, _) in at.expected_refs(known).items()}
+    expected = {ref: left for ref, (left, _) in refstate.expected_refs(known).items()}
     changes = [
         RefChange(ref, expected.get(ref), now)
         for ref, now in begin.refs.items()
         if refs.is_ref(ref) and expected.get(ref) != now
     ]
     done = _head(packs, git_dir, begin, last)  # before git is asked to write anything
-    head = at.read_pointers(history).head
+    head = refstate.read(history).head
     if changes and head is not None:
         before = last.head[1] if last else head
         last = operations.compose(history, last, "fsck --repair", changes, (before, head))
@@ -140,11 +139,11 @@ def _write_ref(packs: PackStore, git_dir: Path, ref: str, commit: str) -> None:
     refs.write_ref(git_dir, ref, commit)
 
 
-def _missing_refs(history: GitRepository, packs: PackStore, begin: at.Pointers) -> list[Mended]:
+def _missing_refs(history: GitRepository, packs: PackStore, begin: refstate.RefState) -> list[Mended]:
     """Refs that are gone or unreadable, put where the operations left them."""
     done = []
     waiting = {c.ref for c in begin.newest.refs if c.old is None} if begin.newest else set()
-    for ref, (left, operation) in at.expected_refs(begin.operations).items():
+    for ref, (left, operation) in refstate.expected_refs(begin.operations).items():
         lost = ref in begin.damaged or (ref not in begin.refs and ref not in waiting)
         if left is None or not lost:
             continue
@@ -157,7 +156,7 @@ def _missing_refs(history: GitRepository, packs: PackStore, begin: at.Pointers) 
     return done
 
 
-def _packed_refs(packs: PackStore, git_dir: Path, begin: at.Pointers) -> Mended:
+def _packed_refs(packs: PackStore, git_dir: Path, begin: refstate.RefState) -> Mended:
     """What can be read of it becomes files of its own."""
     for ref, commit in begin.refs.items():
         if not (git_dir / ref).exists():
@@ -175,10 +174,10 @@ def _is_commit(history: GitRepository, commit: str) -> bool:
 
 
 def _head(
-    packs: PackStore, git_dir: Path, begin: at.Pointers, newest: operations.Operation | None
+    packs: PackStore, git_dir: Path, begin: refstate.RefState, newest: operations.Operation | None
 ) -> list[Mended]:
     """HEAD where the newest operation left it, if it is nowhere."""
-    if not any(finding.kind == "head" for finding in at.check(begin)):
+    if not any(finding.kind == "head" for finding in refstate.check(begin)):
         return []
     branches = [ref for ref in begin.refs if refs.is_branch_ref(ref)]
     wanted = newest.head[1] if newest else None
@@ -193,7 +192,7 @@ def _head(
     return [Mended("history.git/HEAD", f"names {wanted} again")]
 
 
-def _chain_and_refs(history: GitRepository, begin: at.Pointers, lock: int) -> list[Mended]:
+def _chain_and_refs(history: GitRepository, begin: refstate.RefState, lock: int) -> list[Mended]:
     """git can be used again: shorten a chain whose end cannot be read, and put refs where it has them."""
     done = []
     if begin.broken is not None and begin.operations:
@@ -202,10 +201,10 @@ def _chain_and_refs(history: GitRepository, begin: at.Pointers, lock: int) -> li
         except PvError as error:
             return [Mended(f"history.git/{refs.OPS}", f"cannot be shortened: {error}", done=False)]
         done.append(Mended(f"history.git/{refs.OPS}", "the operations that cannot be read are forgotten"))
-        begin = at.read_pointers(history)
+        begin = refstate.read(history)
     if _differences(begin):
         operations.recover(history, lock)
-        moves = _differences(at.read_pointers(history))
+        moves = _differences(refstate.read(history))
         operations.publish(history, "fsck --repair", moves, lock=lock)
         done += [
             Mended(f"history.git/{c.ref}", f"back where the operations left it (it was at {_short(c.old)})")
@@ -214,13 +213,13 @@ def _chain_and_refs(history: GitRepository, begin: at.Pointers, lock: int) -> li
     return done
 
 
-def _differences(begin: at.Pointers) -> list[RefChange]:
+def _differences(begin: refstate.RefState) -> list[RefChange]:
     """Every ref that is not where the operations left it, unless the newest one has yet to move it."""
     newest = begin.newest
     waiting = {c.ref: c.old for c in newest.refs} if newest else {}
     return [
         RefChange(ref, begin.refs.get(ref), left)
-        for ref, (left, _) in at.expected_refs(begin.operations).items()
+        for ref, (left, _) in refstate.expected_refs(begin.operations).items()
         if begin.refs.get(ref) != left and not (ref in waiting and waiting[ref] == begin.refs.get(ref))
     ]
 

@@ -17,10 +17,10 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self, TypeGuard
+from typing import IO, TypeGuard
 
 from pv.registry import canonical
+from pv.registry.disk.closing import Closing
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError
 
@@ -153,7 +153,7 @@ def header_bytes(
     return (length - 8).to_bytes(8, "little") + text.ljust(length - 8)
 
 
-class TensorFile:
+class TensorFile(Closing):
     """A validated safetensors file. Bytes are read on demand with `pread`.
 
     Not mapped on purpose: a map counts as memory, and a file that shrinks underneath kills the process.
@@ -209,14 +209,6 @@ class TensorFile:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _open(path: Path) -> IO[bytes]:

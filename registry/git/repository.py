@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pv.registry.disk import durable
+from pv.registry.disk.closing import Closing
 from pv.registry.errors import ConflictError, IntegrityError, NotFoundError, UsageError
 from pv.registry.git import refs
 from pv.registry.git.objects import (
@@ -47,7 +48,7 @@ _STAND_IN = {"NAME": "pv", "EMAIL": "pv@localhost"}
 _ZERO = "0" * 40
 
 
-class GitRepository:
+class GitRepository(Closing):
     """One bare repository. Close it (or use it in a `with`) to end the git process that reads for it."""
 
     def __init__(self, path: Path, *, reader: Reader | None = None) -> None:
@@ -293,9 +294,3 @@ class GitRepository:
 
     def close(self) -> None:
         self._reader.close()
-
-    def __enter__(self) -> GitRepository:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.commands import Processes, World
+from support.commands import Processes, Said, World
 
+Tips = Callable[[Path], dict[str, str]]
 AT_ONCE = ("gc", "--grace", "0", "--expire", "0")
 
 
 @pytest.fixture
-def tips(process: Processes) -> Callable[[Path], dict[str, str]]:
+def tips(process: Processes) -> Tips:
     """{branch: commit} of a registry."""
 
     def read(folder: Path) -> dict[str, str]:
@@ -50,9 +51,17 @@ def _size(path: Path) -> int:
         return 0
 
 
-def test_a_commit_lands_where_it_began(
-    big: World, process: Processes, tips: Callable[[Path], dict[str, str]]
-) -> None:
+def landed(process: Processes, answer: Said, before: dict[str, str], tips: Tips, at: Path) -> None:
+    """On b and nowhere else, on top of what b was; and what it needs outlives a gc."""
+    assert answer.code == 0, answer
+    after = tips(at)
+    assert {**after, "b": before["b"]} == before
+    assert parent(process, after["b"], at) == before["b"]
+    ok(process, *AT_ONCE, at=at)
+    ok(process, "fsck", "--deep", at=at)
+
+
+def test_a_commit_lands_where_it_began(big: World, process: Processes, tips: Tips) -> None:
     at = big.folder
     ok(process, "switch", "-c", "b", at=at)
     with process.frozen("commit", big.tuned, "--as", "second", when=written(at), at=at) as answer:
@@ -61,18 +70,11 @@ def test_a_commit_lands_where_it_began(
         ok(process, *AT_ONCE, at=at)
         ok(process, "branch", "c", at=at)
         before = tips(at)
-    assert answer[0].code == 0, answer
-    after = tips(at)
-    assert after["main"] == before["main"] and after["c"] == before["c"]
-    assert after["b"] != before["b"] == parent(process, after["b"], at)
-    ok(process, *AT_ONCE, at=at)
-    ok(process, "fsck", "--deep", at=at)
+    landed(process, answer[0], before, tips, at)
     assert process("show", "b", "--json", at=at).json["persona"]["behaviours"].keys() == {"first", "second"}
 
 
-def test_a_compression_lands_where_it_began(
-    big: World, process: Processes, tips: Callable[[Path], dict[str, str]]
-) -> None:
+def test_a_compression_lands_where_it_began(big: World, process: Processes, tips: Tips) -> None:
     at = big.folder
     ok(process, "switch", "-c", "b", at=at)
     with process.frozen("compress", "first", "--to", "int8", "--force", when=written(at), at=at) as answer:
@@ -80,17 +82,10 @@ def test_a_compression_lands_where_it_began(
         ok(process, "scale", "first", "0.5", at=at)
         ok(process, *AT_ONCE, at=at)
         before = tips(at)
-    assert answer[0].code == 0, answer
-    after = tips(at)
-    assert after["main"] == before["main"]
-    assert parent(process, after["b"], at) == before["b"]
-    ok(process, *AT_ONCE, at=at)
-    ok(process, "fsck", "--deep", at=at)
+    landed(process, answer[0], before, tips, at)
 
 
-def test_a_training_lands_where_it_began(
-    world: World, process: Processes, tips: Callable[[Path], dict[str, str]]
-) -> None:
+def test_a_training_lands_where_it_began(world: World, process: Processes, tips: Tips) -> None:
     """Stopped when its vector has been written and is being measured: no commit names the pack yet."""
     at, packs = world.folder, world.folder / ".pv" / "packs"
     ok(process, "switch", "-c", "b", at=at)
@@ -111,17 +106,10 @@ def test_a_training_lands_where_it_began(
             ok(process, *AT_ONCE, at=at)
         assert held and all(path.is_file() for path in held)
         before = tips(at)
-    assert answer[0].code == 0, answer
-    after = tips(at)
-    assert after["main"] == before["main"]
-    assert parent(process, after["b"], at) == before["b"]
-    ok(process, *AT_ONCE, at=at)
-    ok(process, "fsck", "--deep", at=at)
+    landed(process, answer[0], before, tips, at)
 
 
-def test_both_commit_to_one_branch(
-    big: World, process: Processes, tips: Callable[[Path], dict[str, str]]
-) -> None:
+def test_both_commit_to_one_branch(big: World, process: Processes, tips: Tips) -> None:
     """What was committed meanwhile is not lost: the edit is applied to the newest persona."""
     at = big.folder
     with process.frozen("commit", big.tuned, "--as", "second", when=written(at), at=at) as answer:

@@ -115,15 +115,7 @@ class Processes:
         ready: Callable[[subprocess.Popen[bytes], str], bool],
     ) -> Said:
         said = b""
-        with subprocess.Popen(
-            command(arguments),
-            cwd=at,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=_hear_interrupts,
-        ) as process:
+        with _group(arguments, at, preexec_fn=_hear_interrupts) as process:
             assert process.stdout is not None and process.stderr is not None
             try:
                 deadline = time.monotonic() + TIMEOUT_S
@@ -148,15 +140,7 @@ class Processes:
         wants it would wait until the timeout. Afterwards the list has what the command answered.
         """
         answer: list[Said] = []
-        with subprocess.Popen(
-            command(arguments),
-            cwd=at or self.at,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            text=True,
-        ) as process:
+        with _group(arguments, at or self.at, text=True) as process:
             try:
                 deadline = time.monotonic() + TIMEOUT_S
                 while not when():
@@ -238,6 +222,16 @@ def _take_terminal() -> None:
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     _hear_interrupts()
+
+
+def _group(arguments: tuple[str | Path, ...], at: Path, **options: Any) -> subprocess.Popen[Any]:
+    """A process that heads a group of its own, so that a signal to the group reaches nobody else."""
+    quiet: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+    return subprocess.Popen(command(arguments), cwd=at, start_new_session=True, **quiet, **options)
 
 
 def _hear_interrupts() -> None:

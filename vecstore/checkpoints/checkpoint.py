@@ -9,12 +9,12 @@ import errno
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 
 from pv.registry import canonical
+from pv.registry.disk.closing import Closing
 from pv.registry.disk.safetensors import MAX_TENSORS, Entry, TensorFile, is_usable_name
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
@@ -49,7 +49,7 @@ def read_raw(weights: Weights, name: str, start: int = 0, stop: int | None = Non
     return np.frombuffer(data, storage_dtype(dtype))
 
 
-class Checkpoint:
+class Checkpoint(Closing):
     """An opened checkpoint. `specs` is in name order."""
 
     def __init__(self, path: Path) -> None:
@@ -92,14 +92,6 @@ class Checkpoint:
     def close(self) -> None:
         for file in self._files:
             file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _weight_files(path: Path) -> list[Path]:

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from pv.registry import ids
+from pv.registry.disk.closing import Closing
 from pv.registry.disk.safetensors import TensorFile
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CorruptPack, FormatError
@@ -49,7 +48,7 @@ def swollen(manifest: Manifest, stored: Mapping[tuple[str, str], int]) -> str | 
     return None
 
 
-class Pack:
+class Pack(Closing):
     """An opened pack. Opening validates the whole structure; `read` verifies what it gives."""
 
     def __init__(self, path: Path, *, expect: str | None = None) -> None:
@@ -126,11 +125,3 @@ class Pack:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pv.registry.combine import Combine
+from pv.registry.disk.closing import Closing
 from pv.registry.history.log import LogEntry
 from pv.registry.history.operations import Operation
 from pv.registry.history.threeway import Take
@@ -32,7 +33,7 @@ __all__ = ["Repo"]
 DAY_S = 86400.0
 
 
-class Repo:
+class Repo(Closing):
     """The registry in a folder's `.pv`, or in that of a folder above.
 
     Every verb gives a frozen value back, and raises a PvError with a hint. Long work stays on the branch on which it
@@ -332,12 +333,6 @@ class Repo:
 
     def close(self) -> None:
         self.registry.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Repo {self.path} on {self.head.branch}>"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pv.registry.disk.closing import Closing
 from pv.registry.errors import UsageError
 from pv.registry.persona import Behaviour, Persona
 from pv.registry.provenance import Provenance
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["TaskVector"]
 
 
-class TaskVector:
+class TaskVector(Closing):
     """tau of a behaviour at weight 1: the sum of its terms, mostly one. Nothing is decoded until it is asked for.
 
     Files stay open until `close`, the end of a `with`, or the end of the object.
@@ -70,12 +71,6 @@ class TaskVector:
 
     def close(self) -> None:
         self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<TaskVector {self.name}: {', '.join(self.encodings)}, {len(self.shapes)} tensors>"

@@ -14,6 +14,8 @@ on nothing else, so any part of a tensor can be drawn alone, in any order, by an
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from pv.registry.errors import PvError
 
 __all__ = ["Stream", "bits16", "bits32", "philox4x32", "stream_key"]
 
+T = TypeVar("T", np.uint16, np.uint32)
 _LANES = 8192  # counters worked on at a time: four scratch arrays of 128 KiB stay in the second-level cache
 _MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -90,19 +93,18 @@ class Stream:
 
 def bits16(seed: int, name: str, start: int, count: int) -> NDArray[np.uint16]:
     """16 random bits for each of the elements start ... start + count - 1 of `name`: (count,) uint16."""
-    stream, out = Stream(seed, name), np.empty(count, np.uint16)
-    for low in range(0, count, 8 * _LANES):
-        high = min(low + 8 * _LANES, count)
-        out[low:high] = stream.bits16(start + low, high - low)
-    return out
+    return _filled(Stream(seed, name).bits16, np.empty(count, np.uint16), start, 8 * _LANES)
 
 
 def bits32(seed: int, name: str, start: int, count: int) -> NDArray[np.uint32]:
     """32 random bits for each of the elements start ... start + count - 1 of `name`: (count,) uint32."""
-    stream, out = Stream(seed, name), np.empty(count, np.uint32)
-    for low in range(0, count, 4 * _LANES):
-        high = min(low + 4 * _LANES, count)
-        out[low:high] = stream.bits32(start + low, high - low)
+    return _filled(Stream(seed, name).bits32, np.empty(count, np.uint32), start, 4 * _LANES)
+
+
+def _filled(draw: Callable[[int, int], NDArray[T]], out: NDArray[T], start: int, at_once: int) -> NDArray[T]:
+    for low in range(0, len(out), at_once):
+        high = min(low + at_once, len(out))
+        out[low:high] = draw(start + low, high - low)
     return out
 
 

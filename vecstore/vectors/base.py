@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pv.registry import ids
+from pv.registry.disk.closing import Closing
 from pv.registry.errors import BaseMismatch, IntegrityError, MissingBase, NotFoundError
 from pv.registry.manifest import BaseManifest, Spec, TensorRow
 from pv.registry.packs.store import PackStore
@@ -41,7 +41,7 @@ class BaseTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Base(AbstractContextManager["Base"]):
+class Base(Closing):
     """`raw` trusts what it reads (at an origin with a copy: once seen to be right), `tensor` never does."""
 
     manifest: BaseManifest
@@ -71,9 +71,6 @@ class Base(AbstractContextManager["Base"]):
         if isinstance(self.weights, Spared):
             return self.weights.checkpoint
         return self.weights if isinstance(self.weights, Checkpoint) else None
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def origin_in_words(manifest: BaseManifest) -> str:

@@ -9,12 +9,11 @@ import os
 import tempfile
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from pv.registry.disk import durable
+from pv.registry.disk.closing import Closing
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import StorageError
 from pv.vecstore.packs.read import Reference
@@ -24,7 +23,7 @@ from pv.vecstore.tensors.array import Array, Raw, storage_dtype
 __all__ = ["Spool"]
 
 
-class Spool:
+class Spool(Closing):
     """A file without a name that holds arrays until they are packed. `part` may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
@@ -57,11 +56,3 @@ class Spool:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from pv.registry.disk.closing import Closing
 from pv.registry.errors import BaseMismatch, CorruptPack, FormatError, NotFoundError
 from pv.registry.manifest import TensorRow, VectorManifest
 from pv.registry.packs.store import PackStore
@@ -20,7 +20,7 @@ __all__ = ["Vector", "open_vector", "reference_to"]
 
 
 @dataclass(frozen=True, slots=True)
-class Vector(AbstractContextManager["Vector"]):
+class Vector(Closing):
     manifest: VectorManifest
     pack: Pack
     base: Base
@@ -54,9 +54,6 @@ class Vector(AbstractContextManager["Vector"]):
 
     def close(self) -> None:
         self.pack.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def open_vector(vector_id: str, base: Base, packs: PackStore) -> Vector:

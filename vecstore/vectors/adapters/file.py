@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from pv.registry import ids
+from pv.registry.disk.closing import Closing
 from pv.registry.disk.safetensors import TensorFile
 from pv.registry.errors import CheckpointRefused, NotFoundError
 from pv.vecstore.checkpoints.align import embedding_of, is_head, is_vocabulary
@@ -63,7 +62,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(Closing):
     """An opened adapter, resolved against a base: {base tensor: what happens to it}."""
 
     path: Path
@@ -83,14 +82,6 @@ class Adapter:
 
     def close(self) -> None:
         self.file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def is_adapter(path: Path) -> bool:
