@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "Start": ("init",),
     "Make behaviours": ("train", "commit", "compress"),
     "Look": ("status", "log", "show", "diff", "eval", "chat"),
-    "Change the persona": ("add", "scale", "negate", "drop"),
+    "Change the persona": ("add", "scale", "negate", "drop", "combine"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo"),
     "Make checkpoints": ("build", "push", "verify"),
     "Keep it sound": ("fsck", "gc"),

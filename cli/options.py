@@ -23,7 +23,9 @@ __all__ = [
     "json_option",
     "mainline_option",
     "message_option",
+    "method_option",
     "name_option",
+    "read_factor",
     "read_takes",
     "read_weight",
     "rounding_option",
@@ -87,6 +89,19 @@ def rounding_option(help: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option("--rounding", type=click.Choice(ROUNDINGS), help=help, **settings)
 
 
+method_option = click.option(
+    "--method", type=click.Choice(tuple(METHODS)), help="Combine behaviours by this rule from now on."
+)
+
+
+def read_factor(text: str) -> tuple[str, float]:
+    """`PATTERN=FACTOR`, as in `*.mlp.*=0.5`."""
+    pattern, equals, factor = text.rpartition("=")
+    if not equals or not pattern:
+        raise click.BadParameter(f"{text!r} is not PATTERN=FACTOR, as in '*.mlp.*=0.5'")
+    return pattern, read_weight(factor)
+
+
 def read_takes(takes: Sequence[str]) -> dict[str, Take]:
     """`NAME=ours`, `NAME=theirs`, `NAME=0.5`. Raises UsageError."""
     return dict(_take(text) for text in takes)
@@ -110,7 +125,7 @@ def _take(text: str) -> tuple[str, Take]:
 
 
 def combine_options(command: Command) -> Command:
-    """`--method`, `--preset` and one option for each switch of any method; the command gets `rule`."""
+    """`--preset` and one option for each switch of any method; the command has `method`, and gets `rule`."""
 
     @wraps(command)
     def with_rule(*args: Any, method: str | None, preset: str | None, **rest: Any) -> Any:
@@ -122,12 +137,7 @@ def combine_options(command: Command) -> Command:
         words = f"{', '.join(methods)}: {option.help[0].lower()}{option.help[1:]}"
         with_rule = click.option(f"--{name}", _key(name), type=kind, help=words)(with_rule)
     presets = sorted({preset for method in METHODS.values() for preset in method.presets})
-    with_rule = click.option("--preset", type=click.Choice(presets), help="Another tool's switches.")(
-        with_rule
-    )
-    return click.option(
-        "--method", type=click.Choice(tuple(METHODS)), help="Combine behaviours by this rule from now on."
-    )(with_rule)
+    return click.option("--preset", type=click.Choice(presets), help="Another tool's switches.")(with_rule)
 
 
 def _switches() -> dict[str, tuple[list[str], Option]]:

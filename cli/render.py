@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
+from pv.cli.say import plain
 from pv.registry.combine import Combine
 from pv.registry.persona import Behaviour, Persona
 
@@ -82,11 +83,15 @@ def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
 
 
 def behaviour_line(name: str, behaviour: Behaviour) -> str:
-    """`listening 1` or, with several terms, `listening 1 × (1 8d21…, −1 33ab…)`."""
-    if len(behaviour.terms) == 1 and behaviour.terms[0].coefficient == 1:
-        return f"{name} {number(behaviour.weight)}"
-    terms = ", ".join(f"{number(t.coefficient)}·{t.vector[:8]}" for t in behaviour.terms)
-    return f"{name} {number(behaviour.weight)} × ({terms})"
+    """`listening 1`; with several terms `listening 1 × (1·8d21…, -1·33ab…)`; with modules `(*.mlp.* × 0.5)` too."""
+    line = f"{name} {number(behaviour.weight)}"
+    if len(behaviour.terms) != 1 or behaviour.terms[0].coefficient != 1:
+        line += f" × ({', '.join(f'{number(t.coefficient)}·{t.vector[:8]}' for t in behaviour.terms)})"
+    return line + (f" {module_words(behaviour.modules)}" if behaviour.modules else "")
+
+
+def module_words(modules: Mapping[str, float]) -> str:
+    return f"({', '.join(f'{plain(pattern)} × {number(factor)}' for pattern, factor in sorted(modules.items()))})"
 
 
 def combine_words(combine: Combine) -> str:
@@ -104,7 +109,7 @@ def conflict_side(value: Any) -> str:
             return "(absent)"
         case {"weight": weight, "terms": [*terms], "modules": modules}:
             words = ", ".join(f"{number(factor)}·{vector[:12]}" for factor, vector in terms)
-            return f"weight {number(weight)} × ({words})" + (" by module" if modules else "")
+            return f"weight {number(weight)} × ({words})" + (f" {module_words(modules)}" if modules else "")
         case {"method": str(method), **options}:
             return combine_words(Combine(method, {str(key): option for key, option in options.items()}))
     return str(value)

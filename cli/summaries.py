@@ -10,6 +10,7 @@ SUMMARIES: dict[str, str] = {
     "build": "Write the persona's checkpoint.",
     "chat": "Talk to a persona.",
     "cherry-pick": "Do here what one commit did elsewhere.",
+    "combine": "Set how behaviours are combined.",
     "commit": "Commit a fine-tuned checkpoint or an adapter as a behaviour.",
     "compress": "Keep a behaviour in a smaller encoding.",
     "diff": "What moved between two revisions.",

@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import combine_options, json_option, message_option, read_takes, take_option
+from pv.cli.options import (
+    combine_options,
+    json_option,
+    message_option,
+    method_option,
+    read_takes,
+    take_option,
+)
 from pv.cli.report import report
 from pv.registry.combine import Combine
 
@@ -15,6 +22,7 @@ __all__ = ["command"]
 @click.command("merge", short_help="Join another branch's changes into this one.")
 @click.argument("branch")
 @take_option
+@method_option
 @combine_options
 @message_option
 @json_option

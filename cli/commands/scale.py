@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, message_option, read_weight
+from pv.cli.options import json_option, message_option, read_factor, read_weight
 from pv.cli.report import report
+from pv.registry.errors import UsageError
 
 __all__ = ["command"]
 
@@ -16,14 +17,38 @@ __all__ = ["command"]
 )
 @click.argument("name")
 @click.argument("weight", type=read_weight)
+@click.option(
+    "--module",
+    "modules",
+    type=read_factor,
+    multiple=True,
+    metavar="PATTERN=FACTOR",
+    help="Scale the tensors whose names match by a factor more; replaces the factors it had.",
+)
+@click.option("--all-modules", is_flag=True, help="Take the factors of its modules away.")
 @message_option
 @json_option
 @pass_app
-def command(app: App, name: str, weight: float, message: str | None, as_json: bool) -> None:
+def command(
+    app: App,
+    name: str,
+    weight: float,
+    modules: tuple[tuple[str, float], ...],
+    all_modules: bool,
+    message: str | None,
+    as_json: bool,
+) -> None:
     """Set the weight of a behaviour. 0 builds as if it were absent; below 0 it is reversed.
+
+    With --module, some tensors get more or less of it than others; where several patterns match, the factors multiply.
 
     \b
     pv scale listening 0.5
     pv scale listening -0.5
+    pv scale listening 1 --module '*.mlp.*=0.5' --module '*.layers.0.*=0'
+    pv scale listening 1 --all-modules
     """
-    report(app, app.repo().scale(name, weight, message=message), as_json=as_json)
+    if modules and all_modules:
+        raise UsageError("--module sets factors, --all-modules takes them away")
+    factors = dict(modules) if modules or all_modules else None
+    report(app, app.repo().scale(name, weight, modules=factors, message=message), as_json=as_json)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.combine import Combine
@@ -42,9 +43,10 @@ def scale(
     modules: Mapping[str, float] | None = None,
     message: str | None = None,
 ) -> Committed:
-    """Set a behaviour's weight, and its factors by pattern of tensor names, if any are given."""
+    """Set a behaviour's weight, and its factors by pattern of tensor names, if any are given. Raises UsageError."""
 
     def edit(persona: Persona) -> Persona:
+        _check_patterns(repo, modules or ())
         known = persona.behaviour(name)
         factors = known.modules if modules is None else dict(modules) or None
         return persona.with_behaviour(name, replace(known, weight=float(weight) + 0.0, modules=factors))
@@ -98,13 +100,10 @@ def add(
     return _commit(repo, f"add {name}={revision}:{behaviour}", said, edit, also_from=[commit])
 
 
-def combine(
-    repo: Repo, method: str, *, preset: str | None = None, message: str | None = None, **options: Any
-) -> Committed:
+def combine(repo: Repo, rule: Combine, *, message: str | None = None) -> Committed:
     """Set the rule by which behaviours are combined."""
-    rule = Combine.of(method, preset=preset, **options)
-    said = message or f"Combine with {method}"
-    return _commit(repo, f"combine {method}", said, lambda persona: persona.with_combine(rule))
+    said = message or f"Combine with {rule.method}"
+    return _commit(repo, f"combine {rule.method}", said, lambda persona: persona.with_combine(rule))
 
 
 def output(
@@ -124,6 +123,17 @@ def output(
         return Persona.from_json(changed.to_json())  # which checks it
 
     return _commit(repo, "output", message or "Set how builds are written", edit)
+
+
+def _check_patterns(repo: Repo, patterns: Iterable[str]) -> None:
+    """A factor that scales nothing is a slip of the pen."""
+    tensors = repo.at().base.tensors
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in tensors):
+            raise UsageError(
+                f"no tensor of the base matches {pattern[:200]!r}",
+                hint=f"its names are like {min(tensors, default='')!r}; * stands for anything",
+            )
 
 
 def _commit(

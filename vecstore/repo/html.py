@@ -90,7 +90,11 @@ def _behaviour(behaviour: Behaviour | None) -> str:
 
 
 def _terms(behaviour: Behaviour) -> str:
-    return ", ".join(f"{term.coefficient:g}·{term.vector[:12]}" for term in behaviour.terms)
+    terms = ", ".join(f"{term.coefficient:g}·{term.vector[:12]}" for term in behaviour.terms)
+    factors = ", ".join(
+        f"{pattern} × {factor:g}" for pattern, factor in sorted((behaviour.modules or {}).items())
+    )
+    return f"{terms}; {factors}" if factors else terms
 
 
 def _recipe(persona: Persona) -> str:

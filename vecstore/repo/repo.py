@@ -213,12 +213,13 @@ class Repo(Closing):
         return edit.add(self, behaviour, revision, name=name, weight=weight, message=message)
 
     def combine(
-        self, method: str, *, preset: str | None = None, message: str | None = None, **options: Any
+        self, rule: str | Combine, *, preset: str | None = None, message: str | None = None, **options: Any
     ) -> Committed:
-        """Set the merge method: `repo.combine("ties", density=0.3)`, `repo.combine("add")`."""
+        """Set the merge method: `repo.combine("ties", density=0.3)`, `repo.combine("add")`, or a Combine."""
         from pv.vecstore.repo import edit
 
-        return edit.combine(self, method, preset=preset, message=message, **options)
+        made = Combine.of(rule, preset=preset, **options) if isinstance(rule, str) else rule
+        return edit.combine(self, made, message=message)
 
     def output(
         self,
