@@ -5,9 +5,12 @@ CACHE   ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/personavec
 BASE    ?= $(CACHE)/SmolLM2-135M-Instruct
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
+# The package pv, put together from the folders that hold it: what an editable install imports.
+PACKAGE := $(addprefix .dev/pv/,__init__.py __main__.py py.typed)
+ROOMS   := $(addprefix .dev/pv/,cli registry vecstore)
 TEST_ARGS ?=
 
-.PHONY: install base demo test lint format docs bench clean help
+.PHONY: install links base demo test lint format docs bench clean help
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -15,12 +18,23 @@ help:            ## Show this list
 
 install: $(STAMP) ## Make .venv with the pinned set of packages
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt | links
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pv needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
 	@touch $@
+
+# git keeps these links; an sdist does not (hatchling would follow them), so they are made where missing.
+links: $(PACKAGE) $(ROOMS)
+
+$(PACKAGE): .dev/pv/%:
+	@mkdir -p $(@D)
+	ln -sfn ../../api/$* $@
+
+$(ROOMS): .dev/pv/%:
+	@mkdir -p $(@D)
+	ln -sfn ../../$* $@
 
 base: $(BASE)/model.safetensors ## Fetch the embedded model and dequantise it (cached)
 
