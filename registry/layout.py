@@ -31,6 +31,7 @@ def creating(directory: Path) -> Iterator[Path]:
 
     It has an unborn branch `main`. Raises UsageError if `directory` has a `.pv` already.
     """
+    directory = directory.absolute()
     target = directory / FOLDER
     if target.exists() or target.is_symlink():
         known = (target / "format").is_file()
@@ -77,7 +78,8 @@ def _what_it_is(folder: Path) -> str:
 
 
 def open_folder(root: Path) -> Path:
-    """`root` itself, if it is a `.pv` folder that this version understands. Raises FormatError."""
+    """`root`, absolute, if it is a `.pv` folder that this version understands. Raises FormatError."""
+    root = root.absolute()  # git runs elsewhere, and a program may change its folder
     path = root / "format"
     try:
         data = path.read_bytes()

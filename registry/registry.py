@@ -55,10 +55,10 @@ class Registry(Closing):
     def __init__(self, root: Path) -> None:
         self.root = layout.open_folder(root)
         self._inside = threading.local()
-        self.packs = PackStore(root, writing=self.writing)
-        self.history = GitRepository(root / "history.git")
+        self.packs = PackStore(self.root, writing=self.writing)
+        self.history = GitRepository(self.root / "history.git")
         self.history.check_config()
-        self._records = RecordStore(root)
+        self._records = RecordStore(self.root)
 
     @staticmethod
     def init(directory: Path) -> Registry:
