@@ -83,7 +83,7 @@ def test_a_side_of_a_conflict_in_words() -> None:
     assert conflict_side("bf16") == "bf16"
     assert conflict_side(Behaviour(2.0, (Term(1.0, A),)).to_json()) == "weight 2 × (1·aaaaaaaaaaaa)"
     by_module = Behaviour(2.0, (Term(1.0, A),), {"mlp": 0.5})
-    assert conflict_side(by_module.to_json()).endswith("by module")
+    assert conflict_side(by_module.to_json()).endswith(" (mlp × 0.5)")
     assert conflict_side(Combine.of("add").to_json()) == "add"
 
 

@@ -51,7 +51,8 @@ def scale(
         factors = known.modules if modules is None else dict(modules) or None
         return persona.with_behaviour(name, replace(known, weight=float(weight) + 0.0, modules=factors))
 
-    return _commit(repo, f"scale {name} {weight:g}", message or f"Scale {name} to {weight:g}", edit)
+    said = message or f"Scale {name} to {weight:g}{' by module' if modules else ''}"
+    return _commit(repo, f"scale {name} {weight:g}", said, edit)
 
 
 def negate(repo: Repo, name: str, *, message: str | None = None) -> Committed:
