@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -39,7 +38,7 @@ def command(app: App, /, base: str, reference: bool, threads: int, as_json: bool
 
     with app.progress() as progress:
         made = init(
-            app.path, _place(app, base), reference=reference, output=Output(**written),
+            app.path, base, reference=reference, output=Output(**written), seen_from=app.path,
             command=app.command_line, threads=threads, progress=progress,
         )  # fmt: skip
     if as_json:
@@ -48,11 +47,3 @@ def command(app: App, /, base: str, reference: bool, threads: int, as_json: bool
     tensors = counted(made.tensors, "tensor")
     app.done(f"a registry in {made.registry} on base {short(made.base)} ({tensors})")
     app.note("  next: pv train ROWS.jsonl --as NAME")
-
-
-def _place(app: App, base: str) -> str | Path:
-    """A folder, seen from -C, if there is one or it can be nothing else; else the Hub id as it was typed."""
-    from pv.vecstore.checkpoints.hub import is_hub_id
-
-    folder = app.file(base)
-    return folder if folder.exists() or not is_hub_id(base) else base

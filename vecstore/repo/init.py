@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,18 @@ def init(
     reference: bool = False,
     output: Output | None = None,
     command: str = "init",
+    seen_from: Path | None = None,
     threads: int,
     progress: Report | None = None,
 ) -> Initialised:
     """Make a registry in `directory`, on a checkpoint folder or a Hub id (`user/name[@revision]`).
 
-    A local base is copied into the registry unless it is only to be a `reference`. Raises UsageError if there is a
-    registry already, NotFoundError, CheckpointRefused, MissingBase.
+    A local base is copied into the registry unless it is only to be a `reference`; a relative one is `seen_from`
+    the current folder by default. Raises UsageError if there is a registry already, NotFoundError,
+    CheckpointRefused, MissingBase.
     """
     with Registry.creating(directory) as registry:
-        folder, origin = _found(base, progress)
+        folder, origin = _found(base, seen_from or Path.cwd(), progress)
         pinned = origin["kind"] == "path" and not reference
         with Checkpoint(folder) as checkpoint:
             files = side_files(folder)
@@ -74,9 +77,9 @@ def init(
     return Initialised(directory / FOLDER, manifest.id, commit, len(manifest.tensors))
 
 
-def _found(base: str | Path, progress: Report | None) -> tuple[Path, dict[str, str]]:
+def _found(base: str | Path, seen_from: Path, progress: Report | None) -> tuple[Path, dict[str, str]]:
     """Where the base's files are, and where they come from."""
-    folder = Path(base).expanduser().absolute()
+    folder = Path(os.path.normpath(seen_from / Path(base).expanduser()))
     if isinstance(base, Path) or folder.exists() or not is_hub_id(base):
         return folder, {"kind": "path", "path": str(folder)}
     repo, revision = pin_revision(base)

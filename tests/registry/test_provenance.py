@@ -1,0 +1,83 @@
+"""Provenance: one writer and one reader, which agree; and what others wrote loses nobody a command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pv.registry import canonical
+from pv.registry.errors import FormatError
+from pv.registry.provenance import (
+    Captured,
+    Derived,
+    Provenance,
+    Trained,
+    TrainingData,
+    Unknown,
+    checked,
+    from_bytes,
+    read,
+)
+
+WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
+IDS = st.text("0123456789abcdef", min_size=64, max_size=64)
+NUMBERS = st.floats(0, 1e9).map(lambda x: x + 0.0)
+VALUES = st.one_of(WORDS, st.integers(-(2**53) + 1, 2**53 - 1), st.booleans(), st.none())
+OBJECTS = st.dictionaries(WORDS, VALUES, max_size=3)
+EXTRA = st.dictionaries(WORDS.map(lambda word: f"later {word}"), VALUES, max_size=2)
+PACKS = st.lists(IDS, max_size=2).map(tuple)
+
+trained = st.builds(
+    Trained,
+    st.builds(TrainingData, WORDS, IDS, st.integers(0, 10**6), st.booleans()),
+    OBJECTS,
+    OBJECTS,
+    st.none() | st.tuples(NUMBERS, NUMBERS),
+    st.integers(0, 10**9),
+    PACKS,
+    st.none() | OBJECTS,
+    EXTRA,
+)
+captured = st.builds(Captured, WORDS, st.none() | OBJECTS, PACKS, EXTRA)
+first = st.one_of(trained, captured, OBJECTS.map(Unknown))
+derived = st.builds(Derived, IDS, WORDS, NUMBERS, NUMBERS, first, st.none() | OBJECTS, PACKS, EXTRA)
+
+
+@given(st.one_of(trained, captured, derived))
+def test_what_is_written_is_read(provenance: Provenance) -> None:
+    data = canonical.dumps(provenance.to_json())
+    assert from_bytes(data, "it") == provenance == checked(data, "it")
+    assert canonical.dumps(from_bytes(data, "it").to_json()) == data
+
+
+@given(
+    st.recursive(
+        VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3)
+    )
+)
+def test_a_document_of_another_form_is_kept_as_it_is(value: Any) -> None:
+    for kind in ("trained", "captured", "derived", "imagined", None):
+        document = {"kind": kind, "source": value, "data": value, "error": value, "derived_from": value}
+        provenance = read(document)
+        assert provenance.to_json() == document or not isinstance(provenance, Unknown)
+        read(provenance.to_json())
+
+
+def test_a_part_that_is_wrong_makes_the_whole_unknown() -> None:
+    good = Derived("a" * 64, "int8", 0.5, 0.25).to_json()
+    assert isinstance(read(good), Derived)
+    for wrong in ({"derived_from": "a"}, {"encoding": 8}, {"error": {}}, {"error": None}, {"original": "no"}):
+        found = read({**good, **wrong})
+        assert isinstance(found, Unknown) and found.document == {**good, **wrong}
+
+
+def test_gc_insists_on_ids() -> None:
+    data = canonical.dumps({"kind": "captured", "source": "x", "packs": ["../../etc/passwd", "b" * 64]})
+    assert from_bytes(data, "it").packs == ("b" * 64,)
+    with pytest.raises(FormatError, match="packs must be a list of ids"):
+        checked(data, "it")
+    with pytest.raises(FormatError, match="is not a JSON object"):
+        from_bytes(b"[]", "it")
