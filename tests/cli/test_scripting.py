@@ -1,0 +1,601 @@
+"""docs/scripting.md is so: every command is run with --json, and what it answers has the type that is written there."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+import pytest
+from support.commands import InProcess, Processes, Said, World, tensors, write_rows, write_tensors
+from support.shapes import Type, check, parse
+
+import pv.cli.main
+import pv.registry.check
+import pv.vecstore.check
+from pv.cli.main import COMMANDS, cli
+from pv.registry.check.report import NOTES
+from pv.registry.combine import METHODS, Combine
+from pv.registry.dtypes import OUTPUT_CHOICES
+from pv.registry.errors import PvError
+from pv.registry.history.merge import MergeOutcome
+from pv.registry.persona import ROUNDINGS
+from pv.vecstore.evaluate.statistics import Interval
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "scripting.md").read_text(encoding="utf-8")
+NAMES = [name for names in COMMANDS.values() for name in names]
+ADDRESS = "hf://ada/persona"
+PATTERNS = {
+    "Sha1": "/[0-9a-f]{40}/",
+    "Sha256": "/[0-9a-f]{64}/",
+    "Time": r"/\d{4}(-\d\d){2}T(\d\d:){2}\d\d[+-]\d\d:\d\d/",
+}
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"```ts\n(.*?)```", text, flags=re.DOTALL)
+
+
+def type_name(command: str) -> str:
+    return "".join(word.capitalize() for word in command.split("-"))
+
+
+def section(title: str) -> str:
+    """What stands under a heading, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", TEXT, flags=re.DOTALL | re.MULTILINE)
+    assert found is not None, title
+    return found[1]
+
+
+TYPES = parse("\n".join(blocks(TEXT)))
+CHECKED = {**TYPES, **{name: Type(pattern) for name, pattern in PATTERNS.items()}}
+
+
+def problems(value: Any, name: str) -> list[str]:
+    return check(value, TYPES[name], CHECKED)
+
+
+def keeps_to_it(said: Said, command: str) -> list[str]:
+    """What is wrong with an answer to `--json`, or with the error in its place."""
+    if said.out:
+        found = problems(said.json, type_name(command))
+        return found + ([f"stderr: {said.err}"] if said.err else [])
+    error = json.loads(said.err)  # nothing else with -q
+    wrong = error.get("error", {}).get("exit_code") != said.code
+    return problems(error, "Failure") + ([f"the exit code is {said.code}"] if wrong else [])
+
+
+Answer = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def answer(pv: InProcess) -> Answer:
+    """`answer("log", "-n", "1", code=0)`: what stdout says, which has the type of the document."""
+
+    def run(command: str, *words: str | Path, code: int = 0, at: Path | None = None) -> dict[str, Any]:
+        said = pv("-q", command, *words, "--json", at=at)
+        assert said.code == code, said
+        assert keeps_to_it(said, command) == [], said
+        return said.json if said.out else json.loads(said.err)["error"]
+
+    return run
+
+
+# The document and the program
+
+
+def test_every_command_with_json_has_a_section_with_its_type() -> None:
+    with_json = set()
+    for name in NAMES:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        if any("--json" in parameter.opts for parameter in command.params):
+            with_json.add(name)
+    sections = re.findall(r"^### pv (.*)$", TEXT, flags=re.MULTILINE)
+    assert sections == [name for name in NAMES if name in with_json], "in the order of the help"
+    for name in sections:
+        (block,) = blocks(section(f"pv {name}"))
+        assert next(iter(re.findall(r"^type (\w+) =", block, flags=re.MULTILINE))) == type_name(name)
+
+
+def test_the_exit_codes_are_those_that_pv_gives() -> None:
+    documented = [
+        int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), flags=re.MULTILINE)
+    ]
+    assert documented == sorted(documented)
+    assert set(documented) == codes_of_errors(PvError) | codes_of_main() | codes_of_commands()
+
+
+def codes_of_errors(kind: type[PvError]) -> set[int]:
+    return {kind.exit_code}.union(*(codes_of_errors(one) for one in kind.__subclasses__()))
+
+
+def codes_of_main() -> set[int]:
+    """Numbers that `run` returns, itself or by way of `_say` and `_bug`."""
+    tree = ast.parse(inspect.getsource(pv.cli.main))
+    functions = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in ("run", "_bug")
+    ]
+    assert len(functions) == 2
+    returned = [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Return)]
+    return {number for node in returned for number in numbers(node)}
+
+
+def codes_of_commands() -> set[int]:
+    """Numbers that a command ends with: `raise Exit(1)`, `context.exit(NAME)`."""
+    found = set()
+    for name in NAMES:
+        module = importlib.import_module(f"pv.cli.commands.{name.replace('-', '_')}")
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("Exit", "exit"):
+                (code,) = node.args
+                found.add(vars(module)[code.id] if isinstance(code, ast.Name) else ast.literal_eval(code))
+    return found
+
+
+def numbers(node: ast.AST) -> Iterator[int]:
+    """Whole numbers in an expression; those that something is compared with are none of its values."""
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        yield node.value
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.Compare):
+            yield from numbers(child)
+
+
+def test_the_collector_of_codes_sees_them() -> None:
+    assert codes_of_main() == {0, 2, 70, 74, 130, 141}
+    assert codes_of_commands() == {1, 3}
+    assert codes_of_errors(PvError) >= {1, 2, 5, 128}
+
+
+def test_the_listed_words_are_those_of_the_program() -> None:
+    assert literals("Output", "dtype") == set(OUTPUT_CHOICES)
+    assert literals("Output", "rounding") == set(ROUNDINGS)
+    verdicts = get_args(get_type_hints(vars(Interval)["verdict"].fget)["return"])
+    assert literals("Score", "verdict") == literals("Eval", "verdict") == set(verdicts)
+    assert literals("Merge", "kind") == set(get_args(get_type_hints(MergeOutcome)["kind"]))
+    assert literals("Finding", "kind") == kinds_of_findings() >= NOTES
+    choices = {word for method in METHODS.values() for option in method.options for word in option.choices}
+    assert {word[1:-1] for word in TYPES["Combine"].words() if word[0] == '"'} == choices | METHODS.keys()
+    for name, method in METHODS.items():
+        for option in method.options:
+            for value in option.choices or (option.default,):
+                switch: dict[str, Any] = {option.name: value}
+                assert problems(Combine.of(name, **switch).to_json(), "Combine") == []
+
+
+def literals(name: str, key: str) -> set[str]:
+    """The words that a key can have."""
+    members = dict(zip(TYPES[name].keys, TYPES[name].parts, strict=True))
+    return {word[1:-1] for word in members[key].words() if word[0] == '"'}
+
+
+def kinds_of_findings() -> set[str]:
+    """What `Finding(KIND, ...)` and `about_pack(ID, KIND, ...)` are called with."""
+    places = {"Finding": 0, "about_pack": 1}
+    found = set()
+    folders = [Path(package.__file__ or "").parent for package in (pv.registry.check, pv.vecstore.check)]
+    for path in (path for folder in folders for path in folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node, "func", None)
+            place = places.get(getattr(name, "id", getattr(name, "attr", "")))
+            if (
+                isinstance(node, ast.Call)
+                and place is not None
+                and isinstance(node.args[place], ast.Constant)
+            ):
+                found.add(ast.literal_eval(node.args[place]))
+    return found
+
+
+# Every command
+
+STORY = """
+0 status
+0 log --graph --all -n 1
+0 show
+0 diff
+0 diff HEAD~1 HEAD --recipe
+1 diff --exit-code
+0 diff HEAD HEAD --exit-code
+0 eval {held_out}
+0 eval HEAD~1 {held_out}
+0 chat -p Hi -p Ho --max-tokens 2
+0 scale listening -0.5
+0 negate listening
+0 add more=HEAD~1:listening --weight 2
+0 diff
+0 drop more
+0 branch side HEAD~2
+0 branch
+0 switch side
+0 scale listening 2
+0 tag v1
+0 tag
+0 switch main
+0 merge v1 --take listening=theirs --method ties --density 0.3
+0 merge side
+0 log
+0 revert HEAD -m 1
+0 cherry-pick HEAD~1 -m 1
+0 undo
+0 redo
+0 tag -d v1
+0 switch -c ahead
+0 scale listening 4
+0 switch main
+0 merge ahead
+0 branch -d side
+0 train {rows} --as brief --max-steps 1 --threads 1 --no-data --held-out none
+0 commit {tuned} --as tuned
+0 compress listening --to sparse:0.3
+0 show
+0 push -n hf://ada/persona
+0 build -n -o {out} --shard-size 0.05
+0 build -o {out} --shard-size 0.05
+0 verify {out}
+1 verify {base}
+0 fsck --deep
+0 fsck --repair
+0 gc -n
+0 gc
+"""
+ELSEWHERE = {"init"}  # not in the story: a test of its own
+
+WRONG = """
+1 merge terse
+1 cherry-pick terse
+2 scale listening much
+2 scale listening 3
+2 log --nope
+2 frobnicate
+2 eval nowhere.jsonl
+3 init --base {rows}
+4 push hf://ada/persona
+5 show nowhere
+5 drop nobody
+5 verify nowhere
+"""
+
+
+def lines_of(text: str, **paths: Path) -> list[tuple[int, list[str]]]:
+    """(exit code, command line)"""
+    split = [shlex.split(line) for line in text.strip().splitlines()]
+    return [(int(code), [word.format(**paths) for word in words]) for code, *words in split]
+
+
+def test_every_answer_has_its_type(world: World, pv: InProcess, tmp_path: Path) -> None:
+    held_out = world.rows.with_name("rows.heldout.jsonl")
+    paths = {"held_out": held_out, "rows": world.rows, "base": world.base, "tuned": world.tuned}
+    story = lines_of(STORY, **paths, out=tmp_path / "out")
+    assert {words[0] for _, words in story} == set(NAMES) - ELSEWHERE
+    found = {}
+    for code, words in story:
+        said = pv("-q", *words, "--json")
+        assert said.out and said.code == code, (words, said)
+        if wrong := keeps_to_it(said, words[0]):
+            found[" ".join(words)] = wrong
+    assert found == {}
+
+
+def test_every_error_has_its_type(conflict: None, world: World, pv: InProcess, tmp_path: Path) -> None:
+    for code, words in lines_of(WRONG, rows=world.rows):
+        said = pv("-q", *words, "--json", at=tmp_path if words[0] == "init" else None)
+        assert (said.code, said.out) == (code, ""), (words, said)
+        assert keeps_to_it(said, words[0]) == [], words
+
+
+def test_init(made: World, answer: Answer, tmp_path: Path) -> None:
+    assert answer("status", code=128)["hint"]
+    found = answer("init", "--base", made.base)
+    assert found["registry"] == str(tmp_path / ".pv")
+    assert answer("diff", "HEAD", "HEAD").keys().isdisjoint({"total", "interference"})
+
+
+# What the story does not come by
+
+
+def test_a_vector_that_is_put_back(world: World, answer: Answer) -> None:
+    made = answer("commit", world.tuned, "--as", "tuned")
+    assert "put_back" not in made
+    (world.folder / ".pv" / "packs" / made["vector"][:2] / made["vector"]).unlink()
+    assert answer("commit", world.tuned, "--as", "tuned")["put_back"] is True
+
+
+def test_conflicts(conflict: None, answer: Answer) -> None:
+    (found,) = answer("merge", "terse", code=1)["conflicts"]
+    assert found["kind"] == "behaviour"
+    (found,) = answer("revert", "v1", code=1)["conflicts"]
+    assert found["theirs"] is None
+    answer("add", "more=v1:listening")
+    answer("switch", "terse")
+    answer("add", "more=v1:listening", "--weight", "2")
+    found = answer("merge", "main", code=1)["conflicts"]
+    assert [one["ancestor"] is None for one in found] == [False, True]
+    answer("undo")
+    answer("switch", "main")
+    answer("merge", "terse", "--take", "listening=ours", "--method", "ties", "--density", "0.5")
+    answer("switch", "-c", "third", "v1")
+    answer("merge", "terse", "--method", "ties", "--density", "0.7")
+    (found,) = answer("merge", "main", code=1)["conflicts"]
+    assert (found["kind"], found["name"]) == ("field", "combine")
+
+
+def test_a_search_for_an_encoding(world: World, answer: Answer) -> None:
+    held_out = world.rows.with_name("rows.heldout.jsonl")
+    ladder = ("--to", "float", "--to", "sparse:0.3", "--to", "sparse:0.001")
+    none = answer("compress", "listening", "--keep", "1", "--data", held_out, *ladder[2:], code=1)
+    assert none["commit"] is None and none["vectors"] == {}
+    found = answer("compress", "listening", "--keep", "0.5", "--data", held_out, *ladder)
+    assert [("effect" in one) for one in found["candidates"]] == [False, True, True]
+    assert found["chosen"] == "sparse:0.3"
+    (origin,) = answer("show")["provenance"].values()
+    assert problems(origin, "Derived") == [] and origin["measured"]["share"] == 0.5
+
+    turned = [json.loads(line) for line in held_out.read_text().splitlines()]
+    turned = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in turned]
+    rows = world.folder / "turned.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in turned))
+    (one,) = answer("compress", "listening", "--to", "ternary", "--data", rows, "--force")["candidates"]
+    assert one["kept"] is None
+
+
+def test_where_vectors_came_from(world: World, answer: Answer, tmp_path: Path) -> None:
+    """`Unknown` has every object, so each kind is held against its own type too."""
+    write_adapter(world.base, tmp_path / "lora")
+    held_out = world.rows.with_name("rows.heldout.jsonl")
+    answer("commit", tmp_path / "lora", "--as", "brief")
+    answer("commit", world.tuned, "--as", "tuned")
+    trained = answer("show")["provenance"]
+    answer("compress", "listening", "--to", "sparse:0.3", "--data", held_out)
+    derived = answer("show")["provenance"]
+    answer("compress", "brief", "--to", "int8", "--force")
+    found = [*trained.values(), *derived.values(), *answer("show")["provenance"].values()]
+    found += [one["original"] for one in found if one["kind"] == "derived"]
+    assert {one["kind"] for one in found} == {"trained", "captured", "derived"}
+    assert any("measured" in one for one in found)
+    assert any("notes" in one.get("adapter", {}) for one in found)
+    for one in found:
+        assert problems(one, one["kind"].capitalize()) == []
+
+
+def write_adapter(base: Path, folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import peft
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"]))
+        with torch.no_grad():
+            for name, parameter in wrapped.named_parameters():
+                if "lora_" in name:
+                    parameter.fill_(0.1)
+        wrapped.save_pretrained(folder)
+
+
+def test_damage_and_its_repair(world: World, answer: Answer) -> None:
+    vector = answer("status")["persona"]["behaviours"]["listening"]["terms"][0][1]
+    (world.folder / ".pv" / "packs" / vector[:2] / vector).unlink()
+    (world.folder / ".pv" / "history.git" / "HEAD").unlink()
+    (world.folder / ".pv" / "stranger").touch()
+    assert {one["kind"] for one in answer("fsck", code=3)["findings"]} >= {"head", "unknown"}
+    found = answer("fsck", "--repair", code=3)
+    assert {one["done"] for one in found["repairs"]} == {True, False}
+    assert found["behaviours"] == ["listening"]
+    assert {one["kind"] for one in found["findings"]} == {"missing", "unknown"}
+
+
+def test_garbage(world: World, answer: Answer) -> None:
+    answer("undo")
+    answer("branch", "other")  # now the undo can expire
+    left = world.folder / ".pv" / "tmp" / "left.1.x.pvtmp"
+    left.touch()
+    os.utime(left, (0, 0))
+    gone = [answer("gc", "--expire", "0")]
+    assert gone[0]["young"] == 2  # the vector and its rows
+    gone += [answer("gc", "--expire", "0", "--grace", "0") for _ in range(2)]
+    for key in ("expire", "git_objects", "leftovers", "quarantine", "purge", "freed_bytes"):
+        assert any(one[key] for one in gone), key
+
+
+def test_a_push(world: World, process: Processes, hub: Any, tmp_path: Path) -> None:
+    from support.loopback_hub import client_env
+
+    env = client_env(hub, tmp_path / "hf-home", "hf_w")
+    for _ in range(2):
+        said = process("-q", "push", ADDRESS, "--json", env=env)
+        assert said.code == 0
+        assert keeps_to_it(said, "push") == []
+    assert said.json["uploaded"] == []
+
+
+def test_what_is_not_finite_is_null(world: World, answer: Answer, tmp_path: Path) -> None:
+    table = tensors(world.base)
+    name = "model.layers.0.mlp.up_proj.weight"
+    dtype, shape, raw = table[name]
+    assert dtype == "BF16"
+    table[name] = (dtype, shape, b"\x80\x7f" + raw[2:])  # +infinity
+    write_tensors(tmp_path / "odd" / "model.safetensors", table)
+    answer("commit", tmp_path / "odd", "--as", "odd")
+    found = answer("diff")
+    assert [found["total"][key] for key in ("step", "relative", "largest")] == [None] * 3
+    (pair,) = found["interference"]
+    assert (pair["cosine"], pair["norm_b"]) == (None, None)
+
+
+# The contract
+
+
+def test_progress_goes_to_stderr_unless_quiet(world: World, pv: InProcess) -> None:
+    words = ("train", world.rows, "--max-steps", "1", "--threads", "1", "--held-out", "none", "--json")
+    said = pv(*words, "--as", "loud")
+    assert "step 1/1" in said.err
+    assert problems(said.json, "Train") == []
+    said = pv("-q", *words, "--as", "quiet")
+    assert (said.code, said.err) == (0, "")
+
+
+def test_an_error_is_the_last_line(world: World, process: Processes) -> None:
+    shutil.rmtree(world.folder / ".pv" / "records")
+    (world.folder / ".pv" / "records").touch()
+    said = process("-v", "build", "-o", "built", "--json")  # a traceback comes before it
+    assert (said.code, said.out) == (70, "")
+    assert len(said.err.splitlines()) > 1
+    assert problems(json.loads(said.err.splitlines()[-1]), "Failure") == []
+
+
+def test_paths_are_relative_to_the_folder_of_C(world: World, answer: Answer) -> None:
+    assert not Path("few.jsonl").exists()
+    write_rows(world.folder / "few.jsonl", 2)
+    assert answer("eval", "few.jsonl")["n"] == 2
+
+
+@pytest.mark.slow
+def test_the_example(world: World, pv: InProcess, tmp_path: Path) -> None:
+    """As it stands: a merge that holds, one that is in conflict, one that loses the behaviour."""
+    if shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    (program,) = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "pv"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pv.cli.main "$@"\n')
+    command.chmod(0o755)
+    shutil.copy(world.rows, world.folder / "listening.heldout.jsonl")
+
+    def run() -> Said:
+        env = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["sh", "-c", program], cwd=world.folder, env=env, capture_output=True, text=True
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    for line in ("switch -c style", "scale listening 2", "switch main"):
+        pv.ok(*line.split())
+    said = run()
+    assert (said.code, said.err) == (0, "")
+    assert re.fullmatch("[0-9a-f]{64}\n", said.out)
+    for line in ("scale listening 3", "switch style", "scale listening -1", "switch main"):
+        pv.ok(*line.split())
+    said = run()
+    assert (said.code, said.out) == (1, "")
+    assert "both sides changed listening" in said.err and 'listening: {"weight":3,' in said.err
+    pv.ok("undo")  # the switch
+    pv.ok("switch", "main")
+    pv.ok("revert", "HEAD")
+    before = pv.ok("status", "--json").json["persona_id"]
+    said = run()
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("effect -")
+    assert pv.ok("status", "--json").json["persona_id"] == before
+
+
+# The types
+
+
+SHAPES = parse(
+    """
+    type Point = {          // a comment with { a brace
+      x: number
+      y?: number | null
+      tags: string[]
+      pair: [number, Word]
+      [name: string]: boolean
+    }
+    type Word = "up" | "down" | -1 | true
+    type Tree = { value: unknown, below?: Tree[][] }
+    """
+)
+POINT: dict[str, Any] = {"x": 1, "tags": [], "pair": [0.5, "up"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Point", POINT),
+        ("Point", {**POINT, "y": None, "tags": ["a", "b"], "other": False}),
+        ("Word", -1),
+        ("Word", True),
+        ("Tree", {"value": [{}], "below": [[{"value": None}], []]}),
+    ],
+)
+def test_a_value_that_has_the_type(name: str, value: Any) -> None:
+    assert check(value, SHAPES[name], SHAPES) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("Point", {**POINT, "x": "1"}, '$.x: "1" is no number'),
+        ("Point", {**POINT, "x": True}, "$.x: true is no number"),
+        ("Point", {**POINT, "x": math.nan}, "$.x: NaN is no number"),
+        ("Point", {**POINT, "x": None}, "$.x: null is no number"),
+        ("Point", {**POINT, "y": "1"}, '$.y: "1" is no number'),
+        ("Point", {**POINT, "tags": "a"}, '$.tags: "a" is no []'),
+        ("Point", {**POINT, "tags": ["a", 1]}, "$.tags[1]: 1 is no string"),
+        ("Point", {**POINT, "pair": [1, "up", 2]}, "$.pair: 3 items, not 2"),
+        ("Point", {**POINT, "pair": [1, "left"]}, '$.pair[1]: "left" is no "up"'),
+        ("Point", {**POINT, "other": 1}, "$.other: 1 is no boolean"),
+        ("Point", {"tags": [], "pair": [1, "up"]}, "$.x: missing"),
+        ("Point", [POINT], "$: [{"),
+        ("Word", 1, "$: 1 is no "),
+        ("Word", False, "$: false is no "),
+        ("Word", "true", '$: "true" is no '),
+        ("Word", {}, "$: {} is no "),
+        ("Tree", {"value": 1, "extra": 1}, "$.extra: unknown key"),
+        ("Tree", {"value": 1, "below": [[{"value": 1}, {"below": []}]]}, "$.below[0][1].value: missing"),
+    ],
+)
+def test_a_value_that_has_not(name: str, value: Any, problem: str) -> None:
+    found = check(value, SHAPES[name], SHAPES)
+    assert len(found) == 1 and found[0].startswith(problem), found
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("type A = B", "not declared: B"),
+        ("type A = string type A = number", "declared twice"),
+        ("type A = { a: string, a: number }", "key a is there twice"),
+        ("type A = { a: string", "expected, not the end"),
+        ("type A = [string", ", or ] expected, not the end"),
+        ("type A = string |", "a word expected, not the end"),
+        ("type A = { [name: number]: string }", "string expected, not number"),
+        ("type A = string & number", "cannot be read: '&"),
+        ("interface A {}", "type expected, not interface"),
+    ],
+)
+def test_a_text_that_declares_no_types(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        parse(text)
+
+
+def test_a_wrong_answer_is_found(answer: Answer, world: World) -> None:
+    """The checks of this file can fail: a key too many, one too few, an id that is none, NaN."""
+    right = answer("status")
+    assert problems(right, "Status") == []
+    assert problems({**right, "more": 1}, "Status") == ["$.more: unknown key"]
+    assert problems({key: right[key] for key in right if key != "branch"}, "Status") == ["$.branch: missing"]
+    assert problems({**right, "schema": 2}, "Status") == ["$.schema: 2 is no 1"]
+    assert len(problems({**right, "commit": right["commit"][:12]}, "Status")) == 1
+    deep = {**right["persona"], "output": {"dtype": "bf17", "rounding": "nearest", "seed": 0}}
+    assert [line.partition(":")[0] for line in problems({**right, "persona": deep}, "Status")] == [
+        "$.persona.output.dtype"
+    ]
+    said = Said(2, "", json.dumps({"schema": 1, "error": {"message": "", "hint": None, "exit_code": 3}}))
+    assert keeps_to_it(said, "status") == ["the exit code is 2"]
+    assert keeps_to_it(Said(0, json.dumps(right) + "\n", "a note\n"), "status") == ["stderr: a note\n"]
