@@ -72,7 +72,9 @@ class App:
     def json(self, value: Jsonable | dict[str, Any]) -> None:
         """One object on stdout, for programs."""
         document = value if isinstance(value, dict) else value.to_json()
-        text = json.dumps({"schema": 1, **_finite(document)}, indent=2, ensure_ascii=False, allow_nan=False)
+        ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+        whole = {"schema": 1, **_finite(document)}
+        text = json.dumps(whole, indent=2, ensure_ascii=ascii_only, allow_nan=False)
         click.echo(_OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
     def page(self, text: str) -> None:

@@ -35,6 +35,7 @@ command fails it is on stderr, with an `error`. Every command has `-h`, too. Exi
 | 74 | the disk refused |
 | 128 | not a registry |
 | 130 | interrupted |
+| 141 | the reader of stdout went away |
 
 """
 

@@ -44,6 +44,6 @@ def command(app: App, name: str | None, at: str | None, delete: bool, as_json: b
     else:
         said = f"branch {name} at {short(repo.branch(name, at or 'HEAD').commit)}"
     if as_json:
-        app.json({"branches": repo.branches()})
+        app.json({"branches": repo.branches(), "current": repo.head.branch})
     else:
         app.done(said)

@@ -85,10 +85,12 @@ def _answers(
 
 
 def _typed() -> Iterator[str]:
-    prompt = "> " if sys.stdin.isatty() else ""
+    person = sys.stdin.isatty()
     while True:
+        if person:
+            click.echo("> ", nl=False, err=True)  # stdout is for replies
         try:
-            text = input(prompt).strip()
+            text = input().strip()
         except EOFError:
             return
         if not text:

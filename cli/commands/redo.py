@@ -19,8 +19,9 @@ def command(app: App, as_json: bool) -> None:
     \b
     pv redo
     """
-    again = app.repo().redo()
+    repo = app.repo()
+    again = repo.redo()
     if as_json:
-        app.json({"redone": again.command})
+        app.json({"redone": again.command, "branch": repo.head.branch, "commit": repo.head.commit})
     else:
         app.done(f"did again: {again.command}")

@@ -21,8 +21,9 @@ def command(app: App, as_json: bool) -> None:
     \b
     pv undo
     """
-    undone = app.repo().undo()
+    repo = app.repo()
+    undone = repo.undo()
     if as_json:
-        app.json({"undone": undone.command})
+        app.json({"undone": undone.command, "branch": repo.head.branch, "commit": repo.head.commit})
     else:
         app.done(f"took back: {undone.command}")

@@ -170,7 +170,7 @@ def test_a_dry_run_writes_nothing(world, pv) -> None:
     said = pv.ok("build", "-o", "built", "--dry-run", "--shard-size", "0.03")
     assert said.out.count("model-0000") == len(said.out.splitlines()) > 2
     found = pv.ok("build", "-o", "built", "-n", "--dtype", "fp32", "--json").json
-    assert found["files"] == {
+    assert found["sizes"] == {
         "model.safetensors": 2 * sum(len(raw) for *_, raw in tensors(world.base).values())
     }
     assert not (world.folder / "built").exists()

@@ -158,6 +158,9 @@ def test_an_encoding_that_lacks_our_characters_is_no_error(world, process) -> No
     said = process("diff", env={"PYTHONIOENCODING": "latin-1"})
     assert said.code == 0
     assert "by layer" in said.out
+    assert process("scale", "listening", "2", "-m", "caf\xe9 \U0001f600").code == 0
+    said = process("show", "--json", env={"PYTHONIOENCODING": "latin-1"})
+    assert said.out.isascii() and said.json["message"] == "caf\xe9 \U0001f600"
 
 
 def test_another_folder(world, pv, tmp_path: Path) -> None:

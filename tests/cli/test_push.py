@@ -183,7 +183,7 @@ def test_a_dry_run_shows_the_card_and_sends_nothing(world, pv, push, hub) -> Non
     assert found["card"] + "\n" == said.out
     assert found["build"] == pv.ok("build", "-o", "built", "--json").json["build"]
     assert (
-        found["files"]["model.safetensors"] == (world.folder / "built" / "model.safetensors").stat().st_size
+        found["sizes"]["model.safetensors"] == (world.folder / "built" / "model.safetensors").stat().st_size
     )
     assert (hub.repos, uploads(hub)) == ({}, [])
     after = {name: state for name, state in world.state().items() if not name.startswith("records")}

@@ -169,12 +169,12 @@ def test_the_listed_words_are_those_of_the_program() -> None:
     assert literals("Merge", "kind") == set(get_args(get_type_hints(MergeOutcome)["kind"]))
     assert literals("Finding", "kind") == kinds_of_findings() >= NOTES
     choices = {word for method in METHODS.values() for option in method.options for word in option.choices}
-    assert {word[1:-1] for word in TYPES["Combine"].words() if word[0] == '"'} == choices | METHODS.keys()
+    assert {word[1:-1] for word in TYPES["CombineRule"].words() if word[0] == '"'} == choices | METHODS.keys()
     for name, method in METHODS.items():
         for option in method.options:
             for value in option.choices or (option.default,):
                 switch: dict[str, Any] = {option.name: value}
-                assert problems(Combine.of(name, **switch).to_json(), "Combine") == []
+                assert problems(Combine.of(name, **switch).to_json(), "CombineRule") == []
 
 
 def literals(name: str, key: str) -> set[str]:
@@ -236,6 +236,9 @@ STORY = """
 0 tag -d v1
 0 switch -c ahead
 0 scale listening 4
+0 scale listening 4 --module *.mlp.*=0.5
+0 combine ties --density 0.5
+0 combine add
 0 switch main
 0 merge ahead
 0 branch -d side
@@ -260,6 +263,8 @@ WRONG = """
 1 cherry-pick terse
 2 scale listening much
 2 scale listening 3
+2 combine add --density 0.5
+2 scale listening 1 --module nothing=2
 2 log --nope
 2 frobnicate
 2 eval nowhere.jsonl
@@ -310,7 +315,7 @@ def test_init(made: World, answer: Answer, tmp_path: Path) -> None:
 
 def test_a_vector_that_is_put_back(world: World, answer: Answer) -> None:
     made = answer("commit", world.tuned, "--as", "tuned")
-    assert "put_back" not in made
+    assert made["put_back"] is False
     (world.folder / ".pv" / "packs" / made["vector"][:2] / made["vector"]).unlink()
     assert answer("commit", world.tuned, "--as", "tuned")["put_back"] is True
 

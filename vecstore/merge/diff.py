@@ -71,7 +71,7 @@ class Change:
             self.changed + other.changed,
             self.step2 + other.step2,
             self.base2 + other.base2,
-            max(self.largest, other.largest),
+            float(np.maximum(self.largest, other.largest)),  # NaN stays NaN
         )
 
 

@@ -30,10 +30,12 @@ class BuildPlan:
     """The weight files that a build would write."""
 
     output: Path
+    commit: str
     shards: tuple[Shard, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"output": str(self.output), "files": {shard.file: shard.nbytes for shard in self.shards}}
+        sizes = {shard.file: shard.nbytes for shard in self.shards}
+        return {"dry_run": True, "output": str(self.output), "commit": self.commit, "sizes": sizes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ def plan_build(
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
     folder = _usable(output)
     with opened(revision.registry, revision.commit, [persona]):
-        return BuildPlan(folder, plan_shards(persona, revision.base, shard_bytes=shard_bytes))
+        return BuildPlan(
+            folder, revision.commit, plan_shards(persona, revision.base, shard_bytes=shard_bytes)
+        )
 
 
 def build(

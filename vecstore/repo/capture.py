@@ -43,11 +43,12 @@ class Capture:
     put_back: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        if self.put_back:
-            return {"commit": self.commit, "vector": self.vector, "put_back": True}
         return {
             "commit": self.commit,
+            "branch": self.branch,
+            "name": self.name,
             "vector": self.vector,
+            "put_back": self.put_back,
             "tensors": self.tensors,
             "stored_bytes": self.stored_bytes,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +25,14 @@ class Push:
 
     build: Build
     card: str
-    files: dict[str, int]
+    sizes: Mapping[str, int]
     pushed: Pushed | None
 
     def to_json(self) -> dict[str, Any]:
         made = self.build.built
         document = {"commit": self.build.commit, "build": made.build}
         if self.pushed is None:
-            return {**document, "files": dict(self.files), "card": self.card}
+            return {"dry_run": True, **document, "sizes": dict(self.sizes), "card": self.card}
         return {
             **document,
             "weights": made.weights,

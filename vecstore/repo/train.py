@@ -47,7 +47,14 @@ class Training:
     held_out: Score | None
 
     def to_json(self) -> dict[str, Any]:
-        return {"commit": self.commit, "vector": self.vector, "provenance": self.provenance.to_json()}
+        return {
+            "commit": self.commit,
+            "branch": self.branch,
+            "name": self.name,
+            "vector": self.vector,
+            "stored_bytes": self.stored_bytes,
+            "provenance": self.provenance.to_json(),
+        }
 
 
 def train(
