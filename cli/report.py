@@ -1,4 +1,4 @@
-"""What a command that made a commit says."""
+"""What a command says that made a commit, or moved HEAD."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pv.cli.render import persona_line
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.edit import Committed
+    from pv.vecstore.repo.repo import Repo
 
-__all__ = ["report"]
+__all__ = ["report", "report_head"]
 
 
 def report(app: App, made: Committed, *, as_json: bool) -> None:
@@ -20,3 +21,12 @@ def report(app: App, made: Committed, *, as_json: bool) -> None:
     else:
         app.done(f"{short(made.commit)} {made.said}")
         app.note(f"  {persona_line(made.persona)}")
+
+
+def report_head(app: App, repo: Repo, said: str, *, as_json: bool, **done: str) -> None:
+    """Say what was done, and as JSON also where HEAD is now."""
+    if as_json:
+        head = repo.head
+        app.json({**done, "branch": head.branch, "commit": head.commit})
+    else:
+        app.done(said)

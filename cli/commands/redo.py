@@ -6,6 +6,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import json_option
+from pv.cli.report import report_head
 
 __all__ = ["command"]
 
@@ -21,7 +22,4 @@ def command(app: App, as_json: bool) -> None:
     """
     repo = app.repo()
     again = repo.redo()
-    if as_json:
-        app.json({"redone": again.command, "branch": repo.head.branch, "commit": repo.head.commit})
-    else:
-        app.done(f"did again: {again.command}")
+    report_head(app, repo, f"did again: {again.command}", as_json=as_json, redone=again.command)

@@ -6,6 +6,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import json_option
+from pv.cli.report import report_head
 
 __all__ = ["command"]
 
@@ -23,7 +24,4 @@ def command(app: App, as_json: bool) -> None:
     """
     repo = app.repo()
     undone = repo.undo()
-    if as_json:
-        app.json({"undone": undone.command, "branch": repo.head.branch, "commit": repo.head.commit})
-    else:
-        app.done(f"took back: {undone.command}")
+    report_head(app, repo, f"took back: {undone.command}", as_json=as_json, undone=undone.command)
