@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import tensors, write_tensors
+from support.commands import InProcess, Processes, World, tensors, write_tensors
 
 
 def sums(out: str) -> dict[str, str]:
@@ -24,7 +24,7 @@ def digest(path: Path) -> str:
 # Build
 
 
-def test_the_sums_that_are_printed_are_those_of_the_files(world, pv) -> None:
+def test_the_sums_that_are_printed_are_those_of_the_files(world: World, pv: InProcess) -> None:
     said = pv.ok("build", "-o", "built")
     built = world.folder / "built"
     assert sums(said.out) == {"model.safetensors": digest(built / "model.safetensors")}
@@ -41,7 +41,7 @@ def test_the_sums_that_are_printed_are_those_of_the_files(world, pv) -> None:
     assert ours["model.embed_tokens.weight"] == base["model.embed_tokens.weight"]
 
 
-def test_it_loads_in_transformers_alone(world, pv) -> None:
+def test_it_loads_in_transformers_alone(world: World, pv: InProcess) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -55,7 +55,7 @@ def test_it_loads_in_transformers_alone(world, pv) -> None:
     assert torch.equal(model.model.norm.weight, torch.frombuffer(bytearray(raw), dtype=torch.bfloat16))
 
 
-def test_a_base_that_is_trained_in_place_takes_nothing_away(world, pv) -> None:
+def test_a_base_that_is_trained_in_place_takes_nothing_away(world: World, pv: InProcess) -> None:
     """Its pinned copy stands in, tensor by tensor; what the folder holds now is never taken for the base."""
     before = sums(pv.ok("build", "-o", "before").out)
     plain = sums(pv.ok("build", "HEAD~1", "-o", "plain").out)
@@ -72,7 +72,7 @@ def test_a_base_that_is_trained_in_place_takes_nothing_away(world, pv) -> None:
         weights.write_bytes(whole)
 
 
-def test_json_says_the_same(world, pv) -> None:
+def test_json_says_the_same(world: World, pv: InProcess) -> None:
     said = pv.ok("build", "HEAD", "-o", "built", "--json").json
     assert said["files"] == {"model.safetensors": digest(world.folder / "built" / "model.safetensors")}
     assert said["output"] == str(world.folder / "built")
@@ -83,7 +83,7 @@ def test_json_says_the_same(world, pv) -> None:
     assert {**again, "output": said["output"]} == said
 
 
-def test_shards_hold_the_same_tensors(world, pv) -> None:
+def test_shards_hold_the_same_tensors(world: World, pv: InProcess) -> None:
     whole = pv.ok("build", "-o", "whole", "--json").json
     parts = pv.ok("build", "-o", "parts", "--shard-size", "0.03", "--json").json
     assert len(parts["files"]) > 2
@@ -101,7 +101,7 @@ def test_shards_hold_the_same_tensors(world, pv) -> None:
 @pytest.mark.parametrize(
     ("dtype", "stored", "word"), [("fp32", "F32", "float32"), ("fp16", "F16", "float16")]
 )
-def test_another_dtype(world, pv, dtype: str, stored: str, word: str) -> None:
+def test_another_dtype(world: World, pv: InProcess, dtype: str, stored: str, word: str) -> None:
     plain = pv.ok("build", "-o", "plain", "--json").json
     said = pv.ok("build", "-o", "built", "--dtype", dtype, "--rounding", "nearest", "--json").json
     assert said["build"] != plain["build"]
@@ -109,7 +109,7 @@ def test_another_dtype(world, pv, dtype: str, stored: str, word: str) -> None:
     assert json.loads((world.folder / "built" / "config.json").read_bytes())["dtype"] == word
 
 
-def test_fp32_is_base_plus_weight_times_delta(world, pv) -> None:
+def test_fp32_is_base_plus_weight_times_delta(world: World, pv: InProcess) -> None:
     """Half a weight lies half-way: computed here with nothing of pv's."""
     name = "model.layers.0.mlp.up_proj.weight"
 
@@ -124,7 +124,7 @@ def test_fp32_is_base_plus_weight_times_delta(world, pv) -> None:
         assert half == pytest.approx((none + full) / 2, abs=2e-7 * max(1, abs(none)))
 
 
-def test_after_a_revert_the_bytes_are_those_from_before(world, pv) -> None:
+def test_after_a_revert_the_bytes_are_those_from_before(world: World, pv: InProcess) -> None:
     before = sums(pv.ok("build", "-o", "before").out)
     pv.ok("commit", world.tuned, "--as", "tuned", "--weight", "0.7")
     between = sums(pv.ok("build", "-o", "between").out)
@@ -139,7 +139,7 @@ def test_after_a_revert_the_bytes_are_those_from_before(world, pv) -> None:
     assert zero == before, "a weight of 0 builds as if the behaviour were absent"
 
 
-def test_a_folder_is_replaced_only_if_pv_made_it_and_it_is_told_to(world, pv) -> None:
+def test_a_folder_is_replaced_only_if_pv_made_it_and_it_is_told_to(world: World, pv: InProcess) -> None:
     pv.ok("build", "-o", "built")
     first = digest(world.folder / "built" / "model.safetensors")
     pv.ok("scale", "listening", "2")
@@ -165,7 +165,7 @@ def test_a_folder_is_replaced_only_if_pv_made_it_and_it_is_told_to(world, pv) ->
     assert world.strangers() == []
 
 
-def test_a_dry_run_writes_nothing(world, pv) -> None:
+def test_a_dry_run_writes_nothing(world: World, pv: InProcess) -> None:
     before = world.state()
     said = pv.ok("build", "-o", "built", "--dry-run", "--shard-size", "0.03")
     assert said.out.count("model-0000") == len(said.out.splitlines()) > 2
@@ -177,7 +177,7 @@ def test_a_dry_run_writes_nothing(world, pv) -> None:
     assert world.state() == before
 
 
-def test_a_shard_size_is_a_number_of_megabytes(world, pv) -> None:
+def test_a_shard_size_is_a_number_of_megabytes(world: World, pv: InProcess) -> None:
     for text in ("0", "-1", "inf", "nan", "big"):
         said = pv("build", "-o", "built", "--shard-size", text)
         assert (said.code, said.out) == (2, ""), said
@@ -186,7 +186,9 @@ def test_a_shard_size_is_a_number_of_megabytes(world, pv) -> None:
     assert not (world.folder / "built").exists()
 
 
-def test_weights_that_leave_the_finite_numbers_are_refused(world, pv, tmp_path: Path) -> None:
+def test_weights_that_leave_the_finite_numbers_are_refused(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
     huge = tensors(world.base)
     huge["model.norm.weight"] = ("BF16", (48,), struct.pack("<48H", *[0x7149] * 48))  # about 1e30
     write_tensors(tmp_path / "huge" / "model.safetensors", huge)
@@ -207,7 +209,7 @@ def replies(said: Any) -> list[str]:
     return [answer["reply"] for answer in said.json["replies"]]
 
 
-def test_each_prompt_gets_the_reply_it_would_get_alone(world, pv) -> None:
+def test_each_prompt_gets_the_reply_it_would_get_alone(world: World, pv: InProcess) -> None:
     both = pv.ok("chat", "-p", "One?", "-p", "Two?", "--max-tokens", "6", "--json")
     assert both.json["schema"] == 1
     assert both.json["commit"] == pv.ok("status", "--json").json["commit"]
@@ -218,7 +220,7 @@ def test_each_prompt_gets_the_reply_it_would_get_alone(world, pv) -> None:
     assert "talking to" not in said.err
 
 
-def test_the_base_and_a_strong_persona_answer_differently(world, pv) -> None:
+def test_the_base_and_a_strong_persona_answer_differently(world: World, pv: InProcess) -> None:
     pv.ok("scale", "listening", "300")
     plain = pv.ok("chat", "--base", "-p", "Say 1.", "--max-tokens", "12", "--json")
     persona = pv.ok("chat", "-p", "Say 1.", "--max-tokens", "12", "--json")
@@ -226,7 +228,7 @@ def test_the_base_and_a_strong_persona_answer_differently(world, pv) -> None:
     assert replies(plain) == replies(pv.ok("chat", "HEAD~2", "-p", "Say 1.", "--max-tokens", "12", "--json"))
 
 
-def test_a_temperature_is_seeded(world, pv) -> None:
+def test_a_temperature_is_seeded(world: World, pv: InProcess) -> None:
     def ask(seed: str) -> list[str]:
         options = ("--temperature", "1", "--seed", seed, "--max-tokens", "12", "--json")
         return replies(pv.ok("chat", "-p", "Say 1.", *options))
@@ -234,7 +236,7 @@ def test_a_temperature_is_seeded(world, pv) -> None:
     assert ask("1") == ask("1") != ask("2")
 
 
-def test_a_conversation_comes_from_stdin_and_an_empty_line_ends_it(world, pv) -> None:
+def test_a_conversation_comes_from_stdin_and_an_empty_line_ends_it(world: World, pv: InProcess) -> None:
     said = pv.ok("chat", "--max-tokens", "4", "--json", stdin="One?\nTwo?\n\nnot this\n")
     assert [answer["prompt"] for answer in said.json["replies"]] == ["One?", "Two?"]
     alone = pv.ok("chat", "--max-tokens", "4", "--json", "-p", "Two?")
@@ -243,7 +245,7 @@ def test_a_conversation_comes_from_stdin_and_an_empty_line_ends_it(world, pv) ->
     assert pv.ok("chat", stdin="").out == ""
 
 
-def test_a_conversation_on_a_terminal(world, process) -> None:
+def test_a_conversation_on_a_terminal(world: World, process: Processes) -> None:
     said = process.on_terminal("chat", "--max-tokens", "3", type="One?\nTwo?\n\x03", env={"NO_COLOR": "1"})
     assert "talking to listening 1; an empty line ends" in said.out
     assert said.out.count("> ") >= 3
@@ -251,7 +253,7 @@ def test_a_conversation_on_a_terminal(world, process) -> None:
     assert "interrupted" in said.out
 
 
-def test_a_prompt_that_does_not_fit(world, pv) -> None:
+def test_a_prompt_that_does_not_fit(world: World, pv: InProcess) -> None:
     said = pv("chat", "-p", "x" * 600)
     assert (said.code, said.out) == (2, "")
     assert "context holds 512" in said.err

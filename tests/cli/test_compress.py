@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from support.commands import InProcess, World
 
 from pv.registry.errors import UsageError
 from pv.registry.persona import Behaviour, Term
@@ -22,15 +25,16 @@ from pv.vecstore.vectors.derive import LADDER, EncodingSpec
 
 
 @pytest.fixture
-def held_out(world) -> Path:
+def held_out(world: World) -> Path:
     return world.rows.with_name("rows.heldout.jsonl")
 
 
-def terms(pv, name: str = "listening") -> list:
-    return pv.ok("status", "--json").json["persona"]["behaviours"][name]["terms"]
+def terms(pv: InProcess, name: str = "listening") -> list[Any]:
+    found: list[Any] = pv.ok("status", "--json").json["persona"]["behaviours"][name]["terms"]
+    return found
 
 
-def tau(world, name: str = "listening") -> dict[str, np.ndarray]:
+def tau(world: World, name: str = "listening") -> dict[str, np.ndarray]:
     """tau of the behaviour's vectors, summed, in fp64."""
     with Registry.find(world.folder) as registry:
         head = registry.resolve("HEAD")
@@ -48,7 +52,7 @@ def tau(world, name: str = "listening") -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("encoding", ["float", "float:fp32", "int8", "ternary", "lowrank:2", "sparse:0.1"])
-def test_a_packed_behaviour_is_another_vector(world, pv, encoding: str) -> None:
+def test_a_packed_behaviour_is_another_vector(world: World, pv: InProcess, encoding: str) -> None:
     before, had = tau(world), terms(pv)
     pv.ok("scale", "listening", "0.5")
     if encoding == "int8":
@@ -82,7 +86,7 @@ def test_a_packed_behaviour_is_another_vector(world, pv, encoding: str) -> None:
     assert terms(pv) == had
 
 
-def test_what_a_person_sees(world, pv, held_out) -> None:
+def test_what_a_person_sees(world: World, pv: InProcess, held_out: Path) -> None:
     said = pv.ok("compress", "listening", "--to", "ternary", "--data", held_out)
     assert "✓ " in said.err
     assert "listening is ternary: " in said.err
@@ -93,7 +97,7 @@ def test_what_a_person_sees(world, pv, held_out) -> None:
     assert "Compress listening as sparse:0.05" in pv.ok("log").out
 
 
-def test_the_measured_effect_is_noted(world, pv, held_out) -> None:
+def test_the_measured_effect_is_noted(world: World, pv: InProcess, held_out: Path) -> None:
     said = pv.ok("compress", "listening", "--to", "sparse:0.3", "--data", held_out, "--json").json
     (new,) = said["vectors"].values()
     measured = pv.ok("show", "--json").json["provenance"][new]["measured"]
@@ -111,7 +115,7 @@ def test_the_measured_effect_is_noted(world, pv, held_out) -> None:
 # The search
 
 
-def test_the_smallest_that_keeps_the_share(world, pv, held_out) -> None:
+def test_the_smallest_that_keeps_the_share(world: World, pv: InProcess, held_out: Path) -> None:
     ladder = ("--to", "float", "--to", "ternary", "--to", "sparse:0.3", "--to", "sparse:0.001")
     said = pv.ok("compress", "listening", "--keep", "0.5", "--data", held_out, *ladder, "--json").json
     sizes = [found["stored_bytes"] for found in said["candidates"]]
@@ -131,7 +135,7 @@ def test_the_smallest_that_keeps_the_share(world, pv, held_out) -> None:
     assert not list((world.folder / ".pv" / "tmp").iterdir())
 
 
-def test_between_two_rungs_it_looks_closer(world, pv, held_out) -> None:
+def test_between_two_rungs_it_looks_closer(world: World, pv: InProcess, held_out: Path) -> None:
     said = pv.ok("compress", "listening", "--keep", "0.9", "--data", held_out, "--json").json
     tried = {found["encoding"]: found for found in said["candidates"]}
     more = [text for text in tried if text not in LADDER]
@@ -171,7 +175,7 @@ def test_halfway(keeps: str, loses: str, wanted: str | None) -> None:
     assert next_try(trials, 1.1) is None
 
 
-def test_none_keeps_the_share(world, pv, held_out) -> None:
+def test_none_keeps_the_share(world: World, pv: InProcess, held_out: Path) -> None:
     state = {name: value for name, value in world.state().items() if not name.startswith("records/")}
     said = pv("compress", "listening", "--keep", "0.99", "--data", held_out, "--to", "sparse:0.001")
     assert said.code == 1
@@ -187,7 +191,7 @@ def test_none_keeps_the_share(world, pv, held_out) -> None:
     assert after == state
 
 
-def test_a_behaviour_without_an_effect(world, pv, held_out) -> None:
+def test_a_behaviour_without_an_effect(world: World, pv: InProcess, held_out: Path) -> None:
     rows = [json.loads(line) for line in held_out.read_text().splitlines()]
     turned = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
     other = held_out.with_name("turned.jsonl")
@@ -228,7 +232,7 @@ def _candidate(text: str, stored: int) -> Candidate:
 # Several vectors; other hands
 
 
-def test_every_term_is_packed(world, pv) -> None:
+def test_every_term_is_packed(world: World, pv: InProcess) -> None:
     pv.ok("commit", world.tuned, "--as", "other")
     with Registry.find(world.folder) as registry:
         persona = registry.persona()
@@ -248,8 +252,8 @@ def test_every_term_is_packed(world, pv) -> None:
     assert 0 < change < sum(np.square(before[n]).sum() for n in before)
 
 
-def test_a_behaviour_that_changes_meanwhile(world, pv) -> None:
-    def meanwhile(*arguments: str | Path):
+def test_a_behaviour_that_changes_meanwhile(world: World, pv: InProcess) -> None:
+    def meanwhile(*arguments: str | Path) -> Callable[[Tick], None]:
         """Run a command when the encoding begins, as another terminal would."""
         left = [arguments]
 
@@ -267,7 +271,7 @@ def test_a_behaviour_that_changes_meanwhile(world, pv) -> None:
             repo.compress("listening", "sparse:0.2", force=True, progress=changed)
 
 
-def test_packed_twice_the_first_origin_stays(world, pv) -> None:
+def test_packed_twice_the_first_origin_stays(world: World, pv: InProcess) -> None:
     pv.ok("compress", "listening", "--to", "float", "--force")
     (first,) = terms(pv)
     pv.ok("compress", "listening", "--to", "sparse:0.2")
@@ -276,7 +280,7 @@ def test_packed_twice_the_first_origin_stays(world, pv) -> None:
     assert provenance["original"]["kind"] == "trained"
 
 
-def test_what_would_be_larger_is_refused(world, pv) -> None:
+def test_what_would_be_larger_is_refused(world: World, pv: InProcess) -> None:
     state = world.state()
     said = pv("compress", "listening", "--to", "float")
     assert said.code == 2
@@ -295,7 +299,7 @@ def test_what_would_be_larger_is_refused(world, pv) -> None:
     assert re.search(r"  float of [0-9a-f]{12}, error of tau 0\.00\d\n  trained on ", shown)
 
 
-def test_what_it_is_already(world, pv) -> None:
+def test_what_it_is_already(world: World, pv: InProcess) -> None:
     pv.ok("compress", "listening", "--to", "float", "--force")
     said = pv("compress", "listening", "--to", "float")
     assert said.code == 2
@@ -327,7 +331,7 @@ def test_what_it_is_already(world, pv) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_usage(world, pv, arguments: list[str], code: int, word: str) -> None:
+def test_usage(world: World, pv: InProcess, arguments: list[str], code: int, word: str) -> None:
     said = pv("compress", *arguments)
     assert said.code == code
     assert word in said.err
@@ -340,7 +344,7 @@ def test_every_rung_of_the_ladder_is_an_encoding() -> None:
 # Adapters
 
 
-def test_an_adapter_is_committed_as_factors(world, pv, tmp_path: Path) -> None:
+def test_an_adapter_is_committed_as_factors(world: World, pv: InProcess, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -374,7 +378,7 @@ def test_an_adapter_is_committed_as_factors(world, pv, tmp_path: Path) -> None:
     assert "the head moves with model.embed_tokens.weight" in note
 
 
-def test_an_adapter_that_is_no_lora(world, pv, tmp_path: Path) -> None:
+def test_an_adapter_that_is_no_lora(world: World, pv: InProcess, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
     said = pv("commit", tmp_path, "--as", "brief", "--json")
     assert said.code == 3

@@ -8,9 +8,10 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.commands import Said, tensors, write_tensors
+from support.commands import InProcess, Processes, Said, World, tensors, write_tensors
 
 QUICK = ("--max-steps", "2", "--threads", "1", "--held-out", "none")
 Table = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -30,7 +31,9 @@ def refused(said: Said, code: int, *words: str) -> None:
 # No registry
 
 
-def test_every_command_that_needs_a_registry_says_where_it_looked(pv, made, tmp_path: Path) -> None:
+def test_every_command_that_needs_a_registry_says_where_it_looked(
+    pv: InProcess, made: World, tmp_path: Path
+) -> None:
     for line in (
         ("status",), ("log",), ("show",), ("diff",), ("branch",), ("tag",), ("switch", "x"), ("undo",), ("redo",),
         ("scale", "x", "1"), ("negate", "x"), ("drop", "x"), ("add", "x:y"), ("merge", "x"), ("revert", "x"),
@@ -44,7 +47,7 @@ def test_every_command_that_needs_a_registry_says_where_it_looked(pv, made, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_registry_of_a_later_pv_is_not_touched(world, pv) -> None:
+def test_a_registry_of_a_later_pv_is_not_touched(world: World, pv: InProcess) -> None:
     path = world.folder / ".pv" / "format"
     path.write_bytes(path.read_bytes().replace(b'"pv":1', b'"pv":2'))
     before = world.state()
@@ -84,7 +87,7 @@ def integers(table: Table) -> None:
     ],
 )
 def test_a_checkpoint_with_a_wrong_tensor(
-    world, pv, tmp_path: Path, change: Callable[[Table], None], words: str
+    world: World, pv: InProcess, tmp_path: Path, change: Callable[[Table], None], words: str
 ) -> None:
     table = tensors(world.tuned)
     change(table)
@@ -94,8 +97,10 @@ def test_a_checkpoint_with_a_wrong_tensor(
     assert world.state() == before
 
 
-def test_a_checkpoint_of_another_model_lists_what_differs(world, pv, tmp_path: Path) -> None:
-    table = {f"transformer.h.{i}.weight": ("F32", (2,), bytes(8)) for i in range(9)}
+def test_a_checkpoint_of_another_model_lists_what_differs(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
+    table: Table = {f"transformer.h.{i}.weight": ("F32", (2,), bytes(8)) for i in range(9)}
     write_tensors(tmp_path / "other" / "model.safetensors", table)
     before = world.state()
     said = pv("commit", tmp_path / "other", "--as", "x")
@@ -103,7 +108,7 @@ def test_a_checkpoint_of_another_model_lists_what_differs(world, pv, tmp_path: P
     assert world.state() == before
 
 
-def head_of(path: Path, change: Callable[[dict], None]) -> bytes:
+def head_of(path: Path, change: Callable[[dict[str, Any]], None]) -> bytes:
     """The file with its header changed."""
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
@@ -113,17 +118,17 @@ def head_of(path: Path, change: Callable[[dict], None]) -> bytes:
     return len(head).to_bytes(8, "little") + head + data[8 + length :]
 
 
-def test_a_weight_file_that_is_torn_or_lies(world, pv, tmp_path: Path) -> None:
+def test_a_weight_file_that_is_torn_or_lies(world: World, pv: InProcess, tmp_path: Path) -> None:
     whole = world.tuned / "model.safetensors"
     data = whole.read_bytes()
 
-    def far(header: dict) -> None:
+    def far(header: dict[str, Any]) -> None:
         header[UP]["data_offsets"][1] += 1 << 40
 
-    def bigger(header: dict) -> None:
+    def bigger(header: dict[str, Any]) -> None:
         header[UP]["shape"] = [1 << 31, 1 << 31]
 
-    def unknown(header: dict) -> None:
+    def unknown(header: dict[str, Any]) -> None:
         header[UP]["dtype"] = "Q4_K"
 
     before = world.state()
@@ -150,7 +155,7 @@ def test_a_weight_file_that_is_torn_or_lies(world, pv, tmp_path: Path) -> None:
     assert world.state() == before
 
 
-def test_a_pickle_is_refused_with_how_to_convert_it(world, pv, tmp_path: Path) -> None:
+def test_a_pickle_is_refused_with_how_to_convert_it(world: World, pv: InProcess, tmp_path: Path) -> None:
     """The pickle would make a file if anything opened it."""
     trap = tmp_path / "sprung"
     evil = b"cos\nsystem\n(S'touch " + str(trap).encode() + b"'\ntR."
@@ -166,7 +171,7 @@ def test_a_pickle_is_refused_with_how_to_convert_it(world, pv, tmp_path: Path) -
     assert world.state() == before
 
 
-def test_shards_that_do_not_go_together(world, pv, tmp_path: Path) -> None:
+def test_shards_that_do_not_go_together(world: World, pv: InProcess, tmp_path: Path) -> None:
     whole = tensors(world.tuned)
     names = sorted(whole)
     folder = tmp_path / "shards"
@@ -195,7 +200,7 @@ def test_shards_that_do_not_go_together(world, pv, tmp_path: Path) -> None:
     assert pv("commit", folder, "--as", "x").code == 0, "put right, it is taken"
 
 
-def test_an_adapter_that_is_none(world, pv, tmp_path: Path) -> None:
+def test_an_adapter_that_is_none(world: World, pv: InProcess, tmp_path: Path) -> None:
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
     (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"")
@@ -204,7 +209,9 @@ def test_an_adapter_that_is_none(world, pv, tmp_path: Path) -> None:
     assert world.state() == before
 
 
-def test_a_base_that_was_replaced_is_noticed_by_what_reads_it(made, pv, tmp_path: Path) -> None:
+def test_a_base_that_was_replaced_is_noticed_by_what_reads_it(
+    made: World, pv: InProcess, tmp_path: Path
+) -> None:
     base = shutil.copytree(made.base, tmp_path / "base")
     pv.ok("init", "--base", base, "--reference")
     table = tensors(base)
@@ -226,7 +233,9 @@ def test_a_base_that_was_replaced_is_noticed_by_what_reads_it(made, pv, tmp_path
 # Rows
 
 
-def test_rows_that_cannot_be_read_are_named_by_file_and_line(world, pv, tmp_path: Path) -> None:
+def test_rows_that_cannot_be_read_are_named_by_file_and_line(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
     good = json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"})
     before = world.state()
     for number, (content, line, words) in enumerate(
@@ -257,7 +266,9 @@ def test_rows_that_cannot_be_read_are_named_by_file_and_line(world, pv, tmp_path
     assert world.state() == before
 
 
-def test_a_row_longer_than_the_context_is_named_and_never_cut(world, pv, tmp_path: Path) -> None:
+def test_a_row_longer_than_the_context_is_named_and_never_cut(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
     rows = tmp_path / "long.jsonl"
     short = {"prompt": "a", "chosen": "b", "rejected": "c"}
     before = world.state()
@@ -275,7 +286,7 @@ def test_a_row_longer_than_the_context_is_named_and_never_cut(world, pv, tmp_pat
     }
 
 
-def test_a_loss_that_leaves_the_finite_numbers(world, pv) -> None:
+def test_a_loss_that_leaves_the_finite_numbers(world: World, pv: InProcess) -> None:
     before = world.state()
     said = pv(
         "train",
@@ -303,7 +314,7 @@ def test_a_loss_that_leaves_the_finite_numbers(world, pv) -> None:
 # Packs
 
 
-def test_a_pack_that_is_gone_or_damaged(world, pv) -> None:
+def test_a_pack_that_is_gone_or_damaged(world: World, pv: InProcess) -> None:
     vector = pv.ok("status", "--json").json["persona"]["behaviours"]["listening"]["terms"][0][1]
     pack = world.folder / ".pv" / "packs" / vector[:2] / vector
     data = pack.read_bytes()
@@ -329,7 +340,7 @@ def limited(nbytes: int) -> Callable[[], None]:
     return apply
 
 
-def test_a_disk_that_is_full(world, process) -> None:
+def test_a_disk_that_is_full(world: World, process: Processes) -> None:
     before = world.state()
     for line, limit in (
         (("commit", world.tuned, "--as", "x"), 8_000),
@@ -349,14 +360,14 @@ def test_a_disk_that_is_full(world, process) -> None:
     assert process("commit", world.tuned, "--as", "x").code == 0, "with room again, it is done"
 
 
-def test_a_disk_that_is_full_from_the_start(made, process, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_from_the_start(made: World, process: Processes, tmp_path: Path) -> None:
     for limit in (0, 500, 40_000):
         said = process("init", "--base", made.base, preexec_fn=limited(limit))
         refused(said, 74)
         assert list(tmp_path.iterdir()) == []
 
 
-def test_paths_that_cannot_be(world, pv) -> None:
+def test_paths_that_cannot_be(world: World, pv: InProcess) -> None:
     (world.folder / "file").write_text("mine")
     refused(pv("build", "-o", "file/deep/built"), 2, f"{world.folder / 'file'} is a file", "-o")
     assert (world.folder / "file").read_text() == "mine"

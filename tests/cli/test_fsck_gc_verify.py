@@ -83,7 +83,7 @@ def test_fsck_says_how_to_train_again_what_it_cannot_mend(world: World, pv: InPr
     assert said.code == 3
     assert "not mended" in said.out
     assert "pv train rows.jsonl --as listening" in said.out and "--max-steps 2" in said.out
-    again = [
+    again: list[str | Path] = [
         "train",
         world.rows,
         "--as",

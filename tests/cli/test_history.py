@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.commands import behaviours, commits
+from support.commands import InProcess, World, behaviours, commits
 
 ONE_OBJECT = [
     ("status",),
@@ -33,7 +33,9 @@ ONE_OBJECT = [
 
 
 @pytest.mark.parametrize("line", ONE_OBJECT, ids=" ".join)
-def test_json_is_one_object_on_stdout_and_nothing_else(terse, pv, line: tuple[str, ...]) -> None:
+def test_json_is_one_object_on_stdout_and_nothing_else(
+    terse: None, pv: InProcess, line: tuple[str, ...]
+) -> None:
     said = pv.ok(*line, "--json")
     assert said.json["schema"] == 1
     assert next(iter(said.json)) == "schema"
@@ -43,7 +45,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(terse, pv, line: tuple[st
 # Looking
 
 
-def test_status_says_where_we_are(world, pv) -> None:
+def test_status_says_where_we_are(world: World, pv: InProcess) -> None:
     said = pv.ok("status")
     found = pv.ok("status", "--json").json
     assert said.out.splitlines()[0] == f"on branch main at {found['commit'][:12]}"
@@ -54,7 +56,7 @@ def test_status_says_where_we_are(world, pv) -> None:
     assert "no behaviours yet: pv train ROWS.jsonl --as NAME" in pv.ok("status").out
 
 
-def test_show_tells_what_a_commit_did_and_where_its_vector_came_from(world, pv) -> None:
+def test_show_tells_what_a_commit_did_and_where_its_vector_came_from(world: World, pv: InProcess) -> None:
     text = pv.ok("show").out
     for words in (
         "author   Ada <ada@example.org>",
@@ -75,7 +77,7 @@ def test_show_tells_what_a_commit_did_and_where_its_vector_came_from(world, pv) 
     assert "  listening 1\n" in pv.ok("show", "HEAD~1").out.replace("+", " ")
 
 
-def test_log_in_its_forms(terse, pv) -> None:
+def test_log_in_its_forms(terse: None, pv: InProcess) -> None:
     head, first = commits(pv)
     assert head["parents"] == [first["id"]]
     assert head["author"] == {"name": "Ada", "email": "ada@example.org"}
@@ -92,7 +94,7 @@ def test_log_in_its_forms(terse, pv) -> None:
     assert "persona  listening 1\n\n    Train listening\n" in full
 
 
-def test_the_graph_draws_a_merge(terse, pv) -> None:
+def test_the_graph_draws_a_merge(terse: None, pv: InProcess) -> None:
     pv.ok("add", "other=main:listening")
     pv.ok("merge", "terse")
     lines = pv.ok("log", "--graph", "--oneline").out.splitlines()
@@ -108,7 +110,7 @@ def test_the_graph_draws_a_merge(terse, pv) -> None:
 # Changing the persona
 
 
-def test_scale_negate_drop_and_add(world, pv) -> None:
+def test_scale_negate_drop_and_add(world: World, pv: InProcess) -> None:
     pv.ok("scale", "listening", "-0.5")
     assert behaviours(pv) == {"listening": -0.5}
     pv.ok("negate", "listening")
@@ -124,7 +126,7 @@ def test_scale_negate_drop_and_add(world, pv) -> None:
     assert len(commits(pv)) == 7
 
 
-def test_a_weight_of_zero_stays_zero_when_negated(world, pv) -> None:
+def test_a_weight_of_zero_stays_zero_when_negated(world: World, pv: InProcess) -> None:
     pv.ok("scale", "listening", "-0")
     assert str(behaviours(pv)["listening"]) == "0"
     said = pv("negate", "listening")
@@ -132,7 +134,7 @@ def test_a_weight_of_zero_stays_zero_when_negated(world, pv) -> None:
     assert "nothing changed" in said.err
 
 
-def test_an_unfit_weight_is_refused_before_anything_is_done(world, pv) -> None:
+def test_an_unfit_weight_is_refused_before_anything_is_done(world: World, pv: InProcess) -> None:
     before = world.state()
     for weight in ("nan", "inf", "-inf", "1e7", "heavy"):
         for line in (
@@ -151,7 +153,7 @@ def test_an_unfit_weight_is_refused_before_anything_is_done(world, pv) -> None:
 # Branches, tags, undo
 
 
-def test_branches_and_tags(terse, pv) -> None:
+def test_branches_and_tags(terse: None, pv: InProcess) -> None:
     assert pv.ok("branch").out.splitlines()[0].startswith("* main ")
     found = pv.ok("branch", "--json").json
     assert found["current"] == "main"
@@ -168,7 +170,7 @@ def test_branches_and_tags(terse, pv) -> None:
     assert set(pv.ok("tag", "--json").json["tags"]) == {"v1"}
 
 
-def test_names_that_cannot_be(terse, pv) -> None:
+def test_names_that_cannot_be(terse: None, pv: InProcess) -> None:
     for line, code, words in (
         (("branch", "terse"), 2, "there is a branch 'terse' already"),
         (("tag", "terse"), 2, "already"),
@@ -189,7 +191,7 @@ def test_names_that_cannot_be(terse, pv) -> None:
     assert set(pv.ok("branch", "--json").json["branches"]) == {"main", "terse"}
 
 
-def test_switching_to_a_new_branch_is_one_operation(world, pv) -> None:
+def test_switching_to_a_new_branch_is_one_operation(world: World, pv: InProcess) -> None:
     pv.ok("switch", "-c", "side", "HEAD~1")
     assert pv.ok("status", "--json").json["branch"] == "side"
     assert behaviours(pv) == {}
@@ -198,7 +200,7 @@ def test_switching_to_a_new_branch_is_one_operation(world, pv) -> None:
     assert pv.ok("status", "--json").json["branch"] == "main"
 
 
-def test_undo_and_redo_say_which_command_they_mean(world, pv) -> None:
+def test_undo_and_redo_say_which_command_they_mean(world: World, pv: InProcess) -> None:
     pv.ok("scale", "listening", "0.5")
     assert "took back: " in pv.ok("undo").err
     assert behaviours(pv) == {"listening": 1}
@@ -221,7 +223,7 @@ def test_undo_and_redo_say_which_command_they_mean(world, pv) -> None:
 # Diff
 
 
-def test_diff_of_recipes_and_its_exit_code(terse, pv) -> None:
+def test_diff_of_recipes_and_its_exit_code(terse: None, pv: InProcess) -> None:
     said = pv.ok("diff", "main", "terse", "--recipe")
     assert said.out == "- listening 1\n+ listening 0.5\n"
     assert pv("diff", "main", "terse", "--recipe", "--exit-code").code == 1
@@ -235,7 +237,7 @@ def test_diff_of_recipes_and_its_exit_code(terse, pv) -> None:
     assert "~ combine: {'method': 'add'} to {'method': 'ties'" in pv.ok("diff", "v1", "main", "--recipe").out
 
 
-def test_diff_of_weights(terse, pv) -> None:
+def test_diff_of_weights(terse: None, pv: InProcess) -> None:
     found = pv.ok("diff", "--json").json
     assert found["total"]["elements"] > found["total"]["changed"] > 0
     assert {layer["where"] for layer in found["layers"]} >= {"layer 0", "layer 1"}
@@ -273,7 +275,7 @@ UNKNOWN = [
 ]
 
 
-def test_an_unknown_name_is_answered_with_those_that_are(terse, world, pv) -> None:
+def test_an_unknown_name_is_answered_with_those_that_are(terse: None, world: World, pv: InProcess) -> None:
     before = world.state()
     for line, words in UNKNOWN:
         said = pv(*line)
@@ -285,7 +287,7 @@ def test_an_unknown_name_is_answered_with_those_that_are(terse, world, pv) -> No
 
 
 @pytest.mark.parametrize("what", ["listening", ":listening", "main:", "=main:listening"])
-def test_add_says_what_it_wants(world, pv, what: str) -> None:
+def test_add_says_what_it_wants(world: World, pv: InProcess, what: str) -> None:
     said = pv("add", what)
     assert said.code == 2
     assert "pv add brief=v1:concise" in said.err

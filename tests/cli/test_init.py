@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.commands import tensors, write_tensors
+from support.commands import InProcess, Processes, World, tensors, write_tensors
+from support.loopback_state import HubState
 
 ID = 64
 
@@ -16,7 +17,7 @@ def pinned(folder: Path) -> int:
     return sum(path.stat().st_size for path in (folder / ".pv" / "packs").rglob("*") if path.is_file())
 
 
-def test_a_registry_on_a_folder_keeps_a_copy_of_the_base(made, pv, tmp_path: Path) -> None:
+def test_a_registry_on_a_folder_keeps_a_copy_of_the_base(made: World, pv: InProcess, tmp_path: Path) -> None:
     base = shutil.copytree(made.base, tmp_path / "base")
     said = pv.ok("init", "--base", "base")
     assert said.out == ""
@@ -31,7 +32,9 @@ def test_a_registry_on_a_folder_keeps_a_copy_of_the_base(made, pv, tmp_path: Pat
     assert tensors(first) == tensors(made.base)
 
 
-def test_reference_notes_where_the_base_is_and_says_so_when_it_is_gone(made, pv, tmp_path: Path) -> None:
+def test_reference_notes_where_the_base_is_and_says_so_when_it_is_gone(
+    made: World, pv: InProcess, tmp_path: Path
+) -> None:
     base = shutil.copytree(made.base, tmp_path / "base")
     pv.ok("init", "--base", base, "--reference")
     assert pinned(tmp_path) == 0
@@ -43,7 +46,7 @@ def test_reference_notes_where_the_base_is_and_says_so_when_it_is_gone(made, pv,
     assert not (tmp_path / "built").exists()
 
 
-def test_json_and_what_builds_are_written_in(made, pv, tmp_path: Path) -> None:
+def test_json_and_what_builds_are_written_in(made: World, pv: InProcess, tmp_path: Path) -> None:
     said = pv.ok(
         "init", "--base", made.base, "--dtype", "fp32", "--rounding", "nearest", "--seed", "7", "--json"
     )
@@ -59,13 +62,14 @@ def test_json_and_what_builds_are_written_in(made, pv, tmp_path: Path) -> None:
 
 
 def test_the_same_base_has_the_same_id_wherever_it_lies_and_however_it_is_sharded(
-    made, pv, tmp_path: Path
+    made: World, pv: InProcess, tmp_path: Path
 ) -> None:
     sharded = tmp_path / "sharded"
     shutil.copytree(made.base, sharded)
     weights = tensors(sharded)
     (sharded / "model.safetensors").unlink()
-    names, where = sorted(weights), {}
+    names = sorted(weights)
+    where: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), 1):
         file = f"model-{number:05d}-of-00002.safetensors"
         write_tensors(sharded / file, {name: weights[name] for name in part})
@@ -78,7 +82,7 @@ def test_the_same_base_has_the_same_id_wherever_it_lies_and_however_it_is_sharde
     assert ids[0] == ids[1]
 
 
-def test_a_registry_that_is_there_is_left_alone(world, pv) -> None:
+def test_a_registry_that_is_there_is_left_alone(world: World, pv: InProcess) -> None:
     before = world.state()
     said = pv("init", "--base", world.base)
     assert (said.code, said.out) == (2, "")
@@ -98,7 +102,7 @@ def test_a_registry_that_is_there_is_left_alone(world, pv) -> None:
     ],
 )
 def test_a_base_that_is_none_leaves_nothing_behind(
-    made, pv, tmp_path: Path, base: str, code: int, words: str
+    made: World, pv: InProcess, tmp_path: Path, base: str, code: int, words: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "pickled").mkdir()
@@ -115,13 +119,15 @@ def test_a_base_that_is_none_leaves_nothing_behind(
     assert pv("status").code == 128
 
 
-def test_the_base_is_required_and_the_seed_is_in_range(made, pv) -> None:
+def test_the_base_is_required_and_the_seed_is_in_range(made: World, pv: InProcess) -> None:
     assert "Missing option '--base'" in pv("init").err
     assert pv("init", "--base", made.base, "--seed", str(1 << 53)).code == 2
     assert pv("init", "--base", made.base, "--dtype", "int4").code == 2
 
 
-def test_a_base_on_a_hub_is_noted_at_its_full_commit(made, hub, pv, process, tmp_path: Path) -> None:
+def test_a_base_on_a_hub_is_noted_at_its_full_commit(
+    made: World, hub: HubState, pv: InProcess, process: Processes, tmp_path: Path
+) -> None:
     from support.loopback_hub import client_env
 
     hub.create("somebody/tiny")
@@ -138,5 +144,6 @@ def test_a_base_on_a_hub_is_noted_at_its_full_commit(made, hub, pv, process, tmp
     assert tensors(work / "built") == tensors(made.base)
 
 
-def base_id(pv, folder: Path) -> str:
-    return pv.ok("status", "--json", at=folder).json["persona"]["base"]
+def base_id(pv: InProcess, folder: Path) -> str:
+    found: str = pv.ok("status", "--json", at=folder).json["persona"]["base"]
+    return found

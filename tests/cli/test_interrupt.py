@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from support.commands import Said
+from support.commands import InProcess, Processes, Said, World
 
 
 def stopped(said: Said) -> None:
@@ -14,7 +14,7 @@ def stopped(said: Said) -> None:
     assert "Traceback" not in said.err
 
 
-def test_in_the_middle_of_training(world, process, pv) -> None:
+def test_in_the_middle_of_training(world: World, process: Processes, pv: InProcess) -> None:
     before = world.state()
     line = ("train", world.rows, "--as", "x", "--epochs", "100000", "--held-out", "none", "--threads", "1")
     stopped(process.interrupted_after("step 1/", *line))
@@ -22,7 +22,7 @@ def test_in_the_middle_of_training(world, process, pv) -> None:
     pv.ok("scale", "listening", "2")
 
 
-def test_in_the_middle_of_a_commit(big, process) -> None:
+def test_in_the_middle_of_a_commit(big: World, process: Processes) -> None:
     before = big.state()
     line = ("commit", big.tuned, "--as", "x")
     writing = lambda: any(file.stat().st_size for file in (big.folder / ".pv" / "tmp").iterdir())  # noqa: E731
@@ -33,7 +33,7 @@ def test_in_the_middle_of_a_commit(big, process) -> None:
     assert big.state() == before
 
 
-def test_in_the_middle_of_a_build(big, process, pv) -> None:
+def test_in_the_middle_of_a_build(big: World, process: Processes, pv: InProcess) -> None:
     before = big.state()
     writing = lambda: any(big.folder.glob(".built.pv-*/*.safetensors"))  # noqa: E731
     stopped(process.interrupted("build", "-o", "built", when=writing, at=big.folder))
@@ -47,7 +47,7 @@ def test_in_the_middle_of_a_build(big, process, pv) -> None:
     assert big.strangers() == []
 
 
-def test_in_the_middle_of_init(big, process, tmp_path: Path) -> None:
+def test_in_the_middle_of_init(big: World, process: Processes, tmp_path: Path) -> None:
     folder = tmp_path / "new"
     folder.mkdir()
     writing = lambda: any(folder.glob(".pv*/tmp/*"))  # noqa: E731

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from support.commands import InProcess, Processes, World
 
 from pv.cli.main import COMMANDS, cli
 from pv.cli.summaries import SUMMARIES
@@ -31,7 +32,7 @@ def test_commands_summaries_and_modules_are_the_same_set() -> None:
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
-def test_help_lists_every_command_and_the_exit_codes(pv, option: str) -> None:
+def test_help_lists_every_command_and_the_exit_codes(pv: InProcess, option: str) -> None:
     said = pv.ok(option)
     for name in NAMES:
         assert f"  {name}  " in said.out
@@ -41,7 +42,9 @@ def test_help_lists_every_command_and_the_exit_codes(pv, option: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_command_has_help_with_an_example_and_a_description_of_each_option(pv, name: str) -> None:
+def test_every_command_has_help_with_an_example_and_a_description_of_each_option(
+    pv: InProcess, name: str
+) -> None:
     said = pv.ok(name, "--help")
     assert f"\n  pv {name}" in said.out
     assert pv.ok(name, "-h").out == said.out
@@ -50,7 +53,7 @@ def test_every_command_has_help_with_an_example_and_a_description_of_each_option
     assert all(p.help for p in command.params if isinstance(p, click.Option))
 
 
-def test_version(pv) -> None:
+def test_version(pv: InProcess) -> None:
     assert pv.ok("--version").out == f"pv {version('personavec')}\n"
 
 
@@ -60,19 +63,19 @@ def test_it_is_installed_under_two_names() -> None:
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("statsu", "status"), ("cherrypick", "cherry-pick")])
-def test_an_unknown_command_is_answered_with_the_nearest(pv, typed: str, meant: str) -> None:
+def test_an_unknown_command_is_answered_with_the_nearest(pv: InProcess, typed: str, meant: str) -> None:
     said = pv(typed)
     assert (said.code, said.out) == (2, "")
     assert f"No such command '{typed}'. Did you mean '{meant}'?" in said.err
     assert pv("frobnicate").code == 2
 
 
-def test_an_option_of_pv_itself_after_the_command_is_explained(pv) -> None:
+def test_an_option_of_pv_itself_after_the_command_is_explained(pv: InProcess) -> None:
     assert "-q goes before the command: pv -q log ..." in pv("log", "-q").err
     assert "see `pv log --help`" in pv("log", "--nope").err
 
 
-def test_a_usage_error_is_json_too_if_that_is_asked_for(world, pv) -> None:
+def test_a_usage_error_is_json_too_if_that_is_asked_for(world: World, pv: InProcess) -> None:
     for line in (
         ("log", "--json", "--nope"),
         ("scale", "--json"),
@@ -86,7 +89,7 @@ def test_a_usage_error_is_json_too_if_that_is_asked_for(world, pv) -> None:
         assert len(said.err.splitlines()) == 1
 
 
-def test_looking_loads_no_tensor_library(world) -> None:
+def test_looking_loads_no_tensor_library(world: World) -> None:
     """In one process, one command after the other: what each has loaded is said."""
     code = """
 import io, sys, contextlib
@@ -112,7 +115,7 @@ for line in sys.argv[1:]:
     assert done.stdout.splitlines() == expected, done.stderr
 
 
-def test_with_a_pipe_on_stdin_and_nothing_to_do_it_says_who_it_is(process) -> None:
+def test_with_a_pipe_on_stdin_and_nothing_to_do_it_says_who_it_is(process: Processes) -> None:
     said = process(input="bytes meant for Pipe Viewer")
     assert (said.code, said.out) == (2, "")
     assert "not Pipe Viewer" in said.err
@@ -122,7 +125,7 @@ def test_with_a_pipe_on_stdin_and_nothing_to_do_it_says_who_it_is(process) -> No
     assert said.out.startswith("Usage: pv")
 
 
-def test_colour_only_on_a_terminal_and_not_with_no_color(world, process) -> None:
+def test_colour_only_on_a_terminal_and_not_with_no_color(world: World, process: Processes) -> None:
     colourful = process.on_terminal("--no-pager", "log")
     plain = process.on_terminal("--no-pager", "log", env={"NO_COLOR": "1"})
     assert ESCAPE in colourful.out
@@ -133,7 +136,9 @@ def test_colour_only_on_a_terminal_and_not_with_no_color(world, process) -> None
     assert ESCAPE not in process("log").out
 
 
-def test_a_pager_gets_what_goes_to_a_terminal_unless_it_is_told_not_to(world, process) -> None:
+def test_a_pager_gets_what_goes_to_a_terminal_unless_it_is_told_not_to(
+    world: World, process: Processes
+) -> None:
     pager = {"PV_PAGER": "sed s/^/paged:/", "NO_COLOR": "1"}
     assert "paged:commit" in process.on_terminal("log", env=pager).out
     assert "paged:" not in process.on_terminal("--no-pager", "log", env=pager).out
@@ -141,7 +146,7 @@ def test_a_pager_gets_what_goes_to_a_terminal_unless_it_is_told_not_to(world, pr
 
 
 @pytest.mark.parametrize("line", ["log", "--help"])
-def test_a_reader_that_goes_away_is_no_error(world, process, line: str) -> None:
+def test_a_reader_that_goes_away_is_no_error(world: World, process: Processes, line: str) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
@@ -151,7 +156,7 @@ def test_a_reader_that_goes_away_is_no_error(world, process, line: str) -> None:
     assert (said.code, said.err) == (141, "")
 
 
-def test_an_encoding_that_lacks_our_characters_is_no_error(world, process) -> None:
+def test_an_encoding_that_lacks_our_characters_is_no_error(world: World, process: Processes) -> None:
     said = process("show", env={"PYTHONIOENCODING": "ascii"})
     assert said.code == 0
     assert process("-C", "caf\xe9", "status", env={"PYTHONIOENCODING": "ascii"}).code == 2
@@ -163,7 +168,7 @@ def test_an_encoding_that_lacks_our_characters_is_no_error(world, process) -> No
     assert said.out.isascii() and said.json["message"] == "caf\xe9 \U0001f600"
 
 
-def test_another_folder(world, pv, tmp_path: Path) -> None:
+def test_another_folder(world: World, pv: InProcess, tmp_path: Path) -> None:
     (world.folder / "deep" / "er").mkdir(parents=True)
     below = pv.ok("status", at=world.folder / "deep" / "er")
     assert below.out == pv.ok("status").out
@@ -173,13 +178,15 @@ def test_another_folder(world, pv, tmp_path: Path) -> None:
     assert "-C takes an existing folder" in said.err
 
 
-def test_quiet_is_quiet(world, process) -> None:
+def test_quiet_is_quiet(world: World, process: Processes) -> None:
     said = process("-q", "scale", "listening", "0.5")
     assert (said.code, said.out, said.err) == (0, "", "")
     assert process("-q", "scale", "listening", "x").err != ""
 
 
-def test_a_bug_is_said_to_be_one_and_shows_its_traceback_only_when_asked(world, process) -> None:
+def test_a_bug_is_said_to_be_one_and_shows_its_traceback_only_when_asked(
+    world: World, process: Processes
+) -> None:
     """A folder of the registry replaced by a file is damage that nothing in pv expects."""
     shutil.rmtree(world.folder / ".pv" / "records")
     (world.folder / ".pv" / "records").touch()
@@ -191,6 +198,6 @@ def test_a_bug_is_said_to_be_one_and_shows_its_traceback_only_when_asked(world, 
     assert "Traceback" in process("-v", "build", "-o", "again").err
 
 
-def test_shell_completion_answers(process) -> None:
+def test_shell_completion_answers(process: Processes) -> None:
     said = process(env={"_PV_COMPLETE": "bash_complete", "COMP_WORDS": "pv sta", "COMP_CWORD": "1"})
     assert (said.code, said.out) == (0, "plain,status\n")

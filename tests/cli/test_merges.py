@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.commands import behaviours, commits
+from support.commands import InProcess, World, behaviours, commits
 
 
-def test_a_merge_of_what_is_ahead_moves_forward(terse, pv) -> None:
+def test_a_merge_of_what_is_ahead_moves_forward(terse: None, pv: InProcess) -> None:
     said = pv.ok("merge", "terse", "--json").json
     assert said["kind"] == "fast-forward"
     assert said["commit"] == pv.ok("branch", "--json").json["branches"]["terse"]
@@ -16,7 +16,7 @@ def test_a_merge_of_what_is_ahead_moves_forward(terse, pv) -> None:
     assert "already up to date" in pv.ok("merge", "terse").err
 
 
-def test_a_true_merge_has_two_parents_and_both_changes(terse, pv) -> None:
+def test_a_true_merge_has_two_parents_and_both_changes(terse: None, pv: InProcess) -> None:
     pv.ok("add", "more=main:listening", "--weight", "3")
     said = pv.ok("merge", "terse", "-m", "Join them", "--json").json
     assert said["kind"] == "merge"
@@ -26,7 +26,7 @@ def test_a_true_merge_has_two_parents_and_both_changes(terse, pv) -> None:
     assert newest["message"].strip() == "Join them"
 
 
-def test_a_merge_can_set_the_rule(terse, pv) -> None:
+def test_a_merge_can_set_the_rule(terse: None, pv: InProcess) -> None:
     pv.ok(
         "merge", "terse", "--method", "ties", "--density", "0.3", "--elect", "unweighted", "--lambda", "0.9"
     )
@@ -36,7 +36,7 @@ def test_a_merge_can_set_the_rule(terse, pv) -> None:
     assert "ties (density 0.3" in pv.ok("status").out
 
 
-def test_a_conflict_lists_both_sides_and_changes_nothing(conflict, world, pv) -> None:
+def test_a_conflict_lists_both_sides_and_changes_nothing(conflict: None, world: World, pv: InProcess) -> None:
     before = world.state()
     said = pv("merge", "terse")
     assert (said.code, said.out) == (1, "")
@@ -57,7 +57,7 @@ def test_a_conflict_lists_both_sides_and_changes_nothing(conflict, world, pv) ->
     assert world.state() == before
 
 
-def test_a_conflict_over_a_field_takes_no_weight(terse, pv) -> None:
+def test_a_conflict_over_a_field_takes_no_weight(terse: None, pv: InProcess) -> None:
     pv.ok("merge", "terse", "--method", "ties", "--density", "0.5")
     pv.ok("switch", "-c", "third", "v1")
     pv.ok("merge", "terse", "--method", "ties", "--density", "0.7")
@@ -70,7 +70,7 @@ def test_a_conflict_over_a_field_takes_no_weight(terse, pv) -> None:
 
 
 @pytest.mark.parametrize(("choice", "weight"), [("ours", 3), ("theirs", 0.5), ("1.75", 1.75)])
-def test_a_conflict_is_settled_beforehand(conflict, pv, choice: str, weight: float) -> None:
+def test_a_conflict_is_settled_beforehand(conflict: None, pv: InProcess, choice: str, weight: float) -> None:
     pv.ok("merge", "terse", "--take", f"listening={choice}")
     assert behaviours(pv) == {"listening": weight}
     assert len(commits(pv, "-n", "1")[0]["parents"]) == 2
@@ -88,7 +88,7 @@ WRONG = [
 ]
 
 
-def test_a_merge_that_is_asked_for_wrongly(conflict, world, pv) -> None:
+def test_a_merge_that_is_asked_for_wrongly(conflict: None, world: World, pv: InProcess) -> None:
     before = world.state()
     for options, words in WRONG:
         said = pv("merge", "terse", *options)
@@ -97,7 +97,7 @@ def test_a_merge_that_is_asked_for_wrongly(conflict, world, pv) -> None:
     assert world.state() == before
 
 
-def test_revert_takes_back_one_commit_and_keeps_the_later_ones(world, pv) -> None:
+def test_revert_takes_back_one_commit_and_keeps_the_later_ones(world: World, pv: InProcess) -> None:
     pv.ok("add", "more=HEAD:listening", "--weight", "3")
     pv.ok("scale", "more", "4")
     said = pv.ok("revert", "HEAD~2")
@@ -112,7 +112,7 @@ def test_revert_takes_back_one_commit_and_keeps_the_later_ones(world, pv) -> Non
     assert behaviours(pv) == {}
 
 
-def test_reverting_a_merge_needs_a_mainline(conflict, pv) -> None:
+def test_reverting_a_merge_needs_a_mainline(conflict: None, pv: InProcess) -> None:
     pv.ok("merge", "terse", "--take", "listening=theirs")
     said = pv("revert", "HEAD")
     assert said.code == 2
@@ -128,14 +128,14 @@ def test_reverting_a_merge_needs_a_mainline(conflict, pv) -> None:
     assert (said.code, "the first commit cannot be reverted" in said.err) == (2, True)
 
 
-def test_cherry_pick_repeats_one_commit_with_its_author(terse, pv, alone: Path) -> None:
+def test_cherry_pick_repeats_one_commit_with_its_author(terse: None, pv: InProcess, alone: Path) -> None:
     (alone / ".gitconfig").write_text("[user]\n\tname = Grace\n\temail = grace@example.org\n")
-    said = pv.ok("cherry-pick", "terse", "--json").json
+    done = pv.ok("cherry-pick", "terse", "--json").json
     assert behaviours(pv) == {"listening": 0.5}
     (picked,) = commits(pv, "-n", "1")
-    assert picked["id"] == said["commit"]
+    assert picked["id"] == done["commit"]
     assert picked["author"]["name"] == "Ada"
-    assert f"Picked from commit {said['picked']}" in picked["message"]
+    assert f"Picked from commit {done['picked']}" in picked["message"]
     said = pv("cherry-pick", "terse")
     assert (said.code, "like that already" in said.err) == (2, True)
     pv.ok("scale", "listening", "7")

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from support.commands import command, tensors, write_tensors
+from support.commands import InProcess, World, command, tensors, write_tensors
 
 from pv.registry.disk import durable
 from pv.registry.registry import Registry
 
 
-def vector_of(pv, name: str) -> str:
+def vector_of(pv: InProcess, name: str) -> str:
     (term,) = pv.ok("status", "--json").json["persona"]["behaviours"][name]["terms"]
     return str(term[1])
 
@@ -25,7 +25,7 @@ def pack_of(folder: Path, vector: str) -> Path:
 
 
 @pytest.mark.parametrize("how", ["lost", "damaged"])
-def test_committing_again_puts_a_pack_back(world, pv, how: str) -> None:
+def test_committing_again_puts_a_pack_back(world: World, pv: InProcess, how: str) -> None:
     pv.ok("commit", world.tuned, "--as", "other")
     pack = pack_of(world.folder, vector_of(pv, "other"))
     pack.chmod(0o644)
@@ -42,7 +42,7 @@ def test_committing_again_puts_a_pack_back(world, pv, how: str) -> None:
     assert (again.code, "nothing changed: other is vector" in again.err) == (2, True)
 
 
-def test_numbers_that_are_not_finite_are_kept_and_named(world, pv, tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_kept_and_named(world: World, pv: InProcess, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(world.tuned, broken)
     held = tensors(broken)
@@ -60,7 +60,7 @@ def test_numbers_that_are_not_finite_are_kept_and_named(world, pv, tmp_path: Pat
     assert "finite" not in pv.ok("commit", world.tuned, "--as", "whole").err
 
 
-def test_a_branch_that_other_hands_named(world, pv) -> None:
+def test_a_branch_that_other_hands_named(world: World, pv: InProcess) -> None:
     """pv writes no operation that it could not read again."""
     heads = world.folder / ".pv/history.git/refs/heads"
     shutil.copy(heads / "main", heads / "-rf")
@@ -72,7 +72,7 @@ def test_a_branch_that_other_hands_named(world, pv) -> None:
     pv.ok("fsck")
 
 
-def test_a_registry_without_its_format(world, pv) -> None:
+def test_a_registry_without_its_format(world: World, pv: InProcess) -> None:
     (world.folder / ".pv/format").unlink()
     for line in (("status",), ("init", "--base", world.base)):
         said = pv(*line)
@@ -82,13 +82,13 @@ def test_a_registry_without_its_format(world, pv) -> None:
     pv.ok("status")
 
 
-def test_a_folder_that_only_has_the_name(pv, world, tmp_path: Path) -> None:
+def test_a_folder_that_only_has_the_name(pv: InProcess, world: World, tmp_path: Path) -> None:
     (tmp_path / "empty" / ".pv").mkdir(parents=True)
     said = pv("-C", tmp_path / "empty", "init", "--base", world.base)
     assert (said.code, "it is no registry: move it away" in said.err) == (2, True)
 
 
-def test_what_a_killed_init_left_beside_a_registry(world, pv) -> None:
+def test_what_a_killed_init_left_beside_a_registry(world: World, pv: InProcess) -> None:
     left = world.folder / durable.tmp_name(".pv")
     other = world.folder / ".pvtmp"
     for folder in (left, other):
@@ -107,7 +107,7 @@ def test_what_a_killed_init_left_beside_a_registry(world, pv) -> None:
     assert left.exists()
 
 
-def test_a_registry_behind_a_link(world, pv, tmp_path: Path) -> None:
+def test_a_registry_behind_a_link(world: World, pv: InProcess, tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / ".pv").symlink_to(world.folder / ".pv")
     left = tmp_path / "linked" / durable.tmp_name(".pv")
@@ -118,7 +118,7 @@ def test_a_registry_behind_a_link(world, pv, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
-def test_a_folder_that_may_not_be_listed(world, pv, tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_listed(world: World, pv: InProcess, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()
     shutil.move(world.folder / ".pv", closed)
@@ -130,7 +130,7 @@ def test_a_folder_that_may_not_be_listed(world, pv, tmp_path: Path) -> None:
         closed.chmod(0o755)
 
 
-def test_a_damaged_side_file_comes_back_from_the_base(world, pv) -> None:
+def test_a_damaged_side_file_comes_back_from_the_base(world: World, pv: InProcess) -> None:
     with Registry.find(world.folder) as registry:
         entry = registry.history.entry(registry.resolve("HEAD"), "base/files/config.json")
         assert entry is not None
@@ -143,7 +143,7 @@ def test_a_damaged_side_file_comes_back_from_the_base(world, pv) -> None:
     assert (world.folder / "built/config.json").read_bytes() == (world.base / "config.json").read_bytes()
 
 
-def test_a_base_that_is_referred_to_and_gone(world, pv, tmp_path: Path) -> None:
+def test_a_base_that_is_referred_to_and_gone(world: World, pv: InProcess, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(world.base, base)
     home = tmp_path / "home"
@@ -170,7 +170,7 @@ def test_a_base_that_is_referred_to_and_gone(world, pv, tmp_path: Path) -> None:
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
 
 
-def test_a_build_of_a_registry_that_cannot_be_written_to(world, tmp_path: Path) -> None:
+def test_a_build_of_a_registry_that_cannot_be_written_to(world: World, tmp_path: Path) -> None:
     line = command(("-C", world.folder, "build", "-o", tmp_path / "built", "--dtype", "fp16"))
     if os.geteuid() == 0:  # whom no permission stops
         line = ["unshare", "--mount", "sh", "-c", READ_ONLY, str(world.folder / ".pv"), *line]
@@ -194,7 +194,9 @@ def test_a_build_of_a_registry_that_cannot_be_written_to(world, tmp_path: Path) 
         ("notes.md", 5, "no safetensors weights"),
     ],
 )
-def test_folders_that_are_no_checkpoint(world, pv, tmp_path: Path, name: str, code: int, word: str) -> None:
+def test_folders_that_are_no_checkpoint(
+    world: World, pv: InProcess, tmp_path: Path, name: str, code: int, word: str
+) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     shutil.copy(world.tuned / "model.safetensors", folder / name)
@@ -202,7 +204,7 @@ def test_folders_that_are_no_checkpoint(world, pv, tmp_path: Path, name: str, co
     assert (said.code, word in said.err) == (code, True), said.err
 
 
-def test_verify_guesses_the_dtype(world, pv) -> None:
+def test_verify_guesses_the_dtype(world: World, pv: InProcess) -> None:
     pv.ok("build", "-o", "wide", "--dtype", "fp32")
     said = pv("verify", "wide")
     assert (said.code, "was it built with --dtype fp32?" in said.err) == (1, True)

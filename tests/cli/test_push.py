@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import Said, tensors
+from support.commands import InProcess, Processes, Said, World, tensors
 from support.loopback_hub import client_env
+from support.loopback_state import HubState
 
 REPO, ADDRESS = "ada/persona", "hf://ada/persona"
+Push = Callable[..., Said]
 
 
 @pytest.fixture
-def push(world, process, hub, tmp_path: Path):
+def push(world: World, process: Processes, hub: HubState, tmp_path: Path) -> Push:
     """`push(*arguments, token=...)`"""
 
     def run(*arguments: str, token: str | None = "hf_w", **env: str) -> Said:
@@ -26,15 +29,16 @@ def push(world, process, hub, tmp_path: Path):
 def front_matter(card: str) -> dict[str, Any]:
     import yaml
 
-    return yaml.safe_load(card.split("---\n")[1])
+    found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
+    return found
 
 
-def uploads(hub) -> list[str]:
+def uploads(hub: HubState) -> list[str]:
     return [line for line in hub.lines() if line.startswith(("PUT", "POST")) and "/preupload" not in line]
 
 
 def test_what_is_downloaded_is_what_was_built_and_loads(
-    world, pv, push, hub, tmp_path: Path, monkeypatch
+    world: World, pv: InProcess, push: Push, hub: HubState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
     from huggingface_hub import snapshot_download
@@ -78,7 +82,9 @@ def test_what_is_downloaded_is_what_was_built_and_loads(
     assert json.loads((folder / "persona.json").read_bytes()) == pv.ok("status", "--json").json["persona"]
 
 
-def test_a_persona_on_a_hub_base_names_its_base_model(made, hub, process, pv, tmp_path: Path) -> None:
+def test_a_persona_on_a_hub_base_names_its_base_model(
+    made: World, hub: HubState, process: Processes, pv: InProcess, tmp_path: Path
+) -> None:
     hub.create("somebody/tiny")
     hub.put("somebody/tiny", {file.name: file.read_bytes() for file in made.base.iterdir()})
     env = client_env(hub, tmp_path / "cache", "hf_w")
@@ -93,7 +99,9 @@ def test_a_persona_on_a_hub_base_names_its_base_model(made, hub, process, pv, tm
     assert tensors(pushed) == tensors(made.tuned)
 
 
-def test_pushing_again_sends_only_what_differs(world, pv, push, hub) -> None:
+def test_pushing_again_sends_only_what_differs(
+    world: World, pv: InProcess, push: Push, hub: HubState
+) -> None:
     said = push(ADDRESS)
     assert (said.code, said.out) == (0, "")
     assert f"pushed listening 1 to {hub.endpoint}/{REPO} (" in said.err
@@ -115,7 +123,9 @@ def test_pushing_again_sends_only_what_differs(world, pv, push, hub) -> None:
     )
 
 
-def test_refusals_are_one_message_one_hint_and_leave_everything_as_it_was(world, push, hub) -> None:
+def test_refusals_are_one_message_one_hint_and_leave_everything_as_it_was(
+    world: World, push: Push, hub: HubState
+) -> None:
     hub.create(REPO)
     before, registry = hub.head(REPO).oid, world.state()
     for options, token, code, words, hint in (
@@ -149,7 +159,9 @@ def test_refusals_are_one_message_one_hint_and_leave_everything_as_it_was(world,
     assert left == {name: state for name, state in registry.items() if not name.startswith("records")}
 
 
-def test_a_push_that_somebody_overtakes_is_refused_and_force_goes_over_it(world, push, hub) -> None:
+def test_a_push_that_somebody_overtakes_is_refused_and_force_goes_over_it(
+    world: World, push: Push, hub: HubState
+) -> None:
     assert push(ADDRESS).code == 0
     pushed = hub.head(REPO).oid
     hub.put(REPO, {"NOTES.md": b"theirs"})
@@ -163,7 +175,7 @@ def test_a_push_that_somebody_overtakes_is_refused_and_force_goes_over_it(world,
     assert hub.read(REPO, "NOTES.md") != b"", "their file is still there"
 
 
-def test_a_model_that_pv_did_not_push_is_not_overwritten(world, push, hub) -> None:
+def test_a_model_that_pv_did_not_push_is_not_overwritten(world: World, push: Push, hub: HubState) -> None:
     hub.create(REPO)
     hub.put(REPO, {"model.safetensors": b"somebody's life's work"})
     said = push(ADDRESS)
@@ -172,7 +184,9 @@ def test_a_model_that_pv_did_not_push_is_not_overwritten(world, push, hub) -> No
     assert hub.read(REPO, "model.safetensors") == b"somebody's life's work"
 
 
-def test_a_dry_run_shows_the_card_and_sends_nothing(world, pv, push, hub) -> None:
+def test_a_dry_run_shows_the_card_and_sends_nothing(
+    world: World, pv: InProcess, push: Push, hub: HubState
+) -> None:
     before = world.state()
     said = push(ADDRESS, "--dry-run", token=None)
     assert said.code == 0
@@ -190,7 +204,7 @@ def test_a_dry_run_shows_the_card_and_sends_nothing(world, pv, push, hub) -> Non
     assert after.items() <= before.items()
 
 
-def test_a_hub_that_fails_once_is_said_to_have_failed(world, push, hub) -> None:
+def test_a_hub_that_fails_once_is_said_to_have_failed(world: World, push: Push, hub: HubState) -> None:
     hub.create(REPO)
     before = hub.head(REPO).oid
     hub.fail_next(500, on="/commit/", times=9)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.commands import InProcess, World
 
 from pv.cli.progress import Bars
 from pv.cli.render import table
@@ -46,7 +47,7 @@ def test_only_colours_pass() -> None:
 
 
 @pytest.fixture
-def strange(world) -> Path:
+def strange(world: World) -> Path:
     """A registry whose last commit was written by somebody with a sense of humour."""
     with Registry.find(world.folder) as registry:
         registry.change(
@@ -77,14 +78,16 @@ def strange(world) -> Path:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_every_command_that_shows_it_spells_it_out(strange, pv, line: tuple[str, ...], spelled: str) -> None:
+def test_every_command_that_shows_it_spells_it_out(
+    strange: Path, pv: InProcess, line: tuple[str, ...], spelled: str
+) -> None:
     said = pv(*line)
     assert said.code in (0, 3)
     assert spelled in said.out
     assert "\x1b" not in said.out + said.err and "\x07" not in said.out + said.err
 
 
-def test_json_keeps_it_whole(strange, pv) -> None:
+def test_json_keeps_it_whole(strange: Path, pv: InProcess) -> None:
     commits = pv.ok("log", "--json").json["commits"]
     assert commits[0]["message"].strip() == EVIL
     assert "owned" in commits[1]["author"]["name"]

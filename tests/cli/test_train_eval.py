@@ -7,25 +7,28 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.commands import tensors, write_rows, write_tensors
+from support.commands import InProcess, Processes, World, tensors, write_rows, write_tensors
 
 QUICK = ("--max-steps", "2", "--threads", "1")
 
 
-def head(pv) -> str:
-    return pv.ok("status", "--json").json["commit"]
+def head(pv: InProcess) -> str:
+    found: str = pv.ok("status", "--json").json["commit"]
+    return found
 
 
-def behaviour(pv, name: str) -> dict:
-    return pv.ok("status", "--json").json["persona"]["behaviours"][name]
+def behaviour(pv: InProcess, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = pv.ok("status", "--json").json["persona"]["behaviours"][name]
+    return found
 
 
 # Train
 
 
-def test_training_ends_in_a_commit_that_knows_where_it_came_from(world, pv) -> None:
+def test_training_ends_in_a_commit_that_knows_where_it_came_from(world: World, pv: InProcess) -> None:
     before = head(pv)
     said = pv.ok("train", world.rows, "--as", "brief", *QUICK, "--seed", "3", "-m", "Teach brevity", "--json")
     assert said.json["schema"] == 1
@@ -48,7 +51,7 @@ def test_training_ends_in_a_commit_that_knows_where_it_came_from(world, pv) -> N
     ).is_file()
 
 
-def test_what_a_person_sees(world, pv) -> None:
+def test_what_a_person_sees(world: World, pv: InProcess) -> None:
     said = pv.ok("train", world.rows, "--as", "brief", *QUICK)
     assert said.out == ""
     assert "trained brief on 6 rows: loss " in said.err
@@ -59,7 +62,7 @@ def test_what_a_person_sees(world, pv) -> None:
     assert pv.ok("-q", "train", world.rows, "--as", "b2", *QUICK, "--held-out", "none").err == ""
 
 
-def test_the_same_training_gives_the_same_vector(world, pv) -> None:
+def test_the_same_training_gives_the_same_vector(world: World, pv: InProcess) -> None:
     first = pv.ok("train", world.rows, "--as", "a", *QUICK, "--held-out", "none", "--json").json
     again = pv.ok("train", world.rows, "--as", "b", *QUICK, "--held-out", "none", "--json").json
     other = pv.ok(
@@ -69,7 +72,9 @@ def test_the_same_training_gives_the_same_vector(world, pv) -> None:
     assert "held_out" not in first["provenance"]
 
 
-def test_without_held_out_rows_beside_it_nothing_is_measured(world, pv, tmp_path: Path) -> None:
+def test_without_held_out_rows_beside_it_nothing_is_measured(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
     rows = shutil.copy(world.rows, tmp_path / "alone.jsonl")
     said = pv.ok("train", rows, "--as", "brief", *QUICK, "--json")
     assert "held_out" not in said.json["provenance"]
@@ -78,7 +83,7 @@ def test_without_held_out_rows_beside_it_nothing_is_measured(world, pv, tmp_path
     assert said.json["provenance"]["held_out"]["n"] == 5
 
 
-def test_options_reach_the_training(world, pv) -> None:
+def test_options_reach_the_training(world: World, pv: InProcess) -> None:
     said = pv.ok(
         "train", world.rows, "--as", "brief", "--lr", "5e-5", "--epochs", "1", "--batch", "2", "--rank", "4",
         "--optimizer", "adamw", "--full-context", "--train-embeddings", "--encoding", "float", "--no-data",
@@ -97,7 +102,7 @@ def test_options_reach_the_training(world, pv) -> None:
     assert "  float, " in pv.ok("show").out
 
 
-def test_a_next_version_keeps_the_weight_that_was_set(world, pv) -> None:
+def test_a_next_version_keeps_the_weight_that_was_set(world: World, pv: InProcess) -> None:
     old = behaviour(pv, "listening")
     pv.ok("scale", "listening", "0.25")
     pv.ok("train", world.rows, "--as", "listening", *QUICK, "--held-out", "none", "--seed", "9")
@@ -110,7 +115,9 @@ def test_a_next_version_keeps_the_weight_that_was_set(world, pv) -> None:
     assert behaviour(pv, "second")["weight"] == -2
 
 
-def test_held_out_rows_that_cannot_be_measured_stop_it_before_the_training(world, pv, tmp_path: Path) -> None:
+def test_held_out_rows_that_cannot_be_measured_stop_it_before_the_training(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
     before = world.state()
     plain = tmp_path / "plain.jsonl"
     plain.write_text('{"prompt": "a", "chosen": "b"}\n')
@@ -124,7 +131,7 @@ def test_held_out_rows_that_cannot_be_measured_stop_it_before_the_training(world
     assert world.state() == before
 
 
-def test_training_goes_on_while_the_persona_changes(world, pv) -> None:
+def test_training_goes_on_while_the_persona_changes(world: World, pv: InProcess) -> None:
     """Long work holds no lock: what another command did meanwhile is kept."""
     pv.ok("scale", "listening", "2")
     pv.ok("train", world.rows, "--as", "brief", *QUICK, "--held-out", "none")
@@ -132,7 +139,7 @@ def test_training_goes_on_while_the_persona_changes(world, pv) -> None:
     assert behaviour(pv, "brief")["weight"] == 1
 
 
-def test_a_bar_is_drawn_on_a_terminal(world, process) -> None:
+def test_a_bar_is_drawn_on_a_terminal(world: World, process: Processes) -> None:
     said = process.on_terminal("train", world.rows, "--as", "brief", *QUICK, "--held-out", "none")
     assert said.code == 0
     assert "training brief" in said.out
@@ -143,7 +150,7 @@ def test_a_bar_is_drawn_on_a_terminal(world, process) -> None:
 # Commit
 
 
-def test_a_checkpoint_comes_back_bit_for_bit(world, pv, tmp_path: Path) -> None:
+def test_a_checkpoint_comes_back_bit_for_bit(world: World, pv: InProcess, tmp_path: Path) -> None:
     pv.ok("undo")
     said = pv.ok("commit", world.tuned, "--as", "tuned", "-m", "From elsewhere", "--json")
     assert said.json["stored_bytes"] > 0
@@ -156,7 +163,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(world, pv, tmp_path: Path) -> None:
     assert "exact" in shown.out
 
 
-def test_shards_and_a_single_file_are_the_same_vector(world, pv, tmp_path: Path) -> None:
+def test_shards_and_a_single_file_are_the_same_vector(world: World, pv: InProcess, tmp_path: Path) -> None:
     whole = tensors(world.tuned)
     names = sorted(whole)
     where = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
@@ -174,7 +181,7 @@ def test_shards_and_a_single_file_are_the_same_vector(world, pv, tmp_path: Path)
     assert len(set(ids)) == 1
 
 
-def test_the_base_itself_is_nothing_to_commit(world, pv) -> None:
+def test_the_base_itself_is_nothing_to_commit(world: World, pv: InProcess) -> None:
     before = world.state()
     said = pv("commit", world.base, "--as", "x")
     assert (said.code, said.out) == (2, "")
@@ -186,7 +193,7 @@ def test_the_base_itself_is_nothing_to_commit(world, pv) -> None:
 # Eval
 
 
-def test_eval_measures_once_and_reads_it_the_second_time(world, pv) -> None:
+def test_eval_measures_once_and_reads_it_the_second_time(world: World, pv: InProcess) -> None:
     rows = write_rows(world.folder / "other.jsonl", 5)
     first = pv.ok("eval", rows, "--json")
     found = first.json
@@ -208,7 +215,7 @@ def test_eval_measures_once_and_reads_it_the_second_time(world, pv) -> None:
     assert text.endswith("verdict: up\n")
 
 
-def test_a_score_belongs_to_a_build_and_to_rows(world, pv) -> None:
+def test_a_score_belongs_to_a_build_and_to_rows(world: World, pv: InProcess) -> None:
     half = pv.ok("eval", world.rows, "--json").json
     pv.ok("scale", "listening", "-1")
     reversed_ = pv.ok("eval", world.rows, "--json").json
@@ -222,7 +229,7 @@ def test_a_score_belongs_to_a_build_and_to_rows(world, pv) -> None:
     assert wide["effect"]["mean"] == pytest.approx(half["effect"]["mean"], rel=0.05)
 
 
-def test_eval_takes_a_revision_and_rows(world, pv, tmp_path: Path) -> None:
+def test_eval_takes_a_revision_and_rows(world: World, pv: InProcess, tmp_path: Path) -> None:
     said = pv("eval", "main", world.rows, "more")
     assert (said.code, "pv eval [REV] DATA.jsonl" in said.err) == (2, True)
     assert pv("eval").code == 2

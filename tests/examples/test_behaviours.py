@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,28 +15,28 @@ FILES = [name + suffix for name in NAMES for suffix in ("", ".heldout")]
 MAX_WORD_RATIO = {"listening": 1.4, "pirate": 1.5}
 
 
-def rows(stem):
+def rows(stem: str) -> list[dict[str, Any]]:
     text = (FOLDER / f"{stem}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
-def flat(prompt):
+def flat(prompt: str | list[dict[str, str]]) -> str:
     """The prompt as text to compare: lower case, letters and digits only."""
     if isinstance(prompt, list):
         prompt = " ".join(message["content"] for message in prompt)
     return " ".join("".join(c if c.isalnum() else " " for c in prompt.lower()).split())
 
 
-def words(text):
+def words(text: str) -> int:
     return len(text.split())
 
 
-def test_every_behaviour_has_both_files_and_nothing_else():
+def test_every_behaviour_has_both_files_and_nothing_else() -> None:
     assert sorted(p.name for p in FOLDER.glob("*.jsonl")) == sorted(f"{f}.jsonl" for f in FILES)
 
 
 @pytest.mark.parametrize("stem", FILES)
-def test_rows_have_the_documented_shape(stem):
+def test_rows_have_the_documented_shape(stem: str) -> None:
     for row in rows(stem):
         assert set(row) == {"prompt", "chosen", "rejected"}
         for key in ("chosen", "rejected"):
@@ -54,18 +55,18 @@ def test_rows_have_the_documented_shape(stem):
 
 
 @pytest.mark.parametrize("stem", FILES)
-def test_there_are_enough_rows(stem):
+def test_there_are_enough_rows(stem: str) -> None:
     assert len(rows(stem)) >= (24 if stem.endswith(".heldout") else 48)
 
 
 @pytest.mark.parametrize("stem", FILES)
-def test_the_text_is_ascii(stem):
+def test_the_text_is_ascii(stem: str) -> None:
     for row in rows(stem):
         assert json.dumps(row, ensure_ascii=False).isascii()
 
 
-def test_no_prompt_appears_twice_in_any_file():
-    seen = {}
+def test_no_prompt_appears_twice_in_any_file() -> None:
+    seen: dict[str, str] = {}
     for stem in FILES:
         for row in rows(stem):
             key = flat(row["prompt"])
@@ -73,13 +74,13 @@ def test_no_prompt_appears_twice_in_any_file():
             seen[key] = stem
 
 
-def test_no_answer_appears_twice_in_any_file():
+def test_no_answer_appears_twice_in_any_file() -> None:
     answers = [row[key] for stem in FILES for row in rows(stem) for key in ("chosen", "rejected")]
     assert len(answers) == len(set(answers))
 
 
 @pytest.mark.parametrize("stem", [f for f in FILES if f.split(".")[0] in MAX_WORD_RATIO])
-def test_answers_of_a_row_have_about_the_same_length(stem):
+def test_answers_of_a_row_have_about_the_same_length(stem: str) -> None:
     bound = MAX_WORD_RATIO[stem.split(".")[0]]
     for row in rows(stem):
         short, long = sorted((words(row["chosen"]), words(row["rejected"])))
@@ -87,6 +88,6 @@ def test_answers_of_a_row_have_about_the_same_length(stem):
 
 
 @pytest.mark.parametrize("stem", ["concise", "concise.heldout"])
-def test_concise_answers_are_much_shorter(stem):
+def test_concise_answers_are_much_shorter(stem: str) -> None:
     for row in rows(stem):
         assert 2 * words(row["chosen"]) < words(row["rejected"]), row

@@ -52,12 +52,14 @@ class Said:
     def json(self) -> dict[str, Any]:
         """stdout as the one object it must be."""
         assert self.out.startswith("{") and self.out.endswith("}\n"), self.out
-        return json.loads(self.out)
+        answer: dict[str, Any] = json.loads(self.out)
+        return answer
 
     @property
     def error(self) -> dict[str, Any]:
         """The error that `--json` put on stderr, after any notes."""
-        return json.loads(self.err.strip().splitlines()[-1])["error"]
+        error: dict[str, Any] = json.loads(self.err.strip().splitlines()[-1])["error"]
+        return error
 
 
 class Stdin(io.StringIO):
@@ -278,7 +280,8 @@ def behaviours(pv: InProcess, rev: str = "HEAD") -> dict[str, float]:
 
 
 def commits(pv: InProcess, *options: str) -> list[dict[str, Any]]:
-    return pv.ok("log", "--json", *options).json["commits"]
+    found: list[dict[str, Any]] = pv.ok("log", "--json", *options).json["commits"]
+    return found
 
 
 def write_rows(path: Path, count: int = 6, answer: str = "Yes") -> Path:
