@@ -38,7 +38,7 @@ class Case:
 
     name: str
     kind: str
-    lay: Callable[[Path], None]
+    lay: Callable[[Path], object]
     exits: frozenset[int] = frozenset({3})
     taken: frozenset[str] = frozenset()
     content: bytes | Callable[[], bytes] = b""

@@ -11,7 +11,7 @@ from support.vectors import array
 from pv.registry.dtypes import DTYPES
 from pv.vecstore.packs.codecs import rans
 from pv.vecstore.packs.codecs.chunks import CHUNK
-from pv.vecstore.tensors.array import storage_dtype
+from pv.vecstore.tensors.array import Raw, storage_dtype
 
 __all__ = ["cases", "frame", "reference", "zeros"]
 
@@ -20,7 +20,7 @@ MIB = 1 << 20
 HOME = (1 << 16).to_bytes(4, "little")
 
 
-def reference(dtype: str, count: int, seed: int) -> np.ndarray | None:
+def reference(dtype: str, count: int, seed: int) -> Raw | None:
     """The base's elements that a chunk is decoded against; all of one exponent, so there is one stretch."""
     if not seed:
         return None
@@ -28,7 +28,8 @@ def reference(dtype: str, count: int, seed: int) -> np.ndarray | None:
     low = array("reference", dtype, count, seed=seed).raw & storage_dtype(layout.name).type(
         (1 << layout.mantissa) - 1
     )
-    return low | storage_dtype(layout.name).type(1 << layout.mantissa)
+    whole: Raw = low | storage_dtype(layout.name).type(1 << layout.mantissa)
+    return whole
 
 
 def chunk(dtype: str, count: int, seed: int, *body: bytes) -> bytes:

@@ -43,6 +43,7 @@ from pv.vecstore.merge.plan import factor
 from pv.vecstore.packs.codecs import chunks
 from pv.vecstore.packs.read import Pack
 from pv.vecstore.repo.opening import opened
+from pv.vecstore.tensors.array import Raw
 from pv.vecstore.vectors.adapters.capture import capture_adapter
 from pv.vecstore.vectors.base import base_manifest
 from pv.vecstore.vectors.capture import capture
@@ -127,14 +128,18 @@ def the_pack(case: Path) -> Path:
     return found
 
 
+def slices(raw: Raw) -> Callable[[int, int], Raw]:
+    return lambda start, stop: raw[start:stop]
+
+
 def read_pack(path: Path) -> None:
     """Open it, and decode every part against the base that it says it is of."""
     with Pack(path, expect=path.name) as pack:
         for name in pack.manifest.tensors:
             parts = pack.manifest.tensors[name] if isinstance(pack.manifest, VectorManifest) else ["w"]
             for part in parts:
-                raw = TENSORS[name].raw if part == "ft" and name in TENSORS else None
-                pack.read(name, part, None if raw is None else lambda start, stop, raw=raw: raw[start:stop])
+                known = part == "ft" and name in TENSORS
+                pack.read(name, part, slices(TENSORS[name].raw) if known else None)
 
 
 def inspect(case: Path, out: Path) -> None:

@@ -45,8 +45,8 @@ def cases() -> Iterator[Case]:
     yield one_file(KIND, "an honest fine-tune", honest(), taken=everyone)
     for name, content in (lengths() | syntax() | tables() | shapes() | contents()).items():
         yield one_file(KIND, name, content)
-    for name, content in bulk().items():
-        yield one_file("large weights", name, content)
+    for name, made in bulk().items():
+        yield one_file("large weights", name, made)
     for name, content in odd_but_true().items():
         yield one_file(KIND, name, content, taken=("tensor file", "checkpoint", "init"))
     # Whole bytes in all, yet elements that share them: a true file that pv cannot work on.

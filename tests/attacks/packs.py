@@ -56,7 +56,7 @@ class Draft:
     @property
     def id(self) -> str:
         claimed = self.manifest.get("id") if isinstance(self.manifest, dict) else None
-        return claimed if ids.is_id(claimed) else SOME_ID
+        return claimed if isinstance(claimed, str) and ids.is_id(claimed) else SOME_ID
 
 
 def true_id(manifest: Any) -> str:

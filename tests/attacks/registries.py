@@ -16,6 +16,7 @@ from attacks.case import BASE, TENSORS, Case, base_folder
 from attacks.packs import EQUAL, Draft, exact, pinned, row, vector
 
 from pv.registry.git.objects import RefChange, TreeEntry
+from pv.registry.git.repository import GitRepository
 from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
@@ -110,7 +111,7 @@ def _plant(folder: Path, tree: Tree) -> None:
         history.update_refs([RefChange("refs/heads/main", old, new)])
 
 
-def _tree(history: Any, files: Mapping[str, bytes]) -> str:
+def _tree(history: GitRepository, files: Mapping[str, bytes]) -> str:
     entries: dict[str, TreeEntry] = {}
     for first in sorted({name.partition("/")[0] for name in files}):
         if first in files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,19 +15,22 @@ from pv.registry.errors import (
     ConflictError,
     IntegrityError,
     NotFoundError,
+    PvError,
     StorageError,
     UnknownBehaviour,
     UsageError,
 )
 from pv.registry.history.snapshot import write_base
 from pv.registry.history.transaction import Transaction
-from pv.registry.manifest import BaseManifest
+from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.persona import Behaviour, Persona, Term
-from pv.registry.provenance import Unknown
+from pv.registry.provenance import Provenance, Unknown
 from pv.registry.registry import Registry
 
+Edit = Callable[[Persona], Persona]
 
-def drop(name: str):  # type: ignore[no-untyped-def]
+
+def drop(name: str) -> Edit:
     return lambda persona: persona.without(name)
 
 
@@ -71,17 +75,17 @@ def test_refused_changes_change_nothing(registry: Registry) -> None:
     with registry.packs.writer(foreign.id) as pack:
         pack.write(pack_bytes(3, base="f" * 64))
 
-    def naming(vector_id: str):  # type: ignore[no-untyped-def]
+    def naming(vector_id: str) -> Edit:
         return lambda p: p.with_behaviour("b", Behaviour(1.0, (Term(1.0, vector_id),)))
 
-    cases = [
+    cases: list[tuple[Edit, dict[str, tuple[VectorManifest, Provenance]], type[PvError], str]] = [
         (lambda p: p, {}, UsageError, "nothing changed"),
         (scale("a", 1.0), {}, UsageError, "nothing changed"),
         (drop("nope"), {}, UnknownBehaviour, "nope"),
         (naming(vector(2).id), {}, NotFoundError, "no commit at hand"),
-        (naming(vector(2).id), {vector(2).id: (vector(2), {})}, NotFoundError, "no pack"),
-        (naming(foreign.id), {foreign.id: (foreign, {})}, BaseMismatch, "was measured from base"),
-        (naming(foreign.id), {foreign.id: (vector(1), {})}, IntegrityError, "was given as"),
+        (naming(vector(2).id), {vector(2).id: (vector(2), Unknown({}))}, NotFoundError, "no pack"),
+        (naming(foreign.id), {foreign.id: (foreign, Unknown({}))}, BaseMismatch, "was measured from base"),
+        (naming(foreign.id), {foreign.id: (vector(1), Unknown({}))}, IntegrityError, "was given as"),
         (lambda p: replace(p, base="f" * 64), {}, BaseMismatch, "cannot change the base"),
     ]
     for edit, vectors, error, message in cases:

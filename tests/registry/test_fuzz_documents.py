@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,8 @@ def grafted(draw: st.DrawFn) -> bytes:
     """A good document with one value, anywhere in it, replaced by any other."""
     seed = draw(st.sampled_from([seed for seed in document_seeds() if seed[0] != DOCUMENTS.index("rows")]))
     root = [json.loads(seed[1:])]
+    place: Any
+    key: str | int
     place, key = root, 0
     while True:
         inner = place[key]

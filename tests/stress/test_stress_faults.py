@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_a_fault_after_every_step(
     assert (old == new) == (action == "gc")
     assert len(steps) > 10
     moved = steps.index(f"move {refs.OPS}")
-    stops = range(len(steps))
+    stops: Sequence[int] = range(len(steps))
     if not full:
         stops = sorted({*range(0, len(steps), 17), *range(moved - 1, moved + 4), len(steps) - 1})
 

@@ -158,7 +158,7 @@ def test_a_registry_that_is_begun_is_there_or_not(world: World, tmp_path: Path, 
     """`pv init` with a pinned base: at every cut there is a whole registry, or none; after its answer, one."""
     home = tmp_path / "home"
     home.mkdir()
-    line = ["init", "--base", world.base, "--threads", "1", "--json"]
+    line: list[str | Path] = ["init", "--base", world.base, "--threads", "1", "--json"]
     calls = traced(home, tmp_path, line)
     shutil.rmtree(home / ".pv")
     disk, chance = Disk(home), random.Random(SEED)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 from pv.registry.remote.address import HubTarget
 from pv.registry.remote.push import Pushed, push_folder
@@ -48,9 +49,9 @@ def build(folder: Path, seed: int = 0, size: int = 50_000, card: str = CARD) -> 
     )
 
 
-def push(hub: HubState, folder: Path, target: HubTarget = TARGET, **options: object) -> Pushed:
+def push(hub: HubState, folder: Path, target: HubTarget = TARGET, **options: Any) -> Pushed:
     options = {"token": "hf_write", "endpoint": hub.endpoint, "message": "push", **options}
-    return push_folder(folder, target, **options)  # type: ignore[arg-type]
+    return push_folder(folder, target, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

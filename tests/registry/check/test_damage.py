@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from support.registries import BUILD, A, B, Made, everything, flip, mend, overwrite, scale, seen, swap
@@ -29,6 +30,11 @@ class Damage:
     behaviours: tuple[str, ...] = ()
     commits: Callable[[Made], set[str]] = lambda made: set()
     mended: bool = True
+
+
+def _link(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
 
 
 def _all(made: Made) -> set[str]:
@@ -94,7 +100,7 @@ DAMAGES: dict[str, Damage] = {
         "ref", "history.git/refs/heads/main", ("a",), lambda m: {m.main},
     ),
     "a link for a branch": Damage(
-        lambda m: ((m.git / "refs/heads/side").unlink(), (m.git / "refs/heads/side").symlink_to("main")),
+        lambda m: _link(m.git / "refs/heads/side", "main"),
         "ref", "history.git/refs/heads/side", ("a", "b"), lambda m: {m.side},
     ),
     "tag moved": Damage(

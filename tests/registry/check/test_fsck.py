@@ -6,6 +6,8 @@ import os
 import shutil
 import zlib
 from pathlib import Path
+from subprocess import Popen
+from typing import Any
 
 import pytest
 from support.registries import (
@@ -68,9 +70,12 @@ def test_one_damage_hides_no_other(made: Made) -> None:
 def test_no_git_is_started_under_a_foreign_configuration(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, ...]] = []
     start = GitProcess.start
-    monkeypatch.setattr(
-        GitProcess, "start", lambda self, *a, **k: (started.append(a), start(self, *a, **k))[1]
-    )
+
+    def noted(self: GitProcess, *args: str, **options: Any) -> Popen[bytes]:
+        started.append(args)
+        return start(self, *args, **options)
+
+    monkeypatch.setattr(GitProcess, "start", noted)
     assert fsck.check(made.root).clean
     assert [args[0] for args in started] == ["fsck"]
     started.clear()

@@ -7,6 +7,7 @@ import os
 import threading
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.registries import add, fsck, git, new_registry, pack_bytes, put_pack, run_python, scale, vector
@@ -20,7 +21,7 @@ from pv.registry.git.objects import RefChange
 from pv.registry.history import operations
 from pv.registry.registry import Registry
 
-ALL = {"grace_s": 0.0, "expire_s": 0.0}
+ALL: dict[str, Any] = {"grace_s": 0.0, "expire_s": 0.0}
 
 
 class LongAgo(datetime):

@@ -9,6 +9,7 @@ import pytest
 
 from pv.registry.errors import ConflictError, IntegrityError, NotFoundError, UnknownRevision, UsageError
 from pv.registry.git.objects import Author, RefChange, TreeEntry
+from pv.registry.git.process import ObjectReader
 from pv.registry.git.repository import GitRepository
 from pv.registry.history.operations import View, view
 
@@ -26,9 +27,9 @@ def commit(history: GitRepository, text: str, *parents: str) -> str:
     return history.commit_tree(tree, parents, text)
 
 
-def git(history: GitRepository, *args: str, **options: str) -> str:
+def git(history: GitRepository, *args: str, input: str | None = None) -> str:
     command = ["git", "--git-dir", str(history.path), *args]
-    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout.strip()  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, check=True, capture_output=True, text=True, input=input).stdout.strip()
 
 
 def test_git_agrees_with_what_is_written(history: GitRepository) -> None:
@@ -224,6 +225,7 @@ def test_a_rotten_object_is_an_error(history: GitRepository) -> None:
 def test_the_reader_survives_a_dead_git(history: GitRepository) -> None:
     blob = history.write_blob(b"data")
     assert history.blob(blob) == b"data"
+    assert isinstance(history._reader, ObjectReader)
     process = history._reader._process
     assert process is not None
     process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from pv.registry.errors import UnknownBehaviour, UsageError
 from pv.registry.history.threeway import Conflict, reconcile, revert
 from pv.registry.persona import Behaviour, Output, Persona, Term
 
+Side = Literal["ours", "theirs"]
 edits = st.tuples(st.sampled_from(["a", "b", "c"]), st.none() | behaviours)
 
 
@@ -106,9 +108,9 @@ def test_reverting_an_older_commit_keeps_what_came_after(
 
 
 @given(personas, personas, personas, st.sampled_from(["ours", "theirs"]))
-def test_take_settles_every_conflict(before: Persona, ours: Persona, theirs: Persona, side: str) -> None:
+def test_take_settles_every_conflict(before: Persona, ours: Persona, theirs: Persona, side: Side) -> None:
     conflicts = reconcile(before, ours, theirs).conflicts
-    result = reconcile(before, ours, theirs, {c.name: side for c in conflicts})  # type: ignore[misc]
+    result = reconcile(before, ours, theirs, {c.name: side for c in conflicts})
     assert result.conflicts == ()
     for c in conflicts:
         key = f"b.{c.name}" if c.kind == "behaviour" else c.name.replace("output.", "o.")

@@ -59,7 +59,7 @@ def test_addresses_that_are_not(text: str, hint: str) -> None:
 
 @given(st.text(max_size=40) | st.from_regex(r"[\w./@%:-]{0,40}"))
 def test_any_address_is_a_target_or_a_usage_error(text: str) -> None:
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         target = parse_target(f"hf://{text}")

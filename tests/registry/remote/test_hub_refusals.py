@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.loopback_hub import HubState
@@ -22,7 +23,7 @@ def history(hub: HubState) -> dict[str, list[str]]:
     }
 
 
-def refused(hub: HubState, folder: Path, match: str, hint: str = "", **options: object) -> PvError:
+def refused(hub: HubState, folder: Path, match: str, hint: str = "", **options: Any) -> PvError:
     """Push, see it fail with that message and hint, and see that nothing was committed or made."""
     before = history(hub)
     with pytest.raises(PvError, match=match) as caught:
