@@ -244,7 +244,7 @@ def test_an_embedding_that_is_the_head_too(tmp_path: Path) -> None:
 
 
 def test_a_tied_pair_moves_once(tmp_path: Path) -> None:
-    options = {"target_modules": ["embed_tokens", "q_proj"], "ensure_weight_tying": True}
+    options: dict[str, Any] = {"target_modules": ["embed_tokens", "q_proj"], "ensure_weight_tying": True}
     adapter = adapted(llama(tied=True), tmp_path, **options)
     assert "base_model.model.lm_head.lora_A.weight" in keys_of(adapter)
     with captured(adapter) as (_, manifest, taus, _):
@@ -260,7 +260,11 @@ def test_a_tied_pair_moves_once(tmp_path: Path) -> None:
 
 
 def test_a_tied_replacement_counts_once(tmp_path: Path) -> None:
-    options = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+    options: dict[str, Any] = {
+        "target_modules": ["q_proj"],
+        "modules_to_save": ["embed_tokens"],
+        "ensure_weight_tying": True,
+    }
     adapter = adapted(llama(tied=True), tmp_path, **options)
     keys = keys_of(adapter)
     assert torch.equal(

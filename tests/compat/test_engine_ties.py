@@ -111,8 +111,9 @@ def test_weighted_election_and_sum_is_mergekit_without_normalize(
     mergekit: Merge, weights: tuple[float, ...]
 ) -> None:
     deltas = _deltas(len(weights))
-    rule = Combine.of("ties", density=0.3, elect="weighted", merge="sum", **{"lambda": 0.7})
-    theirs = _mergekit(mergekit, "ties", weights, deltas, density=0.3, normalize=False, **{"lambda": 0.7})
+    scale: dict[str, Any] = {"lambda": 0.7}
+    rule = Combine.of("ties", density=0.3, elect="weighted", merge="sum", **scale)
+    theirs = _mergekit(mergekit, "ties", weights, deltas, density=0.3, normalize=False, **scale)
     _agree(_ours(rule, weights, deltas), theirs)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from pv.vecstore.packs.codecs.ordered import exponent as exponent_of
 from pv.vecstore.packs.codecs.ordered import to_ordered
 from pv.vecstore.packs.read import Pack
 from pv.vecstore.packs.write import Part, write_pack
-from pv.vecstore.tensors.array import storage_dtype
+from pv.vecstore.tensors.array import Raw, storage_dtype
 
 WIDTH = {
     "BF16": 2,
@@ -253,6 +254,10 @@ def pair(dtype: str, n: int, spread: int) -> tuple[np.ndarray, np.ndarray]:
     return base, ft
 
 
+def slices(raw: Raw) -> Callable[[int, int], Raw]:
+    return lambda start, stop: raw[start:stop]
+
+
 @pytest.mark.parametrize("smallest", [False, True], ids=["default", "max"])
 @pytest.mark.parametrize("dtype", list(WIDTH))
 def test_a_reader_from_the_document_gets_the_bytes(tmp_path: Path, dtype: str, smallest: bool) -> None:
@@ -260,8 +265,7 @@ def test_a_reader_from_the_document_gets_the_bytes(tmp_path: Path, dtype: str, s
         f"t{n}.{spread}": pair(dtype, n, spread) for n, spread in ((1, 1), (6001, 1), (9000, 40), (0, 1))
     }
     parts = [
-        Part(name, "ft", dtype, ft.shape, lambda a, b, x=ft: x[a:b], lambda a, b, x=base: x[a:b])
-        for name, (base, ft) in cases.items()
+        Part(name, "ft", dtype, ft.shape, slices(ft), slices(base)) for name, (base, ft) in cases.items()
     ]
 
     def manifest(rows: dict[tuple[str, str], TensorRow]) -> VectorManifest:

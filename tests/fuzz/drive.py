@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 with atheris.instrument_imports(include=["pv", "rfc8785"]):
     from support import fuzzing
 
-__all__ = ["drive"]
+__all__ = ["drive", "fuzzing"]
 
 
 def drive(target: Callable[[bytes], None], seeds: list[bytes]) -> None:

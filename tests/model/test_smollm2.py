@@ -10,12 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from support import SUPPORT
 
 from pv.registry.disk.safetensors import TensorFile
@@ -38,16 +39,16 @@ KNOWN_WEIGHTS = {
     "first": "1e329bd9fd466360b6a05e4ea6780e61492428703e8bea07903d7e8a797067ed",
     "both": "24194e7e3ed18d26b6712e81a833cc6f17e87033d774da392ae3fe1a43e13bf3",
 }
-VECTOR = [
-    name
-    for name in np._core._multiarray_umath.__cpu_dispatch__
-    if np._core._multiarray_umath.__cpu_features__[name]
-]
+VECTOR = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
 
 pytestmark = [
     pytest.mark.model,
     pytest.mark.skipif(not (BASE / "model.safetensors").is_file(), reason=f"no model at {BASE}: `make base`"),
 ]
+
+
+def adding(name: str, behaviour: Behaviour) -> Callable[[Persona], Persona]:
+    return lambda persona: persona.with_behaviour(name, behaviour)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, 
             registry.change(
                 name,
                 f"Add {name}",
-                lambda persona, n=name, b=behaviour: persona.with_behaviour(n, b),
+                adding(name, behaviour),
                 vectors={vector.id: (vector, Unknown({"kind": "synthetic"}))},
             )
             registry.tag("first" if number == 0 else "both")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -43,8 +44,9 @@ from support.vectors import (
 )
 
 PLAIN = Combine.of("add")
+LAMBDA: dict[str, Any] = {"lambda": 0.9}
 TIES = Combine.of("ties", density=0.3)
-TIES_SUM = Combine.of("ties", density=0.5, elect="weighted", merge="sum", **{"lambda": 0.9})
+TIES_SUM = Combine.of("ties", density=0.5, elect="weighted", merge="sum", **LAMBDA)
 
 # name: weights of the four behaviours, rule, output dtype, rounding
 CASES: dict[str, tuple[tuple[float, ...], Combine, str, str]] = {
@@ -111,13 +113,11 @@ def main() -> None:
             builds[case] = {"weights": made.weights, "files": dict(made.files)}
         for vector in vectors.values():
             vector.close()
-    features = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
-    dispatch = np._core._multiarray_umath.__cpu_dispatch__  # type: ignore[attr-defined]
     report = {
         "base": base.manifest.id,
         "vectors": ids,
         "builds": builds,
-        "vector": [name for name in dispatch if features[name]],
+        "vector": [name for name in __cpu_dispatch__ if __cpu_features__[name]],
         "foreign": sorted({"torch", "transformers", "huggingface_hub"} & sys.modules.keys()),
     }
     print(json.dumps(report))

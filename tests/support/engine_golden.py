@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from pv.registry.combine import Combine
 from pv.vecstore.merge.methods import combine
@@ -100,11 +101,9 @@ def _build(case: str, threads: int, chunk: int) -> str:
 
 def main() -> None:
     threads, chunk = int(sys.argv[1]), int(sys.argv[2])
-    features = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
-    dispatch = np._core._multiarray_umath.__cpu_dispatch__  # type: ignore[attr-defined]
     report = {
         "sums": {case: _build(case, threads, chunk) for case in CASES},
-        "vector": [name for name in dispatch if features[name]],
+        "vector": [name for name in __cpu_dispatch__ if __cpu_features__[name]],
         "torch": "torch" in sys.modules,
     }
     print(json.dumps(report))

@@ -24,7 +24,9 @@ from pv.registry.errors import CorruptPack, FormatError, PvError
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
 from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.vecstore.data.rows import parse_rows
-from pv.vecstore.packs.codecs import chunks
+from pv.vecstore.packs.codecs import chunks, dense
+from pv.vecstore.packs.codecs.forecast import Forecast
+from pv.vecstore.packs.codecs.ordered import to_ordered
 from pv.vecstore.packs.read import Pack
 from pv.vecstore.tensors.array import Raw, storage_dtype
 from pv.vecstore.tensors.philox import bits32
@@ -151,10 +153,10 @@ def chunk_seeds() -> list[bytes]:
             tries = [chunks.encode(raw, dtype, reference)]
             if reference is not None:
                 layout = DTYPES[dtype]
-                steps = chunks.to_ordered(raw, layout) - chunks.to_ordered(reference, layout)
+                steps = to_ordered(raw, layout) - to_ordered(reference, layout)
                 exponent = chunks._exponent(reference, layout)
                 tries.append(b"\2" + chunks._sorted(steps, reference, layout))
-                tries.append(b"\3" + chunks.dense.pack(steps, exponent))
+                tries.append(b"\3" + dense.pack(steps, exponent))
                 tries.append(b"\3" + _forecast(steps, exponent))
             made += [head + packed for packed in tries if len(packed) < 3000]
     return made
@@ -166,8 +168,8 @@ def _forecast(steps: Raw, exponent: Raw) -> bytes:
     draw = bits32(len(steps), "factors", 0, 2 * (len(steps) // columns + 2 + columns)).astype("<u2")
     factors = (draw % np.uint16(5)).astype(np.int8).reshape(-1, 2) - np.int8(2)
     rows = -(-(len(steps) + 3 % columns) // columns)
-    guess = chunks.dense.Forecast(factors[:rows], factors[rows : rows + columns], 3 % columns, 260)
-    return chunks.dense.code(chunks.dense.Guess(guess, steps, exponent))
+    guess = Forecast(factors[:rows], factors[rows : rows + columns], 3 % columns, 260)
+    return dense.code(dense.Guess(guess, steps, exponent))
 
 
 # The documents -------------------------------------------------------------------------------------
@@ -316,6 +318,10 @@ TOKENS = [
 """What a change may put in: pieces that the formats give a meaning to."""
 
 
+def _stretch(data: bytes, span: int) -> Callable[[int], bytes]:
+    return lambda start: data[start : start + span]
+
+
 @st.composite
 def mutated(draw: st.DrawFn, seeds: Iterable[bytes]) -> bytes:
     """A seed with up to eight bytes or stretches of it replaced, left out, doubled or swapped for a token."""
@@ -327,7 +333,7 @@ def mutated(draw: st.DrawFn, seeds: Iterable[bytes]) -> bytes:
             st.sampled_from(TOKENS)
             | st.binary(max_size=4)
             | st.just(bytes(data[at : at + span]) * 2)
-            | st.integers(0, len(data)).map(lambda start, d=bytes(data), n=span: d[start : start + n])
+            | st.integers(0, len(data)).map(_stretch(bytes(data), span))
         )
         data[at : at + span] = new
     return bytes(data)

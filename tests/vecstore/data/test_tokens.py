@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support.tiny import CHAT_TEMPLATE, tiny_tokenizer
@@ -11,13 +11,13 @@ from pv.registry.errors import CheckpointRefused, DataError
 from pv.vecstore.data.rows import Message, Row, Rows
 from pv.vecstore.data.tokens import encode, encode_prompt
 
+Role = Literal["system", "user", "assistant", "tool"]
 START, END = 257, 258
 
 
-def rows(*messages: tuple[str, str], chosen: str = "Yo", rejected: str | None = None) -> Rows:
-    return Rows(
-        (Row(tuple(Message(role, text) for role, text in messages), chosen, rejected),), "f.jsonl", (7,)
-    )  # type: ignore[arg-type]
+def rows(*messages: tuple[Role, str], chosen: str = "Yo", rejected: str | None = None) -> Rows:
+    prompt = tuple(Message(role, text) for role, text in messages)
+    return Rows((Row(prompt, chosen, rejected),), "f.jsonl", (7,))
 
 
 def one(tokenizer: Any, data: Rows, limit: int | None = 512) -> Any:

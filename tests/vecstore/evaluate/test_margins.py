@@ -31,7 +31,7 @@ ROWS = Rows(
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     return load(tiny_checkpoint(tmp_path_factory.mktemp("base")))
 
 
@@ -50,7 +50,7 @@ def naive(model: Any, tokenizer: Any, prompt: tuple[Message, ...], answer: str) 
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_margins_are_those_of_rows_scored_one_by_one(loaded: Any, batch: int) -> None:
+def test_margins_are_those_of_rows_scored_one_by_one(loaded: tuple[Any, Any], batch: int) -> None:
     model, tokenizer = loaded
     seen: list[tuple[int, int]] = []
     found = margins(model, tokenizer, ROWS, batch=batch, progress=lambda *args: seen.append(args))
@@ -71,13 +71,13 @@ def test_margins_are_those_of_rows_scored_one_by_one(loaded: Any, batch: int) ->
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
-def test_the_same_call_gives_the_same_bits(loaded: Any) -> None:
+def test_the_same_call_gives_the_same_bits(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     first, second = (margins(model, tokenizer, ROWS) for _ in range(2))
     assert np.array_equal(first.margin, second.margin)
 
 
-def test_the_model_is_left_in_its_mode(loaded: Any) -> None:
+def test_the_model_is_left_in_its_mode(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     model.train()
     margins(model, tokenizer, ROWS[:2])
@@ -86,13 +86,13 @@ def test_the_model_is_left_in_its_mode(loaded: Any) -> None:
     model.eval()
 
 
-def test_a_row_without_rejected_is_named(loaded: Any) -> None:
+def test_a_row_without_rejected_is_named(loaded: tuple[Any, Any]) -> None:
     rows = Rows((ROWS[0], Row(ROWS[1].prompt, "Yo")), "held.jsonl", (3, 9))
     with pytest.raises(DataError, match=r"held\.jsonl:9: no 'rejected'"):
         margins(*loaded, rows)
 
 
-def test_a_model_without_template_is_scored_too(loaded: Any, tmp_path: Path) -> None:
+def test_a_model_without_template_is_scored_too(loaded: tuple[Any, Any], tmp_path: Path) -> None:
     base = tiny_checkpoint(tmp_path)
     (base / "chat_template.jinja").unlink()
     model, tokenizer = load(base)

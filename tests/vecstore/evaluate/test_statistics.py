@@ -73,7 +73,7 @@ def test_kept_is_a_ratio_of_effects_with_rows_drawn_together() -> None:
     found = kept(of(before + 0.8 * gain), of(before + gain), of(before))
     assert found is not None
     assert found.mean == pytest.approx(0.8)
-    assert (found.low, found.high) == (pytest.approx(0.8), pytest.approx(0.8))  # the same share in every row
+    assert (found.low, found.high) == pytest.approx((0.8, 0.8))  # the same share in every row
     noisy = kept(of(before + 0.8 * gain + random.normal(0, 3, 40)), of(before + gain), of(before))
     assert noisy is not None
     assert noisy.low < 0.8 < noisy.high

@@ -90,7 +90,7 @@ def test_a_build(tmp_path: Path, count: int, threads: int) -> None:
         )  # fmt: skip
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
     assert world.read() == world.sizes
     tensors = world.base.manifest.tensors
     touched = {name for vector in world.vectors.values() for name in vector.manifest.tensors}

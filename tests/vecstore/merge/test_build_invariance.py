@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from support import SUPPORT
 from support.vectors import (
     WHOLE,
@@ -58,11 +59,7 @@ GOLDEN = {
     "ties-fp32-sum": "dd4203891c4932569ab76d257b331e3030d6fd679b187d6514467a0084984260",
 }
 SCRIPT = SUPPORT / "build_golden.py"
-VECTOR = [
-    name
-    for name in np._core._multiarray_umath.__cpu_dispatch__  # type: ignore[attr-defined]
-    if np._core._multiarray_umath.__cpu_features__[name]  # type: ignore[attr-defined]
-]
+VECTOR = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
 
 TENSORS = small_base()
 

@@ -27,7 +27,8 @@ def _array(values: list[float]) -> np.ndarray:
 
 
 def _bits(x: np.ndarray) -> list[int]:
-    return x.view(np.uint32).tolist()
+    found: list[int] = x.view(np.uint32).tolist()
+    return found
 
 
 def _normal(seed: int, size: int, scale: float = 1.0) -> np.ndarray:
@@ -171,7 +172,7 @@ def test_misshapen_operands_are_a_defect() -> None:
         combine(ADD, [])
     for wrong in (np.zeros(3, np.float64), np.zeros((2, 1), np.float32), np.zeros(4, np.float32)):
         with pytest.raises(PvError, match="flat fp32 arrays of one size"):
-            scaled_sum([(1, np.zeros(2, np.float32)), (1, wrong)])
+            scaled_sum([(1, np.zeros(2, np.float32)), (1, wrong)])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="'slerp'"):
         combine(Combine("slerp", {}), [(1, _array([1.0]))])
 
@@ -190,11 +191,11 @@ def _reference(rule: Combine, operands: list[tuple[float, list[float]]]) -> list
     n = len(operands[0][1])
     k = max(1, int(options["density"] * n))
     present = []
-    for w, values in operands:
-        if w != 0:
-            delta = [f32(v) if w > 0 else -f32(v) for v in values]
+    for factor, values in operands:
+        if factor != 0:
+            delta = [f32(v) if factor > 0 else -f32(v) for v in values]
             order = sorted(range(n), key=lambda i: (-abs(delta[i]), i))
-            present.append((f32(abs(w)), [d if i in order[:k] else f32(0) for i, d in enumerate(delta)]))
+            present.append((f32(abs(factor)), [d if i in order[:k] else f32(0) for i, d in enumerate(delta)]))
     out = []
     for i in range(n):
         ballot = f32(0)

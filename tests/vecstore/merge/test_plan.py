@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,9 +210,10 @@ def test_the_order_of_patterns_does_not_matter() -> None:
 
 # TIES
 
+LAMBDA: dict[str, Any] = {"lambda": 0.7}
 RULES = [
     Combine.of("ties"),
-    Combine.of("ties", density=0.4, elect="weighted", merge="sum", **{"lambda": 0.7}),
+    Combine.of("ties", density=0.4, elect="weighted", merge="sum", **LAMBDA),
     Combine.of("ties", density=1.0, elect="unweighted", merge="mean"),
 ]
 

@@ -19,7 +19,7 @@ ANSWERS = {"a?": "aye, a!", "What of the much longer one?": "naïve 😀 it is",
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     """A tiny model that has learnt three answers by heart, so that its greedy choices are not close calls."""
     base = tiny_checkpoint(tmp_path_factory.mktemp("base"))
     lines = "".join(f'{{"prompt": "{p}", "chosen": "{a}"}}\n' for p, a in ANSWERS.items())
@@ -45,11 +45,11 @@ def stock(model: Any, tokenizer: Any, prompt: str, count: int) -> str:
     return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
 
 
-def test_what_was_learnt_is_said_and_ends_with_the_turn(loaded: Any) -> None:
+def test_what_was_learnt_is_said_and_ends_with_the_turn(loaded: tuple[Any, Any]) -> None:
     assert replies(*loaded, list(ANSWERS), 64) == list(ANSWERS.values())
 
 
-def test_same_words_as_transformers_alone_and_in_any_batch(loaded: Any) -> None:
+def test_same_words_as_transformers_alone_and_in_any_batch(loaded: tuple[Any, Any]) -> None:
     prompts = [*ANSWERS, "Something else entirely", "z"]
     expected = [stock(*loaded, prompt, 24) for prompt in prompts]
     seen: list[tuple[int, int]] = []
@@ -60,7 +60,7 @@ def test_same_words_as_transformers_alone_and_in_any_batch(loaded: Any) -> None:
     assert replies(*loaded, []) == []
 
 
-def test_streamed_pieces_join_to_the_reply(loaded: Any) -> None:
+def test_streamed_pieces_join_to_the_reply(loaded: tuple[Any, Any]) -> None:
     for prompt in [*ANSWERS, "Something else entirely"]:
         pieces = list(stream(*loaded, prompt, 40))
         assert "".join(pieces).strip() == replies(*loaded, [prompt], 40)[0]
@@ -70,7 +70,7 @@ def test_streamed_pieces_join_to_the_reply(loaded: Any) -> None:
     assert list(stream(*loaded, "a?", 3)) == ["a", "y", "e"]
 
 
-def test_a_temperature_is_seeded_and_leaves_global_state(loaded: Any) -> None:
+def test_a_temperature_is_seeded_and_leaves_global_state(loaded: tuple[Any, Any]) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     hot = [replies(*loaded, ["tell"], 30, temperature=3.0, seed=seed)[0] for seed in (0, 0, 1)]
@@ -79,7 +79,7 @@ def test_a_temperature_is_seeded_and_leaves_global_state(loaded: Any) -> None:
     assert replies(*loaded, ["a?"], 30, temperature=1e-4, seed=5) == ["aye, a!"]
 
 
-def test_the_context_is_never_overrun(loaded: Any) -> None:
+def test_the_context_is_never_overrun(loaded: tuple[Any, Any]) -> None:
     model, _ = loaded
     room = 512 - 19 - 480
     model.train()
@@ -90,7 +90,10 @@ def test_the_context_is_never_overrun(loaded: Any) -> None:
         replies(*loaded, ["fine", "x" * 500])
 
 
-def test_settings_out_of_range_are_a_usage_error(loaded: Any) -> None:
-    for wrong in ({"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}):
+def test_settings_out_of_range_are_a_usage_error(loaded: tuple[Any, Any]) -> None:
+    settings: list[dict[str, Any]] = [
+        {"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}
+    ]  # fmt: skip
+    for wrong in settings:
         with pytest.raises(UsageError):
             replies(*loaded, ["a?"], **wrong)

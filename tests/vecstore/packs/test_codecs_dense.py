@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support.vectors import array, bits32
+from support.vectors import array
 
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CorruptPack
 from pv.vecstore.packs.codecs import chunks, contexts, dense, forecast
 from pv.vecstore.packs.codecs.forecast import BINS, Forecast
 from pv.vecstore.packs.codecs.ordered import exponent as exponent_of
+from pv.vecstore.packs.codecs.ordered import from_ordered, to_ordered
 from pv.vecstore.tensors.array import Raw, storage_dtype
+from pv.vecstore.tensors.philox import bits32
 
 ROWS, COLUMNS = 256, 320
 
@@ -28,8 +30,8 @@ def drifted(start: int, count: int) -> tuple[Raw, Raw]:
     change = np.sin(row) * np.cos(3 * column) + 0.5 * np.cos(2 * row) * np.sin(column)
     unit = np.exp2(exponent_of(base.astype("<u2"), layout).astype(np.float64) - 134)
     step = np.clip(np.rint(change * 2e-4 / unit), -99, 99).astype(np.int64)
-    ordered = chunks.to_ordered(base.astype("<u2"), layout).astype(np.int64) + step
-    return base.astype("<u2"), chunks.from_ordered(ordered.astype("<u2"), layout)
+    ordered = to_ordered(base.astype("<u2"), layout).astype(np.int64) + step
+    return base.astype("<u2"), from_ordered(ordered.astype("<u2"), layout)
 
 
 @pytest.mark.parametrize("start", [0, COLUMNS, 77])

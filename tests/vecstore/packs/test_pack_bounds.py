@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.vectors import Array, array, base_at, captured, save, store
+from support.vectors import array, base_at, captured, save, store
 
 from pv.registry.errors import CheckpointRefused, CorruptPack
 from pv.vecstore.packs import read as packs_module
 from pv.vecstore.packs.read import LARGEST_RATIO, Pack
+from pv.vecstore.tensors.array import Array
 from pv.vecstore.vectors.base import open_base
 from pv.vecstore.vectors.pinned import pin
 from pv.vecstore.vectors.vector import open_vector

@@ -161,7 +161,7 @@ def test_an_empty_persona_is_the_base() -> None:
 
 
 def test_the_same_facts_give_the_same_card() -> None:
-    turned = dict(reversed(PERSONA.behaviours.items()))
+    turned = dict(reversed(list(PERSONA.behaviours.items())))
     assert model_card(with_behaviours(**turned)) == model_card(FACTS)
 
 

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from typing import Any
 
-import numpy as np
 import pytest
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from support import SUPPORT
 
 GOLDEN = {
@@ -28,11 +28,7 @@ GOLDEN = {
     "ties-fp32-mergekit": "2fd52910ce4ebdffd3c5964fa8848fe59162f8a19d82f581eeff8f6e75d93690",
 }
 SCRIPT = SUPPORT / "engine_golden.py"
-VECTOR = [
-    name
-    for name in np._core._multiarray_umath.__cpu_dispatch__
-    if np._core._multiarray_umath.__cpu_features__[name]
-]
+VECTOR = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
 
 
 def _report(threads: int, chunk: int, **environment: str) -> Any:

@@ -44,7 +44,8 @@ def _hard_cases(dtype: str) -> np.ndarray:
     values = to_f32(_codes(dtype), dtype)
     values = np.unique(np.abs(values[np.isfinite(values)]))
     with np.errstate(over="ignore"):
-        beyond = np.float32([values[-1] + (values[-1] - values[-2])])  # a virtual neighbour of the largest
+        # A virtual neighbour of the largest.
+        beyond = np.array([values[-1] + (values[-1] - values[-2])], np.float32)
         points = np.concatenate([values, beyond[np.isfinite(beyond)]])
     middles = points[:-1] + (points[1:] - points[:-1]) / 2
     bits = np.concatenate([points, middles]).view(np.uint32).astype(np.int64)

@@ -43,7 +43,7 @@ def projection(optimizer: Apollo, p: torch.nn.Parameter, refresh: int, name: str
 def algorithm_1(w: Any, grads: list[torch.Tensor], draw: Any, **o: Any) -> Any:
     """The report's formulas for one matrix, float64, nothing shared with the code under test but P."""
     m = v = 0.0
-    previous = None
+    previous: float | None = None
     for t, grad in enumerate(grads):
         g = grad.double().numpy()
         g = g.T if g.shape[0] < g.shape[1] else g
@@ -58,7 +58,7 @@ def algorithm_1(w: Any, grads: list[torch.Tensor], draw: Any, **o: Any) -> Any:
         if previous is not None:
             limit = 1.01 * max(previous, FLOOR * math.sqrt(u.size))
             u = u * min(1.0, limit / norm)
-        previous = np.linalg.norm(u)
+        previous = float(np.linalg.norm(u))
         w = (1 - o["lr"] * o["decay"]) * w - o["lr"] * (u if u.shape == w.shape else u.T)
     return w
 
@@ -237,7 +237,7 @@ def test_closure_and_parameters_without_gradient() -> None:
     def closure() -> float:
         optimizer.zero_grad()
         loss = p.square().sum()
-        loss.backward()
+        torch.autograd.backward(loss)
         return float(loss.detach())
 
     assert optimizer.step(closure) == pytest.approx(float(before[0].square().sum()))
@@ -255,7 +255,7 @@ def test_refuses_what_makes_no_sense() -> None:
         {"rank": 2, "refresh": 0}, {"rank": 2, "growth": 0.5}, {"rank": 2, "weight_decay": -1.0},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="must be"):
-            Apollo([p], **wrong)  # type: ignore[arg-type]
+            Apollo([p], **wrong)
     with pytest.raises(ValueError, match="floating"):
         Apollo([torch.zeros(4, 4, dtype=torch.complex64, requires_grad=True)], rank=2)
     table = torch.nn.Embedding(10, 4, sparse=True)
