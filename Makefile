@@ -48,7 +48,7 @@ demo: $(STAMP) base ## The main job, end to end, on the embedded model
 test: $(STAMP) base ## All tests
 	OMP_NUM_THREADS=1 PV_TEST_BASE=$(BASE) $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
-lint: $(STAMP)   ## ruff, mypy --strict, the rooms' contract, the generated docs
+lint: $(STAMP)   ## ruff, mypy --strict (the tests too), the rooms' contract, the generated docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
