@@ -14,6 +14,7 @@ from support.vectors import nudged, read_all, save, small_base, values
 
 import pv
 from pv.registry.errors import BaseMismatch
+from pv.registry.history.threeway import Conflict
 from pv.registry.registry import Registry
 from pv.vecstore.repo.edit import Committed
 
@@ -83,7 +84,7 @@ def test_output_is_checked_and_kept(repo: pv.Repo) -> None:
     for wrong in ({"dtype": "int4"}, {"rounding": "up"}, {"seed": -1}):
         before = repo.head
         with pytest.raises(pv.PvError):
-            repo.output(**wrong)  # type: ignore[arg-type]
+            repo.output(**wrong)
         assert repo.head == before
 
 
@@ -150,6 +151,7 @@ def test_a_conflict_has_both_sides(repo: pv.Repo) -> None:
     with pytest.raises(pv.ConflictError) as caught:
         repo.merge("other")
     (conflict,) = caught.value.conflicts
+    assert isinstance(conflict, Conflict)
     assert conflict.name == "x" and conflict.ours["weight"] == 2 and conflict.theirs["weight"] == 0.5
     assert repo.head == before
     assert repo.merge("other", take={"x": "theirs"}).persona.behaviours["x"].weight == 0.5
@@ -170,7 +172,7 @@ def test_progress_says_stage_and_unit(repo: pv.Repo, tmp_path: Path) -> None:
 def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(pv.NotARegistry) as caught:
         pv.open(tmp_path)
-    assert "pv init" in caught.value.hint
+    assert "pv init" in (caught.value.hint or "")
     with pytest.raises(pv.PvError):
         pv.init(tmp_path / "new", base=tmp_path / "no base")
     assert not (tmp_path / "new" / ".pv").exists()
