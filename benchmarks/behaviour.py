@@ -12,7 +12,7 @@ from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.repo.score import score_persona
 from pv.vecstore.train.loop import train
 from pv.vecstore.train.options import TrainOptions
-from pv.vecstore.vectors.write import encode_vector
+from pv.vecstore.vectors.encode import encode_vector
 
 NAMES = ("listening", "concise", "pirate")
 SAME = 0.05  # a bf16 build's effect may differ from an fp32 build's by this share

@@ -19,7 +19,7 @@ TIMES, EXTRA_MIB = 10, 400
 CHILD = """
 import sys
 from pathlib import Path
-import pv.vecstore.vectors.vector, pv.registry.registry, pv.vecstore.checkpoints.hub, git, rich.progress
+import pv.vecstore.vectors.vector, pv.registry.registry, pv.vecstore.checkpoints.download, git, rich.progress
 if sys.argv[1:]:
     from pv.cli.main import run
     code = run(sys.argv[1:])

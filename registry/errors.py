@@ -28,6 +28,8 @@ Each carries `exit_code` and, where there is one, `hint`: what to do next.
 
 from __future__ import annotations
 
+from pv.registry.conflict import Conflict
+
 __all__ = [
     "BaseMismatch",
     "CheckpointRefused",
@@ -76,7 +78,9 @@ class ConflictError(PvError):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, conflicts: tuple[object, ...] = (), hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, conflicts: tuple[Conflict, ...] = (), hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.conflicts = conflicts
 

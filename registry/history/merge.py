@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pv.registry.combine import Combine
+from pv.registry.conflict import Conflict
 from pv.registry.errors import ConflictError, UsageError
 from pv.registry.git import refs
 from pv.registry.history.snapshot import Snapshot
-from pv.registry.history.threeway import Conflict, Reconciled, Take, reconcile
+from pv.registry.history.threeway import Reconciled, Take, reconcile
 from pv.registry.history.threeway import revert as reconcile_revert
 from pv.registry.history.transaction import Transaction
 

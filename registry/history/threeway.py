@@ -17,39 +17,15 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from pv.registry.combine import Combine
+from pv.registry.conflict import Conflict
 from pv.registry.errors import UnknownBehaviour, UsageError
 from pv.registry.persona import Behaviour, Output, Persona
 
-__all__ = ["Conflict", "Reconciled", "Take", "reconcile", "revert"]
+__all__ = ["Reconciled", "Take", "reconcile", "revert"]
 
 Take = Literal["ours", "theirs"] | float
 
 _FIELDS = ("engine", "combine", "output.dtype", "output.rounding", "output.seed")
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Both sides changed `name`. Values are JSON; None means that it is not there on that side."""
-
-    name: str
-    kind: Literal["behaviour", "field"]
-    ancestor: Any
-    ours: Any
-    theirs: Any
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: ours {_say(self.ours)}, theirs {_say(self.theirs)}, before {_say(self.ancestor)}"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "ancestor": self.ancestor,
-            "ours": self.ours,
-            "theirs": self.theirs,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +129,6 @@ def _field(persona: Persona, name: str) -> Any:
 
 def _json(value: Any) -> Any:
     return value.to_json() if isinstance(value, Behaviour | Combine) else value
-
-
-def _say(value: Any) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case {"weight": weight, "terms": [*terms], "modules": modules}:
-            sum_ = " + ".join(v[:12] if c == 1 else f"{c:g}·{v[:12]}" for c, v in terms)
-            return f"{weight:g} × {sum_ if len(terms) == 1 else f'({sum_})'}" + (
-                " by module" if modules else ""
-            )
-        case {"method": method, **options}:
-            return " ".join([method, *(f"{k}={v}" for k, v in sorted(options.items()))])
-    return str(value)
 
 
 def _check_take(take: Mapping[str, Take], behaviours: list[str]) -> None:

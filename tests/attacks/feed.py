@@ -36,10 +36,10 @@ from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.side_files import side_files
+from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import read_rows
-from pv.vecstore.data.store import load_rows
 from pv.vecstore.merge.build import build
-from pv.vecstore.merge.plan import factor
+from pv.vecstore.merge.module_factors import factor
 from pv.vecstore.packs.codecs import chunks
 from pv.vecstore.packs.read import Pack
 from pv.vecstore.repo.opening import opened

@@ -27,7 +27,7 @@ from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.side_files import side_files
 from pv.vecstore.tensors.philox import bits16
 from pv.vecstore.vectors.base import base_manifest
-from pv.vecstore.vectors.write import encode_vector
+from pv.vecstore.vectors.encode import encode_vector
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "personavec"
 BASE = Path(os.environ.get("PV_TEST_BASE", CACHE / "SmolLM2-135M-Instruct"))

@@ -30,8 +30,8 @@ from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors import encodings
 from pv.vecstore.vectors.base import Base, base_manifest
 from pv.vecstore.vectors.capture import capture
+from pv.vecstore.vectors.encode import encode_vector
 from pv.vecstore.vectors.vector import Vector
-from pv.vecstore.vectors.write import encode_vector
 
 __all__ = [
     "FLOATING",

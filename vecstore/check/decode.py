@@ -18,7 +18,7 @@ from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.packs import packfile
 from pv.registry.packs.store import PackStore
 from pv.vecstore.checkpoints.fingerprint import row_of
-from pv.vecstore.data.store import load_rows
+from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.packs.read import Pack
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base, Fetch, open_base, origin_in_words

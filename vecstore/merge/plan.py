@@ -13,12 +13,12 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from pv.registry.persona import Behaviour, Persona
 from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.module_factors import factor
 
-__all__ = ["Holdings", "Operand", "factor", "plan", "vectors_of"]
+__all__ = ["Holdings", "Operand", "plan", "vectors_of"]
 
 Holdings = Mapping[str, Collection[str]]
 """Which tensors each vector has a say in, by vector id."""
@@ -43,12 +43,6 @@ def plan(persona: Persona, holdings: Holdings, name: str) -> tuple[Operand, ...]
         if weight != 0 and (terms := _terms(behaviour, holdings, name))
     ]
     return tuple(operands)
-
-
-def factor(behaviour: Behaviour, name: str) -> float:
-    """The behaviour's weight on a tensor: its own, times the factor of every module pattern that matches."""
-    matching = (f for pattern, f in sorted((behaviour.modules or {}).items()) if fnmatchcase(name, pattern))
-    return behaviour.weight * math.prod(matching)
 
 
 def vectors_of(operands: Collection[Operand]) -> tuple[str, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
 from pv.registry.persona import Persona, check_name
+from pv.vecstore.merge.module_factors import matches
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
@@ -130,7 +130,7 @@ def _check_patterns(repo: Repo, patterns: Iterable[str]) -> None:
     """A factor that scales nothing is a slip of the pen."""
     tensors = repo.at().base.tensors
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in tensors):
+        if not any(matches(pattern, name) for name in tensors):
             raise UsageError(
                 f"no tensor of the base matches {pattern[:200]!r}",
                 hint=f"its names are like {min(tensors, default='')!r}; * stands for anything",

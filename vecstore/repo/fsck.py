@@ -59,14 +59,14 @@ def fsck(
     root = files.locate(start)
     if repair:
         from pv.vecstore.check.repair import repair as mend
-        from pv.vecstore.checkpoints.hub import fetch
+        from pv.vecstore.checkpoints.download import fetch
 
         done = mend(root, deeply=deep, fetch=fetch, threads=threads, progress=update)
         return Checked(done.report, done.mended)
     report = files.check(root, progress=update)
     if deep:
         from pv.vecstore.check.decode import deep as decode_all
-        from pv.vecstore.checkpoints.hub import fetch
+        from pv.vecstore.checkpoints.download import fetch
 
         report = decode_all(root, report, fetch=fetch, threads=threads, progress=update)
     elif not all(base.pinned for base in report.bases.values()):

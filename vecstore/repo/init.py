@@ -11,7 +11,7 @@ from pv.registry.layout import FOLDER
 from pv.registry.persona import Output, Persona
 from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
-from pv.vecstore.checkpoints.hub import fetch, is_hub_id, pin_revision
+from pv.vecstore.checkpoints.download import fetch, is_hub_id, pin_revision
 from pv.vecstore.checkpoints.side_files import side_files
 from pv.vecstore.progress import Report, Tick, stage
 from pv.vecstore.vectors.base import base_manifest

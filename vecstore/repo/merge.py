@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pv.registry.combine import Combine
+from pv.registry.conflict import Conflict
 from pv.registry.errors import ConflictError
-from pv.registry.history.threeway import Conflict, Take
+from pv.registry.history.threeway import Take
 from pv.vecstore.repo.edit import Committed
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pv.registry.errors import MissingBase
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
-from pv.vecstore.checkpoints.hub import fetch
+from pv.vecstore.checkpoints.download import fetch
 from pv.vecstore.vectors.base import Base, open_base
 from pv.vecstore.vectors.vector import Vector, open_vector
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.persona import Behaviour, Persona, Term, check_name
 from pv.registry.provenance import Trained as TrainedProvenance
 from pv.registry.provenance import TrainingData
+from pv.vecstore.data.kept_rows import store_rows
 from pv.vecstore.data.rows import Rows, as_rows, read_rows
-from pv.vecstore.data.store import store_rows
 from pv.vecstore.progress import Report, Tick, stage
 from pv.vecstore.repo.build import temporary_checkpoint
 from pv.vecstore.repo.long_work import LongWork, long_work
@@ -19,7 +19,7 @@ from pv.vecstore.repo.score import Score, measure, score_persona
 from pv.vecstore.train.loop import Step, Trained
 from pv.vecstore.train.loop import train as run
 from pv.vecstore.train.options import TrainOptions
-from pv.vecstore.vectors.write import encode_vector
+from pv.vecstore.vectors.encode import encode_vector
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo

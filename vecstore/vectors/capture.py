@@ -17,8 +17,8 @@ from pv.vecstore.tensors.array import Raw
 from pv.vecstore.tensors.formats import FLOATS, all_finite
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base
+from pv.vecstore.vectors.encode import write_vector
 from pv.vecstore.vectors.vector import reference_to
-from pv.vecstore.vectors.write import write_vector
 
 __all__ = ["capture"]
 

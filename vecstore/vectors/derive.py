@@ -19,10 +19,10 @@ from pv.vecstore.packs.write import Part
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.parallel import ordered_map
+from pv.vecstore.vectors.encode import write_vector
 from pv.vecstore.vectors.encodings import ALL, MADE, by_name, decode, noted
 from pv.vecstore.vectors.spool import Spool
 from pv.vecstore.vectors.vector import Vector
-from pv.vecstore.vectors.write import write_vector
 
 __all__ = ["LADDER", "Derived", "EncodingSpec", "Error", "derive"]
 

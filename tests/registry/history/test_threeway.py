@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from support.registries import BASE, behaviours, combines, outputs, personas, vector
 
 from pv.registry.combine import Combine
+from pv.registry.conflict import Conflict
 from pv.registry.errors import UnknownBehaviour, UsageError
-from pv.registry.history.threeway import Conflict, reconcile, revert
+from pv.registry.history.threeway import reconcile, revert
 from pv.registry.persona import Behaviour, Output, Persona, Term
 
 Side = Literal["ours", "theirs"]

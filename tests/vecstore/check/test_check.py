@@ -24,13 +24,13 @@ from pv.registry.provenance import Captured, Derived, Provenance, Trained, Train
 from pv.registry.registry import Registry
 from pv.vecstore.check import decode
 from pv.vecstore.check.repair import Repaired, repair
+from pv.vecstore.data.kept_rows import store_rows
 from pv.vecstore.data.rows import parse_rows
-from pv.vecstore.data.store import store_rows
 from pv.vecstore.vectors.base import open_base
 from pv.vecstore.vectors.derive import EncodingSpec, derive
+from pv.vecstore.vectors.encode import encode_vector
 from pv.vecstore.vectors.pinned import pin
 from pv.vecstore.vectors.vector import open_vector
-from pv.vecstore.vectors.write import encode_vector
 
 TENSORS = small_base()
 ROWS = parse_rows(b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n', source="rows.jsonl")

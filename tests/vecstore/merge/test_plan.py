@@ -19,7 +19,8 @@ from pv.registry.errors import UsageError
 from pv.registry.persona import Behaviour, Term
 from pv.vecstore.merge.delta import delta, holdings
 from pv.vecstore.merge.methods import combine
-from pv.vecstore.merge.plan import factor, plan
+from pv.vecstore.merge.module_factors import factor
+from pv.vecstore.merge.plan import plan
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector, open_vector

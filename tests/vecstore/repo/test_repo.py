@@ -13,9 +13,8 @@ from support.commands import isolate
 from support.vectors import nudged, read_all, save, small_base, values
 
 import pv
+from pv.registry.conflict import Conflict
 from pv.registry.errors import BaseMismatch
-from pv.registry.history.threeway import Conflict
-from pv.registry.registry import Registry
 from pv.vecstore.repo.edit import Committed
 
 TUNED = nudged(small_base(), 3)
@@ -211,8 +210,7 @@ PLAIN = {"div", "strong", "span", "table", "thead", "tbody", "tr", "th", "td", "
 def test_what_draws_itself_shows_what_it_is(repo: pv.Repo) -> None:
     repo.scale("x", 0.5, modules={"*.mlp.*": 0.25})
     drawn = {
-        thing.__class__.__name__: Balanced(thing._repr_html_())
-        for thing in (repo, repo.at(), repo.diff(), pv.open(repo.path))
+        thing.__class__.__name__: Balanced(thing._repr_html_()) for thing in (repo, repo.at(), repo.diff())
     }
     for page in drawn.values():
         assert page.tags <= PLAIN
@@ -230,7 +228,7 @@ def test_what_strangers_wrote_is_text(repo: pv.Repo) -> None:
         known = persona.behaviour("x")
         return persona.with_behaviour("x", dataclasses.replace(known, modules={evil: 0.5}))
 
-    Registry.find(repo.path).change("evil", evil, edit)
+    repo.registry.change("evil", evil, edit)
     for thing in (repo, repo.at(), repo.diff(weights=False)):
         page = Balanced(thing._repr_html_())
         assert page.tags <= PLAIN

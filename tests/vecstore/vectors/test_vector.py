@@ -38,10 +38,10 @@ from pv.vecstore.packs.read import Pack
 from pv.vecstore.packs.write import Part
 from pv.vecstore.tensors.array import storage_dtype
 from pv.vecstore.vectors.base import Base
+from pv.vecstore.vectors.encode import encode_vector
 from pv.vecstore.vectors.encodings import int8
 from pv.vecstore.vectors.pinned import pin
 from pv.vecstore.vectors.vector import open_vector
-from pv.vecstore.vectors.write import encode_vector
 
 TENSORS = small_base()
 NORM = "model.norm.weight"

@@ -29,9 +29,9 @@ from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.adapters.file import Adapter, Low, flipped, is_base, open_adapter
 from pv.vecstore.vectors.base import Base
+from pv.vecstore.vectors.encode import write_vector
 from pv.vecstore.vectors.encodings import lora
 from pv.vecstore.vectors.spool import Spool
-from pv.vecstore.vectors.write import write_vector
 
 __all__ = ["capture_adapter"]
 

@@ -11,7 +11,7 @@ from pv.registry.dtypes import DTYPES
 from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.formats import to_f32
-from pv.vecstore.vectors.encodings.rules import expect
+from pv.vecstore.vectors.encodings.shapes import expect
 
 __all__ = ["NAME", "check", "tau"]
 

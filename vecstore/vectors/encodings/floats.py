@@ -11,7 +11,7 @@ from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
-from pv.vecstore.vectors.encodings.rules import expect
+from pv.vecstore.vectors.encodings.shapes import expect
 
 __all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pv.registry.errors import UsageError
 from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
-from pv.vecstore.vectors.encodings.rules import expect
+from pv.vecstore.vectors.encodings.shapes import expect
 
 __all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 

@@ -27,7 +27,7 @@ from pv.vecstore.tensors import float_environment
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.vectors.encodings import exact, floats
-from pv.vecstore.vectors.encodings.rules import expect, matrix
+from pv.vecstore.vectors.encodings.shapes import expect, matrix
 
 __all__ = ["MAX_RANK", "NAME", "check", "check_factors", "check_rank", "factors", "product", "tau"]
 

@@ -28,7 +28,7 @@ from pv.registry.errors import UsageError
 from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import floats, int8, lora
-from pv.vecstore.vectors.encodings.rules import expect, matrix
+from pv.vecstore.vectors.encodings.shapes import expect, matrix
 
 __all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 

@@ -24,7 +24,7 @@ from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.encodings import floats
-from pv.vecstore.vectors.encodings.rules import expect, numel
+from pv.vecstore.vectors.encodings.shapes import expect, numel
 
 __all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 

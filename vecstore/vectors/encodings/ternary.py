@@ -26,7 +26,7 @@ from pv.registry.errors import FormatError
 from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import floats
-from pv.vecstore.vectors.encodings.rules import expect, matrix, numel
+from pv.vecstore.vectors.encodings.shapes import expect, matrix, numel
 
 __all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 

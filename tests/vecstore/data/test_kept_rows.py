@@ -10,8 +10,8 @@ from support.vectors import kept, random_f32, store
 from pv.registry.disk.safetensors import TensorFile
 from pv.registry.errors import CorruptPack
 from pv.registry.packs.store import PackStore
+from pv.vecstore.data.kept_rows import load_rows, store_rows
 from pv.vecstore.data.rows import parse_rows
-from pv.vecstore.data.store import load_rows, store_rows
 from pv.vecstore.vectors.base import Base
 
 NORM = "model.norm.weight"
