@@ -5,19 +5,16 @@ The vectors come from the engine's own generator, so that their ids, and the bui
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from support import SUPPORT
+from support.golden import report
 
 from pv.registry.disk.safetensors import TensorFile
 from pv.registry.persona import Behaviour, Persona, Term
@@ -39,7 +36,6 @@ KNOWN_WEIGHTS = {
     "first": "1e329bd9fd466360b6a05e4ea6780e61492428703e8bea07903d7e8a797067ed",
     "both": "24194e7e3ed18d26b6712e81a833cc6f17e87033d774da392ae3fe1a43e13bf3",
 }
-VECTOR = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
 
 pytestmark = [
     pytest.mark.model,
@@ -83,15 +79,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, 
     shutil.rmtree(folder)
 
 
-def built(folder: Path, out: Path, *, threads: int = 2, shard_bytes: int = 10**10, **environment: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), str(out), str(threads), str(shard_bytes)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def built(
+    folder: Path, out: Path, *, threads: int = 2, shard_bytes: int = 10**10, plain: bool = False
+) -> Any:
+    return report(SCRIPT, folder, out, threads, shard_bytes, threads=threads, without_vectors=plain)
 
 
 def test_the_same_bytes_everywhere_and_after_a_revert(
@@ -104,9 +95,7 @@ def test_the_same_bytes_everywhere_and_after_a_revert(
     sharded = built(folder, tmp_path / "c", shard_bytes=60_000_000)
     assert len(sharded["files"]) > 3
     assert sharded["weights"] == both["weights"]
-    scalar = built(
-        folder, tmp_path / "d", NPY_DISABLE_CPU_FEATURES=" ".join(VECTOR), ATEN_CPU_CAPABILITY="default"
-    )
+    scalar = built(folder, tmp_path / "d", plain=True)
     assert scalar["files"] == both["files"]
 
     registry.revert("both")

@@ -6,17 +6,13 @@ version, never an edit of this table.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from support import SUPPORT
+from support.golden import needs_vector_instructions, report
 from support.vectors import (
     WHOLE,
     World,
@@ -59,7 +55,6 @@ GOLDEN = {
     "ties-fp32-sum": "dd4203891c4932569ab76d257b331e3030d6fd679b187d6514467a0084984260",
 }
 SCRIPT = SUPPORT / "build_golden.py"
-VECTOR = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
 
 TENSORS = small_base()
 
@@ -67,19 +62,15 @@ TENSORS = small_base()
 # The same everywhere
 
 
-def _report(folder: Path, threads: int, shard_bytes: int, **environment: str) -> Any:
-    # PYTHONHASHSEED: nothing may hang on the order of a set.
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": str(threads), **environment}
-    command = [sys.executable, "-W", "error", str(SCRIPT), str(folder), str(threads), str(shard_bytes)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def _report(folder: Path, threads: int, shard_bytes: int, *, plain: bool = False) -> Any:
+    arguments = (folder, threads, shard_bytes)
+    return report(SCRIPT, *arguments, threads=threads, hash_seed=threads, without_vectors=plain)
 
 
-def _is_golden(report: Any) -> None:
-    assert report["base"] == GOLDEN_BASE
-    assert report["vectors"] == GOLDEN_VECTORS
-    assert {case: made["weights"] for case, made in report["builds"].items()} == GOLDEN
+def _is_golden(found: Any) -> None:
+    assert found["base"] == GOLDEN_BASE
+    assert found["vectors"] == GOLDEN_VECTORS
+    assert {case: made["weights"] for case, made in found["builds"].items()} == GOLDEN
 
 
 def test_golden_builds(tmp_path: Path) -> None:
@@ -96,12 +87,11 @@ def test_golden_builds(tmp_path: Path) -> None:
     assert all(len(made["files"]) >= 3 for made in many["builds"].values())
 
 
-@pytest.mark.skipif(not VECTOR, reason="numpy has no optional vector instructions on this processor")
+@needs_vector_instructions
 def test_golden_builds_without_vector_instructions(tmp_path: Path) -> None:
-    off = {"NPY_DISABLE_CPU_FEATURES": " ".join(VECTOR), "ATEN_CPU_CAPABILITY": "default"}
-    report = _report(tmp_path / "plain", 2, 100_000, **off)
-    assert report["vector"] == []  # or this test would show nothing
-    _is_golden(report)
+    made = _report(tmp_path / "plain", 2, 100_000, plain=True)
+    assert made["vector"] == []  # or this test would show nothing
+    _is_golden(made)
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 100, 700, 5000])

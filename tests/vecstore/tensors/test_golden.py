@@ -6,15 +6,11 @@ version, never an edit of this table.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from support import SUPPORT
+from support.golden import needs_vector_instructions, report
 
 GOLDEN = {
     "add-bf16": "b667fb8c2542f3162ea0f1360c103f46127e83de681d10906497e8c50b5f674b",
@@ -28,29 +24,23 @@ GOLDEN = {
     "ties-fp32-mergekit": "2fd52910ce4ebdffd3c5964fa8848fe59162f8a19d82f581eeff8f6e75d93690",
 }
 SCRIPT = SUPPORT / "engine_golden.py"
-VECTOR = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
 
 
-def _report(threads: int, chunk: int, **environment: str) -> Any:
-    # PYTHONHASHSEED: nothing may hang on the order of a set.
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": str(chunk % 1000), **environment}
-    command = [sys.executable, "-W", "error", str(SCRIPT), str(threads), str(chunk)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def _report(threads: int, chunk: int, *, plain: bool = False) -> Any:
+    seed = chunk % 1000
+    return report(SCRIPT, threads, chunk, threads=threads, hash_seed=seed, without_vectors=plain)
 
 
 @pytest.mark.parametrize(("threads", "chunk"), [(1, 200_003), (2, 4096), (2, 99_999)])
 def test_golden_sums(threads: int, chunk: int) -> None:
-    report = _report(threads, chunk)
-    assert report["sums"] == GOLDEN
-    assert not report["torch"]  # a build needs no torch
+    made = _report(threads, chunk)
+    assert made["sums"] == GOLDEN
+    assert not made["torch"]  # a build needs no torch
 
 
-@pytest.mark.skipif(not VECTOR, reason="numpy has no optional vector instructions on this processor")
+@needs_vector_instructions
 @pytest.mark.parametrize("threads", [1, 2])
 def test_golden_sums_without_vector_instructions(threads: int) -> None:
-    off = {"NPY_DISABLE_CPU_FEATURES": " ".join(VECTOR), "ATEN_CPU_CAPABILITY": "default"}
-    report = _report(threads, 65_537, **off)
-    assert report["vector"] == []  # or this test would show nothing
-    assert report["sums"] == GOLDEN
+    made = _report(threads, 65_537, plain=True)
+    assert made["vector"] == []  # or this test would show nothing
+    assert made["sums"] == GOLDEN
