@@ -22,6 +22,7 @@ import click
 from pv.cli.app import App
 from pv.cli.say import echo, plain
 from pv.registry.errors import PvError
+from pv.registry.exit_codes import MEANINGS, ExitCode
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -78,6 +79,7 @@ class Lazy(click.Group):
 
 @click.group(
     cls=Lazy,
+    epilog=f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in MEANINGS.items())}.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
     invoke_without_command=True,
 )
@@ -97,9 +99,7 @@ def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager
     pv build -o ./persona                       a checkpoint that loads anywhere
     pv revert HEAD                              as if it had never been
 
-    `pv COMMAND --help` shows examples. Exit codes: 0 done, 1 differs or conflict, 2 usage or bad input,
-    3 integrity, 4 network or remote refused, 5 not found, 70 a bug in pv, 74 disk, 128 not a registry,
-    130 interrupted.
+    `pv COMMAND --help` shows examples.
     """
     ctx.color = False if os.environ.get("NO_COLOR") else None
     ctx.obj = App(
@@ -141,29 +141,28 @@ def run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="pv", standalone_mode=False, obj=shlex.join(arguments)[:500])
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return code if isinstance(code, int) else ExitCode.DONE
     except (
         SystemExit
     ) as stop:  # click's own end, for a shell's completion, or (1) for a reader that went away
-        return 141 if stop.code == 1 else 0
+        return ExitCode.READER_GONE if stop.code == 1 else ExitCode.DONE
     except click.ClickException as error:
-        return _say(arguments, error.format_message(), _usage_hint(error, arguments), 2)
+        return _say(arguments, error.format_message(), _usage_hint(error, arguments), ExitCode.USAGE)
     except PvError as error:
         return _say(arguments, str(error), error.hint, error.exit_code, getattr(error, "conflicts", ()))
     except (KeyboardInterrupt, click.Abort) as stop:
         if isinstance(stop.__cause__, EOFError):  # click takes every end of file for a Ctrl-D
             return _bug(arguments, stop.__cause__)
-        return _say(arguments, "interrupted; nothing is left half done", None, 130)
+        return _say(arguments, "interrupted; nothing is left half done", None, ExitCode.INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint at exit
-        return 141
+        return ExitCode.READER_GONE
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            return _say(arguments, f"{error.strerror}: {error.filename}", "name another path", 2)
+            return _say(arguments, f"{error.strerror}: {error.filename}", "name another path", ExitCode.USAGE)
         if error.errno in _DISK:
-            return _say(
-                arguments, f"the disk refused: {error}", "free some space, or check the folder's rights", 74
-            )
+            hint = "free some space, or check the folder's rights"
+            return _say(arguments, f"the disk refused: {error}", hint, ExitCode.DISK)
         return _bug(arguments, error)
     except Exception as error:
         return _bug(arguments, error)
@@ -181,7 +180,7 @@ def _bug(arguments: list[str], error: Exception) -> int:
     if "-v" in arguments or "--verbose" in arguments:
         traceback.print_exc()
     message = f"a bug in pv: {type(error).__name__}: {error}"
-    return _say(arguments, message, "run it again with `pv -v ...` and report the traceback", 70)
+    return _say(arguments, message, "run it again with `pv -v ...` and report the traceback", ExitCode.BUG)
 
 
 def _say(

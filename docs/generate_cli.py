@@ -12,6 +12,7 @@ import click
 
 from pv.cli.main import COMMANDS, cli
 from pv.cli.summaries import SUMMARIES
+from pv.registry.exit_codes import MEANINGS
 
 TARGET = Path(__file__).with_name("cli.md")
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -25,18 +26,6 @@ command fails it is on stderr, with an `error`. Every command has `-h`, too. Exi
 
 | code | meaning |
 | --- | --- |
-| 0 | done |
-| 1 | differs (`diff --exit-code`, `verify`), a conflict, or nothing that keeps enough (`compress --keep`) |
-| 2 | usage, or bad input |
-| 3 | integrity: bytes are not what they should be |
-| 4 | the network, or the remote, refused |
-| 5 | no such revision, behaviour or base |
-| 70 | a bug in pv |
-| 74 | the disk refused |
-| 128 | not a registry |
-| 130 | interrupted |
-| 141 | the reader of stdout went away |
-
 """
 
 
@@ -46,8 +35,9 @@ def main() -> int:
     before, rest = readme.split(BEGIN)
     after = rest.split(END)[1]
     table = "".join(f"| `pv {name}` | {SUMMARIES[name]} |\n" for name in names)
+    codes = "".join(f"| {code} | {meaning} |\n" for code, meaning in MEANINGS.items()) + "\n"
     wanted = {
-        TARGET: HEAD + "\n".join(_section(name) for name in ["", *names]),
+        TARGET: HEAD + codes + "\n".join(_section(name) for name in ["", *names]),
         README: f"{before}{BEGIN}\n\n| command | what it does |\n| --- | --- |\n{table}\n{END}{after}",
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text]

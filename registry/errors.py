@@ -29,6 +29,7 @@ Each carries `exit_code` and, where there is one, `hint`: what to do next.
 from __future__ import annotations
 
 from pv.registry.conflict import Conflict
+from pv.registry.exit_codes import ExitCode
 
 __all__ = [
     "BaseMismatch",
@@ -54,7 +55,7 @@ __all__ = [
 class PvError(Exception):
     """Base of everything pv raises on purpose: a message, and a hint of what to do next."""
 
-    exit_code: int = 70
+    exit_code: ExitCode = ExitCode.BUG
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -62,7 +63,7 @@ class PvError(Exception):
 
 
 class UsageError(PvError):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class DataError(UsageError):
@@ -76,7 +77,7 @@ class TrainingFailed(UsageError):
 class ConflictError(PvError):
     """Two histories changed the same thing; `conflicts` lists both sides."""
 
-    exit_code = 1
+    exit_code = ExitCode.NO
 
     def __init__(
         self, message: str, *, conflicts: tuple[Conflict, ...] = (), hint: str | None = None
@@ -86,7 +87,7 @@ class ConflictError(PvError):
 
 
 class NotFoundError(PvError):
-    exit_code = 5
+    exit_code = ExitCode.NOT_FOUND
 
 
 class UnknownRevision(NotFoundError):
@@ -102,7 +103,7 @@ class MissingBase(NotFoundError):
 
 
 class IntegrityError(PvError):
-    exit_code = 3
+    exit_code = ExitCode.INTEGRITY
 
 
 class FormatError(IntegrityError):
@@ -122,12 +123,12 @@ class BaseMismatch(IntegrityError):
 
 
 class StorageError(PvError):
-    exit_code = 74
+    exit_code = ExitCode.DISK
 
 
 class RemoteError(PvError):
-    exit_code = 4
+    exit_code = ExitCode.REMOTE
 
 
 class NotARegistry(PvError):
-    exit_code = 128
+    exit_code = ExitCode.NO_REGISTRY

@@ -10,14 +10,13 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option, message_option, threads_option
 from pv.cli.render import interval, size, table
 from pv.cli.say import echo
+from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pv.vecstore.evaluate.statistics import Interval
     from pv.vecstore.repo.compress import Compressed
 
 __all__ = ["command"]
-
-NONE_KEEPS = 1
 
 
 @click.command("compress", short_help="Keep a behaviour in a smaller encoding.")
@@ -72,7 +71,7 @@ def command(
             echo(_drawn(found))
         _say(app, found)
     if found.commit is None:
-        click.get_current_context().exit(NONE_KEEPS)
+        raise click.exceptions.Exit(ExitCode.NO)
 
 
 def _drawn(found: Compressed) -> str:

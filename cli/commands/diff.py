@@ -9,6 +9,7 @@ import click
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, table
+from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pv.vecstore.merge.diff import Change
@@ -44,7 +45,7 @@ def command(app: App, a: str, b: str, recipe: bool, exit_code: bool, as_json: bo
         lines = [*_recipe(found), *_weights(found)]
         app.page("\n".join(lines) if lines else "no difference")
     if exit_code and found:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(ExitCode.NO)
 
 
 def _recipe(found: Diff) -> list[str]:

@@ -11,6 +11,7 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option, threads_option
 from pv.cli.render import counted, size
 from pv.cli.say import echo
+from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pv.registry.check.repair import Mended
@@ -55,7 +56,7 @@ def command(app: App, deep: bool, repair: bool, threads: int, as_json: bool) -> 
     else:
         _show(app, checked)
     if not checked.clean:
-        raise click.exceptions.Exit(3)
+        raise click.exceptions.Exit(ExitCode.INTEGRITY)
 
 
 def _show(app: App, checked: Checked) -> None:

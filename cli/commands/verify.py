@@ -10,6 +10,7 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import dtype_option, json_option, rounding_option, threads_option
 from pv.cli.render import counted
 from pv.cli.say import echo
+from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.verify import Verdict
@@ -55,7 +56,7 @@ def command(
     else:
         _say(app, verdict)
     if not verdict.same:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(ExitCode.NO)
 
 
 def _say(app: App, verdict: Verdict) -> None:

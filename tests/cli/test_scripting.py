@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -31,6 +31,7 @@ from pv.registry.check.report import NOTES
 from pv.registry.combine import METHODS, Combine
 from pv.registry.dtypes import OUTPUT_CHOICES
 from pv.registry.errors import PvError
+from pv.registry.exit_codes import MEANINGS, ExitCode
 from pv.registry.history.merge import MergeOutcome
 from pv.registry.persona import ROUNDINGS
 from pv.vecstore.evaluate.statistics import Interval
@@ -112,53 +113,27 @@ def test_every_command_with_json_has_a_section_with_its_type() -> None:
 
 
 def test_the_exit_codes_are_those_that_pv_gives() -> None:
-    documented = [
-        int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), flags=re.MULTILINE)
-    ]
-    assert documented == sorted(documented)
-    assert set(documented) == codes_of_errors(PvError) | codes_of_main() | codes_of_commands()
+    documented = re.findall(r"^\| (\d+) \|", section("Exit codes"), flags=re.MULTILINE)
+    assert list(map(int, documented)) == sorted(ExitCode) == sorted(MEANINGS)
 
 
-def codes_of_errors(kind: type[PvError]) -> set[int]:
-    return {kind.exit_code}.union(*(codes_of_errors(one) for one in kind.__subclasses__()))
+def test_no_other_exit_code_is_given() -> None:
+    """By an error, by `raise Exit(...)` of a command, by `run`: all name one of the table, and none is unused."""
+    assert all(isinstance(kind.exit_code, ExitCode) for kind in kinds_of_error(PvError))
+    named = {kind.exit_code.name for kind in kinds_of_error(PvError)}
+    for module in (pv.cli.main, *(importlib.import_module(module_of(name)) for name in NAMES)):
+        source = inspect.getsource(module)
+        assert not re.search(r"(exit|Exit)\(\d", source)
+        named |= set(re.findall(r"ExitCode\.([A-Z_]+)", source))
+    assert named == {code.name for code in ExitCode}
 
 
-def codes_of_main() -> set[int]:
-    """Numbers that `run` returns, itself or by way of `_say` and `_bug`."""
-    tree = ast.parse(inspect.getsource(pv.cli.main))
-    functions = [
-        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in ("run", "_bug")
-    ]
-    assert len(functions) == 2
-    returned = [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Return)]
-    return {number for node in returned for number in numbers(node)}
+def kinds_of_error(kind: type[PvError]) -> set[type[PvError]]:
+    return {kind}.union(*(kinds_of_error(one) for one in kind.__subclasses__()))
 
 
-def codes_of_commands() -> set[int]:
-    """Numbers that a command ends with: `raise Exit(1)`, `context.exit(NAME)`."""
-    found = set()
-    for name in NAMES:
-        module = importlib.import_module(f"pv.cli.commands.{name.replace('-', '_')}")
-        for node in ast.walk(ast.parse(inspect.getsource(module))):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("Exit", "exit"):
-                (code,) = node.args
-                found.add(vars(module)[code.id] if isinstance(code, ast.Name) else ast.literal_eval(code))
-    return found
-
-
-def numbers(node: ast.AST) -> Iterator[int]:
-    """Whole numbers in an expression; those that something is compared with are none of its values."""
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        yield node.value
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.Compare):
-            yield from numbers(child)
-
-
-def test_the_collector_of_codes_sees_them() -> None:
-    assert codes_of_main() == {0, 2, 70, 74, 130, 141}
-    assert codes_of_commands() == {1, 3}
-    assert codes_of_errors(PvError) >= {1, 2, 5, 128}
+def module_of(name: str) -> str:
+    return f"pv.cli.commands.{name.replace('-', '_')}"
 
 
 def test_the_listed_words_are_those_of_the_program() -> None:

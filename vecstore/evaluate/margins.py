@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pv.registry.errors import DataError
+from pv.vecstore.data.chat_template import encode
 from pv.vecstore.data.rows import Rows
-from pv.vecstore.data.tokens import encode
 from pv.vecstore.models.load import context_length, stop_ids
 
 if TYPE_CHECKING:

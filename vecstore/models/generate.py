@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pv.registry.errors import DataError, UsageError
+from pv.vecstore.data.chat_template import encode_prompt
 from pv.vecstore.data.rows import Message
-from pv.vecstore.data.tokens import encode_prompt
 from pv.vecstore.models.load import context_length, stop_ids
 
 if TYPE_CHECKING:

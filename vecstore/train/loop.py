@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pv.registry.errors import CheckpointRefused, TrainingFailed
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.data.chat_template import Encoded, encode
 from pv.vecstore.data.rows import Rows
-from pv.vecstore.data.tokens import Encoded, encode
 from pv.vecstore.models.load import context_length, load, stop_ids
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.tensors.array import storage_dtype

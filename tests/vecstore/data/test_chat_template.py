@@ -8,8 +8,8 @@ import pytest
 from support.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 from pv.registry.errors import CheckpointRefused, DataError
+from pv.vecstore.data.chat_template import encode, encode_prompt
 from pv.vecstore.data.rows import Message, Row, Rows
-from pv.vecstore.data.tokens import encode, encode_prompt
 
 Role = Literal["system", "user", "assistant", "tool"]
 START, END = 257, 258
