@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pv.vecstore.data.rows import Message, Row, Rows
     from pv.vecstore.progress import Report, Tick
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.repo import Repo
     from pv.vecstore.repo.revision import Revision
     from pv.vecstore.repo.score import Score
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BaseMismatch",
     "Behaviour",
+    "Checked",
     "CheckpointRefused",
     "Combine",
     "ConflictError",
@@ -81,6 +83,7 @@ __all__ = [
     "UnknownRevision",
     "UsageError",
     "__version__",
+    "fsck",
     "init",
     "open",
 ]
@@ -96,6 +99,7 @@ _HOMES = {
     "pv.vecstore.data.rows": ("Message", "Row", "Rows"),
     "pv.vecstore.progress": ("Report", "Tick"),
     "pv.vecstore.repo.diff": ("Diff",),
+    "pv.vecstore.repo.fsck": ("Checked",),
     "pv.vecstore.repo.repo": ("Repo",),
     "pv.vecstore.repo.revision": ("Revision",),
     "pv.vecstore.repo.score": ("Score",),
@@ -131,12 +135,30 @@ def init(
 
     from pv.vecstore.repo.init import init as make
     from pv.vecstore.repo.repo import Repo
-    from pv.vecstore.repo.threads import some
+    from pv.vecstore.repo.thread_count import thread_count
 
     where = base if isinstance(base, str) else Path(base)
     folder = Path(path).expanduser()
-    make(folder, where, reference=reference, output=output, threads=some(threads), progress=progress)
+    make(folder, where, reference=reference, output=output, threads=thread_count(threads), progress=progress)
     return Repo.open(folder)
+
+
+def fsck(
+    path: str | PathLike[str] = ".",
+    *,
+    deep: bool = False,
+    repair: bool = False,
+    threads: int | None = None,
+    progress: Report | None = None,
+) -> Checked:
+    """`Repo.fsck` for a repository that may be too damaged to open. Damage is a result, not an error."""
+    from pathlib import Path
+
+    from pv.vecstore.repo.fsck import fsck as check
+    from pv.vecstore.repo.thread_count import thread_count
+
+    folder = Path(path).expanduser().absolute()
+    return check(folder, deep=deep, repair=repair, threads=thread_count(threads), progress=progress)
 
 
 def __getattr__(name: str) -> Any:

@@ -25,8 +25,9 @@ def report(app: App, made: Committed, *, as_json: bool) -> None:
 
 def report_head(app: App, repo: Repo, said: str, *, as_json: bool, **done: str) -> None:
     """Say what was done, and as JSON also where HEAD is now."""
+    head = repo.head
     if as_json:
-        head = repo.head
         app.json({**done, "branch": head.branch, "commit": head.commit})
     else:
-        app.done(said)
+        app.done(f"{said}; on branch {head.branch} at {short(head.commit)}")
+        app.note(f"  {persona_line(repo.persona)}")

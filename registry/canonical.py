@@ -16,7 +16,10 @@ import rfc8785
 
 from pv.registry.errors import FormatError
 
-__all__ = ["dumps", "loads", "pretty"]
+__all__ = [
+    "dumps",
+    "loads",
+]
 
 MAX_BYTES = 32 << 20
 MAX_DEPTH = 64
@@ -38,12 +41,6 @@ def dumps(value: Any) -> bytes:
         raise FormatError(f"not representable as canonical JSON: {str(error)[:SHOWN]}") from error
     except RecursionError as error:
         raise FormatError("not representable as canonical JSON: nested too deep") from error
-
-
-def pretty(value: Any) -> bytes:
-    """The same value, sorted and indented for people: what a git tree holds and `git diff` shows."""
-    dumps(value)  # refuse what has no canonical form
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def loads(data: bytes, *, what: str = "JSON") -> Any:

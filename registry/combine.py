@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from pv.registry.errors import UsageError
@@ -39,8 +40,10 @@ class Option:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
             raise UsageError(f"{what} must be a number no larger than {LARGEST:g}, not {_shown(value)}")
         number = float(value) + 0.0  # -0.0 becomes 0.0: one spelling
-        if self.above is not None and self.most is not None and not self.above < number <= self.most:
-            raise UsageError(f"{what} must be above {self.above:g} and at most {self.most:g}, not {number}")
+        if self.above is not None and not self.above < number:
+            raise UsageError(f"{what} must be above {self.above:g}, not {number:g}")
+        if self.most is not None and not number <= self.most:
+            raise UsageError(f"{what} must be at most {self.most:g}, not {number:g}")
         return number
 
 
@@ -54,28 +57,35 @@ class Method:
     presets: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
 
 
-METHODS: Mapping[str, Method] = {
-    method.name: method
-    for method in (
-        Method("add", "their deltas are scaled and added to the base's weights"),
-        Method(
-            "ties",
-            "their deltas are trimmed, a sign is elected for each weight, and what agrees is merged (TIES)",
-            (
-                Option("density", 0.2, "Share of elements kept by the trim.", above=0, most=1),
-                Option("elect", "unweighted", "Whose deltas elect the sign.", ("weighted", "unweighted")),
-                Option(
-                    "merge", "mean", "How agreeing elements are merged.", ("mean", "weighted_mean", "sum")
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for method in (
+            Method("add", "their deltas are scaled and added to the base's weights"),
+            Method(
+                "ties",
+                "their deltas are trimmed, a sign is elected for each weight, and what agrees is merged (TIES)",
+                (
+                    Option("density", 0.2, "Share of elements kept by the trim.", above=0, most=1),
+                    Option("elect", "unweighted", "Whose deltas elect the sign.", ("weighted", "unweighted")),
+                    Option(
+                        "merge", "mean", "How agreeing elements are merged.", ("mean", "weighted_mean", "sum")
+                    ),
+                    Option("lambda", 1.0, "Factor on the result."),
                 ),
-                Option("lambda", 1.0, "Factor on the result."),
+                {
+                    "mergekit": {
+                        "density": 1.0,
+                        "elect": "weighted",
+                        "merge": "weighted_mean",
+                        "lambda": 1.0,
+                    },
+                    "peft": {"elect": "unweighted", "merge": "mean", "lambda": 1.0},
+                },
             ),
-            {
-                "mergekit": {"density": 1.0, "elect": "weighted", "merge": "weighted_mean", "lambda": 1.0},
-                "peft": {"elect": "unweighted", "merge": "mean", "lambda": 1.0},
-            },
-        ),
-    )
-}
+        )
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +97,44 @@ class Combine:
 
     @staticmethod
     def of(method: str, *, preset: str | None = None, **options: Any) -> Combine:
-        """A checked rule with every switch spelled out; options win over those of a preset. Raises UsageError."""
-        if method not in METHODS:
-            raise UsageError(f"no combine method {_shown(method)}", hint=f"there are: {', '.join(METHODS)}")
-        row = METHODS[method]
+        """A checked rule with every switch spelled out; options win over those of a preset. Raises UsageError.
+
+        A switch that is a word of Python's has an underscore after it: `lambda_`.
+        """
+        row = _row(method)
+        given = {name.rstrip("_"): value for name, value in options.items()}
         if preset is not None:
-            options = {**_preset(row, preset), **options}
-        known = {option.name: option for option in row.options}
-        unknown = set(options) - set(known)
-        if unknown:
-            raise UsageError(f"method {method!r} takes no option {_shown(min(unknown))}")
-        full = {
-            name: option.check(method, options.get(name, option.default)) for name, option in known.items()
-        }
-        return Combine(method, full)
+            given = {**_preset(row, preset), **given}
+        return _checked(row, {**{option.name: option.default for option in row.options}, **given})
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Combine:
+        """The rule that a document says, every switch and no other. Raises UsageError."""
+        row = _row(document["method"])
+        switches = {name: value for name, value in document.items() if name != "method"}
+        if missing := [option.name for option in row.options if option.name not in switches]:
+            raise UsageError(f"method {row.name!r} needs {missing[0]!r}")
+        return _checked(row, switches)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "method": self.method,
             **{k: json_number(v) if isinstance(v, float) else v for k, v in self.options.items()},
         }
+
+
+def _row(method: str) -> Method:
+    if method not in METHODS:
+        raise UsageError(f"no combine method {_shown(method)}", hint=f"there are: {', '.join(METHODS)}")
+    return METHODS[method]
+
+
+def _checked(row: Method, switches: Mapping[str, Any]) -> Combine:
+    known = {option.name: option for option in row.options}
+    if unknown := set(switches) - set(known):
+        raise UsageError(f"method {row.name!r} takes no option {_shown(min(unknown))}")
+    checked = {name: option.check(row.name, switches[name]) for name, option in known.items()}
+    return Combine(row.name, MappingProxyType(checked))
 
 
 def _preset(method: Method, name: str) -> Mapping[str, float | str]:

@@ -139,7 +139,10 @@ class Persona:
         return replace(self, combine=combine)
 
     def with_output(self, *, dtype: str | None = None, rounding: str | None = None) -> Persona:
-        """The same, written otherwise; None leaves as it is."""
+        """The same, written otherwise; None leaves as it is. Raises UsageError."""
+        for what, value, known in (("dtype", dtype, OUTPUT_CHOICES), ("rounding", rounding, ROUNDINGS)):
+            if value is not None and value not in known:
+                raise UsageError(f"no {what} {_shown(value)}", hint=f"there are: {', '.join(known)}")
         output = replace(
             self.output, dtype=dtype or self.output.dtype, rounding=rounding or self.output.rounding
         )
@@ -147,7 +150,14 @@ class Persona:
 
     def without_behaviours(self) -> Persona:
         """The base, written as this persona is: what effects are measured against."""
-        return replace(self, behaviours={})
+        return replace(self, behaviours=MappingProxyType({}))
+
+    def checked(self) -> Persona:
+        """Itself, if it can be read again once it is written. Raises UsageError that names the field."""
+        try:
+            return Persona.from_bytes(self.to_bytes(), "the persona")
+        except FormatError as error:
+            raise UsageError(str(error), hint=error.hint) from error
 
     @staticmethod
     def from_bytes(data: bytes, what: str = "persona.json") -> Persona:
@@ -233,8 +243,7 @@ def _check_work(behaviours: Iterable[Behaviour], what: str) -> None:
 def _combine(value: Any, what: str) -> Combine:
     if not isinstance(value, dict) or not isinstance(value.get("method"), str):
         raise FormatError(f"{what}: combine must be an object with a method")
-    options = {k: v for k, v in value.items() if k != "method"}
-    return Combine.of(value["method"], **options)
+    return Combine.from_json(value)
 
 
 def _output(value: Any, what: str) -> Output:
@@ -256,9 +265,9 @@ def _object(value: Any, keys: set[str], what: str) -> dict[str, Any]:
     return value
 
 
-def _read_number(value: Any, what: str, error: type[FormatError] | type[UsageError] = FormatError) -> float:
+def _read_number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e30:
-        raise error(f"{what} must be a number no larger than 1e30, not {_shown(value)}")
+        raise FormatError(f"{what} must be a number no larger than 1e30, not {_shown(value)}")
     return float(value) + 0.0  # -0.0 becomes 0.0: one spelling
 
 

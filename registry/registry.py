@@ -241,7 +241,7 @@ class Registry(Closing):
             ref = plan.branch_ref(branch)
             tip = Snapshot(self.history, plan.tip(ref))
             before = tip.persona()
-            after = edit(before)
+            after = edit(before).checked()
             if after.base != before.base:
                 raise BaseMismatch(
                     "a commit cannot change the base", hint="start another registry with `pv init`"

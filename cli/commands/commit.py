@@ -60,5 +60,6 @@ def command(
     else:
         tensors = counted(made.tensors, "tensor")
         app.done(
-            f"{short(made.commit)} {name} is vector {short(made.vector)}: {tensors}, {size(made.stored_bytes)}"
+            f"{short(made.commit)} {name} is vector {short(made.vector)}: {tensors}, {size(made.stored_bytes)}, "
+            f"on branch {made.branch}"
         )

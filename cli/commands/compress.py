@@ -106,7 +106,7 @@ def _say(app: App, found: Compressed) -> None:
     if chosen is not None:
         app.done(
             f"{short(found.commit)} {name} is {chosen.spec.text}: {size(chosen.stored_bytes)}, was "
-            f"{size(found.stored_bytes)}; error of tau {chosen.error.relative_l2:.3f}"
+            f"{size(found.stored_bytes)}; error of tau {chosen.error.relative_l2:.3f}, on branch {found.branch}"
         )
     elif found.effect is not None and found.effect.low <= 0:
         app.note(f"{name} has no effect on these rows that is surely above 0: there is nothing to keep")

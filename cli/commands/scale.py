@@ -25,7 +25,7 @@ __all__ = ["command"]
     metavar="PATTERN=FACTOR",
     help="Scale the tensors whose names match by a factor more; replaces the factors it had.",
 )
-@click.option("--all-modules", is_flag=True, help="Take the factors of its modules away.")
+@click.option("--no-modules", is_flag=True, help="Remove the module factors it had.")
 @message_option
 @json_option
 @pass_app
@@ -34,21 +34,22 @@ def command(
     name: str,
     weight: float,
     modules: tuple[tuple[str, float], ...],
-    all_modules: bool,
+    no_modules: bool,
     message: str | None,
     as_json: bool,
 ) -> None:
     """Set the weight of a behaviour. 0 builds as if it were absent; below 0 it is reversed.
 
     With --module, some tensors get more or less of it than others; where several patterns match, the factors multiply.
+    Module factors stay until other ones are given, or --no-modules.
 
     \b
     pv scale listening 0.5
     pv scale listening -0.5
     pv scale listening 1 --module '*.mlp.*=0.5' --module '*.layers.0.*=0'
-    pv scale listening 1 --all-modules
+    pv scale listening 1 --no-modules
     """
-    if modules and all_modules:
-        raise UsageError("--module sets factors, --all-modules takes them away")
-    factors = dict(modules) if modules or all_modules else None
+    if modules and no_modules:
+        raise UsageError("--module sets factors, --no-modules takes them away")
+    factors = dict(modules) if modules or no_modules else None
     report(app, app.repo().scale(name, weight, modules=factors, message=message), as_json=as_json)

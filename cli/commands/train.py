@@ -89,6 +89,8 @@ def _say(app: App, made: Training) -> None:
         f"{short(made.commit)} {made.name} is vector {short(made.vector)}, {size(made.stored_bytes)}, "
         f"on branch {made.branch}"
     )
+    for note in made.notes:
+        app.note(f"  {note}")
     if made.held_out is not None:
         e, data = made.held_out.effect, made.held_out.data
         effect = interval(e.mean, e.low, e.high)

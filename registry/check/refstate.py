@@ -82,25 +82,25 @@ def expected_refs(chain: tuple[Operation, ...]) -> dict[str, tuple[str | None, O
     return found
 
 
-def check(pointers: RefState) -> list[Finding]:
+def check(state: RefState) -> list[Finding]:
     """What is wrong with them, the commits that they lead to aside."""
-    branches = [ref for ref in pointers.refs if ref.startswith(refs.HEADS)]
-    found = [*_check_chain(pointers, bool(branches)), *_check_head(pointers, branches)]
-    expected = expected_refs(pointers.operations)
-    for name in pointers.damaged:
+    branches = [ref for ref in state.refs if ref.startswith(refs.HEADS)]
+    found = [*_check_chain(state, bool(branches)), *_check_head(state, branches)]
+    expected = expected_refs(state.operations)
+    for name in state.damaged:
         if name != refs.OPS:
             left = expected.get(name, (None, None))[0]
             found.append(_ref(name, "cannot be read", left, repairable=left is not None))
     for name, (left, operation) in sorted(expected.items()):
-        now = pointers.refs.get(name)
-        if now == left or name in pointers.damaged or _unfinished(pointers, name, now):
+        now = state.refs.get(name)
+        if now == left or name in state.damaged or _unfinished(state, name, now):
             continue
         where = f"is at {now[:12]}" if now else "is missing"
         said = f"left it at {left[:12]}" if left else "deleted it"
         what = f"{where}, operation {operation.seq} ({operation.command}) {said}"
         found.append(_ref(name, what, left, repairable=True))
-    if pointers.operations and pointers.operations[-1].seq == 1 and pointers.broken is None:
-        strange = sorted(pointers.refs.keys() - expected.keys() - {refs.OPS})
+    if state.operations and state.operations[-1].seq == 1 and state.broken is None:
+        strange = sorted(state.refs.keys() - expected.keys() - {refs.OPS})
         found += [Finding("unknown", f"{_GIT}/{ref}", "a ref that pv did not make") for ref in strange]
     return found
 
@@ -111,51 +111,51 @@ def _ref(name: str, what: str, left: str | None, *, repairable: bool) -> Finding
     )
 
 
-def _unfinished(pointers: RefState, name: str, now: str | None) -> bool:
-    newest = pointers.newest
+def _unfinished(state: RefState, name: str, now: str | None) -> bool:
+    newest = state.newest
     return newest is not None and any(c.ref == name and c.old == now for c in newest.refs)
 
 
-def _check_head(pointers: RefState, branches: list[str]) -> list[Finding]:
-    newest, where = pointers.newest, f"{_GIT}/HEAD"
+def _check_head(state: RefState, branches: list[str]) -> list[Finding]:
+    newest, where = state.newest, f"{_GIT}/HEAD"
     can = newest is not None or len(branches) == 1
-    if pointers.head is None:
+    if state.head is None:
         return [Finding("head", where, "HEAD names no branch", repairable=can)]
-    if newest is not None and pointers.head != newest.head[1]:
+    if newest is not None and state.head != newest.head[1]:
         before, after = newest.head
-        if pointers.head != before:
-            what = f"HEAD names {pointers.head}, operation {newest.seq} ({newest.command}) left it at {after}"
+        if state.head != before:
+            what = f"HEAD names {state.head}, operation {newest.seq} ({newest.command}) left it at {after}"
             return [Finding("head", where, what, repairable=True)]
     elif (
         branches
-        and pointers.head not in pointers.refs
-        and expected_refs(pointers.operations).get(pointers.head, (None,))[0] is None
+        and state.head not in state.refs
+        and expected_refs(state.operations).get(state.head, (None,))[0] is None
     ):
-        what = f"HEAD names {pointers.head}, which does not exist"
+        what = f"HEAD names {state.head}, which does not exist"
         return [Finding("head", where, what, repairable=can)]
     return []
 
 
-def _check_chain(pointers: RefState, history_exists: bool) -> list[Finding]:
+def _check_chain(state: RefState, history_exists: bool) -> list[Finding]:
     where = f"{_GIT}/{refs.OPS}"
-    if refs.OPS in pointers.damaged:
+    if refs.OPS in state.damaged:
         return [Finding("operations", where, "the chain of operations cannot be found", repairable=True)]
-    if refs.OPS not in pointers.refs:
+    if refs.OPS not in state.refs:
         if not history_exists:
             return []
         return [Finding("operations", where, "the chain of operations is gone", repairable=True)]
-    if pointers.broken is not None:
-        what = f"the chain of operations cannot be read to its end: {pointers.broken}"
+    if state.broken is not None:
+        what = f"the chain of operations cannot be read to its end: {state.broken}"
         return [Finding("operations", where, what, repairable=True)]
     found = []
-    for newer, older in zip(pointers.operations, pointers.operations[1:], strict=False):
+    for newer, older in zip(state.operations, state.operations[1:], strict=False):
         if newer.seq != older.seq + 1:
             what = f"operation {newer.seq} follows operation {older.seq}"
             found.append(Finding("operations", where, what))
-    newest = pointers.newest
+    newest = state.newest
     assert newest is not None
-    waiting = [c.ref for c in newest.refs if pointers.refs.get(c.ref) == c.old]
-    if pointers.head == newest.head[0] != newest.head[1]:
+    waiting = [c.ref for c in newest.refs if state.refs.get(c.ref) == c.old]
+    if state.head == newest.head[0] != newest.head[1]:
         waiting.append("HEAD")
     if waiting:
         what = f"operation {newest.seq} ({newest.command}) has yet to move {', '.join(waiting)}"

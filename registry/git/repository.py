@@ -29,7 +29,7 @@ from pv.registry.git.process import GitProcess, ObjectReader, Reader, failure
 
 __all__ = ["CONFIG", "GitRepository"]
 
-# What `create` writes. The command line repeats what matters: see gitprocess.
+# What `create` writes. The command line repeats what matters: see git/process.
 CONFIG = b"""\
 [core]
 \trepositoryformatversion = 0
@@ -156,13 +156,6 @@ class GitRepository(Closing):
         if status not in (0, 1):
             raise failure("merge-base", status, err)
         return out.decode().strip() or None
-
-    def is_ancestor(self, a: str, b: str) -> bool:
-        """True if `a` is `b` or lies in its past."""
-        status, _, err = self._git.attempt("merge-base", "--is-ancestor", checked_id(a), checked_id(b))
-        if status not in (0, 1):
-            raise failure("merge-base", status, err)
-        return status == 0
 
     def with_prefix(self, prefix: str) -> list[str]:
         """Ids of all objects that start with these hex digits (4 to 40)."""

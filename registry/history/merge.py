@@ -39,6 +39,11 @@ def merge(
     history, ours = plan.history, plan.tip(plan.head)
     ancestor = history.merge_base(ours, theirs)
     if ancestor == theirs:
+        if combine not in (None, Snapshot(history, ours).persona().combine):
+            raise UsageError(
+                f"{name} is merged already: there is nothing to combine anew",
+                hint=f"`pv combine {combine.method}` sets the method by itself" if combine else None,
+            )
         return MergeOutcome(ours, "up-to-date")
     our_snapshot, their_snapshot = Snapshot(history, ours), Snapshot(history, theirs)
     our_persona, their_persona = our_snapshot.persona(), their_snapshot.persona()

@@ -111,8 +111,9 @@ def write_snapshot(
     """The tree for `persona`; manifests come from `sources` (the first that has it), then from `new`.
 
     Raises NotFoundError if the persona names a vector that is in none of them, BaseMismatch if one was
-    measured from another base.
+    measured from another base, UsageError for a persona that could not be read again.
     """
+    persona.checked()
     sources = list(sources)
     manifests: dict[str, TreeEntry] = {}
     origins: dict[str, TreeEntry] = {}

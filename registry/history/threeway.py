@@ -146,5 +146,5 @@ def _check_take(take: Mapping[str, Take], behaviours: list[str]) -> None:
         if not isinstance(choice, str):
             if name not in behaviours:
                 raise UsageError(f"--take {name}={choice}: only a behaviour has a weight")
-            if isinstance(choice, bool) or not abs(choice) <= 1e30:
+            if isinstance(choice, bool) or not isinstance(choice, int | float) or not abs(choice) <= 1e30:
                 raise UsageError(f"--take {name}={choice}: a weight is a finite number")

@@ -1,6 +1,6 @@
 """One change of the registry, under its locks.
 
-    .pv/lock       shared from the first pack to the ref move; gc takes it alone
+    .pv/lock       shared until the refs have moved; gc takes it alone
     .pv/refs.lock  alone, while refs are read, an operation is appended and the refs are moved
 
 Invariant: inside a transaction nobody else moves a ref, so what was read is still true when the refs

@@ -136,6 +136,8 @@ def personas() -> dict[str, Edit]:
         "a combine of text": top(combine="add"),
         "a combine of its own": top(combine={"method": "os.system"}),
         "a combine with an option too many": top(combine={"method": "add", "self": 1}),
+        "a combine with a preset": top(combine={"method": "add", "preset": []}),
+        "a combine without a switch": top(combine={key: ties[key] for key in ties if key != "lambda"}),
         "a density of 0": top(combine={**ties, "density": 0}),
         "a density of true": top(combine={**ties, "density": True}),
         "an election by list": top(combine={**ties, "elect": ["weighted"]}),

@@ -15,6 +15,7 @@ VALUES = (  # what a command may read of the floors below: words, choices and fr
     "pv.cli",
     "pv.registry.combine",
     "pv.registry.errors",
+    "pv.registry.exit_codes",
     "pv.registry.persona",
     "pv.registry.provenance",
 )

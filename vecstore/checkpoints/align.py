@@ -3,7 +3,7 @@
 Two checkpoints of one model may differ in how they are written down. What is only a matter of writing is
 undone here, exactly, without touching a number:
 
-- the experts of a mixture, fused or one by one (`experts`)
+- the experts of a mixture, fused or one by one (`moe`)
 - tied embeddings: a head that repeats the embedding, where the base has none, is left out; a head that is
   missing, where the base's own repeats its embedding, is the embedding
 - buffers that some releases save and others compute (rotary frequencies, causal masks)

@@ -107,8 +107,14 @@ def read_rows(path: Path) -> Rows:
 
 
 def as_rows(rows: Rows | str | PathLike[str]) -> Rows:
-    """Rows as they are, or out of a JSONL file. Raises DataError."""
-    return rows if isinstance(rows, Rows) else read_rows(Path(rows).expanduser())
+    """Rows, held to what a file of rows is held to, or out of a JSONL file. Raises DataError."""
+    if not isinstance(rows, Rows):
+        return read_rows(Path(rows).expanduser())
+    try:
+        data = rows.to_bytes()
+    except (AttributeError, TypeError) as error:
+        raise DataError(f"{rows.source}: {error}", hint="a Row has a tuple of Messages, and texts") from error
+    return Rows(parse_rows(data, source=rows.source).rows, rows.source, rows.lines)
 
 
 def parse_rows(data: bytes, *, source: str = "rows") -> Rows:

@@ -1,1 +1,1 @@
-"""Every verb of pv, one a file: values in, frozen values out."""
+"""Every verb of pv: values in, frozen values out. One a file; those that only edit the recipe are in `edit`."""

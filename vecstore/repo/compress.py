@@ -37,6 +37,7 @@ class Compressed:
     """
 
     name: str
+    branch: str
     share: float | None
     commit: str | None
     chosen: Candidate | None
@@ -51,6 +52,7 @@ class Compressed:
         chosen = self.chosen
         return {
             "commit": self.commit,
+            "branch": self.branch,
             "behaviour": self.name,
             "share": self.share,
             "chosen": chosen.spec.text if chosen else None,
@@ -102,7 +104,7 @@ def compress(
                 _vectors(candidates, chosen, search.facts(chosen)),
             )
         return Compressed(
-            name, keep, commit, chosen, candidates.encodings, candidates.stored_bytes,
+            name, work.branch, keep, commit, chosen, candidates.encodings, candidates.stored_bytes,
             before, tuple(made), tuple(search.trials),
         )  # fmt: skip
 
@@ -117,6 +119,8 @@ def _asked(
         )
     if keep is not None and data is None:
         raise UsageError("--keep needs --data: an effect is measured on held-out rows")
+    if keep is not None and not 0 < keep <= 1:
+        raise UsageError(f"a share is above 0 and at most 1, not {keep:g}", hint="keep=0.95 is 95 %")
     specs = [EncodingSpec.parse(text) for text in dict.fromkeys(to or LADDER)]
     return specs, None if data is None else as_rows(data)
 

@@ -44,14 +44,15 @@ def scale(
     message: str | None = None,
 ) -> Committed:
     """Set a behaviour's weight, and its factors by pattern of tensor names, if any are given. Raises UsageError."""
+    weight = float(weight) + 0.0
+    _check_patterns(repo, modules or ())
 
     def edit(persona: Persona) -> Persona:
-        _check_patterns(repo, modules or ())
         known = persona.behaviour(name)
         factors = known.modules if modules is None else dict(modules) or None
-        return persona.with_behaviour(name, replace(known, weight=float(weight) + 0.0, modules=factors))
+        return persona.with_behaviour(name, replace(known, weight=weight, modules=factors))
 
-    said = message or f"Scale {name} to {weight:g}{' by module' if modules else ''}"
+    said = message or f"Scale {name} to {weight:g}{', with module factors' if modules else ''}"
     return _commit(repo, f"scale {name} {weight:g}", said, edit)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from pv.registry.persona import Behaviour, Persona
+from pv.registry.combine import Combine
+from pv.registry.persona import Behaviour, Output, Persona
 from pv.vecstore.evaluate.statistics import Interval
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def revision_html(revision: Revision) -> str:
         (name, f"{behaviour.weight:g}", _terms(behaviour))
         for name, behaviour in sorted(persona.behaviours.items())
     ]
-    where = f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, combined by {persona.combine.method}"
+    where = f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, {_field(persona.combine)}"
     return _titled("pv revision", where, _table(("behaviour", "weight", "vectors"), rows))
 
 
@@ -50,14 +51,14 @@ def diff_html(diff: Diff) -> str:
     rows = [
         (name, _behaviour(before), _behaviour(after)) for name, (before, after) in diff.behaviours.items()
     ]
-    rows += [(name, str(a.to_json()), str(b.to_json())) for name, (a, b) in diff.fields.items()]
+    rows += [(name, _field(a), _field(b)) for name, (a, b) in diff.fields.items()]
     parts = [_table(("", diff.a[:12], diff.b[:12]), rows)] if rows else ["<p>no difference</p>"]
     if diff.weights:
         moved = [
             (c.where, f"{c.norm:.4f}", f"{100 * c.relative:.3f} %")
             for c in (*diff.weights.by_module(), diff.weights.total)
         ]
-        parts.append(_table(("module", "norm of the change", "of the base's"), moved))
+        parts.append(_table(("module", "norm of the change", "of the base's norm"), moved))
     if diff.pairs:
         pairs = [
             (f"{p.a} · {p.b}", f"{p.cosine:+.3f}", f"{100 * p.sign_agreement:.1f} %") for p in diff.pairs
@@ -91,15 +92,25 @@ def _behaviour(behaviour: Behaviour | None) -> str:
 
 def _terms(behaviour: Behaviour) -> str:
     terms = ", ".join(f"{term.coefficient:g}·{term.vector[:12]}" for term in behaviour.terms)
-    factors = ", ".join(
-        f"{pattern} × {factor:g}" for pattern, factor in sorted((behaviour.modules or {}).items())
-    )
-    return f"{terms}; {factors}" if factors else terms
+    return f"{terms}; {_factors(behaviour)}" if behaviour.modules else terms
+
+
+def _factors(behaviour: Behaviour) -> str:
+    modules = sorted((behaviour.modules or {}).items())
+    return ", ".join(f"{pattern} × {factor:g}" for pattern, factor in modules)
 
 
 def _recipe(persona: Persona) -> str:
-    behaviours = sorted(persona.behaviours.items())
-    return ", ".join(f"{name} {behaviour.weight:g}" for name, behaviour in behaviours) or "the base"
+    behaviours = [
+        f"{name} {behaviour.weight:g}" + (f" ({_factors(behaviour)})" if behaviour.modules else "")
+        for name, behaviour in sorted(persona.behaviours.items())
+    ]
+    return ", ".join(behaviours) or "the base"
+
+
+def _field(value: Combine | Output) -> str:
+    """A rule, or how builds are written, as `name value` pairs."""
+    return ", ".join(f"{name} {one}" for name, one in value.to_json().items())
 
 
 def _short(ref: str) -> str:

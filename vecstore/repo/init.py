@@ -55,6 +55,7 @@ def init(
     the current folder by default. Raises UsageError if there is a registry already, NotFoundError,
     CheckpointRefused, MissingBase.
     """
+    Persona("0" * 64, output=output or Output()).checked()
     with Registry.creating(directory) as registry:
         folder, origin = _found(base, seen_from or Path.cwd(), progress)
         pinned = origin["kind"] == "path" and not reference

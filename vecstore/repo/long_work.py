@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from pv.registry.errors import NotFoundError
 from pv.registry.history.snapshot import NewVectors
-from pv.registry.persona import Persona
+from pv.registry.manifest import VectorManifest
+from pv.registry.persona import Behaviour, Persona, Term
+from pv.registry.provenance import Provenance
 from pv.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -36,16 +38,51 @@ class LongWork:
     def persona(self) -> Persona:
         return self.registry.persona(self.commit)
 
+    def check(self, name: str, weight: float | None) -> None:
+        """Refuse, before any work, what could not be committed after it. Raises UsageError."""
+        self.persona.with_terms(name, (Term(1.0, "0" * 64),), weight).checked()
+
+    def newest(self) -> tuple[str, Persona]:
+        """The branch's tip now, and its persona. Raises NotFoundError if the branch is gone."""
+        self._exists()
+        commit = self.registry.branches()[self.branch]
+        return commit, self.registry.persona(commit)
+
+    def land_version(
+        self,
+        command: str,
+        message: str,
+        name: str,
+        weight: float | None,
+        manifest: VectorManifest,
+        origin: Provenance,
+    ) -> tuple[str, tuple[str, ...]]:
+        """Commit a vector as the next version of a behaviour, or its first; the commit, and what to know of it."""
+        found: list[Behaviour | None] = []
+
+        def edit(persona: Persona) -> Persona:
+            found[:] = [persona.behaviours.get(name)]
+            return persona.with_terms(name, (Term(1.0, manifest.id),), weight)
+
+        commit = self.land(command, message, edit, {manifest.id: (manifest, origin)})
+        if found[0] in (None, self.persona.behaviours.get(name)):
+            return commit, ()
+        before = f"what was committed meanwhile is in {self.registry.parents(commit)[0][:12]}"
+        return commit, (f"{name} was committed by another process too, and this replaces it: {before}",)
+
     def land(
         self, command: str, message: str, edit: Callable[[Persona], Persona], vectors: NewVectors
     ) -> str:
         """Commit on that branch, as it is now; returns the commit. Raises what `edit` raises, and NotFoundError."""
+        self._exists()
+        return self.registry.change(command, message, edit, vectors=vectors, branch=self.branch)
+
+    def _exists(self) -> None:
         if self.branch not in self.registry.branches():
             raise NotFoundError(
                 f"branch {self.branch!r} is gone: it was deleted while this was at work",
-                hint=f"bring it back with `pv branch {self.branch} {self.commit[:12]}`, and run the command again",
+                hint=f"`pv branch {self.branch} {self.commit[:12]}` brings it back; then run the command again",
             )
-        return self.registry.change(command, message, edit, vectors=vectors, branch=self.branch)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.combine import Combine
 from pv.registry.disk.closing import Closing
+from pv.registry.errors import UsageError
 from pv.registry.history.log import LogEntry
 from pv.registry.history.operations import Operation
 from pv.registry.history.threeway import Take
@@ -17,11 +18,11 @@ from pv.registry.registry import Head, Registry
 from pv.vecstore.progress import Report
 from pv.vecstore.repo.edit import Committed
 from pv.vecstore.repo.revision import Revision
-from pv.vecstore.repo.threads import some
+from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
-    from pv.vecstore.repo.capture import Capture
+    from pv.vecstore.repo.commit import Capture
     from pv.vecstore.repo.compress import Compressed
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.fsck import Checked
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Repo"]
 
 DAY_S = 86400.0
+LONGEST_DAYS = 100_000
 
 
 class Repo(Closing):
@@ -50,7 +52,7 @@ class Repo(Closing):
     def open(path: str | PathLike[str] = ".", *, command_line: str | None = None) -> Repo:
         """Open the repository of a folder, or of the nearest above. Raises NotARegistry.
 
-        `command_line` is what `pv undo` and the operations show; by default, what each verb does.
+        `command_line` is what edits and long work are recorded as; by default, what each verb does.
         """
         return Repo(Registry.find(Path(path).expanduser()), command_line=command_line)
 
@@ -129,7 +131,7 @@ class Repo(Closing):
 
         return train(
             self, rows, name=name, held_out=held_out, weight=weight, options=TrainOptions(**options),
-            encoding=encoding, keep_rows=keep_rows, message=message, threads=some(threads), progress=progress,
+            encoding=encoding, keep_rows=keep_rows, message=message, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     def commit(
@@ -144,11 +146,11 @@ class Repo(Closing):
         progress: Report | None = None,
     ) -> Capture:
         """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller."""
-        from pv.vecstore.repo.capture import commit
+        from pv.vecstore.repo.commit import commit
 
         return commit(
             self, Path(source).expanduser(), name=name, weight=weight, level=level,
-            message=message, threads=some(threads), progress=progress,
+            message=message, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     def compress(
@@ -170,7 +172,7 @@ class Repo(Closing):
 
         return compress(
             self, name, to, keep=keep, data=data, force=force,
-            message=message, threads=some(threads), progress=progress,
+            message=message, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     # Changing the persona
@@ -218,8 +220,7 @@ class Repo(Closing):
         """Set the merge method: `repo.combine("ties", density=0.3)`, `repo.combine("add")`, or a Combine."""
         from pv.vecstore.repo import edit
 
-        made = Combine.of(rule, preset=preset, **options) if isinstance(rule, str) else rule
-        return edit.combine(self, made, message=message)
+        return edit.combine(self, _rule(rule, preset, options), message=message)
 
     def output(
         self,
@@ -241,13 +242,14 @@ class Repo(Closing):
         revision: str,
         *,
         take: Mapping[str, Take] | None = None,
-        rule: Combine | None = None,
+        rule: str | Combine | None = None,
         message: str | None = None,
     ) -> Committed:
         """Merge another branch. Raises ConflictError; `take` {name: "ours" | "theirs" | weight} settles in advance."""
         from pv.vecstore.repo import merge
 
-        return merge.merge(self, revision, take=take, rule=rule, message=message)
+        made = None if rule is None else _rule(rule, None, {})
+        return merge.merge(self, revision, take=take, rule=made, message=message)
 
     def revert(
         self,
@@ -316,7 +318,7 @@ class Repo(Closing):
         """Check every file; `deep` decodes every pack too. Damage is a result, not an error."""
         from pv.vecstore.repo.fsck import fsck
 
-        return fsck(self.path, deep=deep, repair=repair, threads=some(threads), progress=progress)
+        return fsck(self.path, deep=deep, repair=repair, threads=thread_count(threads), progress=progress)
 
     def gc(
         self,
@@ -326,10 +328,10 @@ class Repo(Closing):
         dry_run: bool = False,
         progress: Report | None = None,
     ) -> Collected:
-        """Take out packs and objects that no branch, tag or operation needs."""
+        """Take out packs and objects that no branch, tag or operation needs. Raises UsageError for days below 0."""
         from pv.vecstore.repo.gc import collect
 
-        grace, expire = grace_days * DAY_S, expire_days * DAY_S
+        grace, expire = _seconds(grace_days), _seconds(expire_days)
         return collect(self, grace_s=grace, expire_s=expire, dry_run=dry_run, progress=progress)
 
     def close(self) -> None:
@@ -342,3 +344,19 @@ class Repo(Closing):
         from pv.vecstore.repo.html import repo_html
 
         return repo_html(self)
+
+
+def _seconds(days: float) -> float:
+    if not 0 <= days <= LONGEST_DAYS:
+        raise UsageError(f"a number of days from 0 to {LONGEST_DAYS}, not {days}")
+    return days * DAY_S
+
+
+def _rule(rule: str | Combine, preset: str | None, options: Mapping[str, Any]) -> Combine:
+    if isinstance(rule, str):
+        return Combine.of(rule, preset=preset, **options)
+    if preset is not None or options:
+        raise UsageError(
+            "a Combine has its options already", hint='name the method: combine("ties", density=0.3)'
+        )
+    return Combine.from_json(rule.to_json())  # which checks it

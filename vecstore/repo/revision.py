@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,7 @@ from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.progress import Report
-from pv.vecstore.repo.threads import some
+from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 __all__ = ["Revision"]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Revision:
     """A commit: it never changes. Make one with `Repo.at`; it works for as long as the Repo is open.
 
     `threads` changes no result; None is all processors. `progress` is called with a `Tick` as work goes on.
     """
 
-    def __init__(self, registry: Registry, commit: str, name: str) -> None:
-        self.registry = registry
-        self.commit = commit
-        """The commit's id, 40 hex digits."""
-        self.name = name
-        """What was asked for: a branch, a tag, HEAD~1."""
+    registry: Registry
+    commit: str
+    """The commit's id, 40 hex digits."""
+    name: str
+    """What was asked for: a branch, a tag, HEAD~1."""
 
     @cached_property
     def persona(self) -> Persona:
@@ -73,7 +74,7 @@ class Revision:
         from pv.vecstore.data.rows import as_rows
         from pv.vecstore.repo.score import score
 
-        return score(self, as_rows(rows), dtype=dtype, threads=some(threads), progress=progress)
+        return score(self, as_rows(rows), dtype=dtype, threads=thread_count(threads), progress=progress)
 
     def build(
         self,
@@ -91,14 +92,21 @@ class Revision:
 
         return build(
             self, _path(output), dtype=dtype, rounding=rounding, shard_bytes=shard_bytes,
-            force=force, threads=some(threads), progress=progress,
+            force=force, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
-    def plan_build(self, output: str | PathLike[str], **options: Any) -> BuildPlan:
+    def plan_build(
+        self,
+        output: str | PathLike[str],
+        *,
+        dtype: str | None = None,
+        rounding: str | None = None,
+        shard_bytes: int = 5_000_000_000,
+    ) -> BuildPlan:
         """The files that `build` would write."""
         from pv.vecstore.repo.build import plan_build
 
-        return plan_build(self, _path(output), **options)
+        return plan_build(self, _path(output), dtype=dtype, rounding=rounding, shard_bytes=shard_bytes)
 
     def verify(
         self,
@@ -113,7 +121,12 @@ class Revision:
         from pv.vecstore.repo.verify import verify
 
         return verify(
-            self, _path(checkpoint), dtype=dtype, rounding=rounding, threads=some(threads), progress=progress
+            self,
+            _path(checkpoint),
+            dtype=dtype,
+            rounding=rounding,
+            threads=thread_count(threads),
+            progress=progress,
         )
 
     def diff(self, other: Revision, *, weights: bool = True, progress: Report | None = None) -> Diff:
@@ -128,12 +141,22 @@ class Revision:
         """The loaded model: `with rev.chat() as chat: print(chat.replies(["Hello"]))`."""
         from pv.vecstore.repo.chat import chat
 
-        return chat(self, base=base, threads=some(threads), progress=progress)
+        return chat(self, base=base, threads=thread_count(threads), progress=progress)
 
-    def replies(self, prompts: Sequence[str], max_tokens: int = 256, **sampling: Any) -> list[str]:
+    def replies(
+        self,
+        prompts: str | Sequence[str],
+        max_tokens: int = 256,
+        *,
+        base: bool = False,
+        threads: int | None = None,
+        progress: Report | None = None,
+        **sampling: Any,
+    ) -> list[str]:
         """Ask each prompt by itself. Loads the model for it: use `chat` to ask again."""
-        with self.chat() as model:
-            return model.replies(prompts, max_tokens, **sampling)
+        asked = [prompts] if isinstance(prompts, str) else prompts
+        with self.chat(base=base, threads=threads, progress=progress) as model:
+            return model.replies(asked, max_tokens, **sampling)
 
     def push(
         self,
@@ -153,7 +176,7 @@ class Revision:
 
         return push(
             self, address, message=message or f"pv {self.commit[:12]}", private=private, parent=parent,
-            force=force, endpoint=endpoint, dry_run=dry_run, threads=some(threads), progress=progress,
+            force=force, endpoint=endpoint, dry_run=dry_run, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     def show(self) -> Shown:
@@ -178,4 +201,4 @@ class Revision:
 
 
 def _path(path: str | PathLike[str]) -> Path:
-    return Path(path).expanduser()
+    return Path(path).expanduser().absolute()

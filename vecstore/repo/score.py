@@ -25,6 +25,7 @@ from pv.vecstore.models.load import load
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.progress import Progress, Report, stage
 from pv.vecstore.repo.build import temporary_checkpoint
+from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
@@ -125,7 +126,8 @@ def measure(
     known = registry.record(build).get("margins", {})
     if rows.id in known:
         return _margins(known[rows.id])
-    with temporary_checkpoint(registry, commit, persona, packs=packs) as folder, torch_threads(threads):
+    checkpoint = temporary_checkpoint(registry, commit, persona, threads=thread_count(threads), packs=packs)
+    with checkpoint as folder, torch_threads(threads):
         model, tokenizer = load(folder)
         found = margins(model, tokenizer, rows, progress=progress)
     document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}

@@ -7,7 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.persona import Behaviour, Persona, Term, check_name
+from pv.registry.errors import UsageError
+from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.provenance import Trained as TrainedProvenance
 from pv.registry.provenance import TrainingData
 from pv.vecstore.data.kept_rows import store_rows
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BESIDE", "Training", "train"]
 
+ENCODINGS = ("int8", "float")
 BESIDE = "beside"
 """Held-out rows: DATA.heldout.jsonl, if it lies beside DATA.jsonl."""
 
@@ -45,6 +47,7 @@ class Training:
     seconds: float
     provenance: TrainedProvenance
     held_out: Score | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -54,6 +57,7 @@ class Training:
             "vector": self.vector,
             "stored_bytes": self.stored_bytes,
             "provenance": self.provenance.to_json(),
+            "notes": list(self.notes),
         }
 
 
@@ -72,9 +76,11 @@ def train(
     progress: Report | None = None,
 ) -> Training:
     """Train on the base alone, keep what was learnt as a vector, measure it and commit it. Raises as the loop does."""
-    check_name(name)
+    if encoding not in ENCODINGS:
+        raise UsageError(f"no encoding {encoding!r} to train into", hint=f"there are: {', '.join(ENCODINGS)}")
     data, held = as_rows(rows), _held_out(rows, held_out)
     with long_work(repo) as work:
+        work.check(name, weight)
         if held is not None:  # the base first: rows that cannot be measured stop us before the training
             update = stage(progress, f"measuring the base on {Path(held.source).name}", "answers")
             measure(work.registry, work.commit, _control(work), held, threads=threads, progress=update)
@@ -98,17 +104,12 @@ def train(
             packs,
             None if found is None else found.to_json(),
         )
-        terms = (Term(1.0, manifest.id),)
-        commit = work.land(
-            repo.command(f"train {data.source} --as {name}"),
-            message or f"Train {name}",
-            lambda persona: persona.with_terms(name, terms, weight),
-            {manifest.id: (manifest, origin)},
-        )
+        command = repo.command(f"train {data.source} --as {name}")
+        commit, notes = work.land_version(command, message or f"Train {name}", name, weight, manifest, origin)
         stored = work.registry.packs.size(manifest.id)
     return Training(
         commit, work.branch, name, manifest.id, stored, len(data),
-        trained.loss, trained.tokens, trained.seconds, origin, found,
+        trained.loss, trained.tokens, trained.seconds, origin, found, notes,
     )  # fmt: skip
 
 

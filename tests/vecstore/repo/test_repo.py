@@ -177,6 +177,116 @@ def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "new" / ".pv").exists()
 
 
+# What could not be read again is not written
+
+
+@pytest.mark.parametrize("weight", [1e31, float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_no_document_may_have(repo: pv.Repo, tmp_path: Path, weight: float) -> None:
+    before, other = repo.head, save(tmp_path / "other", nudged(small_base(), 9))
+    verbs: tuple[Callable[[], object], ...] = (
+        lambda: repo.scale("x", weight),
+        lambda: repo.scale("x", 1, modules={"*": weight}),
+        lambda: repo.add("x", "HEAD", name="y", weight=weight),
+        lambda: repo.commit(other, name="y", weight=weight),
+    )
+    for verb in verbs:
+        with pytest.raises(pv.UsageError):
+            verb()
+    assert repo.head == before and repo.fsck().clean
+
+
+def test_patterns_and_rules_that_no_document_may_have(repo: pv.Repo, tmp_path: Path) -> None:
+    before = repo.head
+    repo.branch("other")
+    verbs: tuple[Callable[[], object], ...] = (
+        lambda: repo.scale("x", 1, modules={"*" * 300: 0.5}),
+        lambda: repo.scale("x", 1, modules={"*" * n: 1e6 for n in range(1, 60)}),
+        lambda: repo.combine(pv.Combine("nope")),
+        lambda: repo.combine(pv.Combine("ties", {"density": 7})),
+        lambda: repo.combine(pv.Combine.of("ties"), density=0.5),
+        lambda: repo.merge("other", rule=pv.Combine("nope")),
+        lambda: repo.merge("other", rule="ties"),  # there is nothing to merge, so nothing to combine
+        lambda: repo.at().build(tmp_path / "out", dtype="zz"),
+        lambda: repo.at().plan_build(tmp_path / "out", rounding="zz"),
+        lambda: repo.compress("x", "int8", threads=-1),
+        lambda: repo.compress("x", keep=95.0, data=pv.Rows(())),
+        lambda: repo.gc(grace_days=-1),
+        lambda: repo.gc(expire_days=float("inf")),
+        lambda: repo.train(pv.Rows((pv.Row((pv.Message("user", "a"),), "b"),)), name="y", encoding="bogus"),
+    )
+    for verb in verbs:
+        with pytest.raises(pv.UsageError):
+            verb()
+    assert repo.head == before and repo.fsck().clean
+    with pytest.raises(pv.UsageError):
+        pv.init(tmp_path / "new", base=tmp_path / "base", output=pv.Output("zz"))
+    assert not (tmp_path / "new" / ".pv").exists()
+
+
+def test_a_value_stays_as_it_is(repo: pv.Repo) -> None:
+    repo.combine("ties", lambda_=0.5)
+    rev = repo.at()
+    assert rev.persona.combine.options["lambda"] == 0.5
+    with pytest.raises(TypeError):
+        rev.persona.combine.options["density"] = 9  # type: ignore[index]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        rev.commit = "0" * 40  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (),
+        (pv.Row("a prompt", "b", "c"),),  # type: ignore[arg-type]
+        (pv.Row((pv.Message("robot", "a"),), "b", "c"),),  # type: ignore[arg-type]
+        (pv.Row((pv.Message("user", "a"),), ""),),
+    ],
+)
+def test_rows_made_here_are_held_to_what_a_file_is(repo: pv.Repo, rows: tuple[pv.Row, ...]) -> None:
+    with pytest.raises(pv.DataError):
+        repo.train(pv.Rows(rows), name="y", held_out=None)
+    with pytest.raises(pv.DataError):
+        repo.at().score(pv.Rows(rows))
+
+
+# Two at once
+
+
+def test_a_name_that_another_committed_meanwhile(repo: pv.Repo, tmp_path: Path) -> None:
+    """What was committed while the capture ran is in the history; whoever replaced it is told so."""
+    mine, theirs = (save(tmp_path / str(seed), nudged(small_base(), seed)) for seed in (5, 6))
+    second: list[str] = []
+
+    def meanwhile(tick: pv.Tick) -> None:
+        if tick.stage == "capturing" and not second:
+            second.append("")
+            with pv.open(repo.path) as other:
+                second[0] = other.commit(theirs, name="y", weight=0.25, threads=1).commit
+
+    made = repo.commit(mine, name="y", threads=1, progress=meanwhile)
+    assert repo.at().parents == (second[0],)
+    assert made.notes == (
+        f"y was committed by another process too, and this replaces it: "
+        f"what was committed meanwhile is in {second[0][:12]}",
+    )
+    assert repo.at("HEAD~1").persona.behaviours["y"].weight == 0.25
+
+
+def test_the_same_was_committed_by_another_meanwhile(repo: pv.Repo, tmp_path: Path) -> None:
+    same = save(tmp_path / "same", nudged(small_base(), 5))
+    done: list[str] = []
+
+    def meanwhile(tick: pv.Tick) -> None:
+        if tick.stage == "capturing" and not done:
+            done.append("")
+            with pv.open(repo.path) as other:
+                done[0] = other.commit(same, name="y", threads=1).commit
+
+    with pytest.raises(pv.UsageError, match="nothing changed: y is vector"):
+        repo.commit(same, name="y", threads=1, progress=meanwhile)
+    assert repo.head.commit == done[0]
+
+
 # How values draw themselves
 
 
@@ -214,7 +324,7 @@ def test_what_draws_itself_shows_what_it_is(repo: pv.Repo) -> None:
     }
     for page in drawn.values():
         assert page.tags <= PLAIN
-    assert "Scale x to 0.5 by module" in drawn["Repo"].text
+    assert "Scale x to 0.5, with module factors" in drawn["Repo"].text
     assert "x" in drawn["Revision"].text and any("*.mlp.* × 0.25" in text for text in drawn["Revision"].text)
     assert any("mlp.up_proj" in text for text in drawn["Diff"].text)
     assert "no difference" in Balanced(repo.diff("HEAD", "HEAD")._repr_html_()).text

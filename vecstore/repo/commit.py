@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
 from pv.registry.manifest import VectorManifest
-from pv.registry.persona import Persona, Term, check_name
+from pv.registry.persona import Term
 from pv.registry.provenance import Captured
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.progress import Report, stage
@@ -51,6 +51,7 @@ class Capture:
             "put_back": self.put_back,
             "tensors": self.tensors,
             "stored_bytes": self.stored_bytes,
+            "notes": list(self.notes),
         }
 
 
@@ -66,31 +67,21 @@ def commit(
     progress: Report | None = None,
 ) -> Capture:
     """Keep a checkpoint or adapter at `source` bit for bit. Raises CheckpointRefused, UsageError, MissingBase."""
-    check_name(name)
     if level not in LEVELS:
         raise UsageError(f"no level {level!r}", hint=f"there are: {', '.join(LEVELS)}")
     with long_work(repo) as work:
+        work.check(name, weight)
         lost = _lost(work, name)
         manifest, origin, notes = _captured(work, source, level, threads, progress)
-        terms = (Term(1.0, manifest.id),)
-
-        def edit(persona: Persona) -> Persona:
-            return persona.with_terms(name, terms, weight)
-
-        stored = work.registry.packs.size(manifest.id)
-        if edit(work.persona) == work.persona:
+        stored, tensors = work.registry.packs.size(manifest.id), len(manifest.tensors)
+        tip, persona = work.newest()
+        if persona.with_terms(name, (Term(1.0, manifest.id),), weight) == persona:
             if manifest.id not in lost:
                 raise UsageError(f"nothing changed: {name} is vector {manifest.id[:12]} already")
-            made = work.commit
-        else:
-            made = work.land(
-                repo.command(f"commit {source} --as {name}"),
-                message or f"Commit {name}",
-                edit,
-                {manifest.id: (manifest, origin)},
-            )
-    tensors = len(manifest.tensors)
-    return Capture(made, work.branch, name, manifest.id, tensors, stored, notes, put_back=made == work.commit)
+            return Capture(tip, work.branch, name, manifest.id, tensors, stored, notes, put_back=True)
+        command = repo.command(f"commit {source} --as {name}")
+        made, more = work.land_version(command, message or f"Commit {name}", name, weight, manifest, origin)
+    return Capture(made, work.branch, name, manifest.id, tensors, stored, notes + more)
 
 
 def _captured(
