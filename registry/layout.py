@@ -32,6 +32,8 @@ def creating(directory: Path) -> Iterator[Path]:
     It has an unborn branch `main`. Raises UsageError if `directory` has a `.pv` already.
     """
     directory = directory.absolute()
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is no folder")
     target = directory / FOLDER
     if target.exists() or target.is_symlink():
         known = (target / "format").is_file()

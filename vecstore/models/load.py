@@ -6,11 +6,13 @@ tensor gets random numbers there) is refused.
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from pv.registry.errors import CheckpointRefused, NotFoundError
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["context_length", "load", "load_tokenizer", "quiet", "stop_ids"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_TRANSFORMERS = threading.RLock()
 
 
 @contextmanager
@@ -39,6 +45,18 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
+    """transformers sets what the whole process sees while it is imported, and while it loads."""
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _TRANSFORMERS:
+            return function(*args, **kwargs)
+
+    return alone
+
+
+@_one_at_a_time
 def load(
     checkpoint: Path, dtype: Literal["float32", "auto"] = "float32"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -86,6 +104,7 @@ def load(
     return model, load_tokenizer(checkpoint)
 
 
+@_one_at_a_time
 def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
     """The tokenizer beside a checkpoint. Raises CheckpointRefused."""
     from transformers import AutoTokenizer

@@ -129,10 +129,12 @@ class Revision:
             progress=progress,
         )
 
-    def diff(self, other: Revision, *, weights: bool = True, progress: Report | None = None) -> Diff:
+    def diff(self, other: str | Revision, *, weights: bool = True, progress: Report | None = None) -> Diff:
         """From this one to another."""
         from pv.vecstore.repo.diff import diff
 
+        if isinstance(other, str):
+            other = Revision(self.registry, self.registry.resolve(other), other)
         return diff(self, other, weights=weights, progress=progress)
 
     def chat(

@@ -56,6 +56,8 @@ class TaskVector(Closing):
 
         Raises UsageError for a tensor that the base does not have, CorruptPack, BaseMismatch.
         """
+        if not self._close.alive:
+            raise UsageError("this task vector is closed", hint="ask the revision for it again")
         row = self._at.base.manifest.tensors.get(tensor)
         if row is None:
             raise UsageError(

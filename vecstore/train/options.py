@@ -45,6 +45,10 @@ class TrainOptions:
         for name, value in whole.items():
             if value < 1 or (name == "max_steps" and self.max_steps == 0):
                 raise UsageError(f"{name} must be at least 1")
+            if not isinstance(value, int):
+                raise UsageError(f"{name} must be a whole number, not {value!r}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 63:
+            raise UsageError(f"seed must be a whole number from 0 to 2^63 - 1, not {self.seed!r}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(f"lr must be a positive number, not {self.lr}", hint="1e-4 is a good start")
         for name, number in {

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,12 @@ def test_a_checkpoint_without_tokenizer_is_refused(copy: Path) -> None:
         (copy / name).unlink()
     with pytest.raises(CheckpointRefused, match="no usable tokenizer"):
         load_tokenizer(copy)
+
+
+def test_threads_may_load_at_once(tiny_tied: Path) -> None:
+    """transformers sets what the whole process sees while it loads: two at once would miss tensors."""
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(lambda _: load(tiny_tied), range(8)))
+    first = loaded[0][0].state_dict()
+    for model, _ in loaded[1:]:
+        assert all(torch.equal(tensor, first[name]) for name, tensor in model.state_dict().items())

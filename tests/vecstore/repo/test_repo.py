@@ -101,6 +101,8 @@ def test_a_task_vector_is_what_was_captured(repo: pv.Repo) -> None:
         assert [p.to_json()["kind"] for p in vector.provenance()] == ["captured"]
         with pytest.raises(pv.UsageError, match="no tensor 'nothing'"):
             vector.tau("nothing")
+    with pytest.raises(pv.UsageError, match="is closed"):
+        vector.tau(UP)
     with pytest.raises(pv.UnknownBehaviour):
         repo.at().vector("y")
 
@@ -209,6 +211,10 @@ def test_patterns_and_rules_that_no_document_may_have(repo: pv.Repo, tmp_path: P
         lambda: repo.at().build(tmp_path / "out", dtype="zz"),
         lambda: repo.at().plan_build(tmp_path / "out", rounding="zz"),
         lambda: repo.compress("x", "int8", threads=-1),
+        lambda: repo.at().build(tmp_path / "out", threads=float("nan")),  # type: ignore[arg-type]
+        lambda: repo.output(seed=-1),
+        lambda: repo.train(pv.Rows(()), name="y", epochs=1.5),
+        lambda: repo.train(pv.Rows(()), name="y", seed=2**70),
         lambda: repo.compress("x", keep=95.0, data=pv.Rows(())),
         lambda: repo.gc(grace_days=-1),
         lambda: repo.gc(expire_days=float("inf")),
