@@ -1,10 +1,8 @@
-"""Git processes for one repository that is ours alone, started through GitPython.
+"""Git processes for one repository that is ours alone.
 
 Invariant: nothing in the caller's environment or in a configuration other than the user's own redirects
 git (to another repository, an index, a hook, a remote), and no text from a user is ever an option. Every
 variable that could redirect is given a harmless value rather than left to chance.
-
-GitPython is imported on first use: the import alone costs more than a whole `pv status` otherwise.
 """
 
 from __future__ import annotations
@@ -13,12 +11,13 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pv.registry.errors import IntegrityError, PvError, StorageError, UsageError
 
@@ -46,10 +45,11 @@ class GitProcess:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._git: Any = None
         self._version: tuple[int, int] | None = None
         here = str(path)
         self._environment = {
+            "LANGUAGE": "C",  # messages are read here
+            "LC_ALL": "C",
             "GIT_DIR": here,
             "GIT_COMMON_DIR": here,
             "GIT_WORK_TREE": here,
@@ -81,23 +81,22 @@ class GitProcess:
         self, *args: str, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
     ) -> subprocess.Popen[bytes]:
         """A running git with its three streams as pipes."""
-        if self._git is None:
-            self._git = _gitpython()(str(self.path))
-        from git.exc import GitCommandNotFound
-
         try:
-            interrupt = self._git.execute(
-                [self._git.GIT_PYTHON_GIT_EXECUTABLE, *_HARDENED, *args],
-                istream=subprocess.PIPE,
-                as_process=True,
-                env={**self._environment, **(env or {})},
+            return subprocess.Popen(
+                ["git", *_HARDENED, *args],
+                cwd=self.path,
+                env={**os.environ, **self._environment, **(env or {})},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 pass_fds=tuple(pass_fds),
             )
-        except GitCommandNotFound as error:
-            raise _no_git() from error
-        process: subprocess.Popen[bytes] = interrupt.proc
-        interrupt.proc = None  # ours from here on: its finaliser would terminate it behind our back
-        return process
+        except OSError as error:
+            if shutil.which("git") is not None:
+                raise
+            raise UsageError(
+                "pv needs git, and found none", hint="install git, or put its folder on the PATH"
+            ) from error
 
     def attempt(
         self,
@@ -133,18 +132,6 @@ def failure(command: str, status: int, err: str) -> PvError:
     if _DISK.search(err) or status == -signal.SIGXFSZ:
         return StorageError(message, hint="check free space and permissions, then run the command again")
     return IntegrityError(message, hint="`pv fsck` checks the whole registry")
-
-
-def _gitpython() -> Any:
-    try:
-        from git.cmd import Git
-    except ImportError as error:
-        raise _no_git() from error
-    return Git
-
-
-def _no_git() -> UsageError:
-    return UsageError("pv needs git, and found none", hint="install git, or put its folder on the PATH")
 
 
 class Reader(Protocol):

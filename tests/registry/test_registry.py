@@ -154,12 +154,11 @@ def test_a_first_commit_must_fit(tmp_path: Path) -> None:
         assert registry.snapshot().vector_ids() == []
 
 
-@pytest.mark.parametrize("refresh", ["raise", "quiet"])
-def test_no_git_is_one_clear_error(registry: Registry, tmp_path: Path, refresh: str) -> None:
+def test_no_git_is_one_clear_error(registry: Registry, tmp_path: Path) -> None:
     code = """
 import os
 from pathlib import Path
-os.environ |= {"PATH": sys.argv[1], "GIT_PYTHON_REFRESH": sys.argv[2]}
+os.environ["PATH"] = sys.argv[1]
 from pv.registry.errors import UsageError
 from pv.registry.registry import Registry
 with Registry.find(Path(sys.argv[1])) as registry:
@@ -168,9 +167,7 @@ with Registry.find(Path(sys.argv[1])) as registry:
     except UsageError as error:
         print(error, "|", error.hint)
 """
-    assert run_python(code, str(tmp_path), refresh).stdout.startswith(
-        "pv needs git, and found none | install"
-    )
+    assert run_python(code, str(tmp_path)).stdout.startswith("pv needs git, and found none | install")
 
 
 def test_branches_and_tags(registry: Registry) -> None:
