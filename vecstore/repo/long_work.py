@@ -44,8 +44,7 @@ class LongWork:
 
     def newest(self) -> tuple[str, Persona]:
         """The branch's tip now, and its persona. Raises NotFoundError if the branch is gone."""
-        self._exists()
-        commit = self.registry.branches()[self.branch]
+        commit = self._tip()
         return commit, self.registry.persona(commit)
 
     def land_version(
@@ -74,15 +73,17 @@ class LongWork:
         self, command: str, message: str, edit: Callable[[Persona], Persona], vectors: NewVectors
     ) -> str:
         """Commit on that branch, as it is now; returns the commit. Raises what `edit` raises, and NotFoundError."""
-        self._exists()
+        self._tip()
         return self.registry.change(command, message, edit, vectors=vectors, branch=self.branch)
 
-    def _exists(self) -> None:
-        if self.branch not in self.registry.branches():
+    def _tip(self) -> str:
+        tip = self.registry.branches().get(self.branch)
+        if tip is None:
             raise NotFoundError(
                 f"branch {self.branch!r} is gone: it was deleted while this was at work",
                 hint=f"`pv branch {self.branch} {self.commit[:12]}` brings it back; then run the command again",
             )
+        return tip
 
 
 @contextmanager
