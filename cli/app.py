@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -72,6 +71,8 @@ class App:
     def json(self, value: Jsonable | dict[str, Any]) -> None:
         """One object on stdout, for programs."""
         document = value if isinstance(value, dict) else value.to_json()
+        import json
+
         ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
         whole = {"schema": 1, **_finite(document)}
         text = json.dumps(whole, indent=2, ensure_ascii=ascii_only, allow_nan=False)

@@ -1,6 +1,7 @@
 """The `pv` command: finds the subcommand, runs it, turns what went wrong into one message and an exit code.
 
-Command modules are imported only when they run: `pv --help`, `pv log` and `pv status` never load torch.
+Command modules are imported only when they run, and so is what only an error or `--json` needs: `pv --help`, `pv log`
+and `pv status` are quick, and never load torch.
 """
 
 from __future__ import annotations
@@ -8,12 +9,10 @@ from __future__ import annotations
 import errno
 import importlib
 import io
-import json
 import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -178,6 +177,8 @@ def _usage_hint(error: click.ClickException, arguments: list[str]) -> str | None
 
 def _bug(arguments: list[str], error: Exception) -> int:
     if "-v" in arguments or "--verbose" in arguments:
+        import traceback
+
         traceback.print_exc()
     message = f"a bug in pv: {type(error).__name__}: {error}"
     return _say(arguments, message, "run it again with `pv -v ...` and report the traceback", ExitCode.BUG)
@@ -187,6 +188,8 @@ def _say(
     arguments: list[str], message: str, hint: str | None, code: int, conflicts: Sequence[Any] = ()
 ) -> int:
     if "--json" in arguments:
+        import json
+
         fault: dict[str, Any] = {"message": message, "hint": hint, "exit_code": code}
         if conflicts:
             fault["conflicts"] = [conflict.to_json() for conflict in conflicts]

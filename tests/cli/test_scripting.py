@@ -12,7 +12,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -294,9 +293,13 @@ def test_a_search_for_an_encoding(world: World, answer: Answer) -> None:
 
 def test_where_vectors_came_from(world: World, answer: Answer, tmp_path: Path) -> None:
     """`Unknown` has every object, so each kind is held against its own type too."""
-    write_adapter(world.base, tmp_path / "lora")
+    from support.adapters import adapted  # which imports peft, quietly
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(world.base)
+    lora = adapted(model, tmp_path / "lora", r=2, target_modules=["q_proj", "embed_tokens"])
     held_out = world.rows.with_name("rows.heldout.jsonl")
-    answer("commit", tmp_path / "lora", "--as", "brief")
+    answer("commit", lora, "--as", "brief")
     answer("commit", world.tuned, "--as", "tuned")
     trained = answer("show")["provenance"]
     answer("compress", "listening", "--to", "sparse:0.3", "--data", held_out)
@@ -309,22 +312,6 @@ def test_where_vectors_came_from(world: World, answer: Answer, tmp_path: Path) -
     assert any("notes" in one.get("adapter", {}) for one in found)
     for one in found:
         assert problems(one, one["kind"].capitalize()) == []
-
-
-def write_adapter(base: Path, folder: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import peft
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"]))
-        with torch.no_grad():
-            for name, parameter in wrapped.named_parameters():
-                if "lora_" in name:
-                    parameter.fill_(0.1)
-        wrapped.save_pretrained(folder)
 
 
 def test_damage_and_its_repair(world: World, answer: Answer) -> None:

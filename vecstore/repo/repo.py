@@ -359,4 +359,4 @@ def _rule(rule: str | Combine, preset: str | None, options: Mapping[str, Any]) -
         raise UsageError(
             "a Combine has its options already", hint='name the method: combine("ties", density=0.3)'
         )
-    return Combine.from_json(rule.to_json())  # which checks it
+    return rule
