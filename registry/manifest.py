@@ -8,6 +8,7 @@ from a stranger. An id is computed once.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -74,6 +75,12 @@ class BaseManifest:
     @cached_property
     def id(self) -> str:
         return ids.base_id((name, row.dtype, row.shape, row.id) for name, row in self.tensors.items())
+
+    @property
+    def name(self) -> str:
+        """What people call it: its repository on the Hub, or the last part of its path. Anybody may have written it."""
+        repo = self.origin.get("repo")
+        return repo or re.split(r"[\\/]+", self.origin.get("path", "").rstrip("\\/"))[-1] or "unnamed"
 
     def to_json(self) -> dict[str, Any]:
         return {
