@@ -130,6 +130,8 @@ def main() -> None:
     # torch's threads spin while they wait for one another: where another program wants a core too, the one
     # that spins keeps it from the one that is waited for, and training slows down many times (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # numpy's are of no use beside pv's own, which take a tensor each, and they spin too.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is done is done: no late Ctrl-C changes the answer
     sys.exit(code)

@@ -61,7 +61,10 @@ def from_derivation(lost: Lost) -> str | None:
     with ExitStack() as stack:
         base = stack.enter_context(open_base(lost.report.bases[source.base], lost.packs, fetch=lost.fetch))
         vector = stack.enter_context(open_vector(origin.derived_from, base, lost.packs))
-        derive(vector, EncodingSpec.parse(origin.encoding), lost.scratch, threads=lost.threads)
+        spec = EncodingSpec.parse(origin.encoding)
+        derive(vector, spec, lost.scratch, threads=lost.threads)
+        if spec.encoding == "lowrank" and not lost.scratch.has(lost.id):
+            derive(vector, spec.as_before(), lost.scratch, threads=lost.threads)
     return f"derived again from vector {origin.derived_from[:12]}"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from pv.registry.manifest import VectorManifest
 from pv.registry.packs.store import PackStore
 from pv.vecstore.packs.write import Part
 from pv.vecstore.progress import Progress
-from pv.vecstore.tensors.array import F32, Array
+from pv.vecstore.tensors.arithmetic import BLOCK
+from pv.vecstore.tensors.array import Array
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.encode import write_vector
 from pv.vecstore.vectors.encodings import ALL, MADE, by_name, decode, noted
@@ -65,6 +66,10 @@ class EncodingSpec:
             examples = ", ".join(example for made in MADE.values() for example in made.EXAMPLES)
             raise UsageError(f"no encoding {text!r}", hint=f"there are: {examples}")
         return EncodingSpec(name if options == module.options("") else text, name, options)
+
+    def as_before(self) -> EncodingSpec:
+        """The same, made as pv 0.1 made it: bytes that it lost can be made again."""
+        return replace(self, options={**self.options, "sketch": False})
 
     def halfway(self, other: EncodingSpec) -> EncodingSpec | None:
         """Between two ranks or two shares (their geometric mean); None if there is nothing worth a try."""
@@ -158,10 +163,11 @@ def _again(vector: Vector, spec: EncodingSpec, name: str) -> _Sums:
         )
     arrays: dict[str, Array] = by_name(spec.encoding).encode(tau, shape, **spec.options)
     back = decode(spec.encoding, arrays, lambda: vector.base.tensor(name).f32, shape)
-    change = back.astype(np.float64) - tau
-    return _Sums(name, arrays, float(np.abs(change).max(initial=0)), _square(change), _square(tau))
-
-
-def _square(x: F32 | np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    wide = x.astype(np.float64, copy=False)
-    return float(np.dot(wide, wide))
+    largest = change = size = 0.0
+    for low in range(0, tau.size, BLOCK):  # a block stays in the cache
+        part = tau[low : low + BLOCK].astype(np.float64)
+        apart = back[low : low + BLOCK] - part
+        largest = max(largest, float(np.abs(apart).max(initial=0)))
+        change += float(np.dot(apart, apart))
+        size += float(np.dot(part, part))
+    return _Sums(name, arrays, largest, change, size)

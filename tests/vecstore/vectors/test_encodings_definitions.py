@@ -127,6 +127,28 @@ def test_lowrank_is_nearly_the_best_there_is(shape: tuple[int, ...], rank: int) 
     assert best <= error("lowrank", {"rank": rank}, tau, shape) <= 1.03 * best
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.3, 1.0], ids=["flat", "as trained", "steep"])
+@pytest.mark.parametrize("shape", [(200, 130), (130, 200)], ids=str)
+def test_a_sketch_comes_within_a_hundredth_of_the_best(shape: tuple[int, int], decay: float) -> None:
+    rng = np.random.default_rng(3)
+    left, right = (np.linalg.qr(rng.standard_normal((side, 130)))[0] for side in shape)
+    sigma = np.arange(1.0, 131) ** -decay
+    tau = ((left * sigma) @ right.T * 1e-3).astype(np.float32).reshape(-1)
+    best = error("lowrank", {"rank": 8, "sketch": False}, tau, shape)
+    made = lowrank.encode(tau, shape, rank=8)
+    assert made["a"].raw.tobytes() != lowrank.encode(tau, shape, rank=8, sketch=False)["a"].raw.tobytes()
+    assert error("lowrank", {"rank": 8}, tau, shape) <= 1.01 * best
+    again = lowrank.encode(tau, shape, rank=8)
+    assert all(made[part].raw.tobytes() == again[part].raw.tobytes() for part in made)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30, 0.0])
+def test_a_matrix_too_small_or_large_for_a_sketch_is_decomposed(size: float) -> None:
+    tau = (delta((200, 130)) * np.float32(size)).astype(np.float32)
+    parts, exact = (lowrank.encode(tau, (200, 130), rank=2, sketch=sketch) for sketch in (True, False))
+    assert {p: a.raw.tobytes() for p, a in parts.items()} == {p: a.raw.tobytes() for p, a in exact.items()}
+
+
 def test_lowrank_fits_the_second_factor_to_the_first_as_rounded() -> None:
     """A matrix of low rank: all that is left is the rounding, and half of that is made up for."""
     rng = np.random.default_rng(5)

@@ -91,5 +91,6 @@ def product(b: F32, a: F32, s: np.float32) -> F32:
             for k in range(a.shape[0]):
                 term = np.multiply(b[low : low + step, k, None], a[None, k], out=one[: len(total)])
                 np.add(total, term, out=total)
-            np.multiply(total, s, out=total)
+            if s != 1:
+                np.multiply(total, s, out=total)
     return out.reshape(-1)
