@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,6 +97,16 @@ def write_checkpoint(folder: Path, tensors: dict[str, np.ndarray]) -> None:
     for name, data in side_files(BASE).items():
         (folder / name).write_bytes(data)
     part.rename(folder / "model.safetensors")
+
+
+def median_s(command: list[str], folder: Path, runs: int = 9) -> float:
+    """Seconds that a whole process takes."""
+    times = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        subprocess.run(command, cwd=folder, capture_output=True, check=True)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def pv(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.kit import BASE, Bars, pv
+from benchmarks.kit import BASE, Bars, median_s, pv
 
-RUNS = 9
 LIMITS_S = {"--help": 0.1, "log": 0.2, "status": 0.2}
 
 
@@ -22,19 +18,10 @@ def main() -> bool:
         pv("init", "--base", str(BASE), "--reference", cwd=folder)
         for number in range(5):
             pv("branch", f"b{number}", cwd=folder)
-        peer = _median([sys.executable, "-c", "import click"], folder)
+        peer = median_s([sys.executable, "-c", "import click"], folder)
         print(f"peer: python -c 'import click'  {peer:.3f} s")
         for command, limit in LIMITS_S.items():
-            taken = _median([str(Path(sys.executable).with_name("pv")), command], folder)
+            taken = median_s([str(Path(sys.executable).with_name("pv")), command], folder)
             value = f"{taken:.3f} s, {taken / peer:.2f} of the peer"
             bars.say(f"pv {command}", value, f"<= {limit} s", taken <= limit)
     return bars.all_hold
-
-
-def _median(command: list[str], folder: Path) -> float:
-    times = []
-    for _ in range(RUNS):
-        started = time.perf_counter()
-        subprocess.run(command, cwd=folder, capture_output=True, check=True)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)

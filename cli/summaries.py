@@ -13,7 +13,7 @@ SUMMARIES: dict[str, str] = {
     "combine": "Set how behaviours are combined.",
     "commit": "Commit a fine-tuned checkpoint or an adapter as a behaviour.",
     "compress": "Keep a behaviour in a smaller encoding.",
-    "diff": "What moved between two revisions.",
+    "diff": "Show what differs between two revisions.",
     "drop": "Remove a behaviour.",
     "eval": "Measure a behaviour on held-out rows.",
     "fsck": "Check that nothing in the registry is damaged.",

@@ -65,5 +65,10 @@ def persona_id(document: dict[str, Any]) -> str:
     return _of("persona", document)
 
 
+def comparison_id(old: str, new: str) -> str:
+    """Under which what was measured of two personas is noted."""
+    return _of("comparison", [old, new])
+
+
 def build_id(persona: str, engine: int) -> str:
     return _of("build", [persona, engine])

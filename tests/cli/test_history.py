@@ -11,6 +11,7 @@ ONE_OBJECT = [
     ("show",),
     ("diff",),
     ("diff", "HEAD~1", "HEAD", "--recipe"),
+    ("diff", "--weights"),
     ("branch",),
     ("branch", "side"),
     ("branch", "-d", "terse"),
@@ -238,20 +239,41 @@ def test_diff_of_recipes_and_its_exit_code(terse: None, pv: InProcess) -> None:
 
 
 def test_diff_of_weights(terse: None, pv: InProcess) -> None:
-    found = pv.ok("diff", "--json").json
+    found = pv.ok("diff", "--weights", "--json").json
     assert found["total"]["elements"] > found["total"]["changed"] > 0
     assert {layer["where"] for layer in found["layers"]} >= {"layer 0", "layer 1"}
     squares = sum(layer["step"] ** 2 for layer in found["layers"])
     assert squares == pytest.approx(found["total"]["step"] ** 2)
-    half = pv.ok("diff", "HEAD~1", "terse", "--json").json
+    half = pv.ok("diff", "HEAD~1", "terse", "--weights", "--json").json
     assert half["total"]["step"] == pytest.approx(found["total"]["step"] / 2, rel=1e-5)
-    text = pv.ok("diff", "main", "terse").out
-    for words in ("- listening 1", "by layer", "by module", "mlp.down_proj", "listening · listening (main)"):
+    text = pv.ok("diff", "main", "terse", "--weights").out
+    for words in ("- listening 1", "by layer", "by module", "mlp.down_proj", "listening (main)", "+1.000"):
         assert words in text
-    (pair,) = pv.ok("diff", "main", "terse", "--json").json["interference"]
+    assert "listening and listening (main): cosine +1.000, same sign in 100.0 % of the weights" in text
+    (pair,) = pv.ok("diff", "main", "terse", "--weights", "--json").json["interference"]
     assert (pair["a"], pair["b"]) == ("listening", "listening (main)")
     assert pair["cosine"] == pytest.approx(1)
-    assert "no weight differs" in pv.ok("diff", "main", "main").out
+    assert "no weight differs" in pv.ok("diff", "main", "main", "--weights").out
+
+
+def test_diff_reads_no_weights_until_it_is_asked_to(terse: None, pv: InProcess) -> None:
+    said = pv.ok("diff", "main", "terse")
+    assert said.out == "- listening 1\n+ listening 0.5\n"
+    assert "--weights" in said.err
+    assert "total" not in pv.ok("diff", "main", "terse", "--json").json
+
+
+def test_what_was_compared_once_is_shown_again_without_reading(
+    world: World, terse: None, pv: InProcess
+) -> None:
+    asked = pv.ok("diff", "main", "terse", "--weights", "--json").json
+    for pack in (world.folder / ".pv" / "packs").glob("*/*"):
+        pack.unlink()
+    assert pv.ok("diff", "main", "terse", "--json").json == asked
+    assert pv.ok("diff", "HEAD", "terse", "--json").json["interference"][0]["b"].startswith("listening (HEAD")
+    assert "total" not in pv.ok("diff", "main", "terse", "--recipe", "--json").json
+    assert "by layer" in pv.ok("diff", "main", "terse").out
+    assert pv("diff", "main", "terse", "--weights", "--recipe").code == 2
 
 
 # Unknown things, with the nearest

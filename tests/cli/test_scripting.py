@@ -141,6 +141,7 @@ STORY = """
 0 log --graph --all -n 1
 0 show
 0 diff
+0 diff --weights
 0 diff HEAD~1 HEAD --recipe
 1 diff --exit-code
 0 diff HEAD HEAD --exit-code
@@ -358,7 +359,7 @@ def test_what_is_not_finite_is_null(world: World, answer: Answer, tmp_path: Path
     table[name] = (dtype, shape, b"\x80\x7f" + raw[2:])  # +infinity
     write_tensors(tmp_path / "odd" / "model.safetensors", table)
     answer("commit", tmp_path / "odd", "--as", "odd")
-    found = answer("diff")
+    found = answer("diff", "--weights")
     assert [found["total"][key] for key in ("step", "relative", "largest")] == [None] * 3
     (pair,) = found["interference"]
     assert (pair["cosine"], pair["norm_b"]) == (None, None)

@@ -13,17 +13,18 @@ from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import BaseTensor
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["delta", "evaluate", "holdings", "taus"]
+__all__ = ["delta", "evaluate", "holdings", "summed", "taus"]
 
 
 def evaluate(rule: Combine, operands: Sequence[Operand], taus: Mapping[str, F32]) -> F32 | None:
     """The planned sum over `taus` {vector id: (n,) fp32} → (n,) fp32 before rounding; None for nothing at all."""
     if not operands:
         return None
-    return combine(rule, [(operand.weight, _summed(operand, taus)) for operand in operands])
+    return combine(rule, [(operand.weight, summed(operand, taus)) for operand in operands])
 
 
-def _summed(operand: Operand, taus: Mapping[str, F32]) -> F32:
+def summed(operand: Operand, taus: Mapping[str, F32]) -> F32:
+    """The sum of an operand's terms, without its weight: (n,) fp32."""
     if len(operand.terms) == 1 and operand.terms[0][0] == 1:
         return taus[operand.terms[0][1]]
     return scaled_sum([(coefficient, taus[vector]) for coefficient, vector in operand.terms])

@@ -1,28 +1,14 @@
-"""What moved between two personas of one base: by tensor, layer and module.
-
-Measured on the deltas in fp32 before rounding, with sums in fp64. These are observations, not builds:
-their last digits may differ between machines.
-"""
+"""What moved between two personas of one base: by tensor, layer and module. `compare` measures it."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from pv.registry.persona import Persona
-from pv.vecstore.merge.delta import evaluate, holdings, taus
-from pv.vecstore.merge.plan import plan
-from pv.vecstore.progress import Progress
-from pv.vecstore.tensors.array import F32
-from pv.vecstore.vectors.base import Base
-from pv.vecstore.vectors.vector import Vector
-
-__all__ = ["Change", "WeightDiff", "place", "square", "touched", "weight_diff"]
+__all__ = ["Change", "WeightDiff", "place"]
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 
@@ -71,7 +57,7 @@ class Change:
             self.changed + other.changed,
             self.step2 + other.step2,
             self.base2 + other.base2,
-            float(np.maximum(self.largest, other.largest)),  # NaN stays NaN
+            max(self.largest, other.largest, key=_nan_last),
         )
 
 
@@ -99,46 +85,8 @@ class WeightDiff:
         return _grouped(self.tensors, lambda change: place(change.where)[1])
 
 
-def weight_diff(
-    old: Persona,
-    new: Persona,
-    base: Base,
-    vectors: Mapping[str, Vector],
-    *,
-    progress: Progress | None = None,
-) -> WeightDiff:
-    """Tensor by tensor, what `new` adds to the base minus what `old` adds to it."""
-    changes = []
-    held, names = holdings(vectors), touched(vectors.values())
-    for done, name in enumerate(names, 1):
-        plans = plan(old, held, name), plan(new, held, name)
-        own = base.tensor(name) if any(plans) else None
-        decoded = taus([*plans[0], *plans[1]], vectors, name, own)
-        before, after = evaluate(old.combine, plans[0], decoded), evaluate(new.combine, plans[1], decoded)
-        step = _minus(after, before)
-        if own is not None and step is not None and (moved := int(np.count_nonzero(step))):
-            largest = float(np.abs(step).max())
-            changes.append(Change(name, step.size, moved, square(step), square(own.f32), largest))
-        if progress:
-            progress(done, len(names))
-    return WeightDiff(tuple(changes))
-
-
-def touched(vectors: Iterable[Vector]) -> list[str]:
-    """Every tensor that some vector has a say in, sorted."""
-    return sorted({name for vector in vectors for name in vector.manifest.tensors})
-
-
-def _minus(new: F32 | None, old: F32 | None) -> F32 | None:
-    if old is None:
-        return new
-    return -old if new is None else new - old
-
-
-def square(x: F32) -> float:
-    """The sum of squares, in fp64."""
-    wide = x.astype(np.float64)
-    return float(np.dot(wide, wide))
+def _nan_last(number: float) -> tuple[bool, float]:
+    return math.isnan(number), number
 
 
 def _sum(where: str, changes: Iterable[Change]) -> Change:

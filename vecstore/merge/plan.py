@@ -18,7 +18,7 @@ from pv.registry.persona import Behaviour, Persona
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.module_factors import factor
 
-__all__ = ["Holdings", "Operand", "plan", "vectors_of"]
+__all__ = ["Holdings", "Operand", "operand", "plan", "vectors_of"]
 
 Holdings = Mapping[str, Collection[str]]
 """Which tensors each vector has a say in, by vector id."""
@@ -43,6 +43,12 @@ def plan(persona: Persona, holdings: Holdings, name: str) -> tuple[Operand, ...]
         if weight != 0 and (terms := _terms(behaviour, holdings, name))
     ]
     return tuple(operands)
+
+
+def operand(behaviour: Behaviour, holdings: Holdings, name: str) -> Operand | None:
+    """A behaviour by itself on tensor `name`; None if it says nothing there."""
+    weight, terms = factor(behaviour, name), _terms(behaviour, holdings, name)
+    return Operand(weight, terms) if weight != 0 and terms else None
 
 
 def vectors_of(operands: Collection[Operand]) -> tuple[str, ...]:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.combine import Combine
+from pv.registry.errors import FormatError, StorageError
+from pv.registry.ids import comparison_id
 from pv.registry.persona import Behaviour, Output, Persona
+from pv.vecstore.merge.diff import Change, WeightDiff
+from pv.vecstore.merge.interference import Pair
 from pv.vecstore.progress import Report, stage
 
 if TYPE_CHECKING:
-    from pv.vecstore.merge.diff import WeightDiff
-    from pv.vecstore.merge.interference import Pair
     from pv.vecstore.repo.revision import Revision
 
 __all__ = ["Diff", "diff"]
+
+GONE = "@a"  # no name of a behaviour ends so
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
     """Two revisions. Falsy if their personas are the same.
 
-    `weights` is None where they were not asked for, or cannot be compared: the bases differ, or there are none to
-    compare. `pairs` has every two behaviours of both.
+    `weights` is None where they were not asked for and never measured, or cannot be compared: the bases differ, or
+    there are none to compare. `pairs` has every two behaviours of both.
     """
 
     a: str
@@ -73,20 +79,66 @@ class Diff:
         return diff_html(self)
 
 
-def diff(a: Revision, b: Revision, *, weights: bool = True, progress: Report | None = None) -> Diff:
-    """Compare two revisions of one registry. Raises MissingBase, CorruptPack where weights are read."""
+def diff(
+    a: Revision, b: Revision, *, weights: bool = False, threads: int = 1, progress: Report | None = None
+) -> Diff:
+    """Compare two revisions of one registry: their recipes, and the weights if asked, or measured before.
+
+    Raises MissingBase, CorruptPack where weights are read.
+    """
     old, new = a.persona, b.persona
-    if not weights or old.base != new.base or not (old.behaviours or new.behaviours):
+    if old.base != new.base or not (old.behaviours or new.behaviours):
         return Diff(a.commit, b.commit, old, new)
-    from pv.vecstore.merge.diff import weight_diff
-    from pv.vecstore.merge.interference import interference
+    key = comparison_id(old.id, new.id)
+    found = _noted(b.registry.record(key))
+    if found is None and weights:
+        found = _measure(a, b, threads, progress)
+        with suppress(
+            StorageError, FormatError
+        ):  # a registry that cannot be written to; numbers that are not finite
+            b.registry.update_record(key, {"comparison": _note(*found)})
+    if found is None:
+        return Diff(a.commit, b.commit, old, new)
+    moved, pairs = found
+    shown = tuple(replace(pair, a=_shown(pair.a, a.name), b=_shown(pair.b, a.name)) for pair in pairs)
+    return Diff(a.commit, b.commit, old, new, moved, shown)
+
+
+def _measure(
+    a: Revision, b: Revision, threads: int, progress: Report | None
+) -> tuple[WeightDiff, tuple[Pair, ...]]:
+    """Behaviours that `b` does not have as `a` has them are named with `GONE` behind."""
+    from pv.vecstore.merge.compare import compare
     from pv.vecstore.repo.opening import opened
 
-    gone = {n: behaviour for n, behaviour in old.behaviours.items() if new.behaviours.get(n) != behaviour}
-    together = {**{f"{name} ({a.name})": b for name, b in gone.items()}, **new.behaviours}
+    old, new = a.persona, b.persona
+    gone = {
+        n + GONE: behaviour for n, behaviour in old.behaviours.items() if new.behaviours.get(n) != behaviour
+    }
     with opened(b.registry, b.commit, [old, new]) as at:
         update = stage(progress, "comparing weights", "tensors")
-        moved = weight_diff(old, new, at.base, at.vectors, progress=update)
-        update = stage(progress, "comparing behaviours", "tensors")
-        pairs = interference(together, at.vectors, base_id=new.base, progress=update)
-    return Diff(a.commit, b.commit, old, new, moved, pairs)
+        found = compare(
+            old, new, {**gone, **new.behaviours}, at.base, at.vectors, threads=threads, progress=update
+        )
+    return found.moved, found.pairs
+
+
+def _shown(name: str, revision: str) -> str:
+    return f"{name.removesuffix(GONE)} ({revision})" if name.endswith(GONE) else name
+
+
+def _note(moved: WeightDiff, pairs: Sequence[Pair]) -> dict[str, Any]:
+    return {
+        "tensors": [list(astuple(change)) for change in moved.tensors],
+        "pairs": [list(astuple(pair)) for pair in pairs],
+    }
+
+
+def _noted(record: Mapping[str, Any]) -> tuple[WeightDiff, tuple[Pair, ...]] | None:
+    """What was measured before."""
+    try:
+        noted = record["comparison"]
+        changes = tuple(Change(*one) for one in noted["tensors"])
+        return WeightDiff(changes), tuple(Pair(*one) for one in noted["pairs"])
+    except (LookupError, TypeError):
+        return None

@@ -100,10 +100,16 @@ class Repo(Closing):
         return self.registry.operations(limit)
 
     def diff(
-        self, a: str = "HEAD~1", b: str = "HEAD", *, weights: bool = True, progress: Report | None = None
+        self,
+        a: str = "HEAD~1",
+        b: str = "HEAD",
+        *,
+        weights: bool = False,
+        threads: int | None = None,
+        progress: Report | None = None,
     ) -> Diff:
-        """What differs between two revisions; `weights` reads them, which takes a while."""
-        return self.at(a).diff(self.at(b), weights=weights, progress=progress)
+        """What differs between two revisions; `weights` reads them, unless these two were compared before."""
+        return self.at(a).diff(self.at(b), weights=weights, threads=threads, progress=progress)
 
     # Making behaviours
 

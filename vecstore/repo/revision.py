@@ -129,13 +129,20 @@ class Revision:
             progress=progress,
         )
 
-    def diff(self, other: str | Revision, *, weights: bool = True, progress: Report | None = None) -> Diff:
-        """From this one to another."""
+    def diff(
+        self,
+        other: str | Revision,
+        *,
+        weights: bool = False,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Diff:
+        """From this one to another. `weights` reads them, unless these two were compared before."""
         from pv.vecstore.repo.diff import diff
 
         if isinstance(other, str):
             other = Revision(self.registry, self.registry.resolve(other), other)
-        return diff(self, other, weights=weights, progress=progress)
+        return diff(self, other, weights=weights, threads=thread_count(threads), progress=progress)
 
     def chat(
         self, *, base: bool = False, threads: int | None = None, progress: Report | None = None

@@ -17,8 +17,7 @@ from pv.registry import ids
 from pv.registry.persona import Behaviour, Term
 from pv.vecstore.checkpoints.checkpoint import Weights
 from pv.vecstore.merge.build import build
-from pv.vecstore.merge.diff import weight_diff
-from pv.vecstore.merge.interference import interference
+from pv.vecstore.merge.compare import compare
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import open_vector
 
@@ -105,11 +104,8 @@ def test_a_comparison(tmp_path: Path) -> None:
     world = World(tmp_path, 3)
     touched = {name for vector in world.vectors.values() for name in vector.manifest.tensors}
     sizes = {name: size for name, size in world.sizes.items() if name in touched}
-    weight_diff(
-        persona(world.counted, {}), persona(world.counted, world.behaviours), world.counted, world.vectors
-    )
+    empty, full = persona(world.counted, {}), persona(world.counted, world.behaviours)
+    found = compare(empty, full, world.behaviours, world.counted, world.vectors)
     assert world.read() == sizes
-    world.counting.read_bytes.clear()
-    interference(world.behaviours, world.vectors, base_id=world.base.manifest.id)
-    assert world.read() == sizes
+    assert found.moved and len(found.pairs) == 3
     world.close()

@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.vectors import (
     Tensors,
+    array,
     base_at,
     behaviour,
     captured,
@@ -27,9 +29,11 @@ from support.vectors import (
 
 from pv.registry.combine import Combine
 from pv.registry.errors import BaseMismatch
-from pv.registry.persona import Behaviour
-from pv.vecstore.merge.diff import Change, WeightDiff, place, weight_diff
-from pv.vecstore.merge.interference import Pair, interference
+from pv.registry.persona import Behaviour, Persona, Term
+from pv.vecstore.merge.compare import BLOCK, compare
+from pv.vecstore.merge.diff import Change, WeightDiff, place
+from pv.vecstore.merge.interference import Pair
+from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector, open_vector
@@ -39,6 +43,19 @@ EMBED = "model.embed_tokens.weight"
 UP0, UP1 = (f"model.layers.{i}.mlp.up_proj.weight" for i in range(2))
 Q0, Q1 = (f"model.layers.{i}.self_attn.q_proj.weight" for i in range(2))
 NORM = "model.norm.weight"
+
+
+def weight_diff(
+    old: Persona, new: Persona, base: Base, vectors: Mapping[str, Vector], *, progress: Progress | None = None
+) -> WeightDiff:
+    return compare(old, new, {}, base, vectors, progress=progress).moved
+
+
+def interference(
+    behaviours: Mapping[str, Behaviour], base: Base, vectors: Mapping[str, Vector]
+) -> tuple[Pair, ...]:
+    empty = persona(base, {})
+    return compare(empty, empty, behaviours, base, vectors).pairs
 
 
 @dataclass(frozen=True)
@@ -226,7 +243,7 @@ def _pairs(
             vector_id = kept(base, packs, full)
             vectors[vector_id] = stack.enter_context(open_vector(vector_id, base, packs))
             made[name] = behaviour(weights.get(name, 1.0), vector_id)
-        return interference(made, vectors, base_id=base.manifest.id)
+        return interference(made, base, vectors)
 
 
 def _pair(tmp_path: Path, a: list[float], b: list[float], *weights: float) -> Pair:
@@ -296,7 +313,7 @@ def test_every_pair_in_name_order(tmp_path: Path) -> None:
 def test_interference_is_of_the_behaviours_not_of_the_rule(world: World) -> None:
     """And equals a plain computation on ordinary numbers."""
     made = {"x": behaviour(0.5, world.a), "y": behaviour(-2.0, world.b)}
-    (pair,) = interference(made, world.vectors, base_id=world.base.manifest.id)
+    (pair,) = interference(made, world.base, world.vectors)
     a = np.concatenate([0.5 * world.deltas[world.a].get(n, np.zeros(0, np.float32)) for n in (UP0,)])
     b = np.concatenate([-2.0 * world.deltas[world.b].get(n, np.zeros(0, np.float32)) for n in (UP0,)])
     norms = [
@@ -319,3 +336,50 @@ def test_a_diff_under_ties(world: World) -> None:
     found = weight_diff(add, ties, world.base, world.vectors)
     assert found
     assert not weight_diff(ties, ties, world.base, world.vectors)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_behaviours_at_once(tmp_path: Path, threads: int) -> None:
+    """Several terms, module factors, both signs, more elements than a block: against plain sums."""
+    shape, tensor = (300, 131), "model.layers.0.mlp.up_proj.weight"
+    count = shape[0] * shape[1]
+    assert count > BLOCK
+    deltas = [random_f32(f"d{i}", count, seed=i) for i in range(5)]
+    for i, delta in enumerate(deltas):
+        delta[i :: i + 2] = 0
+    packs = store(tmp_path)
+    with (
+        base_at(save(tmp_path / "base", {tensor: array("up", "BF16", *shape)})) as base,
+        ExitStack() as stack,
+    ):
+        ids = [kept(base, packs, {tensor: delta}) for delta in deltas]
+        vectors = {v: stack.enter_context(open_vector(v, base, packs)) for v in ids}
+        made = {
+            "a": behaviour(0.5, ids[0]),
+            "b": behaviour(-2.0, ids[1]),
+            "c": Behaviour(1.0, (Term(1.0, ids[2]), Term(-0.5, ids[3]))),
+            "d": Behaviour(3.0, (Term(1.0, ids[4]),), {"*.mlp.*": -0.25}),
+            "e": behaviour(0.0, ids[0]),
+        }
+        empty = persona(base, {})
+        found = compare(empty, persona(base, made), made, base, vectors, threads=threads)
+        again = compare(empty, persona(base, made), made, base, vectors)
+    assert found == again
+    wide = [delta.astype(np.float64) for delta in deltas]
+    plain = {
+        "a": 0.5 * wide[0], "b": -2 * wide[1], "c": wide[2] - 0.5 * wide[3], "d": -0.75 * wide[4], "e": 0 * wide[0],
+    }  # fmt: skip
+    assert [(pair.a, pair.b) for pair in found.pairs] == list(combinations(plain, 2))
+    for pair in found.pairs:
+        x, y = plain[pair.a], plain[pair.b]
+        both = (x != 0) & (y != 0)
+        norms = np.linalg.norm(x), np.linalg.norm(y)
+        assert (pair.norm_a, pair.norm_b) == pytest.approx(norms, rel=1e-6)
+        assert pair.cosine == pytest.approx(
+            x @ y / (norms[0] * norms[1]) if all(norms) else 0, rel=1e-4, abs=1e-7
+        )
+        assert pair.overlap == both.sum()
+        same = (np.sign(x[both]) == np.sign(y[both])).mean() if both.any() else 0.5
+        assert pair.sign_agreement == pytest.approx(same, rel=1e-12)
+    (moved,) = found.moved.tensors
+    assert moved.norm == pytest.approx(np.linalg.norm(sum(plain.values())), rel=1e-6)

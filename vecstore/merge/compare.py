@@ -1,0 +1,211 @@
+"""Two personas of one base, and the behaviours of both, compared in one pass over the packs.
+
+Each vector is decoded once, whatever is asked of it. Measured on the deltas in fp32 before rounding, with sums in
+fp64. These are observations, not builds: their last digits may differ between machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pv.registry.combine import Combine
+from pv.registry.persona import Behaviour, Persona
+from pv.vecstore.merge.delta import evaluate, holdings, summed, taus
+from pv.vecstore.merge.diff import Change, WeightDiff
+from pv.vecstore.merge.interference import Pair
+from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.plan import Holdings, Operand, operand, plan
+from pv.vecstore.progress import Progress
+from pv.vecstore.tensors.array import F32
+from pv.vecstore.tensors.parallel import ordered_map
+from pv.vecstore.vectors.base import Base
+from pv.vecstore.vectors.vector import Vector
+
+__all__ = ["Comparison", "compare"]
+
+BLOCK = 1 << 15  # elements looked at at a time: with a row for each behaviour, they stay in the cache
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What moved from one persona to the other, and every two of the behaviours."""
+
+    moved: WeightDiff
+    pairs: tuple[Pair, ...]
+
+
+def compare(
+    old: Persona,
+    new: Persona,
+    behaviours: Mapping[str, Behaviour],
+    base: Base,
+    vectors: Mapping[str, Vector],
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Comparison:
+    """What `new` adds to the base minus what `old` adds to it; `behaviours` at their weights, in pairs by name.
+
+    Raises CorruptPack, BaseMismatch.
+    """
+    names = sorted(behaviours)
+    held = holdings(vectors)
+    tensors = sorted({tensor for vector in vectors.values() for tensor in vector.manifest.tensors})
+
+    def look(tensor: str) -> tuple[Change | None, _Products]:
+        plans = plan(old, held, tensor), plan(new, held, tensor)
+        alone = {name: operand(behaviours[name], held, tensor) for name in names}
+        there = {name: one for name, one in alone.items() if one is not None}
+        own = base.tensor(tensor) if any(plans) else None
+        decoded = taus([*plans[0], *plans[1], *there.values()], vectors, tensor, own)
+        change = None
+        if own is not None and (old.combine, plans[0]) != (new.combine, plans[1]):
+            rules = (old.combine, plans[0]), (new.combine, plans[1])
+            change = _change(tensor, _steps(rules, decoded), own.f32)
+        return change, _products(
+            list(there.values()), [names.index(name) for name in there], decoded, len(names)
+        )
+
+    changes: list[Change] = []
+    total = _Products.none(len(names))
+    for done, (change, products) in enumerate(ordered_map(look, tensors, threads=threads), 1):
+        if change is not None and change.changed:
+            changes.append(change)
+        total.add(products)
+        if progress:
+            progress(done, len(tensors))
+    pairs = (_pair(names, total, a, b) for a, b in combinations(range(len(names)), 2))
+    return Comparison(WeightDiff(tuple(changes)), tuple(pairs))
+
+
+# What moved
+
+Planned = tuple[Combine, tuple[Operand, ...]]
+
+
+def _steps(rules: tuple[Planned, Planned], decoded: Mapping[str, F32]) -> Iterator[tuple[slice, F32]]:
+    """What the second adds minus what the first adds, block by block; a rule that looks at whole tensors has them."""
+    size = len(next(iter(decoded.values())))
+    whole = {
+        at: evaluate(rule, operands, decoded)
+        for at, (rule, operands) in enumerate(rules)
+        if operands and not is_linear(rule)
+    }
+    for part in _blocks(size):
+        cut = {vector: tau[part] for vector, tau in decoded.items()}
+        before, after = (
+            None if not operands else whole[at][part] if at in whole else evaluate(rule, operands, cut)
+            for at, (rule, operands) in enumerate(rules)
+        )
+        if before is None:
+            assert after is not None
+            yield part, after
+        else:
+            yield part, -before if after is None else after - before
+
+
+def _change(where: str, steps: Iterable[tuple[slice, F32]], base: F32) -> Change:
+    changed, step2, base2, largest = 0, 0.0, 0.0, 0.0
+    for part, step in steps:
+        changed += int(np.count_nonzero(step))
+        step2 += _square(step)
+        base2 += _square(base[part])
+        largest = float(np.maximum(largest, np.abs(step).max(initial=0)))  # NaN stays NaN
+    return Change(where, base.size, changed, step2, base2, largest)
+
+
+def _square(x: F32) -> float:
+    """The sum of squares, in fp64."""
+    wide = x.astype(np.float64)
+    return float(np.dot(wide, wide))
+
+
+# Behaviours against one another
+
+
+@dataclass(frozen=True, slots=True)
+class _Products:
+    """Over every two of n behaviours, each (n, n): dot products; elements both move; those they move the same way."""
+
+    dot: F64
+    overlap: I64
+    agree: I64
+
+    @staticmethod
+    def none(count: int) -> _Products:
+        shape = (count, count)
+        return _Products(np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+
+    def add(self, other: _Products) -> None:
+        np.add(self.dot, other.dot, out=self.dot)
+        np.add(self.overlap, other.overlap, out=self.overlap)
+        np.add(self.agree, other.agree, out=self.agree)
+
+
+def _products(
+    operands: Sequence[Operand], where: Sequence[int], decoded: Mapping[str, F32], count: int
+) -> _Products:
+    """Of one tensor. `where` says which behaviour each operand is, of `count`."""
+    total = _Products.none(count)
+    if not operands:
+        return total
+    here = _Products.none(len(operands))
+    weights = np.array([one.weight for one in operands])
+    for part in _blocks(len(next(iter(decoded.values())))):
+        cut = {vector: tau[part] for vector, tau in decoded.items()}
+        rows = np.stack([summed(one, cut) for one in operands])  # (k, block)
+        wide = rows.astype(np.float64)
+        np.add(here.dot, wide @ wide.T, out=here.dot)
+        if len(operands) > 1:
+            up, down = _bits(rows > 0), _bits(rows < 0)  # (k, words)
+            np.add(here.overlap, _both(up | down, up | down), out=here.overlap)
+            np.add(here.agree, _both(up, up) + _both(down, down), out=here.agree)
+    flipped = np.sign(weights)[:, None] * np.sign(weights)[None] < 0
+    agree = np.where(flipped, here.overlap - here.agree, here.agree)
+    at = np.ix_(where, where)
+    total.dot[at], total.overlap[at], total.agree[at] = (
+        here.dot * np.outer(weights, weights),
+        here.overlap,
+        agree,
+    )
+    return total
+
+
+def _bits(rows: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """(k, n) to (k, n / 64), a bit an element, the last word filled up with zeros."""
+    packed = np.packbits(rows, axis=1)
+    words = np.zeros((len(rows), -(-packed.shape[1] // 8) * 8), np.uint8)
+    words[:, : packed.shape[1]] = packed
+    return words.view(np.uint64)
+
+
+def _both(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> I64:
+    """How many bits rows i of `a` and j of `b` have in common, (k, k)."""
+    common: I64 = np.bitwise_count(a[:, None] & b[None]).sum(axis=2, dtype=np.int64)
+    return common
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    for low in range(0, size, BLOCK):
+        yield slice(low, low + BLOCK)
+
+
+def _pair(names: Sequence[str], found: _Products, a: int, b: int) -> Pair:
+    norms = float(np.sqrt(found.dot[a, a])), float(np.sqrt(found.dot[b, b]))
+    product, overlap = norms[0] * norms[1], int(found.overlap[a, b])
+    return Pair(
+        names[a],
+        names[b],
+        cosine=float(found.dot[a, b]) / product if product else 0.0,
+        sign_agreement=int(found.agree[a, b]) / overlap if overlap else 0.5,
+        overlap=overlap,
+        norm_a=norms[0],
+        norm_b=norms[1],
+    )
