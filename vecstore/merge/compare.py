@@ -6,7 +6,7 @@ fp64. These are observations, not builds: their last digits may differ between m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -19,7 +19,7 @@ from pv.vecstore.merge.delta import evaluate, holdings, summed, taus
 from pv.vecstore.merge.diff import Change, WeightDiff
 from pv.vecstore.merge.interference import Pair
 from pv.vecstore.merge.methods import is_linear
-from pv.vecstore.merge.plan import Holdings, Operand, operand, plan
+from pv.vecstore.merge.plan import Operand, operand, plan
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.parallel import ordered_map
@@ -92,23 +92,24 @@ Planned = tuple[Combine, tuple[Operand, ...]]
 
 def _steps(rules: tuple[Planned, Planned], decoded: Mapping[str, F32]) -> Iterator[tuple[slice, F32]]:
     """What the second adds minus what the first adds, block by block; a rule that looks at whole tensors has them."""
-    size = len(next(iter(decoded.values())))
-    whole = {
-        at: evaluate(rule, operands, decoded)
-        for at, (rule, operands) in enumerate(rules)
-        if operands and not is_linear(rule)
-    }
-    for part in _blocks(size):
-        cut = {vector: tau[part] for vector, tau in decoded.items()}
-        before, after = (
-            None if not operands else whole[at][part] if at in whole else evaluate(rule, operands, cut)
-            for at, (rule, operands) in enumerate(rules)
-        )
+    adders = [_adder(rule, operands, decoded) for rule, operands in rules]
+    for part in _blocks(len(next(iter(decoded.values())))):
+        before, after = (add(part) for add in adders)
         if before is None:
             assert after is not None
             yield part, after
         else:
             yield part, -before if after is None else after - before
+
+
+def _adder(
+    rule: Combine, operands: tuple[Operand, ...], decoded: Mapping[str, F32]
+) -> Callable[[slice], F32 | None]:
+    """What a persona adds to a part of the tensor. A rule that is not linear looks at the whole of it first."""
+    if is_linear(rule):
+        return lambda part: evaluate(rule, operands, {vector: tau[part] for vector, tau in decoded.items()})
+    whole = evaluate(rule, operands, decoded)
+    return lambda part: None if whole is None else whole[part]
 
 
 def _change(where: str, steps: Iterable[tuple[slice, F32]], base: F32) -> Change:

@@ -109,22 +109,31 @@ def _factors(tall: F32, rank: int, sketch: bool) -> tuple[I8, I8, F32]:
     low, high = _RANGE
     small = _SKETCHED * _sketch_width(rank) <= tall.shape[1]
     if sketch and small and low < np.abs(tall).max() < high:
-        right = _sketched_directions(tall, rank)  # (n, r) fp32
-        steps, _ = _steps(tall @ right)
-        outer = (steps.T.astype(np.float32) @ tall).astype(np.float64)
+        steps, outer = _projected(tall, _sketched_directions(tall, rank))
     else:
-        right = _directions(tall, rank)  # (n, r) fp64
-        long = np.empty((tall.shape[0], right.shape[1]))
-        for at, block in _blocks(tall):
-            long[at] = block @ right
-        steps, _ = _steps(long)
-        outer = np.zeros((right.shape[1], tall.shape[1]))
-        for at, block in _blocks(tall):
-            outer += steps[at].astype(np.float64).T @ block
+        steps, outer = _projected_in_blocks(tall, _directions(tall, rank))
     half = steps.astype(np.float64)
     short = np.linalg.pinv(half.T @ half, hermitian=True) @ outer  # the least squares fit to `steps`
     columns, size = _steps(short.T)
     return steps, columns.T, size.astype(np.float32)
+
+
+def _projected(tall: F32, right: F32) -> tuple[I8, F64]:
+    """The longer factor in whole steps, (m, r), and what the shorter one is fitted to, (r, n)."""
+    steps, _ = _steps((tall @ right).astype(np.float64))
+    return steps, (steps.T.astype(np.float32) @ tall).astype(np.float64)
+
+
+def _projected_in_blocks(tall: F32, right: F64) -> tuple[I8, F64]:
+    """The same in fp64, a block at a time."""
+    long = np.empty((tall.shape[0], right.shape[1]))
+    for at, block in _blocks(tall):
+        long[at] = block @ right
+    steps, _ = _steps(long)
+    outer = np.zeros((right.shape[1], tall.shape[1]))
+    for at, block in _blocks(tall):
+        outer += steps[at].astype(np.float64).T @ block
+    return steps, outer
 
 
 def _directions(tall: F32, rank: int) -> F64:
