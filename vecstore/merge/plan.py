@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pv.registry.persona import Behaviour, Persona
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.module_factors import factor
+from pv.vecstore.tensors.arithmetic import single
 
-__all__ = ["Holdings", "Operand", "plan", "vectors_of"]
+__all__ = ["Holdings", "Operand", "plan", "sole", "vectors_of"]
 
 Holdings = Mapping[str, Collection[str]]
 """Which tensors each vector has a say in, by vector id."""
@@ -43,6 +44,21 @@ def plan(persona: Persona, holdings: Holdings, name: str) -> tuple[Operand, ...]
         if weight != 0 and (terms := _terms(behaviour, holdings, name))
     ]
     return tuple(operands)
+
+
+def sole(persona: Persona, holdings: Holdings, name: str) -> str | None:
+    """The one vector that a linear rule adds to tensor `name`, as it is; None if there are more, or it is scaled.
+
+    Weights count as they are computed with, in fp32: what is 0 there is absent. Raises UsageError for one beyond.
+    """
+    if not is_linear(persona.combine):
+        return None
+    weights = [
+        (weight, operand.terms[0][1])
+        for operand in plan(persona, holdings, name)
+        if (weight := single(operand.weight, "a weight")) != 0
+    ]
+    return weights[0][1] if len(weights) == 1 and weights[0][0] == 1 else None
 
 
 def vectors_of(operands: Collection[Operand]) -> tuple[str, ...]:
