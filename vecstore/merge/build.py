@@ -35,7 +35,7 @@ from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.base import Base, BaseTensor
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["Built", "build", "build_id", "side_file", "table", "taken_whole"]
+__all__ = ["Built", "build", "build_id", "differing", "side_file", "table", "taken_whole"]
 
 BLOCK = 1 << 20  # elements rounded at a time: no result depends on it
 
@@ -147,7 +147,7 @@ def _tensor(persona: Persona, base: Base, vectors: Mapping[str, Vector], name: s
             raise IntegrityError(f"tensor {name!r} is {row.dtype}: a vector cannot be added to it")
         if (vector := taken_whole(persona, vectors, name)) is not None:
             row, raw = vector.kept(name, own)
-            moved = _differing(raw, row.dtype, own)
+            moved = differing(raw, row.dtype, own)
         else:
             added = evaluate(persona.combine, operands, taus(operands, vectors, name, own))
             moved = int(np.count_nonzero(added))
@@ -171,7 +171,7 @@ def _tensor(persona: Persona, base: Base, vectors: Mapping[str, Vector], name: s
     return Finished(name, TensorRow(dtype, row.shape, ids.tensor_id(dtype, row.shape, out.data)), out, moved)
 
 
-def _differing(raw: Raw, dtype: str, own: BaseTensor) -> int:
+def differing(raw: Raw, dtype: str, own: BaseTensor) -> int:
     """How many elements have other bits than the base's, seen in fp32."""
     return int(np.count_nonzero(to_f32(raw, dtype).view(np.uint32) != own.f32.view(np.uint32)))
 

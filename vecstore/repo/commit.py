@@ -112,7 +112,10 @@ def _about(strange: list[str]) -> list[str]:
     if not strange:
         return []
     more = f" and {len(strange) - 1} more tensors" if len(strange) > 1 else ""
-    return [f"{strange[0]}{more}: not all numbers are finite. It is kept, but no build can hold them"]
+    return [
+        f"{strange[0]}{more}: not all numbers are finite. They come back with `pv export`, and in a build "
+        "of this behaviour alone at weight 1; a build that scales it or adds to it there is refused"
+    ]
 
 
 def _lost(work: LongWork, name: str) -> set[str]:
