@@ -40,8 +40,8 @@ def report_head(app: App, repo: Repo, said: str, *, as_json: bool, **done: str) 
 def report_plan(app: App, plan: BuildPlan | ExportPlan, *, as_json: bool) -> None:
     """Say which weight files would be written."""
     if as_json:
-        return app.json(plan)
-    for shard in plan.shards:
+        app.json(plan)
+    for shard in () if as_json else plan.shards:
         echo(f"{plan.output / shard.file}  {len(shard.tensors)} tensors  {size(shard.nbytes)}")
 
 

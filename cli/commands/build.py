@@ -53,7 +53,8 @@ def command(
     written: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "shard_bytes": shard_bytes}
     if dry_run:
         plan = revision.plan_build(folder, **written)
-        return report_plan(app, plan, as_json=as_json)
+        report_plan(app, plan, as_json=as_json)
+        return
     with app.progress() as progress:
         made = revision.build(folder, **written, force=force, threads=threads, progress=progress)
     if not made.recorded:

@@ -54,7 +54,8 @@ def command(
     revision, folder = app.repo().at(rev or "HEAD"), app.file(output)
     if dry_run:
         plan = revision.plan_export(name, folder, shard_bytes=shard_bytes)
-        return report_plan(app, plan, as_json=as_json)
+        report_plan(app, plan, as_json=as_json)
+        return
     with app.progress() as progress:
         made = revision.export(
             name, folder, shard_bytes=shard_bytes, force=force, threads=threads, progress=progress

@@ -96,7 +96,7 @@ def test_an_engine_is_read_as_it_is_and_kept(engine: int) -> None:
     assert persona.with_behaviour("b", Behaviour(0.5, (Term(1.0, V),))).without("a").engine == engine
     assert persona.with_output(dtype="fp16").checked().without_behaviours().engine == engine
     assert (persona.id == PLAIN.id) == (engine == ENGINE)
-    assert ENGINE == max(ENGINES)
+    assert max(ENGINES) == ENGINE
 
 
 def test_a_newer_schema_says_upgrade() -> None:
