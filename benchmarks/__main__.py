@@ -6,7 +6,7 @@ import importlib
 import sys
 import time
 
-NAMES = ("startup", "behaviour", "replies", "storage", "commit")
+NAMES = ("startup", "behaviour", "replies", "storage", "commit", "exact")
 
 
 def main() -> int:
