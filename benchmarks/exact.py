@@ -33,6 +33,9 @@ RUNS += [(LOOP, "sgd", lr) for lr in (1e-4, 1e-3)]
 
 
 def main() -> bool:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     bars = Bars()
     print(
         f"{'':<8}{'trainer':<22}{'':<8}{'lr':<8}{'moved':>12}{'engine 1':>12}{'engine 2':>12}{'export':>12}"
@@ -122,7 +125,13 @@ def _model(dtype: str) -> Any:
 
 def _by_trainer(rows: list[Any], optimizer: str, lr: float, seed: int, out: Path) -> None:
     """As most people's script has it: bf16 weights, AdamW on them."""
-    from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+    from transformers import (
+        AutoTokenizer,
+        DataCollatorForSeq2Seq,
+        PrinterCallback,
+        Trainer,
+        TrainingArguments,
+    )
 
     settings = TrainingArguments(
         output_dir=str(out.parent / "trainer"), max_steps=STEPS, per_device_train_batch_size=BATCH, learning_rate=lr,
@@ -131,6 +140,7 @@ def _by_trainer(rows: list[Any], optimizer: str, lr: float, seed: int, out: Path
     )  # fmt: skip
     collate = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(BASE))
     trainer = Trainer(_model("bfloat16"), settings, train_dataset=rows, data_collator=collate)
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model(str(out))
 

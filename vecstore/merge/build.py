@@ -150,7 +150,7 @@ def _tensor(persona: Persona, base: Base, vectors: Mapping[str, Vector], name: s
             moved = differing(raw, row.dtype, own)
         else:
             added = evaluate(persona.combine, operands, taus(operands, vectors, name, own))
-            moved = int(np.count_nonzero(added))
+            moved = None if added is None else int(np.count_nonzero(added))
     if added is None and row.dtype == dtype:
         return Finished(name, row, raw, moved)
 
