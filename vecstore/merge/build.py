@@ -22,8 +22,8 @@ from pv.vecstore.checkpoints.side_files import RECIPE
 from pv.vecstore.merge import folder
 from pv.vecstore.merge.delta import evaluate, holdings, taus
 from pv.vecstore.merge.folder import Finished, Written, write_folder
-from pv.vecstore.merge.methods import check_weights
-from pv.vecstore.merge.plan import plan, sole
+from pv.vecstore.merge.methods import check_weights, is_linear
+from pv.vecstore.merge.plan import Operand, plan, sole
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
 from pv.vecstore.progress import Progress, counted
 from pv.vecstore.tensors import float_environment
@@ -35,7 +35,7 @@ from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.base import Base, BaseTensor
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["Built", "build", "build_id", "differing", "side_file", "table", "taken_whole"]
+__all__ = ["Built", "build", "build_id", "differing", "side_file", "table"]
 
 BLOCK = 1 << 20  # elements rounded at a time: no result depends on it
 
@@ -107,18 +107,6 @@ def side_file(name: str, data: bytes, persona: Persona) -> bytes:
     return folder.side_file(name, data, None if written == "base" else OUTPUTS[written].torch)
 
 
-def taken_whole(persona: Persona, vectors: Mapping[str, Vector], name: str) -> Vector | None:
-    """From engine 2 on: the vector whose kept tensor takes the place of the base's, instead of being added to it.
-
-    It is the one that the plan names once and for all, with nothing beside it; an fp32 difference to the base
-    cannot hold every such tensor, so that base + difference would be another.
-    """
-    if persona.engine < 2:
-        return None
-    only = sole(persona, holdings(vectors), name)
-    return vectors[only] if only is not None and vectors[only].needs_base(name) else None
-
-
 def _check(persona: Persona, base: Base) -> None:
     if persona.base != base.manifest.id:
         raise BaseMismatch(f"the persona is for base {persona.base[:12]}, this is {base.manifest.id[:12]}")
@@ -145,7 +133,7 @@ def _tensor(persona: Persona, base: Base, vectors: Mapping[str, Vector], name: s
     if operands := plan(persona, holdings(vectors), name):
         if row.dtype not in FLOATS:
             raise IntegrityError(f"tensor {name!r} is {row.dtype}: a vector cannot be added to it")
-        if (vector := taken_whole(persona, vectors, name)) is not None:
+        if (vector := _taken_whole(persona, operands, vectors, name)) is not None:
             row, raw = vector.kept(name, own)
             moved = differing(raw, row.dtype, own)
         else:
@@ -169,6 +157,19 @@ def _tensor(persona: Persona, base: Base, vectors: Mapping[str, Vector], name: s
                 hint="use smaller weights, or a wider --dtype",
             )
     return Finished(name, TensorRow(dtype, row.shape, ids.tensor_id(dtype, row.shape, out.data)), out, moved)
+
+
+def _taken_whole(
+    persona: Persona, operands: tuple[Operand, ...], vectors: Mapping[str, Vector], name: str
+) -> Vector | None:
+    """From engine 2 on: the vector whose kept tensor is written itself, because it is all that the persona adds.
+
+    Not every such tensor is base + fp32 difference (docs/decisions/0014).
+    """
+    if persona.engine < 2 or not is_linear(persona.combine):
+        return None
+    only = sole(operands)
+    return vectors[only] if only is not None and vectors[only].needs_base(name) else None
 
 
 def differing(raw: Raw, dtype: str, own: BaseTensor) -> int:

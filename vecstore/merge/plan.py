@@ -46,19 +46,16 @@ def plan(persona: Persona, holdings: Holdings, name: str) -> tuple[Operand, ...]
     return tuple(operands)
 
 
-def sole(persona: Persona, holdings: Holdings, name: str) -> str | None:
-    """The one vector that a linear rule adds to tensor `name`, as it is; None if there are more, or it is scaled.
+def sole(operands: Collection[Operand]) -> str | None:
+    """The one vector that operands of a linear rule add, as it is; None if there are more, or it is scaled.
 
     Weights count as they are computed with, in fp32: what is 0 there is absent. Raises UsageError for one beyond.
     """
-    if not is_linear(persona.combine):
-        return None
-    weights = [
-        (weight, operand.terms[0][1])
-        for operand in plan(persona, holdings, name)
-        if (weight := single(operand.weight, "a weight")) != 0
-    ]
-    return weights[0][1] if len(weights) == 1 and weights[0][0] == 1 else None
+    weighed = [(single(operand.weight, "a weight"), operand.terms[0][1]) for operand in operands]
+    match [(weight, vector) for weight, vector in weighed if weight != 0]:
+        case [(weight, vector)] if weight == 1:
+            return vector
+    return None
 
 
 def vectors_of(operands: Collection[Operand]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pv.vecstore.merge.diff import touched
 from pv.vecstore.merge.export import export as write_export
 from pv.vecstore.merge.export import plan_export as plan_captured
 from pv.vecstore.merge.folder import Written
-from pv.vecstore.merge.plan import sole
+from pv.vecstore.merge.plan import plan, sole
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.build import record_build, usable
@@ -138,6 +138,6 @@ def _alone(persona: Persona, name: str) -> Persona:
 def _captured(alone: Persona, vectors: Mapping[str, Vector]) -> Vector | None:
     """The one captured checkpoint that the behaviour is, if it is one."""
     held = holdings(vectors)
-    found = {sole(alone, held, tensor) for tensor in touched(vectors.values())}
+    found = {sole(plan(alone, held, tensor)) for tensor in touched(vectors.values())}
     only = vectors.get(found.pop() or "") if len(found) == 1 else None
     return only if only is not None and only.manifest.encoding == "exact" else None
