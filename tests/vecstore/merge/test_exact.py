@@ -356,7 +356,9 @@ def test_an_export_is_no_build_and_says_what_it_is(far: Pair) -> None:
     assert json.loads((out / "export.json").read_bytes()) == {
         "schema": 1, "base": far.base.manifest.id, "vector": far.exact, "weights": made.weights,
     }  # fmt: skip
-    assert set(side_files(out)) == {"config.json"}  # a base of its own, it has nothing of ours
+    build(far.alone(), far.base, far.vectors, far.out / "b", side_files={"config.json": b"{}"})
+    for folder in (out, far.out / "b"):
+        assert set(side_files(folder)) == {"config.json"}  # as a base of its own it has nothing of ours
 
 
 def test_only_what_pv_wrote_is_replaced(far: Pair) -> None:
