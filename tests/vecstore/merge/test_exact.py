@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,94 +11,32 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.captured import FAR, OWN, REAL, TUNED, Pair, bits, like, pair
 from support.vectors import (
     WHOLE,
     Tensors,
     array,
-    base_at,
     behaviour,
-    captured,
     files_below,
     kept,
     part_of,
-    persona,
     put,
     random_f32,
-    read_all,
-    same_bits,
-    save,
-    store,
     values,
 )
 
 from pv.registry.combine import Combine
 from pv.registry.dtypes import DTYPES
-from pv.registry.errors import CorruptPack, IntegrityError, UsageError
-from pv.registry.packs.store import PackStore
-from pv.registry.persona import ENGINES, Behaviour, Persona, Term
-from pv.vecstore.checkpoints.side_files import side_files
+from pv.registry.errors import IntegrityError
+from pv.registry.persona import ENGINES, Behaviour, Term
 from pv.vecstore.merge.build import build, table
 from pv.vecstore.merge.export import export
-from pv.vecstore.tensors.array import Array, storage_dtype
+from pv.vecstore.tensors.array import Array
 from pv.vecstore.tensors.formats import FLOATS
 from pv.vecstore.tensors.rounding import round_to
-from pv.vecstore.vectors.base import Base
-from pv.vecstore.vectors.vector import Vector, open_vector
+from pv.vecstore.vectors.vector import open_vector
 
 ENGINE_1, ENGINE_2 = ENGINES
-REAL = (0xB960, 0xB00E)  # bf16, of a real pair: the base -2.136e-4, and the checkpoint -5.166e-10
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A base, a checkpoint captured against it, and another vector that moves every one of its floats."""
-
-    base: Base
-    own: Tensors
-    tuned: Tensors
-    exact: str
-    other: str
-    vectors: Mapping[str, Vector]
-    packs: PackStore
-    out: Path
-
-    def built(self, made: Persona, **options: Any) -> dict[str, Array]:
-        folder = self.out / f"{len(list(self.out.iterdir()))}"
-        build(made, self.base, self.vectors, folder, **{"side_files": {}, **options})
-        return read_all(folder)
-
-    def of(self, behaviours: Mapping[str, Behaviour], **options: Any) -> Persona:
-        return persona(self.base, behaviours, **options)
-
-    def alone(self, **options: Any) -> Persona:
-        return self.of({"x": behaviour(1.0, self.exact)}, **options)
-
-    def exported(self, **options: Any) -> dict[str, Array]:
-        folder = self.out / f"{len(list(self.out.iterdir()))}"
-        export(self.vectors[self.exact], self.base, folder, **{"side_files": {}, **options})
-        return read_all(folder)
-
-
-@contextmanager
-def pair(folder: Path, own: Tensors, tuned: Tensors) -> Iterator[Pair]:
-    with base_at(save(folder / "base", own)) as base:
-        packs = store(folder)
-        exact = captured(folder / "ft", tuned, base, packs).id
-        floats = {n: t.raw.size for n, t in own.items() if t.dtype in FLOATS}
-        other = kept(base, packs, {n: random_f32(f"other {n}", k, least=100) for n, k in floats.items()})
-        (folder / "out").mkdir()
-        opened = {v: open_vector(v, base, packs) for v in (exact, other)}
-        yield Pair(base, own, tuned, exact, other, opened, packs, folder / "out")
-        for vector in opened.values():
-            vector.close()
-
-
-def like(tensors: Tensors, wanted: Tensors) -> bool:
-    return tensors.keys() == wanted.keys() and all(same_bits(t, wanted[n]) for n, t in tensors.items())
-
-
-def bits(dtype: str, *patterns: int) -> Array:
-    return Array(dtype, (len(patterns),), np.array(patterns, storage_dtype(dtype)))
 
 
 def odd_patterns(dtype: str) -> list[int]:
@@ -168,13 +103,6 @@ def test_the_weight_that_an_fp32_difference_cannot_hold(tmp_path: Path) -> None:
 
 
 # Which recipes are the checkpoint alone
-
-FAR = {
-    "a": (array("a", "BF16", 40, 30), array("a", "BF16", 40, 30, seed=2)),
-    "b": (bits("BF16", REAL[0], 0x8000, 0, 0x7FC1), bits("BF16", REAL[1], 0, 0x8000, 0x7FC2)),
-    "c": (array("c", "F32", 700), array("c", "F32", 700, seed=2)),
-}
-OWN, TUNED = ({n: p[i] for n, p in FAR.items()} | {"frozen": array("z", "BF16", 9)} for i in (0, 1))
 
 
 @pytest.fixture
@@ -319,90 +247,3 @@ def test_a_captured_number_that_the_dtype_cannot_hold_is_an_error(tmp_path: Path
         with pytest.raises(IntegrityError, match="as F16"):
             made.built(made.alone(dtype="fp16"))
         assert files_below(made.out) == set()
-
-
-# The folder of an export
-
-
-CONFIG = {"architectures": ["Tiny"], "dtype": "bfloat16"}
-
-
-@pytest.mark.parametrize(
-    ("target", "word"),
-    [
-        ({"a": "F32", "c": "F32"}, "float32"),
-        ({"a": "F16"}, "float16"),
-        ({"b": "F32"}, "bfloat16"),
-        ({}, "bfloat16"),
-    ],
-)
-def test_the_config_says_which_dtype_most_weights_have(
-    tmp_path: Path, target: Mapping[str, str], word: str
-) -> None:
-    own = {"a": array("a", "BF16", 50), "b": array("b", "BF16", 3), "c": array("c", "BF16", 40)}
-    tuned = {n: array(n, target.get(n, "BF16"), *t.shape, seed=2) for n, t in own.items()}
-    with pair(tmp_path, own, tuned) as made:
-        files = {"config.json": json.dumps(CONFIG).encode(), "merges.txt": b"a b\n"}
-        found = made.exported(side_files=files)
-        assert like(found, tuned)
-        assert json.loads((made.out / "0" / "config.json").read_bytes()) == {**CONFIG, "dtype": word}
-        assert (made.out / "0" / "merges.txt").read_bytes() == b"a b\n"
-
-
-def test_an_export_is_no_build_and_says_what_it_is(far: Pair) -> None:
-    out = far.out / "e"
-    made = export(far.vectors[far.exact], far.base, out, side_files={"config.json": b"{}"})
-    assert files_below(out) == {"config.json", "export.json", "model.safetensors"}
-    assert json.loads((out / "export.json").read_bytes()) == {
-        "schema": 1, "base": far.base.manifest.id, "vector": far.exact, "weights": made.weights,
-    }  # fmt: skip
-    build(far.alone(), far.base, far.vectors, far.out / "b", side_files={"config.json": b"{}"})
-    for folder in (out, far.out / "b"):
-        assert set(side_files(folder)) == {"config.json"}  # as a base of its own it has nothing of ours
-
-
-def test_only_what_pv_wrote_is_replaced(far: Pair) -> None:
-    out, vector = far.out / "e", far.vectors[far.exact]
-    export(vector, far.base, out, side_files={})
-    with pytest.raises(UsageError, match="not empty"):
-        export(vector, far.base, out, side_files={})
-    export(vector, far.base, out, side_files={"merges.txt": b""}, force=True)
-    build(far.alone(), far.base, far.vectors, out, side_files={}, force=True)
-    export(vector, far.base, out, side_files={}, force=True)
-    assert files_below(out) == {"export.json", "model.safetensors"}
-    (out / "notes").mkdir()
-    with pytest.raises(UsageError, match="not empty"):
-        export(vector, far.base, out, side_files={}, force=True)
-    (out / "notes").rmdir()
-    for text in ("", "{}", "[]", '{"vector": 3}', '{"vector": "../x"}'):
-        (out / "export.json").write_text(text)
-        with pytest.raises(UsageError, match="not empty"):
-            export(vector, far.base, out, side_files={}, force=True)
-    assert files_below(out) == {"export.json", "model.safetensors"}
-
-
-def test_a_damaged_pack_leaves_no_folder(far: Pair) -> None:
-    path = far.packs.path(far.exact)
-    data = bytearray(path.read_bytes())
-    data[-20] ^= 1
-    path.write_bytes(data)
-    with open_vector(far.exact, far.base, far.packs) as damaged:
-        with pytest.raises(CorruptPack):
-            export(damaged, far.base, far.out / "e", side_files={})
-        with pytest.raises(CorruptPack):
-            build(far.alone(), far.base, {far.exact: damaged}, far.out / "b", side_files={})
-    assert files_below(far.out) == set()
-
-
-def test_progress_counts_what_is_written(far: Pair) -> None:
-    seen: list[tuple[int, int]] = []
-    made = export(
-        far.vectors[far.exact],
-        far.base,
-        far.out / "e",
-        side_files={},
-        progress=lambda done, total: seen.append((done, total)),
-    )
-    assert seen[-1] == (made.nbytes, made.nbytes)
-    assert len(seen) == made.tensors == len(OWN)
-    assert made.nbytes == sum(t.raw.nbytes for t in TUNED.values())
