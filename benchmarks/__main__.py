@@ -6,7 +6,7 @@ import importlib
 import sys
 import time
 
-NAMES = ("startup", "behaviour", "replies", "storage", "commit", "diff")
+NAMES = ("startup", "behaviour", "replies", "storage", "commit", "diff", "exact")
 
 
 def main() -> int:

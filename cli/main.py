@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "Look": ("status", "log", "show", "diff", "eval", "chat"),
     "Change the persona": ("add", "scale", "negate", "drop", "combine"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo"),
-    "Make checkpoints": ("build", "push", "verify"),
+    "Make checkpoints": ("build", "export", "push", "verify"),
     "Keep it sound": ("fsck", "gc"),
 }
 RENAMED = {"pack": "it is `pv compress` now.", "demo": "it is `make demo` in a clone of pv."}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -29,6 +30,7 @@ __all__ = [
     "read_takes",
     "read_weight",
     "rounding_option",
+    "shard_option",
     "take_option",
     "threads_option",
     "weight_option",
@@ -66,9 +68,24 @@ threads_option = click.option(
     default=os.cpu_count() or 1,
     help="Threads; no result depends on it.",
 )
+shard_option = click.option(
+    "--shard-size",
+    "shard_bytes",
+    default=5000.0,
+    type=click.FloatRange(0, min_open=True),
+    show_default=True,
+    callback=lambda ctx, option, megabytes: _bytes(megabytes),
+    help="Largest weight file, in MB.",
+)
 take_option = click.option(
     "--take", "takes", multiple=True, metavar="NAME=ours|theirs|W", help="Settle a conflict beforehand."
 )
+
+
+def _bytes(megabytes: float) -> int:
+    if not math.isfinite(megabytes):
+        raise UsageError("--shard-size is a number of megabytes", hint="without it, files hold up to 5000 MB")
+    return max(1, int(megabytes * 1e6))
 
 
 def mainline_option(what_for: str) -> Callable[[Command], Command]:

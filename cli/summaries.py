@@ -16,6 +16,7 @@ SUMMARIES: dict[str, str] = {
     "diff": "Show what differs between two revisions.",
     "drop": "Remove a behaviour.",
     "eval": "Measure a behaviour on held-out rows.",
+    "export": "Write the checkpoint that was committed as a behaviour.",
     "fsck": "Check that nothing in the registry is damaged.",
     "gc": "Take out what nothing needs any more.",
     "init": "Begin a registry on a base checkpoint.",

@@ -1,6 +1,6 @@
 """A persona: base + behaviours + one combine rule + output options, as canonical JSON.
 
-    {"schema": 1, "engine": 1, "base": "<base id>",
+    {"schema": 1, "engine": 2, "base": "<base id>",
      "behaviours": {"listening": {"weight": 1, "terms": [[1, "<vector id>"]], "modules": null}},
      "combine": {"method": "add"},
      "output": {"dtype": "base", "rounding": "stochastic", "seed": 0}}
@@ -23,10 +23,11 @@ from pv.registry.combine import Combine, json_number
 from pv.registry.dtypes import OUTPUT_CHOICES
 from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
 
-__all__ = ["ENGINE", "ROUNDINGS", "Behaviour", "Output", "Persona", "Term", "check_name"]
+__all__ = ["ENGINE", "ENGINES", "ROUNDINGS", "Behaviour", "Output", "Persona", "Term", "check_name"]
 
 SCHEMA = 1
-ENGINE = 1
+ENGINES: tuple[int, ...] = (1, 2)  # versions of the rules that a build follows: docs/FORMAT.md, Builds
+ENGINE = 2  # of a persona that is new; those that there are keep theirs
 MAX_BEHAVIOURS = 10_000
 MAX_TERMS = 100_000  # of all behaviours together
 MAX_PATTERN_CHARS = 256
@@ -172,7 +173,7 @@ class Persona:
                 f"{what}: schema {_shown(doc['schema'])} is not known here",
                 hint="a newer pv wrote it: upgrade",
             )
-        if doc["engine"] != ENGINE or doc["engine"] is True:
+        if doc["engine"] not in ENGINES or doc["engine"] is True:
             raise FormatError(
                 f"{what}: engine {_shown(doc['engine'])} is not known here",
                 hint="a newer pv wrote it: upgrade",
@@ -195,7 +196,7 @@ class Persona:
             behaviours=MappingProxyType(behaviours),
             combine=combine,
             output=_output(doc["output"], what),
-            engine=ENGINE,
+            engine=int(doc["engine"]),
         )
 
 

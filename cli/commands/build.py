@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import dtype_option, json_option, rounding_option, threads_option
+from pv.cli.options import dtype_option, json_option, rounding_option, shard_option, threads_option
 from pv.cli.render import persona_line, size
+from pv.cli.report import echo_sums, report_plan
 from pv.cli.say import echo
-from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.build import Build
@@ -24,13 +23,7 @@ __all__ = ["command"]
 @click.option("-o", "--output", required=True, metavar="DIR", help="The folder to make.")
 @dtype_option("Instead of the persona's own.")
 @rounding_option("Instead of the persona's own.")
-@click.option(
-    "--shard-size",
-    default=5000.0,
-    type=click.FloatRange(0, min_open=True),
-    show_default=True,
-    help="Largest weight file, in MB.",
-)
+@shard_option
 @click.option("--force", is_flag=True, help="Replace a folder that pv built.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be written.")
 @threads_option
@@ -42,7 +35,7 @@ def command(
     output: str,
     dtype: str | None,
     rounding: str | None,
-    shard_size: float,
+    shard_bytes: int,
     force: bool,
     dry_run: bool,
     threads: int,
@@ -57,25 +50,16 @@ def command(
     pv build v1 -o ./v1-fp32 --dtype fp32
     """
     revision, folder = app.repo().at(rev), app.file(output)
-    written: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "shard_bytes": _bytes(shard_size)}
+    written: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "shard_bytes": shard_bytes}
     if dry_run:
         plan = revision.plan_build(folder, **written)
-        for shard in () if as_json else plan.shards:
-            echo(f"{plan.output / shard.file}  {len(shard.tensors)} tensors  {size(shard.nbytes)}")
-        if as_json:
-            app.json(plan)
+        report_plan(app, plan, as_json=as_json)
         return
     with app.progress() as progress:
         made = revision.build(folder, **written, force=force, threads=threads, progress=progress)
     if not made.recorded:
         app.note("  the registry cannot be written to: the build's ids are not recorded there")
     app.json(made) if as_json else _say(app, made)
-
-
-def _bytes(megabytes: float) -> int:
-    if not math.isfinite(megabytes):
-        raise UsageError("--shard-size is a number of megabytes", hint="without it, files hold up to 5000 MB")
-    return max(1, int(megabytes * 1e6))
 
 
 def _say(app: App, made: Build) -> None:
@@ -85,6 +69,4 @@ def _say(app: App, made: Build) -> None:
         f"({size(built.nbytes)}, {built.touched} of {built.tensors} tensors touched)"
     )
     echo(f"build    {built.build}")
-    echo(f"weights  {built.weights}")
-    for name, digest in built.files.items():
-        echo(f"sha256   {digest}  {name}")
+    echo_sums(built)

@@ -8,6 +8,7 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, combine_words
 from pv.cli.say import echo
+from pv.registry.persona import ENGINE
 
 __all__ = ["command"]
 
@@ -32,6 +33,9 @@ def command(app: App, as_json: bool) -> None:
     echo(f"base     {short(persona.base)}")
     echo(f"combine  {combine_words(persona.combine)}")
     echo(f"output   {persona.output.dtype}, {persona.output.rounding} rounding, seed {persona.output.seed}")
+    if persona.engine != ENGINE:
+        given = f"`pv config engine {ENGINE}` gives captured checkpoints back bit for bit"
+        echo(f"engine   {persona.engine}: {given}")
     if not persona.behaviours:
         echo("no behaviours yet: pv train ROWS.jsonl --as NAME")
         return

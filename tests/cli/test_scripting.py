@@ -183,6 +183,10 @@ STORY = """
 0 push -n hf://ada/persona
 0 build -n -o {out} --shard-size 0.05
 0 build -o {out} --shard-size 0.05
+0 export listening -n -o {out}-listening
+0 export listening -o {out}-listening
+0 export HEAD~1:tuned -o {out}-tuned
+0 export tuned -n -o {out}-tuned --shard-size 0.05
 0 verify {out}
 1 verify {base}
 0 fsck --deep

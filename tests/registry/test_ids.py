@@ -10,15 +10,19 @@ from pv.registry import ids
 from pv.registry.combine import Combine
 from pv.registry.errors import FormatError
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
-from pv.registry.persona import Behaviour, Persona, Term
+from pv.registry.persona import ENGINES, Behaviour, Persona, Term
 
 RAW = bytes.fromhex("0000803f000000c0")  # 1.0, -2.0 in fp32
 TENSOR = "a7778b5daa00fb7b8cd44b356afa854a09b3172866505c53f22a6de9fdb30d69"
 BASE = "a03bc93e3333dae4942ae926b1e31b79b7eb4115abe9fbe437ceb470fafd6e6d"
 VECTOR = "a5743f47a3ed544cad44351099437621888167d6682402ccdbc541c26c7be2e8"
 VECTOR_OPTIONS = "417b0c68312ebcb8b22394790af04eb5d6166d0ed2b765cbd5b0dc8f54d219dc"
-PERSONA = "e75b6363df93fddb1b6b22cd290fb63c38471e96aaf5171c8388616c5a4908f7"
-BUILD = "ff3239b4c513e1ee9da57f182bd1d7373d9694ddde036f4c4265ca789c11ae2e"
+PERSONA: dict[int, str] = {}  # by engine
+BUILD: dict[int, str] = {}
+PERSONA[1] = "e75b6363df93fddb1b6b22cd290fb63c38471e96aaf5171c8388616c5a4908f7"
+BUILD[1] = "ff3239b4c513e1ee9da57f182bd1d7373d9694ddde036f4c4265ca789c11ae2e"
+PERSONA[2] = "fab326082a089856fb5eb629f18e739d0f380d2dbdfa940dc2bdc3de81f33137"
+BUILD[2] = "f6201211d8d9a2a6c189123b24b635a6c688fdd699051ea481c9d266317b2d9b"
 
 
 def test_tensor_id() -> None:
@@ -54,25 +58,29 @@ def test_vector_id() -> None:
     assert VectorManifest(BASE, "lowrank", tensors, {"rank": 8}).id == VECTOR_OPTIONS
 
 
-def test_persona_id() -> None:
-    persona = Persona(BASE, {"listening": Behaviour(0.5, (Term(1.0, VECTOR),))}, Combine.of("add"))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_persona_id(engine: int) -> None:
+    listening = Behaviour(0.5, (Term(1.0, VECTOR),))
+    persona = Persona(BASE, {"listening": listening}, Combine.of("add"), engine=engine)
     text = (
         f'{{"base":"{BASE}","behaviours":{{"listening":{{"modules":null,"terms":[[1,"{VECTOR}"]],"weight":0.5}}}},'
-        '"combine":{"method":"add"},"engine":1,'
+        f'"combine":{{"method":"add"}},"engine":{engine},'
         '"output":{"dtype":"base","rounding":"stochastic","seed":0},"schema":1}'
     )
     assert persona.to_bytes() == text.encode()
-    assert persona.id == PERSONA
-    assert hashlib.sha256(b"pv:persona:1\n" + text.encode()).hexdigest() == PERSONA
+    assert persona.id == PERSONA[engine]
+    assert hashlib.sha256(b"pv:persona:1\n" + text.encode()).hexdigest() == PERSONA[engine]
 
 
-def test_build_id() -> None:
-    assert ids.build_id(PERSONA, 1) == BUILD
-    assert hashlib.sha256(f'pv:build:1\n["{PERSONA}",1]'.encode()).hexdigest() == BUILD
+@pytest.mark.parametrize("engine", ENGINES)
+def test_build_id(engine: int) -> None:
+    persona = PERSONA[engine]
+    assert ids.build_id(persona, engine) == BUILD[engine]
+    assert hashlib.sha256(f'pv:build:1\n["{persona}",{engine}]'.encode()).hexdigest() == BUILD[engine]
 
 
 def test_kinds_never_meet() -> None:
-    assert len({TENSOR, BASE, VECTOR, VECTOR_OPTIONS, PERSONA, BUILD}) == 6
+    assert len({TENSOR, BASE, VECTOR, VECTOR_OPTIONS, *PERSONA.values(), *BUILD.values()}) == 8
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from support.registries import BASE, personas, vector
 
 from pv.registry.combine import Combine
 from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
-from pv.registry.persona import Behaviour, Persona, Term, check_name
+from pv.registry.persona import ENGINE, ENGINES, Behaviour, Persona, Term, check_name
 
 V = vector(1).id
 PLAIN = Persona(BASE.id, {"a": Behaviour(1.0, (Term(1.0, V),))})
@@ -64,7 +64,8 @@ def drop(key: str) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     "change",
     [
-        put("schema", 2), put("schema", "1"), put("engine", 2), put("engine", None),
+        put("schema", 2), put("schema", "1"), put("engine", 3), put("engine", 0), put("engine", "1"),
+        put("engine", True), put("engine", None), put("engine", [1]),
         put("base", "x"), put("base", V.upper()), put("base", None), put("more", 1),
         drop("schema"), drop("base"), drop("behaviours"), drop("combine"), drop("output"), drop("engine"),
         put("behaviours", []), put("behaviours", None), put("behaviours/..", {}), put("behaviours/a", 1),
@@ -85,6 +86,17 @@ def test_strict_reading(change: Callable[[dict[str, Any]], None]) -> None:
     change(document)
     with pytest.raises(FormatError):
         Persona.from_json(document)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_is_read_as_it_is_and_kept(engine: int) -> None:
+    document = {**json.loads(PLAIN.to_bytes()), "engine": engine}
+    persona = Persona.from_json(document)
+    assert persona.engine == engine
+    assert persona.with_behaviour("b", Behaviour(0.5, (Term(1.0, V),))).without("a").engine == engine
+    assert persona.with_output(dtype="fp16").checked().without_behaviours().engine == engine
+    assert (persona.id == PLAIN.id) == (engine == ENGINE)
+    assert max(ENGINES) == ENGINE
 
 
 def test_a_newer_schema_says_upgrade() -> None:

@@ -1,6 +1,6 @@
 """Build fixed personas on a fixed base and print the id and file sums of each, as one JSON object.
 
-    python build_golden.py FOLDER THREADS SHARD_BYTES
+    python build_golden.py FOLDER THREADS SHARD_BYTES ENGINE
 
 Base, fine-tune and deltas come from the engine's own generator by integer operations, so they are the same
 everywhere. FOLDER is empty or does not exist. Run by test_build_invariance.py in processes with different
@@ -25,6 +25,7 @@ from pv.vecstore.merge.build import build
 from pv.vecstore.packs.write import Part
 from pv.vecstore.tensors.array import Array
 from pv.vecstore.tensors.philox import bits32
+from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.vector import open_vector
 from support.vectors import (
     Tensors,
@@ -48,7 +49,7 @@ LAMBDA: dict[str, Any] = {"lambda": 0.9}
 TIES = Combine.of("ties", density=0.3)
 TIES_SUM = Combine.of("ties", density=0.5, elect="weighted", merge="sum", **LAMBDA)
 
-# name: weights of the four behaviours, rule, output dtype, rounding
+# name: weights of the behaviours, rule, output dtype, rounding
 CASES: dict[str, tuple[tuple[float, ...], Combine, str, str]] = {
     "empty": ((), PLAIN, "base", "stochastic"),
     "empty-bf16": ((), PLAIN, "bf16", "stochastic"),
@@ -59,6 +60,10 @@ CASES: dict[str, tuple[tuple[float, ...], Combine, str, str]] = {
     "ties": ((1.0, 0.7, -0.4, 0.25), TIES, "base", "stochastic"),
     "ties-fp16-sum": ((0.3, -1.0, 1.0, 0.5), TIES_SUM, "fp16", "stochastic"),
     "ties-fp32-sum": ((0.3, -1.0, 1.0, 0.5), TIES_SUM, "fp32", "nearest"),
+    "far": ((0, 0, 0, 0, 1.0), PLAIN, "base", "stochastic"),
+    "far-bf16": ((0, 0, 0, 0, 1.0), PLAIN, "bf16", "stochastic"),
+    "far-fp16-nearest": ((0, 0, 0, 0, 1.0), PLAIN, "fp16", "nearest"),
+    "far-half": ((0, 0, 0, 0, 0.5), PLAIN, "base", "stochastic"),
 }
 
 
@@ -77,8 +82,18 @@ def _int8(tensors: Tensors) -> list[Part]:
     return made
 
 
+def _far(tensors: Tensors) -> Tensors:
+    """A checkpoint so far from the base that an fp32 difference does not hold it."""
+    far = dict(tensors)
+    for name in (n for n, t in tensors.items() if t.dtype != "I64"):
+        wide = random_f32(f"far {name}", tensors[name].raw.size, least=90, spread=34, seed=2)
+        raw = round_to(wide, tensors[name].dtype, "nearest", seed=0, name="", start=0)
+        far[name] = Array(tensors[name].dtype, tensors[name].shape, raw)
+    return far
+
+
 def main() -> None:
-    folder, threads, shard_bytes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder, threads, shard_bytes, engine = Path(sys.argv[1]), *map(int, sys.argv[2:])
     tensors = {**small_base(), "model.layers.2.mlp.down_proj.weight": array("down", "BF16", 1049, 1000)}
     floats = {n: t.raw.size for n, t in tensors.items() if t.dtype != "I64"}
     deltas = [
@@ -92,6 +107,7 @@ def main() -> None:
             kept(base, packs, deltas[0]),
             kept(base, packs, deltas[1], dtype="BF16"),
             put(packs, base.manifest.id, "int8", _int8(tensors)),
+            captured(folder / "far-ft", _far(tensors), base, packs).id,
         ]
         vectors = {v: open_vector(v, base, packs) for v in ids}
         for case, (weights, rule, dtype, rounding) in CASES.items():
@@ -99,10 +115,10 @@ def main() -> None:
                 f"b{i}": behaviour(w, v, modules={"model.layers.1.*": 0.3} if i == 1 else None)
                 for i, (w, v) in enumerate(zip(weights, ids, strict=False))
             }
-            if weights:
+            if len(weights) == 4:
                 behaviours["c"] = Behaviour(0.9, (Term(1.0, ids[1]), Term(-0.6, ids[2])))
             made = build(
-                persona(base, behaviours, rule, dtype=dtype, rounding=rounding, seed=11),
+                persona(base, behaviours, rule, dtype=dtype, rounding=rounding, seed=11, engine=engine),
                 base,
                 vectors,
                 folder / case,

@@ -19,7 +19,7 @@ from pv.registry.disk.safetensors import header_bytes
 from pv.registry.dtypes import DTYPES
 from pv.registry.manifest import TensorRow, VectorManifest
 from pv.registry.packs.store import PackStore
-from pv.registry.persona import Behaviour, Output, Persona, Term
+from pv.registry.persona import ENGINE, Behaviour, Output, Persona, Term
 from pv.vecstore.checkpoints.checkpoint import INDEX, Checkpoint
 from pv.vecstore.merge.build import Built, build
 from pv.vecstore.packs.write import Part, write_pack
@@ -244,8 +244,10 @@ def persona(
     dtype: str = "base",
     rounding: str = "stochastic",
     seed: int = 0,
+    engine: int = ENGINE,
 ) -> Persona:
-    return Persona(base.manifest.id, behaviours, combine or Combine.of("add"), Output(dtype, rounding, seed))
+    output = Output(dtype, rounding, seed)
+    return Persona(base.manifest.id, behaviours, combine or Combine.of("add"), output, engine)
 
 
 def files_below(folder: Path) -> set[str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from pv.registry.errors import CheckpointRefused
 from pv.registry.manifest import is_plain_file_name
 
-__all__ = ["MAX_SIDE_BYTES", "SUFFIXES", "is_side_file", "side_files"]
+__all__ = ["EXPORT", "MAX_SIDE_BYTES", "RECIPE", "SUFFIXES", "is_side_file", "side_files"]
 
 SUFFIXES = (".json", ".txt", ".jinja", ".model", ".tiktoken")
+RECIPE, EXPORT = "persona.json", "export.json"  # what pv puts beside weights: it belongs to no model
 MAX_SIDE_BYTES = 64 << 20
 MAX_SIDE_BYTES_IN_ALL = 256 << 20
 
@@ -17,14 +18,14 @@ MAX_SIDE_BYTES_IN_ALL = 256 << 20
 def side_files(path: Path) -> dict[str, bytes]:
     """Config, tokenizer and chat template beside the weights: what a model needs besides tensors.
 
-    No code (`*.py`), no weights, no card, nothing hidden. Raises CheckpointRefused for a link that leaves
-    the folder (a checkpoint from a stranger must not bring in files of ours), and for what is too large to
-    be kept in a history: what a model needs must not get lost silently.
+    No code (`*.py`), no weights, no card, nothing hidden, nothing that pv wrote. Raises CheckpointRefused for a
+    link that leaves the folder (a checkpoint from a stranger must not bring in files of ours), and for what is
+    too large to be kept in a history: what a model needs must not get lost silently.
     """
     folder = path.parent if path.is_file() else path
     found: dict[str, bytes] = {}
     for file in sorted(folder.iterdir()):
-        if not is_side_file(file.name) or not file.is_file():
+        if not is_side_file(file.name) or file.name in (RECIPE, EXPORT) or not file.is_file():
             continue
         if not _stays(file, folder):
             raise CheckpointRefused(

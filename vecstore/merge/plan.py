@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pv.registry.persona import Behaviour, Persona
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.module_factors import factor
+from pv.vecstore.tensors.arithmetic import single
 
-__all__ = ["Holdings", "Operand", "operand", "plan", "vectors_of"]
+__all__ = ["Holdings", "Operand", "operand", "plan", "sole", "vectors_of"]
 
 Holdings = Mapping[str, Collection[str]]
 """Which tensors each vector has a say in, by vector id."""
@@ -49,6 +50,18 @@ def operand(behaviour: Behaviour, holdings: Holdings, name: str) -> Operand | No
     """A behaviour by itself on tensor `name`; None if it says nothing there."""
     weight, terms = factor(behaviour, name), _terms(behaviour, holdings, name)
     return Operand(weight, terms) if weight != 0 and terms else None
+
+
+def sole(operands: Collection[Operand]) -> str | None:
+    """The one vector that operands of a linear rule add, as it is; None if there are more, or it is scaled.
+
+    Weights count as they are computed with, in fp32: what is 0 there is absent. Raises UsageError for one beyond.
+    """
+    weighed = [(single(operand.weight, "a weight"), operand.terms[0][1]) for operand in operands]
+    match [(weight, vector) for weight, vector in weighed if weight != 0]:
+        case [(weight, vector)] if weight == 1:
+            return vector
+    return None
 
 
 def vectors_of(operands: Collection[Operand]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from pv.registry.manifest import BaseManifest, Spec
 from pv.registry.persona import Persona
 from pv.vecstore.tensors.formats import FLOATS
 
-__all__ = ["SHARD_BYTES", "Shard", "index_bytes", "plan_shards", "write_shard"]
+__all__ = ["SHARD_BYTES", "Shard", "index_bytes", "into_shards", "plan_shards", "write_shard"]
 
 SHARD_BYTES = 5_000_000_000
 
@@ -37,11 +37,15 @@ class Shard:
 
 
 def plan_shards(persona: Persona, base: BaseManifest, *, shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
+    """The files that a persona's build goes into."""
+    return into_shards({n: _as_written(persona, row) for n, row in base.tensors.items()}, shard_bytes)
+
+
+def into_shards(specs: Mapping[str, Spec], shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
     """Which tensors go into which file. Greedy in name order, as loaders expect."""
     groups: list[dict[str, Spec]] = [{}]
     room = shard_bytes
-    for name in sorted(base.tensors):
-        spec = _as_written(persona, base.tensors[name])
+    for name, spec in sorted(specs.items()):
         if groups[-1] and spec.nbytes > room:
             groups.append({})
             room = shard_bytes

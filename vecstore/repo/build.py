@@ -22,7 +22,7 @@ from pv.vecstore.repo.opening import opened
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Build", "BuildPlan", "build", "plan_build", "record_build", "temporary_checkpoint"]
+__all__ = ["Build", "BuildPlan", "build", "plan_build", "record_build", "temporary_checkpoint", "usable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def plan_build(
 ) -> BuildPlan:
     """What `build` would write. Reads no weights; raises what can be known without them."""
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
-    folder = _usable(output)
+    folder = usable(output)
     with opened(revision.registry, revision.commit, [persona]):
         return BuildPlan(
             folder, revision.commit, plan_shards(persona, revision.base, shard_bytes=shard_bytes)
@@ -92,7 +92,7 @@ def build(
 ) -> Build:
     """Write the revision's checkpoint to a new folder. Raises UsageError, MissingBase, IntegrityError."""
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
-    folder = _usable(output)
+    folder = usable(output)
     with opened(revision.registry, revision.commit, [persona]) as at:
         made = write_build(
             persona,
@@ -108,7 +108,7 @@ def build(
     return Build(folder, revision.commit, persona, made, record_build(revision.registry, made))
 
 
-def _usable(folder: Path) -> Path:
+def usable(folder: Path) -> Path:
     """`folder`, if it can be made: nothing above it is a file, or a link to itself. Raises UsageError."""
     try:
         folder.resolve()

@@ -105,14 +105,19 @@ def _captured(
                 threads=threads,
                 progress=stage(progress, "capturing"),
             )
-    return manifest, Captured(source.name), tuple(_about(strange))
+    return manifest, Captured(source.name), tuple(_about(strange, work.persona.engine))
 
 
-def _about(strange: list[str]) -> list[str]:
+def _about(strange: list[str], engine: int) -> list[str]:
     if not strange:
         return []
     more = f" and {len(strange) - 1} more tensors" if len(strange) > 1 else ""
-    return [f"{strange[0]}{more}: not all numbers are finite. It is kept, but no build can hold them"]
+    builds = (
+        "no build of engine 1 can hold them"
+        if engine < 2
+        else "of builds only this alone at weight 1 holds them"
+    )
+    return [f"{strange[0]}{more}: not all numbers are finite. They come back with `pv export`; {builds}"]
 
 
 def _lost(work: LongWork, name: str) -> set[str]:

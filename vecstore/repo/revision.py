@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.build import Build, BuildPlan
     from pv.vecstore.repo.chat import Chat
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.export import Export, ExportPlan
     from pv.vecstore.repo.push import Push
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.show import Shown
@@ -107,6 +108,35 @@ class Revision:
         from pv.vecstore.repo.build import plan_build
 
         return plan_build(self, _path(output), dtype=dtype, rounding=rounding, shard_bytes=shard_bytes)
+
+    def export(
+        self,
+        behaviour: str,
+        output: str | PathLike[str],
+        *,
+        shard_bytes: int = 5_000_000_000,
+        force: bool = False,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Export:
+        """Write the checkpoint that was committed as a behaviour, bit for bit, whatever the persona does with it.
+
+        What is not one captured checkpoint is built alone at weight 1: `captured` says which of both it was.
+        """
+        from pv.vecstore.repo.export import export
+
+        return export(
+            self, behaviour, _path(output), shard_bytes=shard_bytes,
+            force=force, threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
+
+    def plan_export(
+        self, behaviour: str, output: str | PathLike[str], *, shard_bytes: int = 5_000_000_000
+    ) -> ExportPlan:
+        """The files that `export` would write."""
+        from pv.vecstore.repo.export import plan_export
+
+        return plan_export(self, behaviour, _path(output), shard_bytes=shard_bytes)
 
     def verify(
         self,

@@ -1,1 +1,1 @@
-"""Arrays of bits, and engine 1: the arithmetic that gives the same bytes on every machine."""
+"""Arrays of bits, and the engine: the arithmetic that gives the same bytes on every machine."""

@@ -1,7 +1,7 @@
-"""The float operations of engine 1: sums of scaled deltas, and a delta onto the base.
+"""The float operations of a build, in any engine: sums of scaled deltas, and a delta onto the base.
 
-Engine 1 is made of separate IEEE single-precision operations (add, subtract, multiply, divide, compare) and of
-integer operations, in a fixed order. Nothing here fuses a multiply with an add, calls BLAS, sums with a library
+They are separate IEEE single-precision operations (add, subtract, multiply, divide, compare) and integer operations,
+in a fixed order. Nothing here fuses a multiply with an add, calls BLAS, sums with a library
 reduction or evaluates a transcendental function, so the result depends neither on the number of threads, nor on
 how the elements are cut into pieces, nor on the instruction set.
 

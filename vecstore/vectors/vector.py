@@ -34,19 +34,26 @@ class Vector(Closing):
 
         Raises CorruptPack if its stored parts are damaged, BaseMismatch if the base they need is.
         """
+        if base is None and self.needs_base(name):
+            base = self.base.tensor(name)
+        parts, shape = self._parts(name, base), self.base.manifest.tensors[name].shape
+        return decode(self.manifest.encoding, parts, lambda: (base or self.base.tensor(name)).f32, shape)
+
+    def kept(self, name: str, base: BaseTensor) -> tuple[TensorRow, Raw]:
+        """The tensor that takes the base's place, bit for bit, where the vector keeps it so. Raises as `tau`."""
+        return self.manifest.tensors[name]["ft"], self._parts(name, base)["ft"].raw
+
+    def _parts(self, name: str, base: BaseTensor | None) -> dict[str, Array]:
         own, rows = self.base.manifest.tensors[name], self.manifest.tensors[name]
         try:
             check(self.manifest.encoding, rows, own.shape)  # before memory is taken for them
         except FormatError as error:
             raise CorruptPack(f"vector {self.id[:12]}: tensor {name!r}: {error}", hint=error.hint) from error
-        if base is None and self.needs_base(name):
-            base = self.base.tensor(name)
         reference = None if base is None else reference_to(own, rows, slicer(base.raw))
-        parts = {
+        return {
             part: Array(row.dtype, row.shape, self.pack.read(name, part, reference))
             for part, row in rows.items()
         }
-        return decode(self.manifest.encoding, parts, lambda: (base or self.base.tensor(name)).f32, own.shape)
 
     def needs_base(self, name: str) -> bool:
         """Whether tau of this tensor is kept as the tensor that takes the base's place."""

@@ -30,7 +30,7 @@ from support.vectors import (
 )
 
 from pv.registry.combine import Combine
-from pv.registry.persona import Behaviour, Term
+from pv.registry.persona import ENGINES, Behaviour, Term
 from pv.vecstore.merge.build import build
 from pv.vecstore.merge.shards import plan_shards
 from pv.vecstore.tensors.array import Array
@@ -42,6 +42,7 @@ GOLDEN_VECTORS = [
     "93710ad5622a09c824fe42b0e69b25cc3be72b388e05dd271f0b3a6bca4dbacf",
     "16d94ae48c7a98ba0856fe316e7c4fbedb38af4e58127a624f784723e36de1f2",
     "72c35d9cc41f36bd55fa29e9730d2498afcf540c6bca6a0391428790379f0932",
+    "09169b6e5a6cfeb3f942692dce56374f0c1d6214f6f3c070c88d47251ac0700b",
 ]
 GOLDEN = {
     "empty": GOLDEN_BASE,  # nothing added, nothing converted: the base's own table
@@ -53,6 +54,19 @@ GOLDEN = {
     "ties": "eba4e926ab6dde9f8d3582b2d9e983b9684e3c760c2f7df08ac65c49e41404e7",
     "ties-fp16-sum": "dfe81df4ee31242daf12bbea65bbf33c3fcaeee97378f19d9ced6bfddabef55a",
     "ties-fp32-sum": "dd4203891c4932569ab76d257b331e3030d6fd679b187d6514467a0084984260",
+    "far-half": "1daa1cbea04d1daf631731b76de1a2a8d17768c6dc0c9590850e7015ac445e48",
+}
+GOLDEN_ALONE: dict[int, dict[str, str]] = {  # by engine: a captured checkpoint alone at weight 1
+    1: {
+        "far": "4f80caa6abf3384464de3f337e821c06803a811b1e2c79f3b07538ccc3bcfbae",
+        "far-bf16": "8d45f49c1bbace30f65b48525baf08718ddb711eab98622e64b9517c90219a52",
+        "far-fp16-nearest": "713a20ca2f236cbb32b4d2ed55b7895598234e2c6fa791ccdcd03392a29f64eb",
+    },
+    2: {
+        "far": "cf60baeab2ab8e0ebab72b0c6d8c5cfde647d3252b1e86b2655e7371b6af932d",
+        "far-bf16": "30477becd03d25b47c7c017c2f10f971c72adfa8d38af3109aabbf060e252ba8",
+        "far-fp16-nearest": "1f6be4f31ec7328c7bb5bb444f16b07dec8a709599096bc764fd568c6c7bf93f",
+    },
 }
 SCRIPT = SUPPORT / "build_golden.py"
 
@@ -62,36 +76,41 @@ TENSORS = small_base()
 # The same everywhere
 
 
-def _report(folder: Path, threads: int, shard_bytes: int, *, plain: bool = False) -> Any:
-    arguments = (folder, threads, shard_bytes)
+def _report(folder: Path, threads: int, shard_bytes: int, engine: int, *, plain: bool = False) -> Any:
+    arguments = (folder, threads, shard_bytes, engine)
     return report(SCRIPT, *arguments, threads=threads, hash_seed=threads, without_vectors=plain)
 
 
-def _is_golden(found: Any) -> None:
+def _is_golden(found: Any, engine: int) -> None:
     assert found["base"] == GOLDEN_BASE
     assert found["vectors"] == GOLDEN_VECTORS
-    assert {case: made["weights"] for case, made in found["builds"].items()} == GOLDEN
+    assert {case: made["weights"] for case, made in found["builds"].items()} == {
+        **GOLDEN,
+        **GOLDEN_ALONE[engine],
+    }
 
 
-def test_golden_builds(tmp_path: Path) -> None:
-    whole = _report(tmp_path / "whole", 1, WHOLE)
-    _is_golden(whole)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_golden_builds(tmp_path: Path, engine: int) -> None:
+    whole = _report(tmp_path / "whole", 1, WHOLE, engine)
+    _is_golden(whole, engine)
     assert whole["foreign"] == []  # a build needs no torch
     assert all(list(made["files"]) == ["model.safetensors"] for made in whole["builds"].values())
 
-    again = _report(tmp_path / "again", 2, WHOLE)
+    again = _report(tmp_path / "again", 2, WHOLE, engine)
     assert again["builds"] == whole["builds"]  # the very files
 
-    many = _report(tmp_path / "many", 2, 3000)
-    _is_golden(many)
+    many = _report(tmp_path / "many", 2, 3000, engine)
+    _is_golden(many, engine)
     assert all(len(made["files"]) >= 3 for made in many["builds"].values())
 
 
 @needs_vector_instructions
-def test_golden_builds_without_vector_instructions(tmp_path: Path) -> None:
-    made = _report(tmp_path / "plain", 2, 100_000, plain=True)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_golden_builds_without_vector_instructions(tmp_path: Path, engine: int) -> None:
+    made = _report(tmp_path / "plain", 2, 100_000, engine, plain=True)
     assert made["vector"] == []  # or this test would show nothing
-    _is_golden(made)
+    _is_golden(made, engine)
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 100, 700, 5000])

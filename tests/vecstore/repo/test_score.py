@@ -190,7 +190,7 @@ def test_a_base_that_changed_is_never_used(world: World, rows: Rows) -> None:
 
 
 def test_another_result_of_the_same_build_is_an_alarm(world: World) -> None:
-    made = Built("b" * 64, "1" * 64, {}, 1, 1, 1, 1)
+    made = Built("1" * 64, {}, 1, 1, 1, 1, "b" * 64)
     record_build(world.registry, made)
     record_build(world.registry, made)
     assert world.registry.record(made.build)["weights"] == made.weights

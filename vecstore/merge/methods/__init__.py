@@ -7,7 +7,7 @@ A kernel is a module with
     check_weight(options, weight, what)       refuses a weight that has no meaning under the rule
     combine(options, operands) -> (n,) fp32   (weight, delta) pairs over one tensor to the delta for the base
 
-Engine 1 (tensors/arithmetic) says which operations it may use. What needs others is computed once into a
+tensors/arithmetic says which operations it may use. What needs others is computed once into a
 derived vector, which is then what the persona names.
 """
 
@@ -50,6 +50,6 @@ def check_weights(rule: Combine, weights: Mapping[str, float]) -> None:
 def _kernel(rule: Combine) -> ModuleType:
     if rule.method not in KERNELS:
         raise UsageError(
-            f"engine 1 has no combine method {rule.method!r}", hint=f"there are: {', '.join(KERNELS)}"
+            f"the engine has no combine method {rule.method!r}", hint=f"there are: {', '.join(KERNELS)}"
         )
     return KERNELS[rule.method]

@@ -1,0 +1,80 @@
+"""Export: a captured checkpoint as it was, whatever any persona does with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pv.registry import canonical
+from pv.registry.dtypes import DTYPES
+from pv.registry.manifest import BaseManifest, Spec
+from pv.vecstore.checkpoints.side_files import EXPORT
+from pv.vecstore.merge.build import differing
+from pv.vecstore.merge.folder import Finished, Written, side_file, write_folder
+from pv.vecstore.merge.shards import SHARD_BYTES, Shard, into_shards
+from pv.vecstore.progress import Progress
+from pv.vecstore.tensors.parallel import ordered_map
+from pv.vecstore.vectors.base import Base
+from pv.vecstore.vectors.vector import Vector
+
+__all__ = ["export", "plan_export"]
+
+
+def export(
+    vector: Vector,
+    base: Base,
+    out: Path,
+    *,
+    side_files: Mapping[str, bytes],
+    shard_bytes: int = SHARD_BYTES,
+    threads: int = 2,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Write the checkpoint of an `exact` vector to the folder `out`: its own tensors, in the dtypes they came in.
+
+    The frozen ones, and the side files, are the base's. Raises BaseMismatch, CorruptPack, StorageError, FormatError.
+    """
+    word = _torch_dtype(_specs(vector, base.manifest), base.manifest.tensors)
+    beside = {name: side_file(name, data, word) for name, data in side_files.items()}
+
+    def tensors(shard: Shard) -> Iterator[Finished]:
+        return ordered_map(lambda name: _tensor(vector, base, name), list(shard.tensors), threads=threads)
+
+    def and_what_it_is(weights: str) -> dict[str, bytes]:
+        said = {"schema": 1, "base": base.manifest.id, "vector": vector.id, "weights": weights}
+        return {**beside, EXPORT: canonical.dumps(said)}
+
+    shards = plan_export(vector, base.manifest, shard_bytes=shard_bytes)
+    return write_folder(out, shards, tensors, and_what_it_is, force=force, progress=progress)
+
+
+def plan_export(vector: Vector, base: BaseManifest, *, shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
+    """The files that an export goes into."""
+    return into_shards(_specs(vector, base), shard_bytes)
+
+
+def _specs(vector: Vector, base: BaseManifest) -> dict[str, Spec]:
+    captured = {name: parts["ft"] for name, parts in vector.manifest.tensors.items()}
+    return {n: Spec(row.dtype, row.shape) for n, row in {**base.tensors, **captured}.items()}
+
+
+def _tensor(vector: Vector, base: Base, name: str) -> Finished:
+    own = base.tensor(name)
+    if name not in vector.manifest.tensors:
+        return Finished(name, own.row, own.raw, None)
+    row, raw = vector.kept(name, own)
+    return Finished(name, row, raw, differing(raw, row.dtype, own))
+
+
+def _torch_dtype(specs: Mapping[str, Spec], own: Mapping[str, Spec]) -> str | None:
+    """What config.json has to say: the dtype that most weights have; None if it is that of the base."""
+
+    def main(tensors: Mapping[str, Spec]) -> str:
+        counts = Counter[str]()
+        for spec in tensors.values():
+            counts[spec.dtype] += spec.numel if DTYPES[spec.dtype].is_float else 0
+        return max(sorted(counts), key=counts.__getitem__)
+
+    return DTYPES[main(specs)].torch if main(specs) != main(own) else None

@@ -1,0 +1,150 @@
+"""The folder that a checkpoint is written to: whole or not at all, and never over what pv did not make."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pv.registry import canonical, ids
+from pv.registry.disk import durable
+from pv.registry.errors import FormatError, UsageError
+from pv.registry.manifest import TensorRow
+from pv.registry.persona import Persona
+from pv.vecstore.checkpoints.checkpoint import INDEX
+from pv.vecstore.checkpoints.fingerprint import table_id
+from pv.vecstore.checkpoints.side_files import EXPORT, RECIPE, is_side_file
+from pv.vecstore.merge.shards import Shard, index_bytes, write_shard
+from pv.vecstore.progress import Progress, counted
+from pv.vecstore.tensors.array import Raw
+
+__all__ = ["Finished", "Written", "side_file", "write_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One tensor as it is written, and how many elements moved (None: no vector touches it)."""
+
+    name: str
+    row: TensorRow
+    raw: Raw
+    moved: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a folder holds. `weights` is the id of the tensor table: the same however it is sharded.
+
+    `files` has the SHA-256 of each weight file; `touched` tensors differ from the base, in `changed` elements.
+    """
+
+    weights: str
+    files: Mapping[str, str]
+    tensors: int
+    touched: int
+    changed: int
+    nbytes: int
+
+
+def write_folder(
+    out: Path,
+    shards: tuple[Shard, ...],
+    tensors: Callable[[Shard], Iterable[Finished]],
+    beside: Callable[[str], Mapping[str, bytes]],
+    *,
+    force: bool,
+    progress: Progress | None,
+) -> Written:
+    """Write the shards' tensors, and the files `beside` them, which are given the weights' id."""
+    total = sum(shard.nbytes for shard in shards)
+    advance = counted(progress, total)
+    touched = changed = 0
+    rows: dict[str, TensorRow] = {}
+    sums: dict[str, str] = {}
+    with _fresh_folder(out, force=force) as folder:
+        for shard in shards:
+            with write_shard(folder / shard.file, shard, sums) as write:
+                for one in tensors(shard):
+                    write(one.raw.data.cast("B"))
+                    rows[one.name] = one.row
+                    touched += one.moved is not None
+                    changed += one.moved or 0
+                    advance(one.row.nbytes)
+        if len(shards) > 1:
+            (folder / INDEX).write_bytes(index_bytes(shards))
+        weights = table_id(rows)
+        for name, data in beside(weights).items():
+            (folder / name).write_bytes(data)
+    return Written(weights, sums, len(rows), touched, changed, total)
+
+
+@contextmanager
+def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
+    """A hidden folder beside `out` that takes its place when the body is done, and vanishes if it fails."""
+    out = out.resolve()  # what a link points to is replaced, not the link
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        ours = _is_ours(out)
+        if not (force and ours):
+            raise UsageError(
+                f"{out} exists and is not empty",
+                hint="--force replaces a folder that pv built" if ours else "name a new folder with -o",
+            )
+    with durable.storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = out.parent / f".{out.name}.pv-{os.getpid()}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+            if out.exists():
+                shutil.rmtree(out)
+            folder.rename(out)
+            durable.fsync_dir(out.parent)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds what pv built or exported, and no folders: where a registry lives nothing is replaced."""
+    return (_is_built(folder) or _is_exported(folder)) and not any(path.is_dir() for path in folder.iterdir())
+
+
+def _is_built(folder: Path) -> bool:
+    try:
+        Persona.from_bytes((folder / RECIPE).read_bytes())
+    except (OSError, FormatError):
+        return False
+    return True
+
+
+def _is_exported(folder: Path) -> bool:
+    try:
+        document = canonical.loads((folder / EXPORT).read_bytes(), what=EXPORT)
+    except (OSError, FormatError):
+        return False
+    return isinstance(document, dict) and ids.is_id(document.get("vector"))
+
+
+def side_file(name: str, data: bytes, torch_dtype: str | None) -> bytes:
+    """A side file as it goes beside the weights. config.json says which dtype they have, where it is another.
+
+    Side files come out of a history that may be a stranger's. Raises FormatError.
+    """
+    if not is_side_file(name):
+        raise FormatError(f"{name[:80]!r} cannot lie beside a checkpoint's weights", hint="run `pv fsck`")
+    if name != "config.json" or torch_dtype is None:
+        return data
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the base's config.json is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise FormatError("the base's config.json is not a JSON object")
+    for key in [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]:
+        config[key] = torch_dtype
+    return json.dumps(config, indent=2).encode() + b"\n"

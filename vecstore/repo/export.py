@@ -1,0 +1,143 @@
+"""export: a behaviour's own checkpoint to a folder: the captured one, or else its build alone at weight 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.persona import Behaviour, Persona
+from pv.vecstore.merge.build import Built
+from pv.vecstore.merge.build import build as write_build
+from pv.vecstore.merge.delta import holdings
+from pv.vecstore.merge.diff import touched
+from pv.vecstore.merge.export import export as write_export
+from pv.vecstore.merge.export import plan_export as plan_captured
+from pv.vecstore.merge.folder import Written
+from pv.vecstore.merge.plan import plan, sole
+from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
+from pv.vecstore.progress import Report, stage
+from pv.vecstore.repo.build import record_build, usable
+from pv.vecstore.repo.opening import opened
+from pv.vecstore.vectors.vector import Vector
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.revision import Revision
+
+__all__ = ["Export", "ExportPlan", "export", "plan_export"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """The weight files that an export would write. `captured`: see `Export`."""
+
+    output: Path
+    commit: str
+    name: str
+    captured: bool
+    shards: tuple[Shard, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "dry_run": True,
+            "output": str(self.output),
+            "commit": self.commit,
+            "name": self.name,
+            "captured": self.captured,
+            "sizes": {shard.file: shard.nbytes for shard in self.shards},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A checkpoint that was written. `captured`: the very one that was committed; else a build, of that `build` id.
+
+    `encodings` are those of the behaviour's vectors. `recorded` is False where the registry cannot be written to.
+    """
+
+    output: Path
+    commit: str
+    name: str
+    captured: bool
+    encodings: tuple[str, ...]
+    written: Written
+    build: str | None = None
+    recorded: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        made = self.written
+        return {
+            "output": str(self.output),
+            "commit": self.commit,
+            "name": self.name,
+            "captured": self.captured,
+            "encodings": list(self.encodings),
+            "build": self.build,
+            "weights": made.weights,
+            "files": dict(made.files),
+            "tensors": made.tensors,
+            "touched": made.touched,
+            "bytes": made.nbytes,
+        }
+
+
+def plan_export(revision: Revision, name: str, output: Path, *, shard_bytes: int = SHARD_BYTES) -> ExportPlan:
+    """What `export` would write. Reads no weights; raises what can be known without them."""
+    alone, folder = _alone(revision.persona, name), usable(output)
+    with opened(revision.registry, revision.commit, [alone]) as at:
+        whole = _captured(alone, at.vectors)
+        shards = (
+            plan_shards(alone, revision.base, shard_bytes=shard_bytes)
+            if whole is None
+            else plan_captured(whole, revision.base, shard_bytes=shard_bytes)
+        )
+    return ExportPlan(folder, revision.commit, name, whole is not None, shards)
+
+
+def export(
+    revision: Revision,
+    name: str,
+    output: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    force: bool = False,
+    threads: int,
+    progress: Report | None = None,
+) -> Export:
+    """Write a behaviour's checkpoint to a new folder, whatever weight, rule and output the persona has.
+
+    One captured checkpoint comes back bit for bit; any other behaviour is built alone at weight 1, as the persona
+    writes. Raises UnknownBehaviour, UsageError, MissingBase, IntegrityError.
+    """
+    alone, folder = _alone(revision.persona, name), usable(output)
+    files, update = revision.registry.base_files(revision.commit), stage(progress, "exporting")
+    options: dict[str, Any] = {
+        "side_files": files, "shard_bytes": shard_bytes, "threads": threads, "force": force, "progress": update,
+    }  # fmt: skip
+    with opened(revision.registry, revision.commit, [alone]) as at:
+        whole = _captured(alone, at.vectors)
+        made: Written
+        if whole is None:
+            made = write_build(alone, at.base, at.vectors, folder, **options)
+        else:
+            made = write_export(whole, at.base, folder, **options)
+        encodings = tuple(vector.manifest.encoding for vector in at.vectors.values())
+    export = Export(folder, revision.commit, name, whole is not None, encodings, made)
+    if not isinstance(made, Built):
+        return export
+    return replace(export, build=made.build, recorded=record_build(revision.registry, made))
+
+
+def _alone(persona: Persona, name: str) -> Persona:
+    """The behaviour and nothing else, at weight 1 everywhere, written as the persona is."""
+    whole = Behaviour(1.0, persona.behaviour(name).terms)
+    return Persona(persona.base, {name: whole}, output=persona.output, engine=persona.engine)
+
+
+def _captured(alone: Persona, vectors: Mapping[str, Vector]) -> Vector | None:
+    """The one captured checkpoint that the behaviour is, if it is one."""
+    held = holdings(vectors)
+    found = {sole(plan(alone, held, tensor)) for tensor in touched(vectors.values())}
+    only = vectors.get(found.pop() or "") if len(found) == 1 else None
+    return only if only is not None and only.manifest.encoding == "exact" else None
