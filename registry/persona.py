@@ -23,10 +23,11 @@ from pv.registry.combine import Combine, json_number
 from pv.registry.dtypes import OUTPUT_CHOICES
 from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
 
-__all__ = ["ENGINE", "ROUNDINGS", "Behaviour", "Output", "Persona", "Term", "check_name"]
+__all__ = ["ENGINE", "ENGINES", "ROUNDINGS", "Behaviour", "Output", "Persona", "Term", "check_name"]
 
 SCHEMA = 1
-ENGINE = 1
+ENGINE = 1  # of a new persona
+ENGINES = (1,)  # the rules that this pv can build by
 MAX_BEHAVIOURS = 10_000
 MAX_TERMS = 100_000  # of all behaviours together
 MAX_PATTERN_CHARS = 256
@@ -138,15 +139,26 @@ class Persona:
     def with_combine(self, combine: Combine) -> Persona:
         return replace(self, combine=combine)
 
-    def with_output(self, *, dtype: str | None = None, rounding: str | None = None) -> Persona:
+    def with_engine(self, engine: int) -> Persona:
+        """The same, built by other rules. Raises UsageError."""
+        if engine not in ENGINES or isinstance(engine, bool):
+            raise UsageError(f"no engine {_shown(engine)}", hint=f"there are: {', '.join(map(str, ENGINES))}")
+        return replace(self, engine=engine)
+
+    def with_output(
+        self, *, dtype: str | None = None, rounding: str | None = None, seed: int | None = None
+    ) -> Persona:
         """The same, written otherwise; None leaves as it is. Raises UsageError."""
         for what, value, known in (("dtype", dtype, OUTPUT_CHOICES), ("rounding", rounding, ROUNDINGS)):
             if value is not None and value not in known:
                 raise UsageError(f"no {what} {_shown(value)}", hint=f"there are: {', '.join(known)}")
-        output = replace(
-            self.output, dtype=dtype or self.output.dtype, rounding=rounding or self.output.rounding
-        )
-        return replace(self, output=output)
+        if seed is not None and (
+            isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 53
+        ):
+            raise UsageError(f"the seed must be a whole number from 0 to 2^53 - 1, not {_shown(seed)}")
+        given = {"dtype": dtype, "rounding": rounding, "seed": seed}
+        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return replace(self, output=replace(self.output, **changed))
 
     def without_behaviours(self) -> Persona:
         """The base, written as this persona is: what effects are measured against."""
@@ -172,7 +184,7 @@ class Persona:
                 f"{what}: schema {_shown(doc['schema'])} is not known here",
                 hint="a newer pv wrote it: upgrade",
             )
-        if doc["engine"] != ENGINE or doc["engine"] is True:
+        if doc["engine"] not in ENGINES or doc["engine"] is True:
             raise FormatError(
                 f"{what}: engine {_shown(doc['engine'])} is not known here",
                 hint="a newer pv wrote it: upgrade",
@@ -195,7 +207,7 @@ class Persona:
             behaviours=MappingProxyType(behaviours),
             combine=combine,
             output=_output(doc["output"], what),
-            engine=ENGINE,
+            engine=int(doc["engine"]),
         )
 
 

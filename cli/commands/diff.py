@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.app import App, pass_app, short
+from pv.cli.app import App, pass_app
 from pv.cli.options import json_option
-from pv.cli.render import behaviour_line, table
+from pv.cli.render import change_lines, table
 from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -49,16 +49,9 @@ def command(app: App, a: str, b: str, recipe: bool, exit_code: bool, as_json: bo
 
 
 def _recipe(found: Diff) -> list[str]:
-    lines = []
-    for name, (before, after) in found.behaviours.items():
-        if before is not None:
-            lines.append(click.style(f"- {behaviour_line(name, before)}", fg="red"))
-        if after is not None:
-            lines.append(click.style(f"+ {behaviour_line(name, after)}", fg="green"))
-    lines += [f"~ {name}: {a.to_json()} to {b.to_json()}" for name, (a, b) in found.fields.items()]
+    lines = change_lines(found.changes)
     if found.old.base != found.new.base:
-        bases = f"{short(found.old.base)} and {short(found.new.base)}"
-        lines.append(f"the bases differ: {bases}; weights cannot be compared")
+        lines.append("the bases differ: weights cannot be compared")
     return lines
 
 

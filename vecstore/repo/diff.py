@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.combine import Combine
-from pv.registry.persona import Behaviour, Output, Persona
+from pv.registry.changes import Change, changes
+from pv.registry.persona import Behaviour, Persona
 from pv.vecstore.progress import Report, stage
 
 if TYPE_CHECKING:
@@ -43,13 +43,9 @@ class Diff:
         return {name: (before, after) for name, (before, after) in both.items() if before != after}
 
     @property
-    def fields(self) -> dict[str, tuple[Combine, Combine] | tuple[Output, Output]]:
-        """`combine` and `output`, where they differ."""
-        found: dict[str, Any] = {
-            "combine": (self.old.combine, self.new.combine),
-            "output": (self.old.output, self.new.output),
-        }
-        return {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+    def changes(self) -> tuple[Change, ...]:
+        """What differs in the recipes: behaviours, then how they are combined and written."""
+        return changes(self.old, self.new)
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {
@@ -57,6 +53,7 @@ class Diff:
             "b": self.b,
             "same": not self,
             "recipe": {"a": self.old.to_json(), "b": self.new.to_json()},
+            "changes": [change.to_json() for change in self.changes],
         }
         if self.weights is not None:
             document |= {
