@@ -172,7 +172,8 @@ def combine_options(command: Command) -> Command:
 
     for name, (methods, option) in reversed(_switches().items()):
         kind = click.Choice(option.choices) if option.choices else _number(option)
-        words = f"{', '.join(methods)}: {option.help[0].lower()}{option.help[1:].rstrip('.')} (default: {_text(option)})."
+        what = f"{option.help[0].lower()}{option.help[1:].rstrip('.')}"
+        words = f"{', '.join(methods)}: {what} (default: {_text(option)})."
         with_rule = click.option(f"--{name}", _key(name), type=kind, help=words)(with_rule)
     presets = sorted({preset for method in METHODS.values() for preset in method.presets})
     return click.option("--preset", type=click.Choice(presets), help="Another tool's switches.")(with_rule)

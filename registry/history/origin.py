@@ -38,9 +38,9 @@ def reverted_merge(history: GitRepository, tip: str, brought: str) -> Reverted |
         commit = history.commit(commit_id)
         if commit_id in taken_back:
             main, *sides = commit.parents or ("",)
-            if any(history.merge_base(side, brought) == brought for side in sides):
-                if history.merge_base(main, brought) != brought:
-                    return Reverted(commit_id, taken_back[commit_id])
+            by_merge = any(history.merge_base(side, brought) == brought for side in sides)
+            if by_merge and history.merge_base(main, brought) != brought:
+                return Reverted(commit_id, taken_back[commit_id])
         elif found := _TAKEN_BACK.findall(commit.message):
             taken_back[found[-1]] = commit_id
     return None

@@ -52,6 +52,9 @@ def reconcile(
     `take` settles names in advance, see above. Raises UsageError for one that makes no sense here, or would do nothing.
     """
     take = dict(take or {})
+    before = {} if ancestor is None else ancestor.behaviours
+    names = sorted({*before, *ours.behaviours, *theirs.behaviours})
+    _check_take(take, names)
     merger = _Merger(take)
     if ours.base != theirs.base:  # even if one side only changed it: the vectors of the other stay behind
         base = None if ancestor is None else ancestor.base
@@ -65,9 +68,6 @@ def reconcile(
         )
         for name in FIELDS
     }
-    before = {} if ancestor is None else ancestor.behaviours
-    names = sorted({*before, *ours.behaviours, *theirs.behaviours})
-    _check_take(take, names)
     merged = {
         name: merger.behaviour(name, before.get(name), ours.behaviours.get(name), theirs.behaviours.get(name))
         for name in names

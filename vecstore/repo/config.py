@@ -92,7 +92,7 @@ def _switched(now: Combine, name: str, value: Setting) -> Combine:
         try:
             value = float(value)
         except ValueError:
-            raise UsageError(f"combine.{name} must be a number, not {value[:40]!r}") from None
+            raise UsageError(f"combine.{name} must be a number, not {str(value)[:40]!r}") from None
     return Combine.of(now.method, **{**now.options, name: value})
 
 

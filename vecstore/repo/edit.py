@@ -99,6 +99,8 @@ def drop(repo: Repo, names: Sequence[str], *, message: str | None = None) -> Com
 
     def edit(persona: Persona) -> Persona:
         for name in names:
+            persona.behaviour(name)  # all are here, or nothing is dropped, and the error lists what there is
+        for name in names:
             persona = persona.without(name)
         return persona
 
