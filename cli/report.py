@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pv.cli.app import App, short
 from pv.cli.render import change_lines, persona_line
 from pv.cli.say import echo
+from pv.registry.changes import Change, changes
+from pv.registry.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from pv.registry.changes import Change
+    from pv.registry.registry import Head
     from pv.vecstore.repo.edit import Committed
     from pv.vecstore.repo.repo import Repo
 
@@ -36,11 +39,19 @@ def say_changes(app: App, changes: Iterable[Change]) -> None:
             echo(line, err=True)
 
 
-def report_head(app: App, repo: Repo, said: str, *, as_json: bool, **done: str) -> None:
-    """Say what was done, and as JSON also where HEAD is now."""
-    head = repo.head
+def report_head(app: App, repo: Repo, before: Head, said: str, *, as_json: bool, **done: str) -> None:
+    """Say what was done, where HEAD is now, and what that changed in the persona one is on."""
+    head, persona = repo.head, repo.persona
+    found: tuple[Change, ...] = ()
+    if before.commit is not None:
+        with contextlib.suppress(
+            IntegrityError
+        ):  # a damaged commit that was left: it is `pv fsck` that says so
+            found = changes(repo.at(before.commit).persona, persona)
     if as_json:
-        app.json({**done, "branch": head.branch, "commit": head.commit})
+        listed = [change.to_json() for change in found]
+        app.json({**done, "branch": head.branch, "commit": head.commit, "changes": listed})
     else:
         app.done(f"{said}; on branch {head.branch} at {short(head.commit)}")
-        app.note(f"  {persona_line(repo.persona)}")
+        say_changes(app, found)
+        app.note(f"  {persona_line(persona)}")

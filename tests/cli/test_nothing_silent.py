@@ -69,16 +69,20 @@ def follow(pv: InProcess, said: Said, at_most: int) -> Said:
 # Hints are complete
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-@pytest.mark.parametrize("settled", [False, True])
+TIES_OPTIONS = ("--method", "ties", "--density", "0.5", "--elect", "weighted")
+PRESET_OPTIONS = ("--method", "ties", "--preset", "peft", "-m", 'it\'s one; "two" $three')
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("count", "settled", "options"),
     [
-        (),
-        ("--method", "ties", "--density", "0.5", "--elect", "weighted"),
-        ("--method", "ties", "--preset", "peft", "-m", 'it\'s one; "two" $three'),
+        (1, False, ()),
+        (2, True, ()),
+        (3, False, TIES_OPTIONS),
+        (3, True, PRESET_OPTIONS),
+        (4, True, TIES_OPTIONS),
+        (4, False, PRESET_OPTIONS),
     ],
-    ids=["plain", "ties", "preset"],
 )
 def test_following_the_hint_of_a_merge_ends(
     disputed: Callable[[int], Names], pv: InProcess, count: int, settled: bool, options: Names
@@ -186,6 +190,10 @@ def test_a_merge_that_brings_another_rule_says_so(terse: None, pv: InProcess) ->
     assert [(one["name"], one["kind"]) for one in found] == [
         ("more", "behaviour"), ("combine", "field"), ("output.dtype", "field"),
     ]  # fmt: skip
+    said = pv.ok("undo")
+    for line in ("- more 3", f"~ combine  {TIES} -> add", "~ output.dtype  fp32 -> base"):
+        assert line in said.err.splitlines()
+    assert pv.ok("redo", "--json").json["changes"] == found
     pv.ok("undo")
     assert pv.ok("merge", "main", "--json").json["changes"] == found
     said = pv.ok("revert", "HEAD", "-m", "1")
