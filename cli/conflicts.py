@@ -47,7 +47,9 @@ def conflict_hint(arguments: Sequence[str], conflicts: Sequence[Conflict]) -> st
     names = [conflict.name for conflict in conflicts]
     if "base" in names:
         return "the two have different bases, and a vector belongs to one: train or commit it on this base"
-    typed = typed_with(arguments, [word for name in names for word in ("--take", f"{name}=ours")])
+    # with `ours` for everything a revert, or a pick, would do nothing; a merge is recorded all the same
+    side = "ours" if arguments[_place(arguments)] == "merge" else "theirs"
+    typed = typed_with(arguments, [word for name in names for word in ("--take", f"{name}={side}")])
     weighted = any(isinstance(side, Behaviour) for c in conflicts for side in (c.ours, c.theirs))
     choices = "ours or theirs" + (" ('theirs*0.5': at half its weight)" if weighted else "")
     lines = [f"choose {choices} for each:", typed]

@@ -122,7 +122,7 @@ def cherry_pick(
     plan: Transaction, target: str, mainline: int | None, take: Mapping[str, Take], message: str | None
 ) -> str:
     """What `target` did to its parent, done to the current branch. Raises ConflictError, UsageError."""
-    parent = _parent(plan, target, mainline, "pick")
+    parent = _parent(plan, target, mainline, "cherry-pick")
     before = None if parent is None else Snapshot(plan.history, parent).persona()
     theirs = Snapshot(plan.history, target)
     ours = Snapshot(plan.history, plan.tip(plan.head))
@@ -169,7 +169,7 @@ def _parent(plan: Transaction, target: str, mainline: int | None, verb: str) -> 
     if len(parents) > 1 and mainline is None:
         raise UsageError(
             f"{target[:12]} is a merge: it has {len(parents)} parents",
-            hint=f"say which one to {verb} it against: -m 1 is the branch that was merged into",
+            hint=f"say against which: pv {verb} {target[:12]} -m 1; -m 1 is the branch that was merged into",
         )
     if mainline is None:
         return parents[0] if parents else None

@@ -127,7 +127,7 @@ def test_revert_takes_back_one_commit_and_keeps_the_later_ones(world: World, pv:
     assert "    as committed       weight 3, vector " in said.err
     assert "    ours (now)         weight 4, vector " in said.err
     assert "    theirs (reverted)  (absent)" in said.err
-    assert " revert 'HEAD~2' --take more=ours\n" in said.err
+    assert " revert 'HEAD~2' --take more=theirs\n" in said.err
     pv.ok("revert", "HEAD~2", "--take", "more=theirs")
     assert behaviours(pv) == {}
 
@@ -137,7 +137,7 @@ def test_reverting_a_merge_needs_a_mainline(conflict: None, pv: InProcess) -> No
     said = pv("revert", "HEAD")
     assert said.code == 2
     assert "is a merge: it has 2 parents" in said.err
-    assert "-m 1 is the branch that was merged into" in said.err
+    assert f"pv revert {commits(pv, '-n', '1')[0]['id'][:12]} -m 1; -m 1 is the branch" in said.err
     said = pv("revert", "HEAD", "-m", "3")
     assert (said.code, "-m takes 1 to 2" in said.err) == (2, True)
     pv.ok("revert", "HEAD", "-m", "1")
