@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "Start": ("init",),
     "Make behaviours": ("train", "commit", "compress"),
     "Look": ("status", "log", "show", "diff", "eval", "chat"),
-    "Change the persona": ("add", "scale", "negate", "drop", "combine"),
+    "Change the persona": ("add", "scale", "negate", "drop", "rename", "combine", "config"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo"),
     "Make checkpoints": ("build", "export", "push", "verify"),
     "Keep it sound": ("fsck", "gc"),
@@ -189,6 +189,10 @@ def _bug(arguments: list[str], error: Exception) -> int:
 def _say(
     arguments: list[str], message: str, hint: str | None, code: int, conflicts: Sequence[Any] = ()
 ) -> int:
+    if conflicts:
+        from pv.cli.conflicts import conflict_hint, conflict_lines
+
+        hint = conflict_hint(arguments, conflicts)
     if "--json" in arguments:
         import json
 
@@ -200,13 +204,8 @@ def _say(
     color = False if os.environ.get("NO_COLOR") else None
     click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=color)
     echo(plain(message), err=True)
-    if conflicts:
-        from pv.cli.render import conflict_side
-    for conflict in conflicts:
-        sides = {"before": conflict.ancestor, "ours": conflict.ours, "theirs": conflict.theirs}
-        echo(f"  {conflict.name}", err=True)
-        for side, value in sides.items():
-            echo(f"    {side:<7} {conflict_side(value)}", err=True)
+    for line in conflict_lines(arguments, conflicts) if conflicts else ():
+        echo(line, err=True)
     if hint:
         click.secho("hint:  ", fg="cyan", nl=False, err=True, color=color)
         echo(plain(hint), err=True)

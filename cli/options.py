@@ -14,6 +14,7 @@ from pv.registry.combine import METHODS, Combine, Option
 from pv.registry.dtypes import OUTPUT_CHOICES
 from pv.registry.errors import UsageError
 from pv.registry.persona import ROUNDINGS
+from pv.registry.words import number
 
 if TYPE_CHECKING:
     from pv.registry.history.threeway import Take
@@ -22,7 +23,7 @@ __all__ = [
     "combine_options",
     "dtype_option",
     "json_option",
-    "mainline_option",
+    "mainline_options",
     "message_option",
     "method_option",
     "name_option",
@@ -78,7 +79,12 @@ shard_option = click.option(
     help="Largest weight file, in MB.",
 )
 take_option = click.option(
-    "--take", "takes", multiple=True, metavar="NAME=ours|theirs|W", help="Settle a conflict beforehand."
+    "--take",
+    "takes",
+    multiple=True,
+    metavar="NAME=CHOICE",
+    help="Resolve a conflict: by ours, theirs, ours*0.5, theirs*0.5, or a weight where the sides differ in nothing "
+    "else. Can be repeated.",
 )
 
 
@@ -88,14 +94,41 @@ def _bytes(megabytes: float) -> int:
     return max(1, int(megabytes * 1e6))
 
 
-def mainline_option(what_for: str) -> Callable[[Command], Command]:
-    return click.option(
-        "-m",
-        "--mainline",
-        type=click.IntRange(1),
-        metavar="N",
-        help=f"For a merge: the parent to {what_for} (1 is the branch that was merged into).",
-    )
+def mainline_options(what_for: str) -> Callable[[Command], Command]:
+    """`-m` as git has it, for the parent of a merge, and as every other command has it, for the message.
+
+    The command gets `mainline` and `message`.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def told_apart(*args: Any, either: tuple[str, ...], **rest: Any) -> Any:
+            for text in either:
+                name = "mainline" if text.isascii() and text.isdigit() else "message"
+                if rest[name] is not None:
+                    raise UsageError(
+                        f"two {name}s: {rest[name]} and {text[:80]}",
+                        hint="-m with a number is the mainline, -m with any other text is the message",
+                    )
+                rest[name] = int(text) if name == "mainline" else text
+            return command(*args, **rest)
+
+        for option in (
+            click.option("--message", help="The commit's message."),
+            click.option("--mainline", type=click.IntRange(1), metavar="N", help="The parent."),
+            click.option(
+                "-m",
+                "either",
+                multiple=True,
+                metavar="N|MESSAGE",
+                help=f"A number: of a merge, the parent to {what_for}, 1 being the branch that was merged into "
+                "(--mainline). Other text: the commit's message (--message). Both may be given.",
+            ),
+        ):
+            told_apart = option(told_apart)
+        return told_apart
+
+    return decorate
 
 
 def dtype_option(help: str, **settings: Any) -> Callable[[Command], Command]:
@@ -107,7 +140,9 @@ def rounding_option(help: str, **settings: Any) -> Callable[[Command], Command]:
 
 
 method_option = click.option(
-    "--method", type=click.Choice(tuple(METHODS)), help="Combine behaviours by this rule from now on."
+    "--method",
+    type=click.Choice(tuple(METHODS)),
+    help="Set the persona's merge method; later builds on this branch use it.",
 )
 
 
@@ -120,22 +155,25 @@ def read_factor(text: str) -> tuple[str, float]:
 
 
 def read_takes(takes: Sequence[str]) -> dict[str, Take]:
-    """`NAME=ours`, `NAME=theirs`, `NAME=0.5`. Raises UsageError."""
-    return dict(_take(text) for text in takes)
+    """`NAME=ours`, `NAME=theirs*0.5`, `NAME=0.5`; what a choice may be is for the merge to say. Raises UsageError."""
+    found: dict[str, Take] = {}
+    for text in takes:
+        name, equals, choice = text.partition("=")
+        if not equals or not name:
+            raise UsageError(
+                f"--take {text!r} is not NAME=CHOICE", hint="for example: --take brief=theirs, or brief=ours"
+            )
+        if name in found:
+            raise UsageError(f"--take {name} is given twice", hint="choose once for each name")
+        found[name] = _number_or_text(choice)
+    return found
 
 
-def _take(text: str) -> tuple[str, Take]:
-    name, equals, side = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--take {text!r} is not NAME=ours, NAME=theirs or NAME=WEIGHT")
-    if side == "ours":
-        return name, "ours"
-    if side == "theirs":
-        return name, "theirs"
+def _number_or_text(text: str) -> Take:
     try:
-        return name, float(side)
+        return float(text)
     except ValueError:
-        raise UsageError(f"--take {text!r}: {side!r} is not ours, theirs or a number") from None
+        return text
 
 
 # The switches of the merge methods, from their table
@@ -151,7 +189,8 @@ def combine_options(command: Command) -> Command:
 
     for name, (methods, option) in reversed(_switches().items()):
         kind = click.Choice(option.choices) if option.choices else _number(option)
-        words = f"{', '.join(methods)}: {option.help[0].lower()}{option.help[1:]}"
+        what = f"{option.help[0].lower()}{option.help[1:].rstrip('.')}"
+        words = f"{', '.join(methods)}: {what} (default: {_text(option)})."
         with_rule = click.option(f"--{name}", _key(name), type=kind, help=words)(with_rule)
     presets = sorted({preset for method in METHODS.values() for preset in method.presets})
     return click.option("--preset", type=click.Choice(presets), help="Another tool's switches.")(with_rule)
@@ -176,10 +215,20 @@ def _number(option: Option) -> click.ParamType[Any]:
     return click.FloatRange(option.above, option.most, min_open=True)
 
 
+def _text(option: Option) -> str:
+    return option.default if isinstance(option.default, str) else number(option.default)
+
+
 def _rule(method: str | None, preset: str | None, given: dict[str, Any]) -> Combine | None:
     options = {name: value for name, value in given.items() if value is not None}
-    if method is None and (options or preset):
+    if method is not None:
+        return Combine.of(method, preset=preset, **options)
+    if options or preset:
         which = min(options) if options else "preset"
         owner = next((methods[0] for name, (methods, _) in _switches().items() if name == which), "ties")
-        raise UsageError(f"--{which} needs --method {owner}")
-    return None if method is None else Combine.of(method, preset=preset, **options)
+        value = options.get(which, preset)
+        method = owner if click.get_current_context().info_name == "combine" else f"--method {owner}"
+        raise UsageError(
+            f"--{which} belongs to a merge method, and none is named", hint=f"{method} --{which} {value}"
+        )
+    return None

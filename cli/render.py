@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from io import StringIO
-from typing import Any
+
+import click
 
 from pv.cli.say import plain
-from pv.registry.combine import Combine
+from pv.registry import words
+from pv.registry.changes import Change
 from pv.registry.persona import Behaviour, Persona
+from pv.registry.words import combine_words, number
 
 __all__ = [
     "behaviour_line",
+    "change_lines",
     "combine_words",
-    "conflict_side",
     "counted",
     "interval",
     "number",
@@ -61,11 +64,6 @@ def _numeric(cell: str) -> bool:
     )
 
 
-def number(value: float) -> str:
-    """A weight as a person types it."""
-    return f"{value:g}"
-
-
 def size(nbytes: int) -> str:
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if nbytes >= scale:
@@ -82,39 +80,19 @@ def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
     return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
+# A persona in words that a terminal may show: the patterns of module factors may hold anything.
+
+
 def behaviour_line(name: str, behaviour: Behaviour) -> str:
-    """`listening 1`; with several terms `listening 1 × (1·8d21…, -1·33ab…)`; with modules `(*.mlp.* × 0.5)` too."""
-    line = f"{name} {number(behaviour.weight)}"
-    if len(behaviour.terms) != 1 or behaviour.terms[0].coefficient != 1:
-        line += f" × ({', '.join(f'{number(t.coefficient)}·{t.vector[:8]}' for t in behaviour.terms)})"
-    return line + (f" {module_words(behaviour.modules)}" if behaviour.modules else "")
-
-
-def module_words(modules: Mapping[str, float]) -> str:
-    return f"({', '.join(f'{plain(pattern)} × {number(factor)}' for pattern, factor in sorted(modules.items()))})"
-
-
-def combine_words(combine: Combine) -> str:
-    options = ", ".join(
-        f"{key} {number(value) if isinstance(value, float) else value}"
-        for key, value in combine.options.items()
-    )
-    return f"{combine.method} ({options})" if options else combine.method
-
-
-def conflict_side(value: Any) -> str:
-    """One side of a conflict, which comes as JSON: a behaviour, a combine rule, or a plain value."""
-    match value:
-        case None:
-            return "(absent)"
-        case {"weight": weight, "terms": [*terms], "modules": modules}:
-            words = ", ".join(f"{number(factor)}·{vector[:12]}" for factor, vector in terms)
-            return f"weight {number(weight)} × ({words})" + (f" {module_words(modules)}" if modules else "")
-        case {"method": str(method), **options}:
-            return combine_words(Combine(method, {str(key): option for key, option in options.items()}))
-    return str(value)
+    return plain(words.behaviour_line(name, behaviour))
 
 
 def persona_line(persona: Persona) -> str:
-    parts = [behaviour_line(name, persona.behaviours[name]) for name in sorted(persona.behaviours)]
-    return "  ".join(parts) if parts else "(base)"
+    return plain(words.persona_line(persona))
+
+
+def change_lines(changes: Iterable[Change]) -> list[str]:
+    """A line each, coloured as in a diff."""
+    colours = {"+": "green", "-": "red", "~": "yellow"}
+    lines = [plain(words.change_line(change)) for change in changes]
+    return [click.style(line, fg=colours[line[0]]) for line in lines]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pv.cli.app import App, short
-from pv.cli.render import persona_line, size
+from pv.cli.render import change_lines, persona_line, size
 from pv.cli.say import echo
+from pv.registry.changes import Change, changes
+from pv.registry.errors import IntegrityError
 
 if TYPE_CHECKING:
+    from pv.registry.registry import Head
     from pv.vecstore.merge.folder import Written
     from pv.vecstore.repo.build import BuildPlan
     from pv.vecstore.repo.edit import Committed
     from pv.vecstore.repo.export import ExportPlan
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["echo_sums", "report", "report_head", "report_plan"]
+__all__ = ["echo_sums", "report", "report_head", "report_plan", "say_changes"]
 
 
 def report(app: App, made: Committed, *, as_json: bool) -> None:
@@ -24,17 +29,35 @@ def report(app: App, made: Committed, *, as_json: bool) -> None:
         app.json(made)
     else:
         app.done(f"{short(made.commit)} {made.said}")
+        say_changes(app, made.changes)
         app.note(f"  {persona_line(made.persona)}")
+        for note in made.notes:
+            app.note(f"note: {note}")
 
 
-def report_head(app: App, repo: Repo, said: str, *, as_json: bool, **done: str) -> None:
-    """Say what was done, and as JSON also where HEAD is now."""
-    head = repo.head
+def say_changes(app: App, changes: Iterable[Change]) -> None:
+    """What differs in the persona, a line each."""
+    if not app.quiet:
+        for line in change_lines(changes):
+            echo(line, err=True)
+
+
+def report_head(app: App, repo: Repo, before: Head, said: str, *, as_json: bool, **done: str) -> None:
+    """Say what was done, where HEAD is now, and what that changed in the persona one is on."""
+    head, persona = repo.head, repo.persona
+    found: tuple[Change, ...] = ()
+    if before.commit is not None:
+        with contextlib.suppress(
+            IntegrityError
+        ):  # a damaged commit that was left: it is `pv fsck` that says so
+            found = changes(repo.at(before.commit).persona, persona)
     if as_json:
-        app.json({**done, "branch": head.branch, "commit": head.commit})
+        listed = [change.to_json() for change in found]
+        app.json({**done, "branch": head.branch, "commit": head.commit, "changes": listed})
     else:
         app.done(f"{said}; on branch {head.branch} at {short(head.commit)}")
-        app.note(f"  {persona_line(repo.persona)}")
+        say_changes(app, found)
+        app.note(f"  {persona_line(persona)}")
 
 
 def report_plan(app: App, plan: BuildPlan | ExportPlan, *, as_json: bool) -> None:

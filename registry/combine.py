@@ -66,10 +66,24 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "ties",
                 "their deltas are trimmed, a sign is elected for each weight, and what agrees is merged (TIES)",
                 (
-                    Option("density", 0.2, "Share of elements kept by the trim.", above=0, most=1),
-                    Option("elect", "unweighted", "Whose deltas elect the sign.", ("weighted", "unweighted")),
                     Option(
-                        "merge", "mean", "How agreeing elements are merged.", ("mean", "weighted_mean", "sum")
+                        "density",
+                        0.2,
+                        "Share of each tensor's elements that the trim keeps, the largest.",
+                        above=0,
+                        most=1,
+                    ),
+                    Option(
+                        "elect",
+                        "unweighted",
+                        "Sign election: weighted, by the sum of weight times delta; unweighted, of the deltas alone.",
+                        ("weighted", "unweighted"),
+                    ),
+                    Option(
+                        "merge",
+                        "mean",
+                        "How the elements that agree with the sign are merged.",
+                        ("mean", "weighted_mean", "sum"),
                     ),
                     Option("lambda", 1.0, "Factor on the result."),
                 ),
@@ -132,7 +146,12 @@ def _row(method: str) -> Method:
 def _checked(row: Method, switches: Mapping[str, Any]) -> Combine:
     known = {option.name: option for option in row.options}
     if unknown := set(switches) - set(known):
-        raise UsageError(f"method {row.name!r} takes no option {_shown(min(unknown))}")
+        name = min(unknown)
+        owners = [method.name for method in METHODS.values() if any(o.name == name for o in method.options)]
+        raise UsageError(
+            f"method {row.name!r} takes no option {_shown(name)}",
+            hint=f"that is an option of {', '.join(owners)}: name it as the method" if owners else None,
+        )
     checked = {name: option.check(row.name, switches[name]) for name, option in known.items()}
     return Combine(row.name, MappingProxyType(checked))
 
@@ -144,8 +163,12 @@ def _preset(method: Method, name: str) -> Mapping[str, float | str]:
             hint="method ties with elect=unweighted and merge=mean is the same but for the trim",
         )
     if name not in method.presets:
-        known = ", ".join(sorted(method.presets)) or "none"
-        raise UsageError(f"method {method.name!r} has no preset {_shown(name)}", hint=f"there are: {known}")
+        owners = [other.name for other in METHODS.values() if name in other.presets]
+        known = f"there are: {', '.join(sorted(method.presets))}" if method.presets else None
+        raise UsageError(
+            f"method {method.name!r} has no preset {_shown(name)}",
+            hint=f"that is a preset of {', '.join(owners)}: name it as the method" if owners else known,
+        )
     return method.presets[name]
 
 

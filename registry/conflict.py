@@ -3,45 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
-__all__ = ["Conflict"]
+__all__ = ["Conflict", "Origin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The commit that gave a thing the value that it has."""
+
+    commit: str
+    subject: str
+    author: str
+    time: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "commit": self.commit,
+            "subject": self.subject,
+            "author": self.author,
+            "time": self.time.isoformat(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Both sides changed `name`. Values are JSON; None means that it is not there on that side."""
+    """Both sides changed `name`. A value is a Behaviour, a Combine, a text or a number; None: not there on that side.
+
+    In a revert, `ancestor` is what the commit made of it, `theirs` what was there before it, and `ours` is now; in a
+    cherry-pick, `ancestor` is what was there before the commit, and `theirs` what it made of it.
+    """
 
     name: str
     kind: Literal["behaviour", "field"]
     ancestor: Any
     ours: Any
     theirs: Any
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: ours {_say(self.ours)}, theirs {_say(self.theirs)}, before {_say(self.ancestor)}"
-        )
+    ours_from: Origin | None = None
+    theirs_from: Origin | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "kind": self.kind,
-            "ancestor": self.ancestor,
-            "ours": self.ours,
-            "theirs": self.theirs,
+            "ancestor": _json(self.ancestor),
+            "ours": _json(self.ours),
+            "theirs": _json(self.theirs),
+            "ours_from": _json(self.ours_from),
+            "theirs_from": _json(self.theirs_from),
         }
 
 
-def _say(value: Any) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case {"weight": weight, "terms": [*terms], "modules": modules}:
-            sum_ = " + ".join(v[:12] if c == 1 else f"{c:g}·{v[:12]}" for c, v in terms)
-            return f"{weight:g} × {sum_ if len(terms) == 1 else f'({sum_})'}" + (
-                " by module" if modules else ""
-            )
-        case {"method": method, **options}:
-            return " ".join([method, *(f"{k}={v}" for k, v in sorted(options.items()))])
-    return str(value)
+def _json(value: Any) -> Any:
+    return value.to_json() if hasattr(value, "to_json") else value

@@ -139,15 +139,26 @@ class Persona:
     def with_combine(self, combine: Combine) -> Persona:
         return replace(self, combine=combine)
 
-    def with_output(self, *, dtype: str | None = None, rounding: str | None = None) -> Persona:
+    def with_engine(self, engine: int) -> Persona:
+        """The same, built by other rules. Raises UsageError."""
+        if engine not in ENGINES or isinstance(engine, bool):
+            raise UsageError(f"no engine {_shown(engine)}", hint=f"there are: {', '.join(map(str, ENGINES))}")
+        return replace(self, engine=engine)
+
+    def with_output(
+        self, *, dtype: str | None = None, rounding: str | None = None, seed: int | None = None
+    ) -> Persona:
         """The same, written otherwise; None leaves as it is. Raises UsageError."""
         for what, value, known in (("dtype", dtype, OUTPUT_CHOICES), ("rounding", rounding, ROUNDINGS)):
             if value is not None and value not in known:
                 raise UsageError(f"no {what} {_shown(value)}", hint=f"there are: {', '.join(known)}")
-        output = replace(
-            self.output, dtype=dtype or self.output.dtype, rounding=rounding or self.output.rounding
-        )
-        return replace(self, output=output)
+        if seed is not None and (
+            isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 53
+        ):
+            raise UsageError(f"the seed must be a whole number from 0 to 2^53 - 1, not {_shown(seed)}")
+        given = {"dtype": dtype, "rounding": rounding, "seed": seed}
+        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return replace(self, output=replace(self.output, **changed))
 
     def without_behaviours(self) -> Persona:
         """The base, written as this persona is: what effects are measured against."""

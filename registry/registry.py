@@ -230,12 +230,14 @@ class Registry(Closing):
         allow_empty: bool = False,
         branch: str | None = None,
         author: Author | None = None,
+        unchanged_ok: bool = False,
     ) -> str:
         """Apply `edit` to the persona at the tip of a branch (default: the current one) and commit it.
 
         `edit` sees the newest persona and runs under the lock: it must be quick and touch no registry.
         Manifests of vectors new to the branch come from `vectors`, from the commits `also_from` or from
-        `second_parent` (40-hex ids). Raises UsageError if nothing changes, and what `edit` raises.
+        `second_parent` (40-hex ids). If nothing changes: the tip as it is if that is `unchanged_ok`, else UsageError.
+        Raises what `edit` raises.
         """
         with self._writing(command) as plan:
             ref = plan.branch_ref(branch)
@@ -247,6 +249,8 @@ class Registry(Closing):
                     "a commit cannot change the base", hint="start another registry with `pv init`"
                 )
             if not (allow_empty or second_parent) and after.to_bytes() == before.to_bytes():
+                if unchanged_ok:
+                    return tip.commit
                 raise UsageError("nothing changed: the persona is like that already")
             others = [*also_from, *([second_parent] if second_parent else [])]
             commit = plan.commit(
@@ -268,10 +272,14 @@ class Registry(Closing):
         *,
         combine: Combine | None = None,
         message: str | None = None,
+        command: str | None = None,
     ) -> MergeOutcome:
-        """Merge a revision into the current branch. Conflicts are in the outcome, and change nothing."""
+        """Merge a revision into the current branch. Conflicts are in the outcome, and change nothing.
+
+        Here and below, `command` is what the operation is recorded as, if not as what it does.
+        """
         theirs = self.resolve(revision)
-        with self._writing(f"merge {revision}") as plan:
+        with self._writing(command or f"merge {revision}") as plan:
             return merge.merge(plan, theirs, revision, take or {}, combine, message)
 
     def revert(
@@ -281,10 +289,11 @@ class Registry(Closing):
         *,
         take: Mapping[str, Take] | None = None,
         message: str | None = None,
+        command: str | None = None,
     ) -> str:
         """Take back what one commit did. Raises ConflictError with both sides of what changed since."""
         target = self.resolve(revision)
-        with self._writing(f"revert {revision}") as plan:
+        with self._writing(command or f"revert {revision}") as plan:
             return merge.revert(plan, target, mainline, take or {}, message)
 
     def cherry_pick(
@@ -294,24 +303,29 @@ class Registry(Closing):
         *,
         take: Mapping[str, Take] | None = None,
         message: str | None = None,
+        command: str | None = None,
     ) -> str:
         """Do on the current branch what one commit did elsewhere. Raises ConflictError."""
         target = self.resolve(revision)
-        with self._writing(f"cherry-pick {revision}") as plan:
+        with self._writing(command or f"cherry-pick {revision}") as plan:
             return merge.cherry_pick(plan, target, mainline, take or {}, message)
 
-    def create_branch(self, name: str, at: str | None = None, *, switch: bool = False) -> str:
+    def create_branch(
+        self, name: str, at: str | None = None, *, switch: bool = False, command: str | None = None
+    ) -> str:
         """A new branch at a revision (default HEAD), and on to it if `switch`; returns the commit."""
-        return self._create(refs.HEADS, "branch", name, at, switch=switch)
+        return self._create(refs.HEADS, "branch", name, at, command, switch=switch)
 
-    def tag(self, name: str, at: str | None = None) -> str:
+    def tag(self, name: str, at: str | None = None, *, command: str | None = None) -> str:
         """A name for a commit that does not move."""
-        return self._create(refs.TAGS, "tag", name, at)
+        return self._create(refs.TAGS, "tag", name, at, command)
 
-    def _create(self, folder: str, what: str, name: str, at: str | None, *, switch: bool = False) -> str:
+    def _create(
+        self, folder: str, what: str, name: str, at: str | None, command: str | None, *, switch: bool = False
+    ) -> str:
         refs.check_ref_name(name, what)
         commit = self.resolve(at)
-        with self._writing(f"{what} {name}") as plan:
+        with self._writing(command or f"{what} {name}") as plan:
             for other in (refs.HEADS, refs.TAGS):
                 if other + name in plan.refs:
                     kind = "branch" if other == refs.HEADS else "tag"
@@ -321,15 +335,15 @@ class Registry(Closing):
                 plan.head = folder + name
         return commit
 
-    def delete_branch(self, name: str) -> str:
+    def delete_branch(self, name: str, *, command: str | None = None) -> str:
         """Returns where it was. Its commits stay as long as the operation is kept: `undo` brings it back."""
-        return self._delete(refs.HEADS, "branch", name)
+        return self._delete(refs.HEADS, "branch", name, command)
 
-    def delete_tag(self, name: str) -> str:
-        return self._delete(refs.TAGS, "tag", name)
+    def delete_tag(self, name: str, *, command: str | None = None) -> str:
+        return self._delete(refs.TAGS, "tag", name, command)
 
-    def _delete(self, folder: str, what: str, name: str) -> str:
-        with self._writing(f"{what} --delete {name}") as plan:
+    def _delete(self, folder: str, what: str, name: str, command: str | None) -> str:
+        with self._writing(command or f"{what} --delete {name}") as plan:
             ref = folder + name
             if ref not in plan.refs:
                 raise NotFoundError(f"no {what} {name!r}", hint=f"`pv {what}` lists them")
@@ -338,9 +352,9 @@ class Registry(Closing):
             plan.move(ref, None)
             return plan.refs[ref]
 
-    def switch(self, name: str) -> Head:
+    def switch(self, name: str, *, command: str | None = None) -> Head:
         """Make a branch the current one. Raises UsageError for a tag or a commit."""
-        with self._writing(f"switch {name}") as plan:
+        with self._writing(command or f"switch {name}") as plan:
             if refs.HEADS + name not in plan.refs:
                 with contextlib.suppress(UnknownRevision):
                     commit = self.resolve(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, mainline_option, read_takes, take_option
+from pv.cli.options import json_option, mainline_options, read_takes, take_option
 from pv.cli.report import report
 
 __all__ = ["command"]
@@ -13,9 +13,8 @@ __all__ = ["command"]
 
 @click.command("cherry-pick", short_help="Do here what one commit did elsewhere.")
 @click.argument("rev")
-@mainline_option("compare it with")
+@mainline_options("compare it with")
 @take_option
-@click.option("--message", help="The commit's message.")
 @json_option
 @pass_app
 def command(

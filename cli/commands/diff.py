@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.app import App, pass_app, short
+from pv.cli.app import App, pass_app
 from pv.cli.options import json_option, threads_option
-from pv.cli.render import behaviour_line, table
+from pv.cli.render import change_lines, table
 from pv.registry.errors import UsageError
 from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from pv.vecstore.merge.diff import Change
+    from pv.vecstore.merge.diff import Movement
     from pv.vecstore.merge.interference import Pair
     from pv.vecstore.repo.diff import Diff
 
@@ -67,16 +67,9 @@ def command(
 
 
 def _recipe(found: Diff) -> list[str]:
-    lines = []
-    for name, (before, after) in found.behaviours.items():
-        if before is not None:
-            lines.append(click.style(f"- {behaviour_line(name, before)}", fg="red"))
-        if after is not None:
-            lines.append(click.style(f"+ {behaviour_line(name, after)}", fg="green"))
-    lines += [f"~ {name}: {a.to_json()} to {b.to_json()}" for name, (a, b) in found.fields.items()]
+    lines = change_lines(found.changes)
     if found.old.base != found.new.base:
-        bases = f"{short(found.old.base)} and {short(found.new.base)}"
-        lines.append(f"the bases differ: {bases}; weights cannot be compared")
+        lines.append("the bases differ: weights cannot be compared")
     return lines
 
 
@@ -114,6 +107,6 @@ def _matrix(pairs: Sequence[Pair]) -> list[str]:
     return lines
 
 
-def _row(change: Change) -> list[str]:
+def _row(change: Movement) -> list[str]:
     share = 100 * change.changed / change.elements if change.elements else 0
     return [change.where, f"{change.norm:.4f}", f"{100 * change.relative:.3f} %", f"{share:.1f} %"]

@@ -11,16 +11,16 @@ from pv.cli.report import report
 __all__ = ["command"]
 
 
-@click.command("drop", short_help="Remove a behaviour.")
-@click.argument("name")
+@click.command("drop", short_help="Remove behaviours.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @message_option
 @json_option
 @pass_app
-def command(app: App, name: str, message: str | None, as_json: bool) -> None:
-    """Remove a behaviour from the persona. Its vector stays in the history, and can come back.
+def command(app: App, names: tuple[str, ...], message: str | None, as_json: bool) -> None:
+    """Remove behaviours from the persona, in one commit. Their vectors stay in the history, and can come back.
 
     \b
     pv drop concise
-    pv add concise=HEAD~1:concise     and it is back
+    pv add HEAD~1:concise     and it is back
     """
-    report(app, app.repo().drop(name, message=message), as_json=as_json)
+    report(app, app.repo().drop(*names, message=message), as_json=as_json)

@@ -19,7 +19,7 @@ from pv.registry.combine import Combine
 __all__ = ["command"]
 
 
-@click.command("merge", short_help="Join another branch's changes into this one.")
+@click.command("merge", short_help="Merge another branch into this one.")
 @click.argument("branch")
 @take_option
 @method_option
@@ -30,15 +30,16 @@ __all__ = ["command"]
 def command(
     app: App, branch: str, takes: tuple[str, ...], rule: Combine | None, message: str | None, as_json: bool
 ) -> None:
-    """Bring what happened on another branch since it parted from this one.
+    """Merge another branch into this one.
 
-    A three-way merge, behaviour by behaviour. What both sides changed differently is a conflict: nothing
-    is merged, both sides are listed, the exit code is 1, and --take settles it without a prompt.
+    A three-way merge, behaviour by behaviour, and setting by setting. What both sides changed differently is a
+    conflict: nothing is merged, both sides are listed, the exit code is 1, and --take settles it without a prompt.
+    `ours` is this branch, `theirs` the other one.
 
     \b
     pv merge terse
     pv merge terse --take concise=theirs
-    pv merge terse --take concise=0.5
+    pv merge terse --take 'concise=theirs*0.5'
     pv merge terse --method ties --density 0.3
     """
     made = app.repo().merge(branch, take=read_takes(takes), rule=rule, message=message)

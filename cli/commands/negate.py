@@ -11,15 +11,15 @@ from pv.cli.report import report
 __all__ = ["command"]
 
 
-@click.command("negate", short_help="Flip the sign of a behaviour's weight.")
-@click.argument("name")
+@click.command("negate", short_help="Flip the signs of behaviours' weights.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @message_option
 @json_option
 @pass_app
-def command(app: App, name: str, message: str | None, as_json: bool) -> None:
-    """Flip the sign of a behaviour's weight: the model is pushed the other way.
+def command(app: App, names: tuple[str, ...], message: str | None, as_json: bool) -> None:
+    """Flip the sign of each behaviour's weight, in one commit: the model is pushed the other way.
 
     \b
     pv negate sycophancy
     """
-    report(app, app.repo().negate(name, message=message), as_json=as_json)
+    report(app, app.repo().negate(*names, message=message), as_json=as_json)

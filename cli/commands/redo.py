@@ -21,5 +21,6 @@ def command(app: App, as_json: bool) -> None:
     pv redo
     """
     repo = app.repo()
+    before = repo.head
     again = repo.redo()
-    report_head(app, repo, f"did again: {again.command}", as_json=as_json, redone=again.command)
+    report_head(app, repo, before, f"did again: {again.command}", as_json=as_json, redone=again.command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, mainline_option, read_takes, take_option
+from pv.cli.options import json_option, mainline_options, read_takes, take_option
 from pv.cli.report import report
 
 __all__ = ["command"]
@@ -13,9 +13,8 @@ __all__ = ["command"]
 
 @click.command("revert", short_help="Undo a commit by a new commit.")
 @click.argument("rev")
-@mainline_option("go back to")
+@mainline_options("go back to")
 @take_option
-@click.option("--message", help="The commit's message.")
 @json_option
 @pass_app
 def command(
@@ -28,7 +27,8 @@ def command(
     \b
     pv revert HEAD
     pv revert v1~2
-    pv revert HEAD -m 1            a merge
+    pv revert HEAD -m "Too terse"
+    pv revert HEAD -m 1            a merge: back to what was there before it
     """
     made = app.repo().revert(rev, mainline=mainline, take=read_takes(takes), message=message)
     report(app, made, as_json=as_json)

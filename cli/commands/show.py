@@ -9,7 +9,7 @@ import click
 
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
-from pv.cli.render import behaviour_line, combine_words, interval, size
+from pv.cli.render import behaviour_line, change_lines, combine_words, interval, size
 from pv.cli.say import plain
 from pv.registry.provenance import Captured, Derived, Provenance, Trained
 
@@ -52,17 +52,14 @@ def _commit(shown: Shown) -> list[str]:
 
 
 def _behaviours(shown: Shown) -> Iterator[str]:
-    """All of them, marked as in a diff against the first parent."""
-    before, now = shown.before, shown.entry.persona.behaviours
-    for name in sorted(now.keys() | before.keys()):
-        old, new = before.get(name), now.get(name)
-        if old == new and new is not None:
-            yield f"  {behaviour_line(name, new)}"
-        alike = old is not None and new is not None and behaviour_line(name, old) == behaviour_line(name, new)
-        for sign, colour, one in (("-", "red", old), ("+", "green", new)):
-            if one is not None and old != new:
-                which = f"  vector {', '.join(short(term.vector) for term in one.terms)}" if alike else ""
-                yield click.style(f"{sign} {behaviour_line(name, one)}{which}", fg=colour)
+    """All of them, and what the commit changed, against its first parent."""
+    changed = {change.name: change for change in shown.changes if change.kind == "behaviour"}
+    now = shown.entry.persona.behaviours
+    for name in sorted(now.keys() | changed.keys()):
+        yield from (
+            change_lines([changed[name]]) if name in changed else [f"  {behaviour_line(name, now[name])}"]
+        )
+    yield from change_lines(change for change in shown.changes if change.kind == "field")
 
 
 def _vectors(shown: Shown) -> Iterator[str]:

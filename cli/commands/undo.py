@@ -23,5 +23,6 @@ def command(app: App, as_json: bool) -> None:
     pv undo
     """
     repo = app.repo()
+    before = repo.head
     undone = repo.undo()
-    report_head(app, repo, f"took back: {undone.command}", as_json=as_json, undone=undone.command)
+    report_head(app, repo, before, f"took back: {undone.command}", as_json=as_json, undone=undone.command)

@@ -10,21 +10,28 @@ from pv.registry.combine import Combine
 from pv.registry.conflict import Conflict
 from pv.registry.errors import ConflictError, UsageError
 from pv.registry.git import refs
+from pv.registry.history.origin import Reverted, reverted_merge, takes_back, with_origins
 from pv.registry.history.snapshot import Snapshot
 from pv.registry.history.threeway import Reconciled, Take, reconcile
 from pv.registry.history.threeway import revert as reconcile_revert
 from pv.registry.history.transaction import Transaction
+from pv.registry.words import combine_words
 
 __all__ = ["MergeOutcome", "cherry_pick", "merge", "revert"]
 
 
 @dataclass(frozen=True, slots=True)
 class MergeOutcome:
-    """`commit` is where the branch is now; None if there are conflicts, and then nothing has changed."""
+    """`commit` is where the branch is now, `before` where it was; None if there are conflicts: nothing has changed.
+
+    `reverted` says that a part of what was to be merged is here already, but was taken back.
+    """
 
     commit: str | None
     kind: Literal["up-to-date", "fast-forward", "merge"]
+    before: str
     conflicts: tuple[Conflict, ...] = ()
+    reverted: Reverted | None = None
 
 
 def merge(
@@ -38,13 +45,10 @@ def merge(
     """Bring commit `theirs` (called `name` in the message) into the current branch."""
     history, ours = plan.history, plan.tip(plan.head)
     ancestor = history.merge_base(ours, theirs)
+    reverted = None if ancestor is None else reverted_merge(history, ours, ancestor)
     if ancestor == theirs:
-        if combine not in (None, Snapshot(history, ours).persona().combine):
-            raise UsageError(
-                f"{name} is merged already: there is nothing to combine anew",
-                hint=f"`pv combine {combine.method}` sets the method by itself" if combine else None,
-            )
-        return MergeOutcome(ours, "up-to-date")
+        _check_nothing_asked(name, take, combine, Snapshot(history, ours).persona().combine)
+        return MergeOutcome(ours, "up-to-date", ours, reverted=reverted)
     our_snapshot, their_snapshot = Snapshot(history, ours), Snapshot(history, theirs)
     our_persona, their_persona = our_snapshot.persona(), their_snapshot.persona()
     before = None if ancestor is None else Snapshot(history, ancestor).persona()
@@ -55,10 +59,10 @@ def merge(
             before, our_persona.with_combine(combine), their_persona.with_combine(combine), take
         )
     if merged.conflicts:
-        return MergeOutcome(None, "merge", merged.conflicts)
+        return MergeOutcome(None, "merge", ours, with_origins(history, merged.conflicts, ours, theirs))
     if ancestor == ours and merged.persona.to_bytes() == their_persona.to_bytes():
         plan.move(plan.head, theirs)
-        return MergeOutcome(theirs, "fast-forward")
+        return MergeOutcome(theirs, "fast-forward", ours)
     commit = plan.commit(
         merged.persona,
         message or f"Merge {name} into {plan.head.removeprefix(refs.HEADS)}",
@@ -67,7 +71,30 @@ def merge(
         sources=[our_snapshot, their_snapshot],
     )
     plan.move(plan.head, commit)
-    return MergeOutcome(commit, "merge")
+    return MergeOutcome(commit, "merge", ours, reverted=reverted)
+
+
+def _check_nothing_asked(name: str, take: Mapping[str, Take], combine: Combine | None, now: Combine) -> None:
+    """What is merged already cannot be merged in another way: silence would pass for consent. Raises UsageError."""
+    if take:
+        choices = " ".join(f"--take {one}={choice}" for one, choice in take.items())
+        weight = next(((one, c) for one, c in take.items() if isinstance(c, int | float)), None)
+        settle = "scale NAME WEIGHT" if weight is None else f"scale {weight[0]} {weight[1]:g}"
+        raise UsageError(
+            f"{name} is merged already: {choices} has nothing to settle",
+            hint=f"`pv {settle}` sets a weight; `pv add NEW={name}:NAME` brings a behaviour as it is there",
+        )
+    if combine not in (None, now) and combine is not None:
+        raise UsageError(
+            f"{name} is merged already: there is nothing to combine anew",
+            hint=f"set the rule by itself: pv combine {_typed(combine)}; now it is {combine_words(now)}",
+        )
+
+
+def _typed(combine: Combine) -> str:
+    return " ".join(
+        [combine.method, *(f"--{key} {value}" for key, value in combine.to_json().items() if key != "method")]
+    )
 
 
 def revert(
@@ -76,14 +103,18 @@ def revert(
     """A commit on the current branch that takes back what `target` did. Raises ConflictError, UsageError."""
     parent = _parent(plan, target, mainline, "revert")
     if parent is None:
-        raise UsageError("the first commit cannot be reverted: nothing was there before it")
+        raise UsageError(
+            "the first commit cannot be reverted: nothing was there before it",
+            hint="`pv drop NAME` takes a behaviour out",
+        )
     theirs = Snapshot(plan.history, parent)
     ours = Snapshot(plan.history, plan.tip(plan.head))
     result = reconcile_revert(
         Snapshot(plan.history, target).persona(), theirs.persona(), ours.persona(), take
     )
     subject = plan.history.commit(target).message.partition("\n")[0]
-    text = message or f'Revert "{subject}"\n\nThis takes back commit {target}.'
+    said = message or f'Revert "{subject}"'
+    text = f"{said}\n\n{takes_back(target)}"
     return _settle(plan, result, ours, theirs, text, f"revert of {target[:12]}")
 
 
@@ -91,13 +122,13 @@ def cherry_pick(
     plan: Transaction, target: str, mainline: int | None, take: Mapping[str, Take], message: str | None
 ) -> str:
     """What `target` did to its parent, done to the current branch. Raises ConflictError, UsageError."""
-    parent = _parent(plan, target, mainline, "pick")
+    parent = _parent(plan, target, mainline, "cherry-pick")
     before = None if parent is None else Snapshot(plan.history, parent).persona()
     theirs = Snapshot(plan.history, target)
     ours = Snapshot(plan.history, plan.tip(plan.head))
     result = reconcile(before, ours.persona(), theirs.persona(), take)
     original = plan.history.commit(target)
-    text = message or f"{original.message}\n\nPicked from commit {target}."
+    text = f"{(message or original.message).strip()}\n\nPicked from commit {target}."
     return _settle(plan, result, ours, theirs, text, f"pick of {target[:12]}", pick_of=target)
 
 
@@ -112,14 +143,15 @@ def _settle(
     pick_of: str | None = None,
 ) -> str:
     if result.conflicts:
-        names = ", ".join(c.name for c in result.conflicts)
+        conflicts = with_origins(plan.history, result.conflicts, ours.commit, theirs.commit)
         raise ConflictError(
-            f"{what}: {names} changed since",
-            conflicts=result.conflicts,
-            hint=f"choose with --take {result.conflicts[0].name}=ours|theirs|WEIGHT",
+            f"{what}: {', '.join(c.name for c in conflicts)} changed since", conflicts=conflicts
         )
     if result.persona.to_bytes() == ours.persona().to_bytes():
-        raise UsageError(f"{what}: nothing changes, the persona is like that already")
+        raise UsageError(
+            f"{what}: nothing changes, the persona is like that already",
+            hint="`pv show` lists what it holds, `pv log` what was done",
+        )
     commit = plan.commit(
         result.persona,
         message,
@@ -137,8 +169,15 @@ def _parent(plan: Transaction, target: str, mainline: int | None, verb: str) -> 
     if len(parents) > 1 and mainline is None:
         raise UsageError(
             f"{target[:12]} is a merge: it has {len(parents)} parents",
-            hint=f"say which one to {verb} it against: -m 1 is the branch that was merged into",
+            hint=f"say against which: pv {verb} {target[:12]} -m 1; -m 1 is the branch that was merged into",
         )
-    if mainline is not None and not 1 <= mainline <= max(1, len(parents)):
+    if mainline is None:
+        return parents[0] if parents else None
+    if len(parents) < 2:
+        raise UsageError(
+            f"{target[:12]} is not a merge: there is no parent {mainline} to choose",
+            hint=f"leave -m {mainline} out; a message that is a number is given with --message {mainline}",
+        )
+    if not 1 <= mainline <= len(parents):
         raise UsageError(f"{target[:12]} has no parent {mainline}", hint=f"-m takes 1 to {len(parents)}")
-    return parents[(mainline or 1) - 1] if parents else None
+    return parents[mainline - 1]

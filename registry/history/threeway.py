@@ -7,6 +7,13 @@ conflict, and nothing is guessed. Reverting and cherry-picking are the same func
     merge          reconcile(common ancestor, ours, theirs)
     revert C       reconcile(C, ours, parent of C)
     cherry-pick C  reconcile(parent of C, ours, C)
+
+A conflict is settled by a `Take`:
+
+    "ours", "theirs"          that side's value
+    "ours*0.5", "theirs*0.5"  that side's behaviour, its weight multiplied
+    0.5                       the behaviour at this weight, where it is clear which: the sides differ in weight alone,
+                              or only one has it
 """
 
 from __future__ import annotations
@@ -16,16 +23,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pv.registry.combine import Combine
+from pv.registry.changes import FIELDS, field, same
 from pv.registry.conflict import Conflict
 from pv.registry.errors import UnknownBehaviour, UsageError
 from pv.registry.persona import Behaviour, Output, Persona
+from pv.registry.words import number, value_words
 
 __all__ = ["Reconciled", "Take", "reconcile", "revert"]
 
-Take = Literal["ours", "theirs"] | float
+Take = str | float
 
-_FIELDS = ("engine", "combine", "output.dtype", "output.rounding", "output.seed")
+LARGEST = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +49,12 @@ def reconcile(
 ) -> Reconciled:
     """Merge. `ancestor` None means that the two have no common past: what both have must be equal.
 
-    `take` settles a name in advance: "ours", "theirs", or a weight, which means their terms (ours, if
-    they have none) with that weight. Raises UsageError for a name or a value that makes no sense here.
+    `take` settles names in advance, see above. Raises UsageError for one that makes no sense here, or would do nothing.
     """
     take = dict(take or {})
+    before = {} if ancestor is None else ancestor.behaviours
+    names = sorted({*before, *ours.behaviours, *theirs.behaviours})
+    _check_take(take, names)
     merger = _Merger(take)
     if ours.base != theirs.base:  # even if one side only changed it: the vectors of the other stay behind
         base = None if ancestor is None else ancestor.base
@@ -52,15 +62,12 @@ def reconcile(
     values = {
         name: merger.field(
             name,
-            None if ancestor is None else _field(ancestor, name),
-            _field(ours, name),
-            _field(theirs, name),
+            None if ancestor is None else field(ancestor, name),
+            field(ours, name),
+            field(theirs, name),
         )
-        for name in _FIELDS
+        for name in FIELDS
     }
-    before = {} if ancestor is None else ancestor.behaviours
-    names = sorted({*before, *ours.behaviours, *theirs.behaviours})
-    _check_take(take, names)
     merged = {
         name: merger.behaviour(name, before.get(name), ours.behaviours.get(name), theirs.behaviours.get(name))
         for name in names
@@ -88,47 +95,70 @@ class _Merger:
         self.conflicts: list[Conflict] = []
 
     def field(self, name: str, before: Any, ours: Any, theirs: Any) -> Any:
-        chosen = self.take.get(name)
-        if chosen in ("ours", "theirs"):
-            return ours if chosen == "ours" else theirs
+        if name in self.take:
+            return _side(name, self.take[name], ours, theirs)
         return self._three_way(name, "field", before, ours, theirs)
 
     def behaviour(
         self, name: str, before: Behaviour | None, ours: Behaviour | None, theirs: Behaviour | None
     ) -> Behaviour | None:
         chosen = self.take.get(name)
-        if chosen == "ours":
-            return ours
-        if chosen == "theirs":
-            return theirs
-        if chosen is not None:
-            source = theirs or ours
-            if source is None:
-                raise UnknownBehaviour(f"{name!r} is on neither side: it cannot be given a weight")
-            return replace(source, weight=float(chosen))
-        result: Behaviour | None = self._three_way(name, "behaviour", before, ours, theirs)
+        result: Behaviour | None
+        if chosen is None:
+            result = self._three_way(name, "behaviour", before, ours, theirs)
+        elif chosen in ("ours", "theirs"):
+            result = _side(name, chosen, ours, theirs)
+        elif isinstance(chosen, str):
+            result = _share(name, chosen, ours, theirs)
+        else:
+            result = replace(_unambiguous(name, chosen, ours, theirs), weight=float(chosen) + 0.0)
         return result
 
     def _three_way(
         self, name: str, kind: Literal["behaviour", "field"], before: Any, ours: Any, theirs: Any
     ) -> Any:
-        b, o, t = _json(before), _json(ours), _json(theirs)
-        if o == t or t == b:
+        if same(ours, theirs) or same(theirs, before):
             return ours
-        if o == b:
+        if same(ours, before):
             return theirs
-        self.conflicts.append(Conflict(name, kind, b, o, t))
+        self.conflicts.append(Conflict(name, kind, before, ours, theirs))
         return ours
 
 
-def _field(persona: Persona, name: str) -> Any:
-    if name.startswith("output."):
-        return getattr(persona.output, name.removeprefix("output."))
-    return getattr(persona, name)
+def _side(name: str, choice: Take, ours: Any, theirs: Any) -> Any:
+    if same(ours, theirs):  # what is asked for has no effect: whoever asks for it means something else
+        raise UsageError(
+            f"--take {name}={choice}: there is nothing to choose, both sides have {value_words(ours)}",
+            hint=f"leave --take {name}={choice} out",
+        )
+    return ours if choice == "ours" else theirs
 
 
-def _json(value: Any) -> Any:
-    return value.to_json() if isinstance(value, Behaviour | Combine) else value
+def _share(name: str, choice: str, ours: Behaviour | None, theirs: Behaviour | None) -> Behaviour:
+    side, _, factor = choice.partition("*")
+    source = ours if side == "ours" else theirs
+    if source is None:
+        raise UnknownBehaviour(
+            f"--take {name}={choice}: {side} has no {name!r}", hint=f"--take {name}={side} leaves it out"
+        )
+    weight = source.weight * float(factor) + 0.0
+    if not abs(weight) <= LARGEST:
+        raise UsageError(f"--take {name}={choice}: the weight would be {weight:g}")
+    return replace(source, weight=weight)
+
+
+def _unambiguous(name: str, weight: float, ours: Behaviour | None, theirs: Behaviour | None) -> Behaviour:
+    """What a bare weight is the weight of. Raises UsageError if the sides differ in more than their weights."""
+    source = ours or theirs
+    if source is None:
+        raise UnknownBehaviour(f"{name!r} is on neither side: it cannot be given a weight")
+    if ours and theirs and not same(replace(ours, weight=theirs.weight), theirs):
+        sides = f"ours is {value_words(ours)}; theirs is {value_words(theirs)}"
+        raise UsageError(
+            f"--take {name}={number(weight)}: a weight alone does not say of which: {sides}",
+            hint=f"say whose, times a factor: --take '{name}=ours*0.5' or --take '{name}=theirs*0.5'",
+        )
+    return source
 
 
 def _check_take(take: Mapping[str, Take], behaviours: list[str]) -> None:
@@ -138,13 +168,30 @@ def _check_take(take: Mapping[str, Take], behaviours: list[str]) -> None:
                 "--take base: every vector belongs to one base, so this cannot be chosen",
                 hint="build their side, and commit the result as a vector against ours",
             )
-        if name not in behaviours and name not in _FIELDS:
-            known = ", ".join([*behaviours, *_FIELDS])
+        if name not in behaviours and name not in FIELDS:
+            known = ", ".join([*behaviours, *FIELDS])
             raise UsageError(f"--take {name}: nothing here has that name", hint=f"there are: {known}")
-        if isinstance(choice, str) and choice not in ("ours", "theirs"):
-            raise UsageError(f"--take {name}={choice}: must be ours, theirs or a weight")
-        if not isinstance(choice, str):
-            if name not in behaviours:
-                raise UsageError(f"--take {name}={choice}: only a behaviour has a weight")
-            if isinstance(choice, bool) or not isinstance(choice, int | float) or not abs(choice) <= 1e30:
-                raise UsageError(f"--take {name}={choice}: a weight is a finite number")
+        if choice in ("ours", "theirs"):
+            continue
+        if not (_is_number(choice) if not isinstance(choice, str) else _is_share(choice)):
+            raise UsageError(
+                f"--take {name}={choice}: must be ours, theirs, ours*0.5, theirs*0.5, or a weight",
+                hint="a weight, or a factor, is a finite number",
+            )
+        if name not in behaviours:
+            raise UsageError(
+                f"--take {name}={choice}: only a behaviour has a weight",
+                hint=f"--take {name}=ours or --take {name}=theirs",
+            )
+
+
+def _is_share(choice: str) -> bool:
+    side, times, factor = choice.partition("*")
+    try:
+        return bool(times) and side in ("ours", "theirs") and _is_number(float(factor))
+    except ValueError:
+        return False
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST

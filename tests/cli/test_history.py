@@ -74,7 +74,7 @@ def test_show_tells_what_a_commit_did_and_where_its_vector_came_from(world: Worl
     assert [p["kind"] for p in provenance.values()] == ["trained"]
     pv.ok("scale", "listening", "2")
     text = pv.ok("show").out
-    assert "- listening 1\n+ listening 2\n" in text
+    assert "~ listening  weight 1 -> 2\n" in text
     assert "  listening 1\n" in pv.ok("show", "HEAD~1").out.replace("+", " ")
 
 
@@ -132,7 +132,7 @@ def test_a_weight_of_zero_stays_zero_when_negated(world: World, pv: InProcess) -
     assert str(behaviours(pv)["listening"]) == "0"
     said = pv("negate", "listening")
     assert said.code == 2
-    assert "nothing changed" in said.err
+    assert "listening has weight 0" in said.err
 
 
 def test_an_unfit_weight_is_refused_before_anything_is_done(world: World, pv: InProcess) -> None:
@@ -226,7 +226,7 @@ def test_undo_and_redo_say_which_command_they_mean(world: World, pv: InProcess) 
 
 def test_diff_of_recipes_and_its_exit_code(terse: None, pv: InProcess) -> None:
     said = pv.ok("diff", "main", "terse", "--recipe")
-    assert said.out == "- listening 1\n+ listening 0.5\n"
+    assert said.out == "~ listening  weight 1 -> 0.5\n"
     assert pv("diff", "main", "terse", "--recipe", "--exit-code").code == 1
     assert pv("diff", "main", "v1", "--recipe", "--exit-code").code == 0
     assert pv.ok("diff", "main", "v1", "--recipe").out == "no difference\n"
@@ -235,7 +235,8 @@ def test_diff_of_recipes_and_its_exit_code(terse: None, pv: InProcess) -> None:
     assert found["recipe"]["b"]["behaviours"]["listening"]["weight"] == 0.5
     assert "total" not in found
     pv.ok("merge", "terse", "--method", "ties")
-    assert "~ combine: {'method': 'add'} to {'method': 'ties'" in pv.ok("diff", "v1", "main", "--recipe").out
+    said = pv.ok("diff", "v1", "main", "--recipe")
+    assert "~ combine  add -> ties (density 0.2, elect unweighted, merge mean, lambda 1)\n" in said.out
 
 
 def test_diff_of_weights(terse: None, pv: InProcess) -> None:
@@ -247,7 +248,14 @@ def test_diff_of_weights(terse: None, pv: InProcess) -> None:
     half = pv.ok("diff", "HEAD~1", "terse", "--weights", "--json").json
     assert half["total"]["step"] == pytest.approx(found["total"]["step"] / 2, rel=1e-5)
     text = pv.ok("diff", "main", "terse", "--weights").out
-    for words in ("- listening 1", "by layer", "by module", "mlp.down_proj", "listening (main)", "+1.000"):
+    for words in (
+        "~ listening  weight 1 -> 0.5",
+        "by layer",
+        "by module",
+        "mlp.down_proj",
+        "listening (main)",
+        "+1.000",
+    ):
         assert words in text
     assert "listening and listening (main): cosine +1.000, same sign in 100.0 % of the weights" in text
     (pair,) = pv.ok("diff", "main", "terse", "--weights", "--json").json["interference"]
@@ -258,7 +266,7 @@ def test_diff_of_weights(terse: None, pv: InProcess) -> None:
 
 def test_diff_reads_no_weights_until_it_is_asked_to(terse: None, pv: InProcess) -> None:
     said = pv.ok("diff", "main", "terse")
-    assert said.out == "- listening 1\n+ listening 0.5\n"
+    assert said.out == "~ listening  weight 1 -> 0.5\n"
     assert "--weights" in said.err
     assert "total" not in pv.ok("diff", "main", "terse", "--json").json
 
@@ -315,5 +323,5 @@ def test_add_says_what_it_wants(world: World, pv: InProcess, what: str) -> None:
     assert "pv add brief=v1:concise" in said.err
     said = pv("add", "main:listening")
     assert said.code == 2
-    assert "pv add NEW=main:listening" in said.err
+    assert "pv add listening2=main:listening" in said.err
     assert pv("add", "a/b=main:listening").code == 2

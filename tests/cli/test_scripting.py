@@ -152,7 +152,9 @@ STORY = """
 0 negate listening
 0 add more=HEAD~1:listening --weight 2
 0 diff
-0 drop more
+0 rename more again
+0 negate again listening
+0 drop again
 0 branch side HEAD~2
 0 branch
 0 switch side
@@ -171,7 +173,13 @@ STORY = """
 0 switch -c ahead
 0 scale listening 4
 0 scale listening 4 --module *.mlp.*=0.5
+0 scale listening 4
+0 combine
 0 combine ties --density 0.5
+0 config
+0 config output.seed
+0 config output.dtype fp32
+0 config output.dtype base
 0 combine add
 0 switch main
 0 merge ahead
@@ -200,7 +208,11 @@ WRONG = """
 1 merge terse
 1 cherry-pick terse
 2 scale listening much
-2 scale listening 3
+2 scale listening 3 --no-modules --module a=1
+2 merge main --method ties
+2 merge terse --take listening=ours --take listening=ours
+2 config output.dtype int4
+2 rename listening listening
 2 combine add --density 0.5
 2 scale listening 1 --module nothing=2
 2 log --nope

@@ -239,7 +239,7 @@ def test_revert_of_what_changed_since_is_a_conflict(registry: Registry) -> None:
     with pytest.raises(ConflictError) as caught:
         registry.revert(target)
     assert caught.value.exit_code == 1
-    assert [str(c).split(":")[0] for c in caught.value.conflicts] == ["a"]
+    assert [c.name for c in caught.value.conflicts] == ["a"]
     registry.revert(target, take={"a": "theirs"})
     assert registry.persona().behaviours == {}
 

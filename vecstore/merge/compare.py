@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pv.registry.combine import Combine
 from pv.registry.persona import Behaviour, Persona
 from pv.vecstore.merge.delta import evaluate, holdings, summed, taus
-from pv.vecstore.merge.diff import Change, WeightDiff
+from pv.vecstore.merge.diff import Movement, WeightDiff
 from pv.vecstore.merge.interference import Pair
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.plan import Operand, operand, plan
@@ -59,7 +59,7 @@ def compare(
     held = holdings(vectors)
     tensors = sorted({tensor for vector in vectors.values() for tensor in vector.manifest.tensors})
 
-    def look(tensor: str) -> tuple[Change | None, _Products]:
+    def look(tensor: str) -> tuple[Movement | None, _Products]:
         plans = plan(old, held, tensor), plan(new, held, tensor)
         alone = {name: operand(behaviours[name], held, tensor) for name in names}
         there = {name: one for name, one in alone.items() if one is not None}
@@ -73,7 +73,7 @@ def compare(
             list(there.values()), [names.index(name) for name in there], decoded, len(names)
         )
 
-    changes: list[Change] = []
+    changes: list[Movement] = []
     total = _Products.none(len(names))
     for done, (change, products) in enumerate(ordered_map(look, tensors, threads=threads), 1):
         if change is not None and change.changed:
@@ -112,14 +112,14 @@ def _adder(
     return lambda part: None if whole is None else whole[part]
 
 
-def _change(where: str, steps: Iterable[tuple[slice, F32]], base: F32) -> Change:
+def _change(where: str, steps: Iterable[tuple[slice, F32]], base: F32) -> Movement:
     changed, step2, base2, largest = 0, 0.0, 0.0, 0.0
     for part, step in steps:
         changed += int(np.count_nonzero(step))
         step2 += _square(step)
         base2 += _square(base[part])
         largest = float(np.maximum(largest, np.abs(step).max(initial=0)))  # NaN stays NaN
-    return Change(where, base.size, changed, step2, base2, largest)
+    return Movement(where, base.size, changed, step2, base2, largest)
 
 
 def _square(x: F32) -> float:

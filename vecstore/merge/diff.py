@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Change", "WeightDiff", "place"]
+__all__ = ["Movement", "WeightDiff", "place"]
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 
@@ -21,7 +21,7 @@ def place(name: str) -> tuple[int | None, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Movement:
     """How far a tensor, or a group of them, moved: squared norms of the step and of the base there."""
 
     where: str
@@ -50,8 +50,8 @@ class Change:
         """The step's norm over the base's."""
         return math.sqrt(self.step2 / self.base2) if self.base2 else 0.0
 
-    def plus(self, other: Change) -> Change:
-        return Change(
+    def plus(self, other: Movement) -> Movement:
+        return Movement(
             self.where,
             self.elements + other.elements,
             self.changed + other.changed,
@@ -65,23 +65,23 @@ class Change:
 class WeightDiff:
     """Every tensor that moved. Falsy if none did."""
 
-    tensors: tuple[Change, ...]
+    tensors: tuple[Movement, ...]
 
     def __bool__(self) -> bool:
         return bool(self.tensors)
 
     @property
-    def total(self) -> Change:
+    def total(self) -> Movement:
         return _sum("all", self.tensors)
 
-    def by_layer(self) -> tuple[Change, ...]:
-        def key(change: Change) -> str:
+    def by_layer(self) -> tuple[Movement, ...]:
+        def key(change: Movement) -> str:
             layer, module = place(change.where)
             return f"layer {layer}" if layer is not None else module
 
         return _grouped(self.tensors, key)
 
-    def by_module(self) -> tuple[Change, ...]:
+    def by_module(self) -> tuple[Movement, ...]:
         return _grouped(self.tensors, lambda change: place(change.where)[1])
 
 
@@ -89,21 +89,21 @@ def _nan_last(number: float) -> tuple[bool, float]:
     return math.isnan(number), number
 
 
-def _sum(where: str, changes: Iterable[Change]) -> Change:
-    total = Change(where)
+def _sum(where: str, changes: Iterable[Movement]) -> Movement:
+    total = Movement(where)
     for change in changes:
         total = total.plus(change)
     return total
 
 
-def _grouped(changes: Iterable[Change], key: Callable[[Change], str]) -> tuple[Change, ...]:
-    groups: dict[str, Change] = {}
+def _grouped(changes: Iterable[Movement], key: Callable[[Movement], str]) -> tuple[Movement, ...]:
+    groups: dict[str, Movement] = {}
     for change in changes:
         where = key(change)
-        groups[where] = groups.get(where, Change(where)).plus(change)
+        groups[where] = groups.get(where, Movement(where)).plus(change)
     return tuple(sorted(groups.values(), key=_natural))
 
 
-def _natural(change: Change) -> tuple[str, int]:
+def _natural(change: Movement) -> tuple[str, int]:
     head, _, number = change.where.rpartition(" ")
     return (head, int(number)) if number.isdigit() else (change.where, -1)

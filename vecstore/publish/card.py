@@ -17,6 +17,7 @@ from pv.registry.dtypes import OUTPUTS
 from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Behaviour, Persona
 from pv.registry.provenance import Captured, Derived, Provenance, Trained, Unknown
+from pv.registry.words import module_words, number, switch_words, term_list
 from pv.vecstore.publish.markdown import code, plain, table, tag, yaml_string
 
 __all__ = ["CardFacts", "model_card"]
@@ -87,14 +88,14 @@ def _recipe(facts: CardFacts) -> str:
         (
             code(name),
             _weight(behaviour),
-            _terms(behaviour),
+            term_list(behaviour.terms, code),
             "; ".join(
                 dict.fromkeys(_lineage(facts.provenance.get(t.vector, Unknown())) for t in behaviour.terms)
             ),
         )
         for name, behaviour in sorted(persona.behaviours.items())
     ]
-    options = ", ".join(f"{code(k)} {code(v)}" for k, v in sorted(persona.combine.options.items()))
+    options = switch_words(persona.combine, code)
     method = METHODS.get(persona.combine.method)
     combine = method.summary if method else "by that rule"
     output = persona.output
@@ -115,19 +116,14 @@ def _written(dtype: str) -> str:
 
 
 def _weight(behaviour: Behaviour) -> str:
-    words = _number(behaviour.weight)
+    words = number(behaviour.weight)
     if behaviour.weight == 0:
         words += " (left out)"
     elif behaviour.weight < 0:
         words += " (negated)"
     if behaviour.modules:
-        words += "; " + ", ".join(f"{code(k)} × {_number(v)}" for k, v in sorted(behaviour.modules.items()))
+        words += f"; {module_words(behaviour.modules, code)}"
     return words
-
-
-def _terms(behaviour: Behaviour) -> str:
-    terms = [f"{_number(term.coefficient)} × {code(term.vector[:12])}" for term in behaviour.terms]
-    return terms[0] if len(terms) == 1 else f"{len(terms)} terms: " + ", ".join(terms)
 
 
 def _lineage(known: Provenance) -> str:
@@ -256,7 +252,3 @@ def _part(score: Mapping[str, Any], key: str, part: str) -> float | None:
 
 def _nats(value: float | None, *, sign: bool = False) -> str:
     return "–" if value is None else f"{value:{'+' if sign else ''}.2f}"
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1 << 53 else repr(float(value))

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.combine import Combine
+from pv.registry.changes import Change, changes
 from pv.registry.errors import FormatError, StorageError
 from pv.registry.ids import comparison_id
-from pv.registry.persona import Behaviour, Output, Persona
-from pv.vecstore.merge.diff import Change, WeightDiff
+from pv.registry.persona import Behaviour, Persona
+from pv.vecstore.merge.diff import Movement, WeightDiff
 from pv.vecstore.merge.interference import Pair
 from pv.vecstore.progress import Report, stage
 
@@ -49,13 +49,9 @@ class Diff:
         return {name: (before, after) for name, (before, after) in both.items() if before != after}
 
     @property
-    def fields(self) -> dict[str, tuple[Combine, Combine] | tuple[Output, Output]]:
-        """`combine` and `output`, where they differ."""
-        found: dict[str, Any] = {
-            "combine": (self.old.combine, self.new.combine),
-            "output": (self.old.output, self.new.output),
-        }
-        return {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+    def changes(self) -> tuple[Change, ...]:
+        """What differs in the recipes: behaviours, then how they are combined and written."""
+        return changes(self.old, self.new)
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {
@@ -63,6 +59,7 @@ class Diff:
             "b": self.b,
             "same": not self,
             "recipe": {"a": self.old.to_json(), "b": self.new.to_json()},
+            "changes": [change.to_json() for change in self.changes],
         }
         if self.weights is not None:
             document |= {
@@ -138,7 +135,7 @@ def _noted(record: Mapping[str, Any]) -> tuple[WeightDiff, tuple[Pair, ...]] | N
     """What was measured before."""
     try:
         noted = record["comparison"]
-        changes = tuple(Change(*one) for one in noted["tensors"])
+        changes = tuple(Movement(*one) for one in noted["tensors"])
         return WeightDiff(changes), tuple(Pair(*one) for one in noted["pairs"])
     except (LookupError, TypeError):
         return None

@@ -1,35 +1,53 @@
-"""Verbs that change the recipe and nothing else: scale, negate, add, drop, combine, output."""
+"""Verbs that change the recipe and nothing else: scale, negate, add, drop, rename, combine, output."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from pv.registry.changes import Change, changes
 from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
 from pv.registry.persona import Persona, check_name
+from pv.registry.words import combine_words, number
 from pv.vecstore.merge.module_factors import matches
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["Committed", "add", "combine", "drop", "negate", "output", "scale"]
+__all__ = ["Committed", "add", "combine", "commit_edit", "drop", "negate", "output", "rename", "scale"]
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Where the branch is now, what was done in words, and the persona. `more` goes into the JSON."""
+    """Where the branch is now, what was done in words, and the persona `before` and now. `more` goes into the JSON.
+
+    `changed` is whether the branch moved: not if everything is as asked for already. `notes` are for people.
+    """
 
     commit: str
     said: str
     persona: Persona
+    before: Persona
     more: Mapping[str, str] = field(default_factory=dict)
+    changed: bool = True
+    notes: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What differs from before in the persona."""
+        return changes(self.before, self.persona)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "commit": self.commit,
             **self.more,
+            "changed": self.changed,
+            "changes": [change.to_json() for change in self.changes],
+            "notes": list(self.notes),
             "persona_id": self.persona.id,
             "persona": self.persona.to_json(),
         }
@@ -52,23 +70,57 @@ def scale(
         factors = known.modules if modules is None else dict(modules) or None
         return persona.with_behaviour(name, replace(known, weight=weight, modules=factors))
 
-    said = message or f"Scale {name} to {weight:g}{', with module factors' if modules else ''}"
-    return _commit(repo, f"scale {name} {weight:g}", said, edit)
+    said = message or f"Scale {name} to {number(weight)}{', with module factors' if modules else ''}"
+    already = f"{name} has weight {number(weight)} already"
+    return commit_edit(repo, f"scale {name} {number(weight)}", said, edit, already=already)
 
 
-def negate(repo: Repo, name: str, *, message: str | None = None) -> Committed:
-    """Flip the sign of a behaviour's weight."""
+def negate(repo: Repo, names: Sequence[str], *, message: str | None = None) -> Committed:
+    """Flip the signs of behaviours' weights. Raises UsageError for one whose weight is 0."""
+    _check_once(names)
 
     def edit(persona: Persona) -> Persona:
-        behaviour = persona.behaviour(name)
-        return persona.with_behaviour(name, replace(behaviour, weight=0.0 - behaviour.weight))
+        for name in names:
+            behaviour = persona.behaviour(name)
+            if not behaviour.weight:
+                raise UsageError(
+                    f"{name} has weight 0: nothing changes if its sign does",
+                    hint=f"give it a weight first: pv scale {name} -1",
+                )
+            persona = persona.with_behaviour(name, replace(behaviour, weight=-behaviour.weight))
+        return persona
 
-    return _commit(repo, f"negate {name}", message or f"Negate {name}", edit)
+    return commit_edit(repo, f"negate {' '.join(names)}", message or f"Negate {', '.join(names)}", edit)
 
 
-def drop(repo: Repo, name: str, *, message: str | None = None) -> Committed:
-    """Remove a behaviour from the persona; its vector stays in the history."""
-    return _commit(repo, f"drop {name}", message or f"Drop {name}", lambda persona: persona.without(name))
+def drop(repo: Repo, names: Sequence[str], *, message: str | None = None) -> Committed:
+    """Remove behaviours from the persona; their vectors stay in the history."""
+    _check_once(names)
+
+    def edit(persona: Persona) -> Persona:
+        for name in names:
+            persona.behaviour(name)  # all are here, or nothing is dropped, and the error lists what there is
+        for name in names:
+            persona = persona.without(name)
+        return persona
+
+    return commit_edit(repo, f"drop {' '.join(names)}", message or f"Drop {', '.join(names)}", edit)
+
+
+def rename(repo: Repo, old: str, new: str, *, message: str | None = None) -> Committed:
+    """Give a behaviour another name: the same weight, terms and module factors. Raises UsageError if it is taken."""
+    check_name(new)
+
+    def edit(persona: Persona) -> Persona:
+        behaviour = persona.behaviour(old)
+        if new in persona.behaviours:
+            raise UsageError(
+                f"there is a behaviour {new!r} here already",
+                hint=f"choose another name, or remove it first: pv drop {new}",
+            )
+        return persona.without(old).with_behaviour(new, behaviour)
+
+    return commit_edit(repo, f"rename {old} {new}", message or f"Rename {old} to {new}", edit)
 
 
 def add(
@@ -94,18 +146,21 @@ def add(
         if name in persona.behaviours:
             raise UsageError(
                 f"there is a behaviour {name!r} here already",
-                hint=f"give it another name: pv add NEW={revision}:{behaviour}",
+                hint=f"bring it under another name: pv add {_free(persona, name)}={revision}:{behaviour}; "
+                f"or in its place: pv drop {name}, then pv add again",
             )
         return persona.with_behaviour(name, brought)
 
     said = message or f"Add {name} from {revision}:{behaviour}"
-    return _commit(repo, f"add {name}={revision}:{behaviour}", said, edit, also_from=[commit])
+    return commit_edit(repo, f"add {name}={revision}:{behaviour}", said, edit, also_from=[commit])
 
 
 def combine(repo: Repo, rule: Combine, *, message: str | None = None) -> Committed:
     """Set the rule by which behaviours are combined."""
     said = message or f"Combine with {rule.method}"
-    return _commit(repo, f"combine {rule.method}", said, lambda persona: persona.with_combine(rule))
+    already = f"the combine rule is {combine_words(rule)} already"
+    edit = partial(Persona.with_combine, combine=rule)
+    return commit_edit(repo, f"combine {rule.method}", said, edit, already=already)
 
 
 def output(
@@ -118,13 +173,22 @@ def output(
 ) -> Committed:
     """Set how builds are written. What is None stays as it is."""
 
-    def edit(persona: Persona) -> Persona:
-        changed = persona.with_output(dtype=dtype, rounding=rounding)
-        if seed is not None:
-            changed = replace(changed, output=replace(changed.output, seed=seed))
-        return changed
+    edit = partial(Persona.with_output, dtype=dtype, rounding=rounding, seed=seed)
+    said = message or "Set how builds are written"
+    return commit_edit(repo, "output", said, edit, already="builds are written so already")
 
-    return _commit(repo, "output", message or "Set how builds are written", edit)
+
+def _check_once(names: Sequence[str]) -> None:
+    if not names:
+        raise UsageError("name a behaviour", hint="`pv status` lists them")
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name!r} is named twice", hint="name each behaviour once")
+
+
+def _free(persona: Persona, name: str) -> str:
+    """A name like this one that is not taken: `brief2`."""
+    return next(free for n in count(2) if (free := f"{name[:60]}{n}") not in persona.behaviours)
 
 
 def _check_patterns(repo: Repo, patterns: Iterable[str]) -> None:
@@ -138,14 +202,30 @@ def _check_patterns(repo: Repo, patterns: Iterable[str]) -> None:
             )
 
 
-def _commit(
+def commit_edit(
     repo: Repo,
     command: str,
     message: str,
     edit: Callable[[Persona], Persona],
     *,
     also_from: Sequence[str] = (),
+    already: str | None = None,
 ) -> Committed:
-    """Apply `edit` to the persona of the current branch and commit it."""
-    commit = repo.registry.change(repo.command(command), message, edit, also_from=also_from)
-    return Committed(commit, message, repo.registry.persona(commit))
+    """Apply `edit` to the persona of the current branch and commit it.
+
+    If nothing changes: no commit, and what is said is `already`; without that, UsageError.
+    """
+    seen: list[Persona] = []
+
+    def noting(persona: Persona) -> Persona:
+        seen[:] = [persona]
+        return edit(persona)
+
+    commit = repo.registry.change(
+        repo.command(command), message, noting, also_from=also_from, unchanged_ok=already is not None
+    )
+    (before,) = seen
+    now = repo.registry.persona(commit)
+    if already is not None and not changes(before, now):
+        return Committed(commit, f"{already}: nothing to commit", now, before, changed=False)
+    return Committed(commit, message, now, before)

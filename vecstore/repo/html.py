@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from pv.registry.combine import Combine
-from pv.registry.persona import Behaviour, Output, Persona
+from pv.registry.words import combine_words, module_words, number, persona_line, term_list, value_words
 from pv.vecstore.evaluate.statistics import Interval
 
 if TYPE_CHECKING:
@@ -28,7 +27,12 @@ def repo_html(repo: Repo) -> str:
     """Where you are, and the latest commits."""
     head = repo.head
     rows = [
-        (entry.id[:12], ", ".join(_short(ref) for ref in entry.refs), entry.subject, _recipe(entry.persona))
+        (
+            entry.id[:12],
+            ", ".join(_short(ref) for ref in entry.refs),
+            entry.subject,
+            persona_line(entry.persona),
+        )
         for entry in (repo.log(limit=COMMITS) if head.commit else [])
     ]
     where = f"{repo.path} on branch {head.branch}"
@@ -39,19 +43,18 @@ def revision_html(revision: Revision) -> str:
     """The persona, behaviour by behaviour."""
     persona = revision.persona
     rows = [
-        (name, f"{behaviour.weight:g}", _terms(behaviour))
+        (name, number(behaviour.weight), term_list(behaviour.terms), module_words(behaviour.modules))
         for name, behaviour in sorted(persona.behaviours.items())
     ]
-    where = f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, {_field(persona.combine)}"
-    return _titled("pv revision", where, _table(("behaviour", "weight", "vectors"), rows))
+    where = (
+        f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, {combine_words(persona.combine)}"
+    )
+    return _titled("pv revision", where, _table(("behaviour", "weight", "vectors", "module factors"), rows))
 
 
 def diff_html(diff: Diff) -> str:
     """What differs in the recipe; by module and pair, if weights were read."""
-    rows = [
-        (name, _behaviour(before), _behaviour(after)) for name, (before, after) in diff.behaviours.items()
-    ]
-    rows += [(name, _field(a), _field(b)) for name, (a, b) in diff.fields.items()]
+    rows = [(one.name, value_words(one.before), value_words(one.after)) for one in diff.changes]
     parts = [_table(("", diff.a[:12], diff.b[:12]), rows)] if rows else ["<p>no difference</p>"]
     if diff.weights:
         moved = [
@@ -84,33 +87,6 @@ def score_html(score: Score) -> str:
 
 def _interval(found: Interval) -> str:
     return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
-
-
-def _behaviour(behaviour: Behaviour | None) -> str:
-    return "" if behaviour is None else f"{behaviour.weight:g} × ({_terms(behaviour)})"
-
-
-def _terms(behaviour: Behaviour) -> str:
-    terms = ", ".join(f"{term.coefficient:g}·{term.vector[:12]}" for term in behaviour.terms)
-    return f"{terms}; {_factors(behaviour)}" if behaviour.modules else terms
-
-
-def _factors(behaviour: Behaviour) -> str:
-    modules = sorted((behaviour.modules or {}).items())
-    return ", ".join(f"{pattern} × {factor:g}" for pattern, factor in modules)
-
-
-def _recipe(persona: Persona) -> str:
-    behaviours = [
-        f"{name} {behaviour.weight:g}" + (f" ({_factors(behaviour)})" if behaviour.modules else "")
-        for name, behaviour in sorted(persona.behaviours.items())
-    ]
-    return ", ".join(behaviours) or "the base"
-
-
-def _field(value: Combine | Output) -> str:
-    """A rule, or how builds are written, as `name value` pairs."""
-    return ", ".join(f"{name} {one}" for name, one in value.to_json().items())
 
 
 def _short(ref: str) -> str:

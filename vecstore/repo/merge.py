@@ -12,6 +12,7 @@ from pv.registry.history.threeway import Take
 from pv.vecstore.repo.edit import Committed
 
 if TYPE_CHECKING:
+    from pv.registry.history.merge import MergeOutcome
     from pv.vecstore.repo.repo import Repo
 
 __all__ = ["cherry_pick", "merge", "revert"]
@@ -26,16 +27,38 @@ def merge(
     message: str | None = None,
 ) -> Committed:
     """Bring another branch's changes into the current one. Raises ConflictError, which lists both sides."""
-    outcome = repo.registry.merge(revision, take, combine=rule, message=message)
+    command = repo.command(f"merge {revision}")
+    outcome = repo.registry.merge(revision, take, combine=rule, message=message, command=command)
     if outcome.conflicts:
         raise ConflictError(
             f"both sides changed {', '.join(c.name for c in outcome.conflicts)}; nothing was merged",
             conflicts=outcome.conflicts,
-            hint=f"settle each: pv merge {revision} {' '.join(map(_choice, outcome.conflicts))}",
+            hint=_choices(outcome.conflicts, take or {}),
         )
-    commit = outcome.commit or repo.registry.resolve("HEAD")
+    commit = outcome.commit or outcome.before
     said = "already up to date" if outcome.kind == "up-to-date" else f"{outcome.kind} of {revision}"
-    return Committed(commit, said, repo.registry.persona(commit), {"kind": outcome.kind})
+    return Committed(
+        commit,
+        said,
+        repo.registry.persona(commit),
+        repo.registry.persona(outcome.before),
+        {"kind": outcome.kind},
+        changed=commit != outcome.before,
+        notes=tuple(_notes(outcome, revision, message)),
+    )
+
+
+def _notes(outcome: MergeOutcome, revision: str, message: str | None) -> list[str]:
+    notes = []
+    if message is not None and outcome.kind != "merge":
+        notes.append("no commit was made, so the message is not used")
+    if outcome.reverted is not None:
+        merged, revert = outcome.reverted.merge[:12], outcome.reverted.revert[:12]
+        what = revision if outcome.kind == "up-to-date" else f"an earlier part of {revision}"
+        notes.append(
+            f"{what} was merged in {merged} and reverted in {revert}; `pv revert {revert}` brings it back"
+        )
+    return notes
 
 
 def revert(
@@ -48,8 +71,12 @@ def revert(
 ) -> Committed:
     """Take back what one commit did, in a new commit. Raises ConflictError, UsageError."""
     target = repo.registry.resolve(revision)
-    commit = repo.registry.revert(target, mainline, take=take, message=message)
-    return Committed(commit, f"reverts {target[:12]}", repo.registry.persona(commit), {"reverted": target})
+    command = repo.command(f"revert {revision}")
+    try:
+        commit = repo.registry.revert(target, mainline, take=take, message=message, command=command)
+    except ConflictError as error:
+        raise _with_hint(error, take or {}) from error
+    return _made(repo, commit, f"reverts {target[:12]}", {"reverted": target})
 
 
 def cherry_pick(
@@ -62,10 +89,25 @@ def cherry_pick(
 ) -> Committed:
     """Do here what one commit did elsewhere. Raises ConflictError, UsageError."""
     target = repo.registry.resolve(revision)
-    commit = repo.registry.cherry_pick(target, mainline, take=take, message=message)
-    return Committed(commit, f"picks {target[:12]}", repo.registry.persona(commit), {"picked": target})
+    command = repo.command(f"cherry-pick {revision}")
+    try:
+        commit = repo.registry.cherry_pick(target, mainline, take=take, message=message, command=command)
+    except ConflictError as error:
+        raise _with_hint(error, take or {}) from error
+    return _made(repo, commit, f"picks {target[:12]}", {"picked": target})
 
 
-def _choice(conflict: Conflict) -> str:
-    sides = "ours|theirs|WEIGHT" if conflict.kind == "behaviour" else "ours|theirs"
-    return f"--take {conflict.name}={sides}"
+def _made(repo: Repo, commit: str, said: str, more: Mapping[str, str]) -> Committed:
+    registry = repo.registry
+    before = registry.persona(registry.parents(commit)[0])
+    return Committed(commit, said, registry.persona(commit), before, more)
+
+
+def _with_hint(error: ConflictError, take: Mapping[str, Take]) -> ConflictError:
+    return ConflictError(str(error), conflicts=error.conflicts, hint=_choices(error.conflicts, take))
+
+
+def _choices(conflicts: tuple[Conflict, ...], take: Mapping[str, Take]) -> str:
+    """The argument that settles all of them; the command line says it as a command."""
+    settled = {**take, **{conflict.name: "ours" for conflict in conflicts}}
+    return f'settle each with "ours", "theirs" or "theirs*0.5": take={settled!r}'

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
     from pv.vecstore.repo.commit import Capture
     from pv.vecstore.repo.compress import Compressed
+    from pv.vecstore.repo.config import Setting
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
@@ -196,15 +197,22 @@ class Repo(Closing):
 
         return edit.scale(self, name, weight, modules=modules, message=message)
 
-    def negate(self, name: str, *, message: str | None = None) -> Committed:
+    def negate(self, *names: str, message: str | None = None) -> Committed:
+        """Flip the signs of weights, in one commit."""
         from pv.vecstore.repo import edit
 
-        return edit.negate(self, name, message=message)
+        return edit.negate(self, names, message=message)
 
-    def drop(self, name: str, *, message: str | None = None) -> Committed:
+    def drop(self, *names: str, message: str | None = None) -> Committed:
+        """Remove behaviours, in one commit."""
         from pv.vecstore.repo import edit
 
-        return edit.drop(self, name, message=message)
+        return edit.drop(self, names, message=message)
+
+    def rename(self, old: str, new: str, *, message: str | None = None) -> Committed:
+        from pv.vecstore.repo import edit
+
+        return edit.rename(self, old, new, message=message)
 
     def add(
         self,
@@ -241,6 +249,12 @@ class Repo(Closing):
 
         return edit.output(self, dtype=dtype, rounding=rounding, seed=seed, message=message)
 
+    def config(self, key: str, value: Setting, *, message: str | None = None) -> Committed:
+        """Set one of `Revision.settings()`: `repo.config("output.dtype", "fp32")`."""
+        from pv.vecstore.repo import config
+
+        return config.config(self, key, value, message=message)
+
     # History
 
     def merge(
@@ -251,7 +265,10 @@ class Repo(Closing):
         rule: str | Combine | None = None,
         message: str | None = None,
     ) -> Committed:
-        """Merge another branch. Raises ConflictError; `take` {name: "ours" | "theirs" | weight} settles in advance."""
+        """Merge another branch. Raises ConflictError; `take` {name: "ours", "theirs", "theirs*0.5"} settles in advance.
+
+        A bare weight settles where the sides differ in nothing else.
+        """
         from pv.vecstore.repo import merge
 
         made = None if rule is None else _rule(rule, None, {})
@@ -285,22 +302,26 @@ class Repo(Closing):
 
     def branch(self, name: str, at: str = "HEAD", *, switch: bool = False) -> Revision:
         """A new branch."""
-        return Revision(self.registry, self.registry.create_branch(name, at, switch=switch), name)
+        said = self.command(f"{'switch -c' if switch else 'branch'} {name}")
+        return Revision(
+            self.registry, self.registry.create_branch(name, at, switch=switch, command=said), name
+        )
 
     def switch(self, name: str) -> Head:
-        return self.registry.switch(name)
+        return self.registry.switch(name, command=self.command(f"switch {name}"))
 
     def tag(self, name: str, at: str = "HEAD") -> Revision:
         """A name that does not move."""
-        return Revision(self.registry, self.registry.tag(name, at), name)
+        commit = self.registry.tag(name, at, command=self.command(f"tag {name}"))
+        return Revision(self.registry, commit, name)
 
     def delete_branch(self, name: str) -> str:
         """Returns where it was."""
-        return self.registry.delete_branch(name)
+        return self.registry.delete_branch(name, command=self.command(f"branch -d {name}"))
 
     def delete_tag(self, name: str) -> str:
         """Returns where it was."""
-        return self.registry.delete_tag(name)
+        return self.registry.delete_tag(name, command=self.command(f"tag -d {name}"))
 
     def undo(self) -> Operation:
         """Take back the newest operation that was not taken back yet; returns it."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
     from pv.vecstore.repo.build import Build, BuildPlan
     from pv.vecstore.repo.chat import Chat
+    from pv.vecstore.repo.config import Setting
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.export import Export, ExportPlan
     from pv.vecstore.repo.push import Push
@@ -56,6 +57,18 @@ class Revision:
     @cached_property
     def parents(self) -> tuple[str, ...]:
         return self.registry.parents(self.commit)
+
+    def settings(self) -> dict[str, Setting]:
+        """How behaviours are combined and builds written: {"output.dtype": "base", ...}."""
+        from pv.vecstore.repo.config import settings
+
+        return settings(self.persona)
+
+    def setting(self, key: str) -> Setting:
+        """One of them. Raises UsageError for a key that is none."""
+        from pv.vecstore.repo.config import setting
+
+        return setting(self.persona, key)
 
     def vector(self, behaviour: str) -> TaskVector:
         """The task vector of a behaviour. Raises UnknownBehaviour, MissingBase."""

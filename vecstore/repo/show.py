@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pv.registry.changes import Change, changes
 from pv.registry.history.log import LogEntry
-from pv.registry.persona import Behaviour
+from pv.registry.persona import Persona
 from pv.registry.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -27,11 +28,16 @@ class ShownVector:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """`before` are the behaviours of the first parent."""
+    """`before` is the persona of the first parent; of the first commit, its own without behaviours."""
 
     entry: LogEntry
-    before: dict[str, Behaviour]
+    before: Persona
     vectors: tuple[ShownVector, ...]
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What the commit changed in the persona."""
+        return changes(self.before, self.entry.persona)
 
     def to_json(self) -> dict[str, Any]:
         entry = self.entry
@@ -41,6 +47,7 @@ class Shown:
             "message": entry.message,
             "time": entry.time.isoformat(),
             "author": {"name": entry.author, "email": entry.email},
+            "changes": [change.to_json() for change in self.changes],
             "persona_id": entry.persona.id,
             "persona": entry.persona.to_json(),
             "provenance": {vector.id: vector.provenance.to_json() for vector in self.vectors},
@@ -50,7 +57,7 @@ class Shown:
 def show(revision: Revision) -> Shown:
     registry, commit = revision.registry, revision.commit
     entry = registry.log(commit, limit=1)[0]
-    before = dict(registry.persona(entry.parents[0]).behaviours) if entry.parents else {}
+    before = registry.persona(entry.parents[0]) if entry.parents else entry.persona.without_behaviours()
     vectors = tuple(
         ShownVector(
             vector,

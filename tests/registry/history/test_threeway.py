@@ -115,7 +115,7 @@ def test_take_settles_every_conflict(before: Persona, ours: Persona, theirs: Per
     assert result.conflicts == ()
     for c in conflicts:
         key = f"b.{c.name}" if c.kind == "behaviour" else c.name.replace("output.", "o.")
-        assert values(result.persona).get(key) == (c.ours if side == "ours" else c.theirs)
+        assert values(result.persona).get(key) == c.to_json()[side]
 
 
 V, W = vector(1).id, vector(2).id
@@ -129,17 +129,14 @@ def test_weight_and_terms_are_one_value() -> None:
     ours = EMPTY.with_behaviour("a", replace(ONE, weight=0.5))
     theirs = EMPTY.with_behaviour("a", replace(ONE, terms=TWO.terms))
     (conflict,) = reconcile(before, ours, theirs).conflicts
-    assert conflict == Conflict(
-        "a", "behaviour", ONE.to_json(), ours.behaviours["a"].to_json(), theirs.behaviours["a"].to_json()
-    )
-    assert str(conflict) == f"a: ours 0.5 × {V[:12]}, theirs 1 × {W[:12]}, before 1 × {V[:12]}"
+    assert conflict == Conflict("a", "behaviour", ONE, ours.behaviours["a"], theirs.behaviours["a"])
+    assert conflict.to_json()["ours"] == {"weight": 0.5, "terms": [[1, V]], "modules": None}
 
 
 def test_removed_here_and_changed_there_is_a_conflict() -> None:
     result = reconcile(EMPTY.with_behaviour("a", ONE), EMPTY, EMPTY.with_behaviour("a", TWO))
     (conflict,) = result.conflicts
-    assert (conflict.ours, conflict.theirs) == (None, TWO.to_json())
-    assert str(conflict).startswith("a: ours nothing, theirs 2 × ")
+    assert (conflict.ours, conflict.theirs) == (None, TWO)
     assert same(result.persona, EMPTY)
 
 
@@ -150,7 +147,7 @@ def test_the_combine_rule_is_one_value_and_output_is_field_by_field() -> None:
     assert [c.name for c in result.conflicts] == ["combine"]
     assert result.persona.output == Output("bf16", "stochastic", 7)
     assert reconcile(EMPTY, ours, theirs, {"combine": "theirs"}).persona.combine == theirs.combine
-    assert "ties density=0.3 elect=unweighted" in str(result.conflicts[0])
+    assert (result.conflicts[0].ours, result.conflicts[0].theirs) == (ours.combine, theirs.combine)
 
 
 @given(combines, combines, outputs, outputs)
@@ -178,12 +175,36 @@ def test_another_base_is_a_conflict_that_cannot_be_taken() -> None:
 
 
 def test_taking_a_weight() -> None:
-    ours, theirs = EMPTY.with_behaviour("a", ONE), EMPTY.with_behaviour("a", TWO)
-    assert reconcile(EMPTY, ours, theirs, {"a": 0.25}).persona.behaviours["a"] == replace(TWO, weight=0.25)
+    ours, theirs = EMPTY.with_behaviour("a", ONE), EMPTY.with_behaviour("a", replace(ONE, weight=3.0))
+    assert reconcile(EMPTY, ours, theirs, {"a": 0.25}).persona.behaviours["a"] == replace(ONE, weight=0.25)
     assert reconcile(EMPTY, ours, EMPTY, {"a": -1.0}).persona.behaviours["a"] == replace(ONE, weight=-1.0)
+    assert reconcile(ours, EMPTY, theirs, {"a": 2}).persona.behaviours["a"] == replace(ONE, weight=2.0)
     assert reconcile(theirs, theirs, theirs, {"a": 3}).persona.behaviours["a"].weight == 3.0
     with pytest.raises(UnknownBehaviour):
         reconcile(ours, EMPTY, EMPTY, {"a": 1.0})
+
+
+def test_a_weight_alone_does_not_say_which_vector() -> None:
+    ours, theirs = EMPTY.with_behaviour("a", ONE), EMPTY.with_behaviour("a", TWO)
+    modules = EMPTY.with_behaviour("a", replace(ONE, modules={"*.mlp.*": 0.5}))
+    for other in (theirs, modules):
+        with pytest.raises(UsageError, match="does not say of which") as caught:
+            reconcile(EMPTY, ours, other, {"a": 1.0})
+        assert "--take 'a=theirs*0.5'" in str(caught.value.hint)
+    both = {
+        choice: reconcile(EMPTY, ours, theirs, {"a": choice}).persona.behaviours["a"]
+        for choice in ("ours*0.5", "theirs*-0.25", "theirs*0")
+    }
+    assert both == {
+        "ours*0.5": replace(ONE, weight=0.5),
+        "theirs*-0.25": replace(TWO, weight=-0.5),
+        "theirs*0": replace(TWO, weight=0.0),
+    }
+    with pytest.raises(UnknownBehaviour, match="ours has no 'a'"):
+        reconcile(ours, EMPTY, theirs, {"a": "ours*0.5"})
+    huge = EMPTY.with_behaviour("a", replace(TWO, weight=1e20))
+    with pytest.raises(UsageError, match="the weight would be"):
+        reconcile(EMPTY, ours, huge, {"a": "theirs*1e20"})
 
 
 @pytest.mark.parametrize(
@@ -195,6 +216,18 @@ def test_taking_a_weight() -> None:
         ("a", float("nan")),
         ("a", float("inf")),
         ("combine", 0.5),
+        ("combine", "theirs*0.5"),
+        ("a", "ours"),  # both sides have it alike: it would do nothing
+        ("a", "theirs"),
+        ("combine", "ours"),
+        ("output.seed", "theirs"),
+        ("a", "ours*"),
+        ("a", "ours*nan"),
+        ("a", "ours*1e31"),
+        ("a", "mine*2"),
+        ("a", "*2"),
+        ("a", "theirs*much"),
+        ("a", None),
     ],
 )
 def test_takes_that_make_no_sense(name: str, choice: object) -> None:

@@ -31,7 +31,7 @@ from pv.registry.combine import Combine
 from pv.registry.errors import BaseMismatch
 from pv.registry.persona import Behaviour, Persona, Term
 from pv.vecstore.merge.compare import BLOCK, compare
-from pv.vecstore.merge.diff import Change, WeightDiff, place
+from pv.vecstore.merge.diff import Movement, WeightDiff, place
 from pv.vecstore.merge.interference import Pair
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32
@@ -90,7 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             vector.close()
 
 
-def _is(change: Change, where: str, step: F32, before: F32) -> None:
+def _is(change: Movement, where: str, step: F32, before: F32) -> None:
     """`change` says what is true of a step (and of the base there), computed in another way."""
     assert change.where == where
     assert change.elements == step.size
@@ -145,7 +145,7 @@ def test_nothing_moved(world: World) -> None:
         found = world.diff(old, new)
         assert not found
         assert found.tensors == ()
-        assert found.total == Change("all")
+        assert found.total == Movement("all")
         assert (found.total.norm, found.total.relative) == (0, 0)
         assert found.by_layer() == found.by_module() == ()
 
@@ -177,7 +177,7 @@ def test_sums_by_layer_and_module(world: World) -> None:
 
 def test_layers_are_sorted_as_numbers() -> None:
     names = [f"model.layers.{i}.mlp.up_proj.weight" for i in (10, 2, 0, 1)]
-    changes = WeightDiff(tuple(Change(name, 1, 1, 1.0, 1.0, 1.0) for name in [*names, "lm_head.weight"]))
+    changes = WeightDiff(tuple(Movement(name, 1, 1, 1.0, 1.0, 1.0) for name in [*names, "lm_head.weight"]))
     assert [c.where for c in changes.by_layer()] == ["layer 0", "layer 1", "layer 2", "layer 10", "lm_head"]
 
 

@@ -98,7 +98,7 @@ def test_the_recipe_in_words() -> None:
     card = model_card(FACTS)
     rows = cells(card)
     assert "`listening`" in rows and "-0.5 (negated); `*.mlp.*` × 0.25" in rows and "0 (left out)" in rows
-    assert "2 terms: 1 × `222222222222`, -1 × `333333333333`" in rows
+    assert "1 × `222222222222`, -1 × `333333333333`" in rows
     trained = "trained on `listening.jsonl`, 48 rows, optimizer `apollo`, epochs `3`, lr `0.0001`, seed `0`"
     assert trained in rows and "taken from `tuned`; not recorded" in rows
     assert "Combined with `add`" in card and "as bf16, `stochastic` rounding, seed 7" in card

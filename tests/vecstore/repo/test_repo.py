@@ -153,7 +153,7 @@ def test_a_conflict_has_both_sides(repo: pv.Repo) -> None:
         repo.merge("other")
     (conflict,) = caught.value.conflicts
     assert isinstance(conflict, Conflict)
-    assert conflict.name == "x" and conflict.ours["weight"] == 2 and conflict.theirs["weight"] == 0.5
+    assert conflict.name == "x" and conflict.ours.weight == 2 and conflict.theirs.weight == 0.5
     assert repo.head == before
     assert repo.merge("other", take={"x": "theirs"}).persona.behaviours["x"].weight == 0.5
 
