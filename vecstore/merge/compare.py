@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pv.registry.combine import Combine
 from pv.registry.persona import Behaviour, Persona
-from pv.vecstore.merge.delta import evaluate, holdings, summed, taus
+from pv.vecstore.merge.delta import evaluate, holdings, summed, taus, touched
 from pv.vecstore.merge.diff import Movement, WeightDiff
 from pv.vecstore.merge.interference import Pair
 from pv.vecstore.merge.methods import is_linear
@@ -57,7 +57,7 @@ def compare(
     """
     names = sorted(behaviours)
     held = holdings(vectors)
-    tensors = sorted({tensor for vector in vectors.values() for tensor in vector.manifest.tensors})
+    tensors = touched(vectors.values())
 
     def look(tensor: str) -> tuple[Movement | None, _Products]:
         plans = plan(old, held, tensor), plan(new, held, tensor)

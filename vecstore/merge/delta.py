@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pv.registry.combine import Combine
 from pv.registry.persona import Persona
@@ -13,7 +13,7 @@ from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import BaseTensor
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["delta", "evaluate", "holdings", "summed", "taus"]
+__all__ = ["delta", "evaluate", "holdings", "summed", "taus", "touched"]
 
 
 def evaluate(rule: Combine, operands: Sequence[Operand], taus: Mapping[str, F32]) -> F32 | None:
@@ -51,3 +51,8 @@ def delta(
 
 def holdings(vectors: Mapping[str, Vector]) -> Holdings:
     return {vector_id: vector.manifest.tensors.keys() for vector_id, vector in vectors.items()}
+
+
+def touched(vectors: Iterable[Vector]) -> list[str]:
+    """Every tensor that some vector has a say in, sorted."""
+    return sorted({name for vector in vectors for name in vector.manifest.tensors})

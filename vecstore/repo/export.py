@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.persona import Behaviour, Persona
 from pv.vecstore.merge.build import Built
 from pv.vecstore.merge.build import build as write_build
-from pv.vecstore.merge.delta import holdings
-from pv.vecstore.merge.diff import touched
+from pv.vecstore.merge.delta import holdings, touched
 from pv.vecstore.merge.export import export as write_export
 from pv.vecstore.merge.export import plan_export as plan_captured
 from pv.vecstore.merge.folder import Written
