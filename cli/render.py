@@ -10,7 +10,7 @@ from typing import Any
 
 from pv.cli.say import plain
 from pv.registry.combine import Combine
-from pv.registry.persona import Behaviour, Persona
+from pv.registry.persona import Behaviour, Output, Persona
 
 __all__ = [
     "behaviour_line",
@@ -18,7 +18,9 @@ __all__ = [
     "conflict_side",
     "counted",
     "interval",
+    "module_words",
     "number",
+    "output_words",
     "persona_line",
     "size",
     "table",
@@ -100,6 +102,13 @@ def combine_words(combine: Combine) -> str:
         for key, value in combine.options.items()
     )
     return f"{combine.method} ({options})" if options else combine.method
+
+
+def output_words(output: Output) -> str:
+    """How builds are written: `in the base's dtype, rounded stochastically (seed 0)`."""
+    dtype = "in the base's dtype" if output.dtype == "base" else f"in {output.dtype}"
+    how = "rounded stochastically" if output.rounding == "stochastic" else f"rounded to {output.rounding}"
+    return f"{dtype}, {how} (seed {output.seed})"
 
 
 def conflict_side(value: Any) -> str:

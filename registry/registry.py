@@ -162,7 +162,7 @@ class Registry(Closing):
 
     def operations(self, limit: int | None = None) -> list[Operation]:
         """What was done, newest first."""
-        return list(operations.operations(self.history, limit))
+        return list(undo.marked(self.history, limit))
 
     def record(self, build_id: str) -> dict[str, Any]:
         """What was measured about a build; empty if nothing was."""
@@ -322,7 +322,11 @@ class Registry(Closing):
     def _check_free(self, plan: Transaction, name: str) -> None:
         for folder, kind in ((refs.HEADS, "branch"), (refs.TAGS, "tag")):
             if at := plan.refs.get(folder + name):
-                way = f"pv switch {name}` goes there" if kind == "branch" else f"pv tag -d {name}` frees the name"
+                way = (
+                    f"pv switch {name}` goes there"
+                    if kind == "branch"
+                    else f"pv tag -d {name}` frees the name"
+                )
                 said = f"there is a {kind} {name!r} already, at {at[:12]}"
                 raise UsageError(said, hint=f"`{way}, or take another name")
 

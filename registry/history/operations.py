@@ -48,7 +48,8 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # a command line may
 class Operation:
     """`seq` counts from 1. `undoes` is the seq of the first operation that this one takes back, with all since.
 
-    `author` and `email` are those of the commit that holds it; they are read, and not given.
+    `author` and `email` are those of the commit that holds it, `undone_by` is what took it back, if that stands:
+    they are read, and not written.
     """
 
     seq: int
@@ -60,6 +61,20 @@ class Operation:
     id: str = ""
     author: str = field(default="", compare=False)
     email: str = field(default="", compare=False)
+    undone_by: int | None = field(default=None, compare=False)
+
+    def summary(self) -> dict[str, Any]:
+        """For programs; `to_json` is what is written down."""
+        return {
+            "seq": self.seq,
+            "time": self.time.isoformat(),
+            "author": {"name": self.author, "email": self.email},
+            "command": self.command,
+            "refs": [change.to_json() for change in self.refs],
+            "head": {"old": self.head[0], "new": self.head[1]},
+            "undoes": self.undoes,
+            "undone_by": self.undone_by,
+        }
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -167,7 +182,10 @@ def chain(history: GitRepository, tip: str | None, limit: int | None = None) -> 
 
 
 def _read(history: GitRepository, op_id: str) -> Operation:
-    operation, author = Operation.from_bytes(history.read_blob(op_id, _FILE), op_id), history.commit(op_id).author
+    operation, author = (
+        Operation.from_bytes(history.read_blob(op_id, _FILE), op_id),
+        history.commit(op_id).author,
+    )
     return replace(operation, author=author.name, email=author.email)
 
 

@@ -8,8 +8,9 @@ before the newest undo, as long as nothing else was done since.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import Any
 
 from pv.registry.errors import ConflictError, NotFoundError, UsageError
 from pv.registry.git import refs
@@ -17,7 +18,7 @@ from pv.registry.git.objects import RefChange
 from pv.registry.git.repository import GitRepository
 from pv.registry.history.operations import Operation, operations, view
 
-__all__ = ["WentBack", "back_to", "before_redo", "before_undo", "standing"]
+__all__ = ["WentBack", "back_to", "before_redo", "before_undo", "marked", "numbered", "standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,36 @@ class WentBack:
 
     @property
     def command(self) -> str:
-        """That of the newest operation that it is about."""
+        """That of the newest operation that it is about; empty if nothing had to be done."""
         about = self.taken_back or self.brought_back
         return about[0].command if about else ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "to": self.to,
+            "taken_back": [operation.summary() for operation in self.taken_back],
+            "brought_back": [operation.summary() for operation in self.brought_back],
+            "refs": [change.to_json() for change in self.refs],
+            "head": {"old": self.head[0], "new": self.head[1]},
+        }
+
+
+def marked(history: GitRepository, limit: int | None = None) -> Iterator[Operation]:
+    """The operations, newest first, each with what took it back."""
+    by: Operation | None = None
+    for operation in operations(history, limit):
+        undone = by is not None and by.undoes is not None and operation.seq >= by.undoes
+        if not undone and operation.undoes is not None:
+            by = operation
+        yield replace(operation, undone_by=by.seq) if undone and by else operation
+
+
+def numbered(history: GitRepository, number: int) -> Operation:
+    """One operation. Raises NotFoundError."""
+    for operation in marked(history):
+        if operation.seq == number:
+            return operation
+    raise _no_operation(history, number)
 
 
 def standing(history: GitRepository, after: int | None = None) -> Iterator[Operation]:
@@ -88,7 +116,7 @@ def back_to(history: GitRepository, number: int, doing: str = "undo") -> WentBac
     later = list(takewhile(lambda operation: operation.seq > number, operations(history)))
     newest = next(operations(history, 1), None)
     if not (later and later[-1].seq == number + 1) and (newest is None or newest.seq != number):
-        raise NotFoundError(f"there is no operation {number}", hint=_those_there_are(history))
+        raise _no_operation(history, number)
     taken, brought = _difference(history, number)
     said = repr(taken[0].command if taken else brought[0].command) if taken or brought else f"to {number}"
     if len(taken) + len(brought) > 1:
@@ -128,9 +156,7 @@ def _net(later: list[Operation]) -> tuple[list[RefChange], tuple[str, str] | Non
     return changes, (heads[0][1], heads[-1][0])
 
 
-def _difference(
-    history: GitRepository, number: int
-) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
+def _difference(history: GitRepository, number: int) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
     """The operations that stand now and did not after `number`, and the other way round."""
     gone: list[Operation] = []
     come: list[Operation] = []
@@ -147,6 +173,7 @@ def _difference(
     return tuple(gone), tuple(come)
 
 
-def _those_there_are(history: GitRepository) -> str:
+def _no_operation(history: GitRepository, number: int) -> NotFoundError:
     known = [operation.seq for operation in operations(history)]
-    return f"`pv op log` lists those from {known[-1]} to {known[0]}" if known else "none was written down"
+    hint = f"`pv op log` lists those from {known[-1]} to {known[0]}" if known else "none was written down"
+    return NotFoundError(f"there is no operation {number}", hint=hint)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.build import Build, BuildPlan
     from pv.vecstore.repo.chat import Chat
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.effects import Effect
     from pv.vecstore.repo.push import Push
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.show import Shown
@@ -55,6 +56,13 @@ class Revision:
     @cached_property
     def parents(self) -> tuple[str, ...]:
         return self.registry.parents(self.commit)
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """What was measured of its build before: by `score`, or by `pv eval`."""
+        from pv.vecstore.repo.effects import known_effects
+
+        return known_effects(self.registry, self.persona)
 
     def vector(self, behaviour: str) -> TaskVector:
         """The task vector of a behaviour. Raises UnknownBehaviour, MissingBase."""

@@ -138,7 +138,9 @@ def _expire_and_undo(registry: Registry) -> None:
     assert [operation.undoes for operation in after] == [5, None, None]
     assert registry.resolve("HEAD") == kept
     fsck(registry)
-    assert [o.seq for o in registry.redo().brought_back] == [5]  # what the youngest undo took away comes back, with its pack
+    assert [o.seq for o in registry.redo().brought_back] == [
+        5
+    ]  # what the youngest undo took away comes back, with its pack
     assert registry.resolve("HEAD") == gone
     assert registry.packs.has(vector(3).id)
     registry.undo()
