@@ -72,7 +72,14 @@ def read_end(text: str) -> datetime:
 @json_option
 @pass_app
 def command(
-    app: App, what: str, behaviour: str | None, everything: bool, limit: int | None, as_json: bool, **how: Any
+    app: App,
+    /,
+    what: str,
+    behaviour: str | None,
+    everything: bool,
+    limit: int | None,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Show the commits that lead to a revision, newest first: what each changed, and the persona that it made.
 

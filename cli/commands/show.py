@@ -31,7 +31,7 @@ def command(app: App, what: str, as_json: bool) -> None:
 
     Of a behaviour, show the version that a revision (HEAD by default) has, and its other versions; of a vector,
     where it came from and who uses it. ID is at least 4 digits of any id that pv prints: of a commit, a vector, a
-    persona or a build. A name that is both a revision and a behaviour is the revision.
+    persona, a build, a base. A name that is both a revision and a behaviour is the revision.
 
     \b
     pv show
@@ -45,7 +45,8 @@ def command(app: App, what: str, as_json: bool) -> None:
     repo = app.repo()
     shown = repo.show(what)
     if as_json:
-        app.json(shown)
+        kind = {} if isinstance(shown, Shown | ShownBehaviour) else {"kind": "vector"}
+        app.json({**kind, **shown.to_json()})
     elif isinstance(shown, Shown):
         if what != "HEAD" and shown.found is None and what in repo.persona.behaviours:
             app.note(f"{what} is a revision, and a behaviour too: pv show HEAD:{what}")
@@ -83,7 +84,7 @@ def _known(shown: KnownVector) -> Iterator[str]:
 def _commit(shown: Shown) -> list[str]:
     entry, persona = shown.entry, shown.entry.persona
     return [
-        *([f"{shown.found} is of"] if shown.found else []),
+        *([f"{shown.found} is that of"] if shown.found else []),
         click.style(f"commit {entry.id}", fg="yellow"),
         f"author   {plain(entry.author)} <{plain(entry.email)}>, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         *(f"parent   {short(parent)}" for parent in entry.parents),

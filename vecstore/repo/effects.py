@@ -52,6 +52,7 @@ def known_effects(registry: Registry, persona: Persona) -> tuple[Effect, ...]:
 def _read(effect: Any, n: Any, data: Any) -> Effect | None:
     """None for what is noted in another form: anybody may have written it."""
     try:
-        return Effect(*(float(effect[key]) for key in ("mean", "low", "high")), int(n), str(data))
+        mean, low, high = (float(effect[key]) for key in ("mean", "low", "high"))
+        return Effect(mean, low, high, int(n), str(data))
     except (LookupError, TypeError, ValueError):
         return None

@@ -2,8 +2,8 @@
 
     pv show REV | BEHAVIOUR | REV:BEHAVIOUR | ID        a name that is a revision and a behaviour is the revision
 
-An ID is at least 4 digits of a commit, a vector, a persona or a build; the last two show the newest commit that
-has that persona.
+An ID is at least 4 digits of any id that pv prints: of a commit, or a vector (or the rows that it was trained
+on), or of a persona, a build or a base, which show the newest commit that has it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pv.registry.dtypes import OUTPUT_CHOICES
 from pv.registry.errors import UnknownBehaviour, UnknownRevision
 from pv.registry.history.log import LogEntry
 from pv.registry.persona import ROUNDINGS, Behaviour
+from pv.registry.provenance import Trained
 from pv.vecstore.repo.names import behaviour_named
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
 from pv.vecstore.repo.vectors import KnownVector, everything, vectors
@@ -116,35 +117,35 @@ def _behaviour(repo: Repo, revision: str, name: str) -> ShownBehaviour:
 
 
 def _by_id(repo: Repo, prefix: str) -> Shown | KnownVector | None:
-    """What else has an id that begins so: a vector, a persona, a build. Raises UnknownRevision if several do."""
+    """What else has an id that begins so. Raises UnknownRevision if several do."""
     found: dict[str, KnownVector | tuple[str, str]] = {}
-    for entry in everything(repo.registry):
-        for what, identity in _ids_of(entry):
+    for entry in [*repo.registry.log(all=True), *everything(repo.registry)]:  # rather one that was not undone
+        for identity, what in _ids_of(entry):
             if identity.startswith(prefix):
-                found.setdefault(identity, (entry.id, f"{what} {identity[:12]}"))
-    for vector in vectors(repo) if not found or len(prefix) < 12 else []:
-        if vector.vector.id.startswith(prefix):
-            found[vector.vector.id] = vector
+                found.setdefault(identity, (entry.id, what.format(identity[:12])))
+    for known in vectors(repo) if not found or len(prefix) < 12 else []:
+        origin = known.vector.provenance
+        for identity in (known.vector.id, origin.data.id if isinstance(origin, Trained) else ""):
+            if identity.startswith(prefix):
+                found.setdefault(identity, known)
     if len(found) > 1:
         longer = ", ".join(identity[: len(prefix) + 4] for identity in sorted(found)[:5])
         raise UnknownRevision(
             f"{prefix!r} could be any of {len(found)} ids", hint=f"write more digits: {longer}"
         )
     for one in found.values():
-        if isinstance(one, KnownVector):
-            return one
-        return show(repo.at(one[0]), one[1])
+        return one if isinstance(one, KnownVector) else show(repo.at(one[0]), one[1])
     return None
 
 
 def _ids_of(entry: LogEntry) -> list[tuple[str, str]]:
-    """(what it is, id) of a commit's persona, and of its builds in every dtype and rounding."""
-    persona, found = entry.persona, [("persona", entry.persona.id)]
-    found.append(("build", ids.build_id(persona.id, persona.engine)))
+    """(id, what it is) of a commit's persona and base, and of its builds in every dtype and rounding."""
+    persona = entry.persona
+    found = [(persona.id, "persona {}"), (persona.base, "base {}")]
+    found.append((ids.build_id(persona.id, persona.engine), "build {}"))
     for dtype in OUTPUT_CHOICES:
         for rounding in ROUNDINGS:
             written = persona.with_output(dtype=dtype, rounding=rounding)
-            if written != persona:
-                said = f"build with --dtype {dtype} --rounding {rounding}"
-                found.append((said, ids.build_id(written.id, written.engine)))
+            how = f"build {{}} (--dtype {dtype} --rounding {rounding})"
+            found.append((ids.build_id(written.id, written.engine), how))
     return found

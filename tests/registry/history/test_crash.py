@@ -29,7 +29,9 @@ ACTIONS: dict[str, Callable[[Registry], object]] = {
     "merge": lambda registry: registry.merge("side"),
     "branch": lambda registry: registry.create_branch("new", switch=True),
     "delete": lambda registry: registry.delete_branch("side"),
+    "rename": lambda registry: registry.rename_branch("main", "trunk"),
     "undo": lambda registry: registry.undo(),
+    "undo to": lambda registry: registry.undo(to=2),
 }
 
 

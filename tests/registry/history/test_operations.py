@@ -133,7 +133,7 @@ def crash_before_refs(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(operations, "_apply", lambda *_: False)
 
 
-@pytest.mark.parametrize("what", ["commit", "branch", "delete", "undo branch"])
+@pytest.mark.parametrize("what", ["commit", "branch", "delete", "rename", "undo branch"])
 def test_an_unfinished_operation_is_finished(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -144,7 +144,8 @@ def test_an_unfinished_operation_is_finished(
         "commit": lambda: registry.change("scale", "m", scale("a", 2.0)),
         "branch": lambda: registry.create_branch("new", switch=True),
         "delete": lambda: registry.delete_branch("side"),
-        "undo branch": registry.undo,
+        "rename": lambda: registry.rename_branch("main", "trunk"),
+        "undo branch": lambda: registry.undo(),
     }[what]
     with monkeypatch.context() as patch:
         crash_before_refs(registry, patch)
