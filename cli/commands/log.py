@@ -68,7 +68,9 @@ def read_end(text: str) -> datetime:
 @click.option("--since", type=read_time, metavar="DATE", help="Only commits from this date on.")
 @click.option("--until", type=read_end, metavar="DATE", help="Only commits up to this date, and on it.")
 @click.option("--scores", is_flag=True, help="The effects that were measured of each commit's build.")
-@click.option("-p", "--patch", "--stat", is_flag=True, hidden=True, expose_value=False)  # always shown
+@click.option(
+    "-p", "--patch", "--stat", is_flag=True, expose_value=False, help="As in git; it is shown always."
+)
 @json_option
 @pass_app
 def command(

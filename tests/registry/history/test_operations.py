@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -140,7 +141,7 @@ def test_an_unfinished_operation_is_finished(
     add(registry, "a", 1)
     registry.create_branch("side", switch=what == "undo branch")
     before, raw_refs = visible(registry), registry.history.refs()
-    action = {
+    action: Callable[[], object] = {
         "commit": lambda: registry.change("scale", "m", scale("a", 2.0)),
         "branch": lambda: registry.create_branch("new", switch=True),
         "delete": lambda: registry.delete_branch("side"),

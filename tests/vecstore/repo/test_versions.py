@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.vectors import nudged, save, small_base
@@ -144,7 +145,7 @@ def test_what_is_not_there(repo: pv.Repo) -> None:
 
 
 def test_the_own_effect_is_not_that_of_what_it_was_made_from() -> None:
-    score = {"effect": {"mean": 2.0, "low": 1.0, "high": 3.0}, "n": 4, "data": "h.jsonl"}
+    score: dict[str, Any] = {"effect": {"mean": 2.0, "low": 1.0, "high": 3.0}, "n": 4, "data": "h.jsonl"}
     data = {"name": "r.jsonl", "id": "", "rows": 2, "kept": False}
     trained = {"kind": "trained", "data": data, "loss": None, "held_out": score}
     assert own_effect(provenance.read(trained)) == Effect(2.0, 1.0, 3.0, 4, "h.jsonl")
@@ -157,7 +158,8 @@ def test_the_own_effect_is_not_that_of_what_it_was_made_from() -> None:
     assert own_effect(provenance.read({**derived, "measured": measured})) == Effect(
         1.0, 0.5, 1.5, 3, "h.jsonl"
     )
-    for broken in ({}, {"effect": 3}, {"effect": {"mean": "x"}}, {"effect": {**score["effect"], "n": []}}):  # type: ignore[dict-item]
+    strange: list[dict[str, Any]] = [{}, {"effect": 3}, {"effect": {"mean": "x"}}, {**score, "n": []}]
+    for broken in strange:
         assert own_effect(provenance.read({**derived, "measured": broken})) is None
         assert own_effect(provenance.read({**trained, "held_out": broken})) is None
 
