@@ -125,10 +125,10 @@ def command(
 
 
 def _behaviour(app: App, repo: Repo, what: str) -> tuple[str, str] | None:
-    from pv.vecstore.repo.names import behaviour_named
-
     if what == "HEAD":
         return None
+    from pv.vecstore.repo.names import behaviour_named
+
     asked = behaviour_named(repo, what)
     if asked is None and repo.head.commit and what in repo.persona.behaviours:
         app.note(f"{what} is a revision, and a behaviour too: pv log --behaviour {what} shows its versions")
