@@ -96,21 +96,28 @@ def command(
     pv log listening
     pv log --scores --grep pirate
     """
-    repo, scores = app.repo(), how["scores"]
+    repo = app.repo()
     asked = (what, behaviour) if behaviour is not None else _behaviour(app, repo, what)
-    if asked is not None:
-        _check_fits_versions(how)
-        found = repo.versions(asked[1], asked[0], all=everything)[:limit]
-        if as_json:
-            app.json({"behaviour": asked[1], "versions": [version.to_json() for version in found]})
-        else:
-            drawn = one_line_each(found) if how["oneline"] else version_blocks(found)
-            app.page("\n".join(map(cut, drawn) if how["oneline"] else drawn))
+    if asked is None:
+        _commits(app, repo, what, everything=everything, limit=limit, as_json=as_json, **how)
         return
+    _check_fits_versions(how)
+    found = repo.versions(asked[1], asked[0], all=everything)[:limit]
+    if as_json:
+        app.json({"behaviour": asked[1], "versions": [version.to_json() for version in found]})
+    else:
+        drawn = map(cut, one_line_each(found)) if how["oneline"] else version_blocks(found)
+        app.page("\n".join(drawn))
+
+
+def _commits(
+    app: App, repo: Repo, what: str, *, everything: bool, limit: int | None, as_json: bool, **how: Any
+) -> None:
+    scores, as_graph = how["scores"], how["as_graph"]
     keep = _keep(how["grep"], how["since"], how["until"])
-    if keep is not None and how["as_graph"]:
+    if keep is not None and as_graph:
         raise UsageError("--graph draws every commit", hint="leave it out, or --grep, --since and --until")
-    entries = repo.log(what, all=everything, limit=limit, keep=keep, graph=how["as_graph"])
+    entries = repo.log(what, all=everything, limit=limit, keep=keep, graph=as_graph)
     effects = {entry.id: repo.at(entry.id).effects if scores else () for entry in entries}
     if as_json:
         measured = {
@@ -118,9 +125,9 @@ def command(
         }
         app.json({"commits": [{**entry.to_json(), **measured[entry.id]} for entry in entries]})
         return
-    draw = _one_line if how["oneline"] else _full
-    texts = [list(draw(entry, repo.head.branch, effects[entry.id])) for entry in entries]
-    lines = _beside_graph(entries, texts) if how["as_graph"] else [line for text in texts for line in text]
+    draw, current = _one_line if how["oneline"] else _full, repo.head.branch
+    texts = [list(draw(entry, current, effects[entry.id])) for entry in entries]
+    lines = _beside_graph(entries, texts) if as_graph else [line for text in texts for line in text]
     app.page("\n".join(map(cut, lines) if how["oneline"] else lines))
 
 
