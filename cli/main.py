@@ -28,9 +28,9 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Start": ("init",),
     "Make behaviours": ("train", "commit", "compress"),
-    "Look": ("status", "log", "show", "diff", "eval", "chat"),
+    "Look": ("status", "log", "show", "vectors", "diff", "eval", "chat"),
     "Change the persona": ("add", "scale", "negate", "drop", "rename", "combine", "config"),
-    "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo"),
+    "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo", "op"),
     "Make checkpoints": ("build", "export", "push", "verify"),
     "Keep it sound": ("fsck", "gc"),
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.export import ExportPlan
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["echo_sums", "report", "report_head", "report_plan", "say_changes"]
+__all__ = ["changes_since", "echo_sums", "report", "report_plan", "say_changes"]
 
 
 def report(app: App, made: Committed, *, as_json: bool) -> None:
@@ -42,22 +42,13 @@ def say_changes(app: App, changes: Iterable[Change]) -> None:
             echo(line, err=True)
 
 
-def report_head(app: App, repo: Repo, before: Head, said: str, *, as_json: bool, **done: str) -> None:
-    """Say what was done, where HEAD is now, and what that changed in the persona one is on."""
-    head, persona = repo.head, repo.persona
-    found: tuple[Change, ...] = ()
-    if before.commit is not None:
-        with contextlib.suppress(
-            IntegrityError
-        ):  # a damaged commit that was left: it is `pv fsck` that says so
-            found = changes(repo.at(before.commit).persona, persona)
-    if as_json:
-        listed = [change.to_json() for change in found]
-        app.json({**done, "branch": head.branch, "commit": head.commit, "changes": listed})
-    else:
-        app.done(f"{said}; on branch {head.branch} at {short(head.commit)}")
-        say_changes(app, found)
-        app.note(f"  {persona_line(persona)}")
+def changes_since(repo: Repo, before: Head) -> tuple[Change, ...]:
+    """What differs between the persona at HEAD and the one where HEAD was."""
+    if before.commit is None:
+        return ()
+    with contextlib.suppress(IntegrityError):  # a damaged commit that was left: it is `pv fsck` that says so
+        return changes(repo.at(before.commit).persona, repo.persona)
+    return ()
 
 
 def report_plan(app: App, plan: BuildPlan | ExportPlan, *, as_json: bool) -> None:

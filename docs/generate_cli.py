@@ -6,6 +6,7 @@ With --check, write nothing and fail if either is out of date.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from pv.registry.exit_codes import MEANINGS
 TARGET = Path(__file__).with_name("cli.md")
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- commands: written by make docs -->", "<!-- end of commands -->"
+WIDTH = 100
 HEAD = """# Command line
 
 Written by `make docs` from the commands' own help; do not edit.
@@ -37,7 +39,7 @@ def main() -> int:
     table = "".join(f"| `pv {name}` | {SUMMARIES[name]} |\n" for name in names)
     codes = "".join(f"| {code} | {meaning} |\n" for code, meaning in MEANINGS.items()) + "\n"
     wanted = {
-        TARGET: HEAD + codes + "\n".join(_section(name) for name in ["", *names]),
+        TARGET: HEAD + codes + "\n".join(_sections(cli, click.Context(cli, info_name="pv"), names)),
         README: f"{before}{BEGIN}\n\n| command | what it does |\n| --- | --- |\n{table}\n{END}{after}",
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text]
@@ -50,18 +52,16 @@ def main() -> int:
     return 1 if stale else 0
 
 
-def _section(name: str) -> str:
-    context = click.Context(cli, info_name="pv", max_content_width=100, terminal_width=100)
-    command: click.Command = cli
-    if name:
-        found = cli.get_command(context, name)
-        assert found is not None
-        command = found
-        context = click.Context(
-            found, info_name=name, parent=context, max_content_width=100, terminal_width=100
-        )
-    text = command.get_help(context).rstrip()
-    return f"## pv {name}".rstrip() + f"\n\n```text\n{text}\n```\n"
+def _sections(command: click.Command, context: click.Context, names: list[str]) -> Iterator[str]:
+    """A command's help, and that of its subcommands."""
+    context.max_content_width = context.terminal_width = WIDTH
+    yield f"## {context.command_path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    for name in names:
+        assert isinstance(command, click.Group)
+        inner = command.get_command(context, name)
+        assert inner is not None
+        below = inner.list_commands(context) if isinstance(inner, click.Group) else []
+        yield from _sections(inner, click.Context(inner, info_name=name, parent=context), below)
 
 
 if __name__ == "__main__":

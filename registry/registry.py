@@ -14,6 +14,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,14 @@ from pv.registry.errors import BaseMismatch, NotFoundError, UnknownRevision, Usa
 from pv.registry.git import refs
 from pv.registry.git.objects import Author
 from pv.registry.git.repository import GitRepository
-from pv.registry.history import merge, operations, revisions
+from pv.registry.history import merge, operations, revisions, undo
 from pv.registry.history.log import LogEntry, read_log
 from pv.registry.history.merge import MergeOutcome
 from pv.registry.history.operations import Operation
 from pv.registry.history.snapshot import NewVectors, Snapshot, write_base
 from pv.registry.history.threeway import Take
 from pv.registry.history.transaction import Transaction, transaction
+from pv.registry.history.undo import WentBack
 from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
@@ -145,18 +148,21 @@ class Registry(Closing):
         *,
         all: bool = False,
         limit: int | None = None,
+        keep: Callable[[LogEntry], bool] | None = None,
         lines_together: bool = False,
     ) -> list[LogEntry]:
-        """Commits reachable from `revision` (default HEAD), or from every ref, newest first."""
-        tips = self._tips() if all else [self.resolve(revision)]
-        return read_log(self.history, tips, limit, lines_together=lines_together)
+        """Commits that lead to `revision` (default HEAD; or a range, `A..B`), or to any ref, newest first."""
+        end, begin = (None, None) if all else revisions.resolve_range(self.history, revision or "HEAD")
+        tips, without = self._tips() if end is None else [end], [begin] if begin else []
+        more: dict[str, Any] = {"without": without, "keep": keep, "lines_together": lines_together}
+        return read_log(self.history, tips, limit, **more)
 
     def _tips(self) -> list[str]:
         return [commit for ref, commit in operations.view(self.history).refs.items() if ref != refs.OPS]
 
     def operations(self, limit: int | None = None) -> list[Operation]:
         """What was done, newest first."""
-        return list(operations.operations(self.history, limit))
+        return list(undo.marked(self.history, limit))
 
     def record(self, build_id: str) -> dict[str, Any]:
         """What was measured about a build; empty if nothing was."""
@@ -189,11 +195,6 @@ class Registry(Closing):
     def _writing(self, command: str) -> Iterator[Transaction]:
         with self.writing(), transaction(self.root, self.history, self.packs, command) as plan:
             yield plan
-
-    def recover(self) -> Operation | None:
-        """Finish what a crash left half done. Every write does this first."""
-        with self.writing(), locks.exclusive(self.root / "refs.lock") as lock:
-            return operations.recover(self.history, lock)
 
     def start(
         self,
@@ -326,13 +327,33 @@ class Registry(Closing):
         refs.check_ref_name(name, what)
         commit = self.resolve(at)
         with self._writing(command or f"{what} {name}") as plan:
-            for other in (refs.HEADS, refs.TAGS):
-                if other + name in plan.refs:
-                    kind = "branch" if other == refs.HEADS else "tag"
-                    raise UsageError(f"there is a {kind} {name!r} already", hint=f"`pv {kind}` lists them")
+            self._check_free(plan, name)
             plan.move(folder + name, commit)
             if switch:
                 plan.head = folder + name
+        return commit
+
+    def _check_free(self, plan: Transaction, name: str) -> None:
+        for folder, kind in ((refs.HEADS, "branch"), (refs.TAGS, "tag")):
+            if at := plan.refs.get(folder + name):
+                way = (
+                    f"pv switch {name}` goes there"
+                    if kind == "branch"
+                    else f"pv tag -d {name}` frees the name"
+                )
+                said = f"there is a {kind} {name!r} already, at {at[:12]}"
+                raise UsageError(said, hint=f"`{way}, or take another name")
+
+    def rename_branch(self, old: str, new: str, *, command: str | None = None) -> str:
+        """Give a branch another name; HEAD follows if it is the current one. Returns the commit."""
+        refs.check_ref_name(new)
+        with self._writing(command or f"branch --move {old} {new}") as plan:
+            self._check_free(plan, new)
+            ref, current = plan.branch_ref(old), plan.head
+            commit = plan.tip(ref)
+            plan.move(ref, None)
+            plan.move(refs.HEADS + new, commit)
+            plan.head = refs.HEADS + new if ref == current else current
         return commit
 
     def delete_branch(self, name: str, *, command: str | None = None) -> str:
@@ -353,7 +374,8 @@ class Registry(Closing):
             return plan.refs[ref]
 
     def switch(self, name: str, *, command: str | None = None) -> Head:
-        """Make a branch the current one. Raises UsageError for a tag or a commit."""
+        """Make a branch the current one; `-` is the one before. Raises UsageError for a tag or a commit."""
+        name = operations.left_branch(self.history) if name == "-" else name
         with self._writing(command or f"switch {name}") as plan:
             if refs.HEADS + name not in plan.refs:
                 with contextlib.suppress(UnknownRevision):
@@ -362,24 +384,32 @@ class Registry(Closing):
                         f"{name!r} is not a branch",
                         hint=f"make one there: pv branch NAME {commit[:12]}, then pv switch NAME",
                     )
-                raise NotFoundError(f"no branch {name!r}", hint="`pv branch` lists the branches")
+                close = get_close_matches(name, self.branches(), 1)
+                hint = f"did you mean {close[0]}?" if close else "`pv branch` lists the branches"
+                raise NotFoundError(f"no branch {name!r}", hint=hint)
             refs.check_ref_name(name)
             plan.head = refs.HEADS + name
         return self.head()
 
-    def undo(self) -> Operation:
-        """Take back the newest operation that was not taken back yet; returns that operation."""
-        return self._take_back("undo", operations.to_undo)
+    def undo(self, *, count: int = 1, to: int | None = None, dry_run: bool = False) -> WentBack:
+        """Take back the newest operations that stand; with `to`, go back to how it was after that operation."""
+        said = f"undo --to {to}" if to is not None else "undo" if count == 1 else f"undo -n {count}"
+        choose = partial(undo.before_undo, count=count) if to is None else lambda _: to
+        return self._go_back(said, choose, dry_run=dry_run)
 
-    def redo(self) -> Operation:
-        """Take back the newest undo; returns that undo."""
-        return self._take_back("redo", operations.to_redo)
+    def redo(self, *, dry_run: bool = False) -> WentBack:
+        """Take back the newest undo, if it was the last thing done."""
+        return self._go_back("redo", undo.before_redo, dry_run=dry_run)
 
-    def _take_back(self, command: str, choose: Callable[[GitRepository], Operation]) -> Operation:
-        with self._writing(command) as plan:
-            operation = choose(self.history)
-            changes, plan.head = operations.invert(self.history, operation)
-            for change in changes:
+    def _go_back(self, said: str, choose: Callable[[GitRepository], int], *, dry_run: bool) -> WentBack:
+        doing = said.split(" ")[0]
+        if dry_run:
+            return undo.back_to(self.history, choose(self.history), doing)
+        with self._writing(said) as plan:
+            went = undo.back_to(self.history, choose(self.history), doing)
+            plan.head = went.head[1]
+            for change in went.refs:
                 plan.move(change.ref, change.new)
-            plan.undoes = operation.seq
-        return operation
+            if went.taken_back or went.brought_back:
+                plan.undoes = went.to + 1
+        return went

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,40 +14,154 @@ from pv.cli.graph import graph
 from pv.cli.options import json_option
 from pv.cli.render import persona_line
 from pv.cli.say import plain
+from pv.cli.versions import effect_words, one_line_each, ref_names, version_blocks
+from pv.cli.width import cut
+from pv.registry.changes import changes
+from pv.registry.errors import UsageError
+from pv.registry.persona import Persona
+from pv.registry.words import change_line
 
 if TYPE_CHECKING:
     from pv.registry.history.log import LogEntry
+    from pv.vecstore.repo.effects import Effect
+    from pv.vecstore.repo.repo import Repo
 
 __all__ = ["command"]
 
+Keep = Callable[["LogEntry"], bool]
 
-@click.command("log", short_help="Show the history.")
-@click.argument("rev", default="HEAD")
+
+class Log(click.Command):
+    """`-3` is `-n 3`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        takes_value = {"-n", "--grep", "--since", "--until", "--behaviour"}
+        pairs = zip(["", *args], args, strict=False)
+        spelled = [
+            f"-n{arg[1:]}" if re.fullmatch(r"-\d+", arg) and before not in takes_value else arg
+            for before, arg in pairs
+        ]
+        return super().parse_args(ctx, spelled)
+
+
+def read_time(text: str) -> datetime:
+    """A date, or a date and a time, of here unless it has an offset."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r} is no date such as 2026-01-31 or 2026-01-31T12:00") from None
+
+
+def read_end(text: str) -> datetime:
+    """The same; a date alone is the end of that day."""
+    return read_time(text) + timedelta(days=1 if re.fullmatch(r"[\d-]+", text) else 0)
+
+
+@click.command("log", cls=Log, short_help="Show the history, or the versions of a behaviour.")
+@click.argument("what", default="HEAD", metavar="[REV | A..B | BEHAVIOUR]")
+@click.option(
+    "--behaviour", metavar="NAME", help="The versions of this behaviour; REV is where to look from."
+)
 @click.option("--graph", "as_graph", is_flag=True, help="Draw how the lines of history join.")
 @click.option("--all", "everything", is_flag=True, help="From every branch and tag.")
-@click.option("--oneline", is_flag=True, help="One line a commit.")
-@click.option("-n", "limit", type=click.IntRange(1), help="At most so many commits.")
+@click.option("--oneline", is_flag=True, help="One line each, cut at the edge of the terminal.")
+@click.option("-n", "limit", type=click.IntRange(1), metavar="N", help="At most so many; also -1, -2, ...")
+@click.option("--grep", metavar="TEXT", help="Only commits with this in their message; upper or lower case.")
+@click.option("--since", type=read_time, metavar="DATE", help="Only commits from this date on.")
+@click.option("--until", type=read_end, metavar="DATE", help="Only commits up to this date, and on it.")
+@click.option("--scores", is_flag=True, help="The effects that were measured of each commit's build.")
+@click.option(
+    "-p", "--patch", "--stat", is_flag=True, expose_value=False, help="As in git; it is shown always."
+)
 @json_option
 @pass_app
 def command(
-    app: App, rev: str, as_graph: bool, everything: bool, oneline: bool, limit: int | None, as_json: bool
+    app: App,
+    /,
+    what: str,
+    behaviour: str | None,
+    everything: bool,
+    limit: int | None,
+    as_json: bool,
+    **how: Any,
 ) -> None:
-    """Show the commits that lead to a revision, newest first, each with the persona it made.
+    """Show the commits that lead to a revision, newest first: what each changed, and the persona that it made.
+
+    A..B are the commits that lead to B and not to A. Of a behaviour, show its versions: each vector that it has
+    had, how that was made, and the effect that was measured of it. A name that is both a revision and a behaviour
+    is the revision.
 
     \b
     pv log
     pv log --graph --all --oneline
-    pv log v1 -n 5
+    pv log v1..main -5
+    pv log listening
+    pv log --scores --grep pirate
     """
     repo = app.repo()
-    entries = repo.log(rev, all=everything, limit=limit, graph=as_graph)
-    if as_json:
-        app.json({"commits": [entry.to_json() for entry in entries]})
+    asked = (what, behaviour) if behaviour is not None else _behaviour(app, repo, what)
+    if asked is None:
+        _commits(app, repo, what, everything=everything, limit=limit, as_json=as_json, **how)
         return
-    current = repo.head.branch
-    texts = [[_one_line(entry, current)] if oneline else _full(entry, current) for entry in entries]
+    _check_fits_versions(how)
+    found = repo.versions(asked[1], asked[0], all=everything)[:limit]
+    if as_json:
+        app.json({"behaviour": asked[1], "versions": [version.to_json() for version in found]})
+    else:
+        drawn = map(cut, one_line_each(found)) if how["oneline"] else version_blocks(found)
+        app.page("\n".join(drawn))
+
+
+def _commits(
+    app: App, repo: Repo, what: str, *, everything: bool, limit: int | None, as_json: bool, **how: Any
+) -> None:
+    scores, as_graph = how["scores"], how["as_graph"]
+    keep = _keep(how["grep"], how["since"], how["until"])
+    if keep is not None and as_graph:
+        raise UsageError("--graph draws every commit", hint="leave it out, or --grep, --since and --until")
+    entries = repo.log(what, all=everything, limit=limit, keep=keep, graph=as_graph)
+    effects = {entry.id: repo.at(entry.id).effects if scores else () for entry in entries}
+    if as_json:
+        measured = {
+            c: {"scores": [e.to_json() for e in found]} if scores else {} for c, found in effects.items()
+        }
+        app.json({"commits": [{**entry.to_json(), **measured[entry.id]} for entry in entries]})
+        return
+    draw, current = _one_line if how["oneline"] else _full, repo.head.branch
+    texts = [list(draw(entry, current, effects[entry.id])) for entry in entries]
     lines = _beside_graph(entries, texts) if as_graph else [line for text in texts for line in text]
-    app.page("\n".join(lines))
+    app.page("\n".join(map(cut, lines) if how["oneline"] else lines))
+
+
+def _behaviour(app: App, repo: Repo, what: str) -> tuple[str, str] | None:
+    if what == "HEAD":
+        return None
+    from pv.vecstore.repo.names import behaviour_named
+
+    asked = behaviour_named(repo, what)
+    if asked is None and repo.head.commit and what in repo.persona.behaviours:
+        app.note(f"{what} is a revision, and a behaviour too: pv log --behaviour {what} shows its versions")
+    return asked
+
+
+def _check_fits_versions(how: dict[str, Any]) -> None:
+    for option, value in how.items():
+        if value and option != "oneline":
+            name = {"as_graph": "graph"}.get(option, option)
+            raise UsageError(
+                f"--{name} is for commits, not for the versions of a behaviour",
+                hint="leave it out, or name a revision: pv log main",
+            )
+
+
+def _keep(grep: str | None, since: datetime | None, until: datetime | None) -> Keep | None:
+    if grep is None and since is None and until is None:
+        return None
+    return lambda entry: (
+        (grep is None or grep.casefold() in entry.message.casefold())
+        and (since is None or entry.time >= since)
+        and (until is None or entry.time < until)
+    )
 
 
 def _beside_graph(entries: list[LogEntry], texts: list[list[str]]) -> list[str]:
@@ -61,32 +177,35 @@ def _beside_graph(entries: list[LogEntry], texts: list[list[str]]) -> list[str]:
     return lines
 
 
-def _one_line(entry: LogEntry, current: str) -> str:
+def _one_line(entry: LogEntry, current: str, effects: tuple[Effect, ...]) -> Iterator[str]:
     commit = click.style(short(entry.id), fg="yellow")
-    return f"{commit}{_names(entry, current)} {plain(entry.subject)}  [{persona_line(entry.persona)}]"
+    changed = "; ".join(line.replace("  ", " ") for line in changed_lines(entry.before, entry.persona))
+    said = f"{commit}{_names(entry, current)} {plain(entry.subject)}{f'  [{changed}]' if changed else ''}"
+    yield said + "".join(f"  {effect_words(effect)}" for effect in effects)
 
 
-def _full(entry: LogEntry, current: str) -> list[str]:
-    return [
-        f"{click.style('commit ' + short(entry.id), fg='yellow')}{_names(entry, current)}",
-        f"author   {plain(entry.author)}, {_ago(entry.time)}",
-        f"persona  {persona_line(entry.persona)}",
-        "",
-        *(f"    {line}".rstrip() for line in map(plain, entry.message.splitlines())),
-        "",
-    ]
+def _full(entry: LogEntry, current: str, effects: tuple[Effect, ...]) -> Iterator[str]:
+    yield f"{click.style('commit ' + short(entry.id), fg='yellow')}{_names(entry, current)}"
+    if len(entry.parents) > 1:
+        yield f"merge    {' '.join(map(short, entry.parents))}"
+    yield f"author   {plain(entry.author)}, {entry.time.astimezone():%Y-%m-%d %H:%M}"
+    yield f"persona  {persona_line(entry.persona)}"
+    for title, lines in (
+        ("changed", changed_lines(entry.before, entry.persona)),
+        ("effect", [effect_words(effect) for effect in effects]),
+    ):
+        for place, line in enumerate(lines):
+            yield f"{'' if place else title:<9}{line}"
+    yield ""
+    yield from (f"    {line}".rstrip() for line in map(plain, entry.message.splitlines()))
+    yield ""
 
 
 def _names(entry: LogEntry, current: str) -> str:
-    here = f"refs/heads/{current}"
-    names = [f"HEAD -> {current}"] if here in entry.refs else []
-    names += [
-        name.removeprefix("refs/heads/").replace("refs/tags/", "tag: ").replace("refs/pv/", "pv: ")
-        for name in entry.refs
-        if name != here
-    ]
+    names = ref_names(entry.refs, current)
     return click.style(f" ({plain(', '.join(names))})", fg="green") if names else ""
 
 
-def _ago(time: datetime) -> str:
-    return time.astimezone().strftime("%Y-%m-%d %H:%M")
+def changed_lines(before: Persona | None, after: Persona) -> list[str]:
+    """What a commit changed, an item a line."""
+    return [] if before is None else [plain(change_line(change)) for change in changes(before, after)]

@@ -2,49 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
-from pv.cli.render import behaviour_line, change_lines, combine_words, interval, size
+from pv.cli.render import behaviour_line, change_lines, combine_words, interval
 from pv.cli.say import plain
+from pv.cli.versions import one_line_each, stored_words, use_words
 from pv.registry.provenance import Captured, Derived, Provenance, Trained
+from pv.registry.words import output_words
 
 if TYPE_CHECKING:
-    from pv.vecstore.repo.show import Shown
+    from pv.vecstore.repo.show import Shown, ShownBehaviour
+    from pv.vecstore.repo.stored_vector import StoredVector
+    from pv.vecstore.repo.vectors import KnownVector
 
 __all__ = ["command"]
 
 
-@click.command("show", short_help="Show one commit and its persona.")
-@click.argument("rev", default="HEAD")
+@click.command("show", short_help="Show a commit, a behaviour, or a vector.")
+@click.argument("what", default="HEAD", metavar="[REV | BEHAVIOUR | REV:BEHAVIOUR | ID]")
 @json_option
 @pass_app
-def command(app: App, rev: str, as_json: bool) -> None:
+def command(app: App, what: str, as_json: bool) -> None:
     """Show a commit: its persona, what changed in it, and where its vectors came from.
+
+    Of a behaviour, show the version that a revision (HEAD by default) has, and its other versions; of a vector,
+    where it came from and who uses it. ID is at least 4 digits of any id that pv prints: of a commit, a vector, a
+    persona, a build, a base. A name that is both a revision and a behaviour is the revision.
 
     \b
     pv show
     pv show v1 --json
+    pv show listening
+    pv show v1:listening
+    pv show 2919cb558a47
     """
-    shown = app.repo().at(rev).show()
+    from pv.vecstore.repo.show import Shown, ShownBehaviour
+
+    repo = app.repo()
+    shown = repo.show(what)
     if as_json:
-        app.json(shown)
+        kind = {} if isinstance(shown, Shown | ShownBehaviour) else {"kind": "vector"}
+        app.json({**kind, **shown.to_json()})
+    elif isinstance(shown, Shown):
+        if what != "HEAD" and shown.found is None and what in repo.persona.behaviours:
+            app.note(f"{what} is a revision, and a behaviour too: pv show HEAD:{what}")
+        app.page("\n".join([*_commit(shown), *_behaviours(shown), *_vectors(shown.vectors)]))
+    elif isinstance(shown, ShownBehaviour):
+        app.page("\n".join([*_behaviour(shown), *_vectors(shown.version.vectors), *_versions(shown)]))
     else:
-        app.page("\n".join([*_commit(shown), *_behaviours(shown), *_vectors(shown)]))
+        app.page("\n".join([*_vectors([shown.vector]), *_known(shown)]).lstrip("\n"))
+
+
+def _behaviour(shown: ShownBehaviour) -> list[str]:
+    entry, count = shown.version.entry, len(shown.versions)
+    return [
+        click.style(f"behaviour {shown.name}", fg="yellow"),
+        f"version  {shown.version.number} of {count} in {plain(shown.revision)} ({short(shown.commit)})",
+        f"recipe   {behaviour_line(shown.name, shown.behaviour)}",
+        f"since    {short(entry.id)}, {plain(entry.author)}, {entry.time.astimezone():%Y-%m-%d %H:%M}",
+        "",
+        *(f"    {line}".rstrip() for line in map(plain, entry.message.splitlines())),
+    ]
+
+
+def _versions(shown: ShownBehaviour) -> list[str]:
+    if len(shown.versions) == 1:
+        return []
+    return ["", "all versions", *one_line_each(shown.versions)]
+
+
+def _known(shown: KnownVector) -> Iterator[str]:
+    first = shown.first
+    yield f"  first in {short(first.id)} as {shown.name}, {first.time.astimezone():%Y-%m-%d %H:%M}"
+    yield f"  {use_words(shown)}"
 
 
 def _commit(shown: Shown) -> list[str]:
     entry, persona = shown.entry, shown.entry.persona
     return [
+        *([f"{shown.found} is that of"] if shown.found else []),
         click.style(f"commit {entry.id}", fg="yellow"),
         f"author   {plain(entry.author)} <{plain(entry.email)}>, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         *(f"parent   {short(parent)}" for parent in entry.parents),
-        f"persona  {short(persona.id)}, base {short(persona.base)}",
+        f"persona  {short(persona.id)}",
+        f"base     {plain(shown.base)} ({short(persona.base)})",
         f"combine  {combine_words(persona.combine)}",
+        f"output   {output_words(persona.output)}",
         "",
         *(f"    {line}".rstrip() for line in map(plain, entry.message.splitlines())),
         "",
@@ -62,11 +110,10 @@ def _behaviours(shown: Shown) -> Iterator[str]:
     yield from change_lines(change for change in shown.changes if change.kind == "field")
 
 
-def _vectors(shown: Shown) -> Iterator[str]:
-    for vector in shown.vectors:
-        stored = "not here" if vector.stored_bytes is None else size(vector.stored_bytes)
+def _vectors(vectors: Iterable[StoredVector]) -> Iterator[str]:
+    for vector in vectors:
         yield ""
-        yield f"vector {short(vector.id)}  {vector.encoding}, {stored}"
+        yield f"vector {short(vector.id)}  {stored_words(vector)}"
         for line in _origin(vector.provenance):
             yield f"  {plain(line)}"
 

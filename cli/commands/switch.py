@@ -19,10 +19,11 @@ __all__ = ["command"]
 @json_option
 @pass_app
 def command(app: App, name: str, create: bool, at: str | None, as_json: bool) -> None:
-    """Go to another branch; -c creates it, at a revision (HEAD by default).
+    """Go to another branch, or with - to the one before; -c creates it, at a revision (HEAD by default).
 
     \b
     pv switch main
+    pv switch -
     pv switch -c experiment
     pv switch -c from-v1 v1
     """
@@ -37,5 +38,5 @@ def command(app: App, name: str, create: bool, at: str | None, as_json: bool) ->
     if as_json:
         app.json({"branch": head.branch, "commit": head.commit})
     else:
-        app.done(f"on branch {name} at {short(head.commit)}")
+        app.done(f"on branch {head.branch} at {short(head.commit)}")
         app.note(f"  {persona_line(repo.persona)}")

@@ -29,7 +29,7 @@ def command(app: App, name: str | None, at: str | None, delete: bool, as_json: b
     repo = app.repo()
     if name is None:
         if delete:
-            raise UsageError("-d needs the name of a tag")
+            raise UsageError("-d needs the name of a tag", hint="pv tag -d NAME; `pv tag` lists them")
         if as_json:
             app.json({"tags": repo.tags()})
             return
@@ -37,6 +37,8 @@ def command(app: App, name: str | None, at: str | None, delete: bool, as_json: b
             echo(f"{plain(tag):<24} {short(commit)}")
         return
     if delete:
+        if at is not None:
+            raise UsageError("-d takes the name of one tag, and nothing else", hint=f"pv tag -d {name}")
         repo.delete_tag(name)
         said = f"deleted tag {name}"
     else:

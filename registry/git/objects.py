@@ -56,6 +56,9 @@ class RefChange:
     old: str | None
     new: str | None
 
+    def to_json(self) -> dict[str, str | None]:
+        return {"ref": self.ref, "old": self.old, "new": self.new}
+
 
 def checked_id(object_id: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{40}", object_id):

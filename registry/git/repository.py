@@ -135,9 +135,14 @@ class GitRepository(Closing):
         return refs.read_head(self.path)
 
     def walk(
-        self, tips: Sequence[str], limit: int | None = None, *, lines_together: bool = False
+        self,
+        tips: Sequence[str],
+        limit: int | None = None,
+        *,
+        without: Sequence[str] = (),
+        lines_together: bool = False,
     ) -> list[str]:
-        """Commits reachable from `tips`, newest first, no parent before all of its children.
+        """Commits reachable from `tips` and not from `without`, newest first, no parent before all of its children.
 
         With `lines_together`, one line of development is not interrupted by another's commits.
         """
@@ -145,7 +150,8 @@ class GitRepository(Closing):
             return []
         bound = () if limit is None else (f"--max-count={limit:d}",)
         order = "--topo-order" if lines_together else "--date-order"
-        out = self._git.run("rev-list", order, *bound, "--stdin", stdin=id_lines(tips))
+        left_out = b"".join(b"^%b" % id_lines([commit_id]) for commit_id in without)
+        out = self._git.run("rev-list", order, *bound, "--stdin", stdin=id_lines(tips) + left_out)
         return out.decode().split()
 
     def merge_base(self, a: str, b: str) -> str | None:
@@ -277,10 +283,6 @@ class GitRepository(Closing):
         for change in changes:
             durable.step(f"move {change.ref}")
             refs.fsync_ref(self.path, change.ref, itself=not self._git.syncs_itself())
-
-    def update_ref(self, ref: str, new: str | None, old: str | None) -> None:
-        """Move one ref, if it still is at `old`."""
-        self.update_refs([RefChange(ref, old, new)])
 
     def set_head(self, ref: str) -> None:
         refs.write_head(self.path, ref)

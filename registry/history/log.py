@@ -1,8 +1,9 @@
-"""The log: commits with their personas and the refs that point at them, in two git processes."""
+"""The log: commits with their personas, what those were before, and the refs that point at them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +19,10 @@ __all__ = ["LogEntry", "read_log"]
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """`refs` are full names (refs/heads/main) of what points here; `head` says if HEAD's branch does."""
+    """`refs` are full names (refs/heads/main) of what points here; `head` says if HEAD's branch does.
+
+    `before` is the persona of the first parent; None for a first commit.
+    """
 
     id: str
     parents: tuple[str, ...]
@@ -27,6 +31,7 @@ class LogEntry:
     time: datetime
     message: str
     persona: Persona
+    before: Persona | None
     refs: tuple[str, ...]
     head: bool
 
@@ -44,32 +49,54 @@ class LogEntry:
             "refs": list(self.refs),
             "persona_id": self.persona.id,
             "behaviours": {name: b.to_json() for name, b in self.persona.behaviours.items()},
+            "combine": self.persona.combine.to_json(),
+            "output": self.persona.output.to_json(),
         }
 
 
 def read_log(
-    history: GitRepository, tips: list[str], limit: int | None = None, *, lines_together: bool = False
+    history: GitRepository,
+    tips: Sequence[str],
+    limit: int | None = None,
+    *,
+    without: Sequence[str] = (),
+    keep: Callable[[LogEntry], bool] | None = None,
+    lines_together: bool = False,
 ) -> list[LogEntry]:
-    """Newest first; no commit comes before all of its children have."""
+    """Newest first; no commit comes before all of its children have.
+
+    What leads to `without` is left out, and what `keep` says no to; `limit` counts what is left.
+    """
     pointing = defaultdict(list)
     now = view(history)
     for ref, object_id in now.refs.items():
         if ref != refs.OPS:
             pointing[object_id].append(ref)
-    entries = []
-    for commit_id in history.walk(tips, limit, lines_together=lines_together):
+    personas: dict[str, Persona] = {}
+
+    def persona(commit_id: str) -> Persona:
+        if commit_id not in personas:
+            personas[commit_id] = Snapshot(history, commit_id).persona()
+        return personas[commit_id]
+
+    entries: list[LogEntry] = []
+    bound = limit if keep is None else None
+    for commit_id in history.walk(tips, bound, without=without, lines_together=lines_together):
+        if len(entries) == limit:
+            break
         commit = history.commit(commit_id)
-        entries.append(
-            LogEntry(
-                id=commit_id,
-                parents=commit.parents,
-                author=commit.author.name,
-                email=commit.author.email,
-                time=commit.author.time,
-                message=commit.message,
-                persona=Snapshot(history, commit_id).persona(),
-                refs=tuple(pointing[commit_id]),
-                head=commit_id == now.tip,
-            )
+        entry = LogEntry(
+            id=commit_id,
+            parents=commit.parents,
+            author=commit.author.name,
+            email=commit.author.email,
+            time=commit.author.time,
+            message=commit.message,
+            persona=persona(commit_id),
+            before=persona(commit.parents[0]) if commit.parents else None,
+            refs=tuple(pointing[commit_id]),
+            head=commit_id == now.tip,
         )
+        if keep is None or keep(entry):
+            entries.append(entry)
     return entries

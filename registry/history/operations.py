@@ -6,20 +6,19 @@ them. Invariant: moving the chain is what makes a change; the refs follow. `view
 that a reader sees a change as a whole or not at all, also after a crash in between. Only the newest
 operation can be unfinished: whoever writes holds one lock, and first lets `recover` move what it planned.
 
-Undo is an operation too: the inverse of the newest one that has not been undone yet. Undoing twice goes
-two operations back; redo is the inverse of an undo, as long as nothing else was done since.
+Undo and redo are operations too: see undo.py.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pv.registry import canonical
-from pv.registry.errors import ConflictError, FormatError, IntegrityError, UsageError
+from pv.registry.errors import FormatError, IntegrityError, NotFoundError, UsageError
 from pv.registry.git import refs
 from pv.registry.git.objects import RefChange, TreeEntry
 from pv.registry.git.repository import GitRepository
@@ -30,15 +29,13 @@ __all__ = [
     "chain",
     "compose",
     "expire",
-    "invert",
     "kept",
+    "left_branch",
     "newest",
     "operations",
     "publish",
     "recover",
     "rewrite",
-    "to_redo",
-    "to_undo",
     "view",
 ]
 
@@ -49,7 +46,11 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # a command line may
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`seq` counts from 1. `undoes` is the seq of the operation that this one takes back."""
+    """`seq` counts from 1. `undoes` is the seq of the first operation that this one takes back, with all since.
+
+    `author` and `email` are those of the commit that holds it, `undone_by` is what took it back, if that stands:
+    they are read, and not written.
+    """
 
     seq: int
     command: str
@@ -58,6 +59,22 @@ class Operation:
     head: tuple[str, str]
     undoes: int | None = None
     id: str = ""
+    author: str = field(default="", compare=False)
+    email: str = field(default="", compare=False)
+    undone_by: int | None = field(default=None, compare=False)
+
+    def summary(self) -> dict[str, Any]:
+        """For programs; `to_json` is what is written down."""
+        return {
+            "seq": self.seq,
+            "time": self.time.isoformat(),
+            "author": {"name": self.author, "email": self.email},
+            "command": self.command,
+            "refs": [change.to_json() for change in self.refs],
+            "head": {"old": self.head[0], "new": self.head[1]},
+            "undoes": self.undoes,
+            "undone_by": self.undone_by,
+        }
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -165,7 +182,11 @@ def chain(history: GitRepository, tip: str | None, limit: int | None = None) -> 
 
 
 def _read(history: GitRepository, op_id: str) -> Operation:
-    return Operation.from_bytes(history.read_blob(op_id, _FILE), op_id)
+    operation, author = (
+        Operation.from_bytes(history.read_blob(op_id, _FILE), op_id),
+        history.commit(op_id).author,
+    )
+    return replace(operation, author=author.name, email=author.email)
 
 
 def _previous(history: GitRepository, operation: Operation) -> str | None:
@@ -285,52 +306,11 @@ def _apply(history: GitRepository, operation: Operation, lock: int | None) -> bo
     return switching or bool(pending)
 
 
-def to_undo(history: GitRepository) -> Operation:
-    """The newest operation that has not been undone. Raises UsageError if there is none."""
-    undone: set[int] = set()
+def left_branch(history: GitRepository) -> str:
+    """The branch that was current before the current one, of those that still exist. Raises NotFoundError."""
+    now = view(history)
     for operation in operations(history):
-        if operation.seq in undone:
-            continue
-        if operation.undoes is None:
-            return operation
-        undone.add(operation.undoes)
-    raise UsageError("nothing left to undo")
-
-
-def to_redo(history: GitRepository) -> Operation:
-    """The newest undo that has not been redone. Raises UsageError if something else was done since."""
-    redone: set[int] = set()
-    for operation in operations(history):
-        if operation.undoes is None:
-            break
-        if operation.command == "undo" and operation.seq not in redone:
-            return operation
-        redone.add(operation.undoes)
-    raise UsageError("nothing to redo", hint="only an undo that was the last thing done can be redone")
-
-
-def invert(history: GitRepository, operation: Operation) -> tuple[list[RefChange], str]:
-    """The ref changes and the HEAD that take `operation` back.
-
-    Raises ConflictError if a ref has moved since, UsageError if HEAD would be left without a commit.
-    """
-    now, head = history.refs(), history.head_ref()
-    moved = [c.ref for c in operation.refs if now.get(c.ref) != c.new]
-    before, after = operation.head
-    if before != after and head != after:
-        moved.append("HEAD")
-    if moved:
-        raise ConflictError(
-            f"cannot undo {operation.command!r}: {', '.join(moved)} moved since, and not by pv",
-            hint="`pv log --all` shows where things are; `pv revert` takes back a single commit",
-        )
-    changes = [RefChange(c.ref, c.new, c.old) for c in operation.refs]
-    target = before if before != after else head
-    left = {**now, **{c.ref: c.new for c in changes}}
-    if left.get(target) is None:
-        raise UsageError(
-            f"cannot undo {operation.command!r}: branch {target.removeprefix(refs.HEADS)} "
-            "would be left without a commit",
-            hint="`pv switch` to another branch first" if len(now) > 2 else "it is the first operation",
-        )
-    return changes, target
+        before = operation.head[0]
+        if before not in (operation.head[1], now.head) and before in now.refs:
+            return before.removeprefix(refs.HEADS)
+    raise NotFoundError("there was no other branch before this one", hint="`pv branch` lists the branches")

@@ -5,7 +5,8 @@
     1a2b3c    the only commit whose id starts so (at least 4 hex digits)
     REV~N     N first parents back          REV^   the parent          REV^N   the N-th parent of a merge
 
-These chain: `main~2^2~1`. No text of the user's reaches git: names are looked up in a table, prefixes are
+These chain: `main~2^2~1`. Where several commits are meant, `A..B` are those that lead to B and not to A; either
+end may be left out, for HEAD. No text of the user's reaches git: names are looked up in a table, prefixes are
 checked to be hex digits.
 """
 
@@ -20,7 +21,7 @@ from pv.registry.git import refs
 from pv.registry.git.repository import GitRepository
 from pv.registry.history.operations import view
 
-__all__ = ["resolve"]
+__all__ = ["resolve", "resolve_range"]
 
 _REVISION = re.compile(r"(?P<start>[^~^]*)(?P<steps>([~^][0-9]*)*)")
 _STEP = re.compile(r"([~^])([0-9]*)")
@@ -46,6 +47,16 @@ def resolve(history: GitRepository, text: str) -> str:
             else _parent(history, commit_id, count, text)
         )
     return commit_id
+
+
+def resolve_range(history: GitRepository, text: str) -> tuple[str, str | None]:
+    """The commit that `A..B`, or a plain revision, leads up to, and the one whose history is left out of it."""
+    if "..." in text:
+        raise UnknownRevision(f"{text[:80]!r} is not a range", hint="A..B: what leads to B and not to A")
+    begin, dots, end = text.partition("..")
+    if not dots:
+        return resolve(history, text), None
+    return resolve(history, end or "HEAD"), resolve(history, begin or "HEAD")
 
 
 def _start(history: GitRepository, name: str) -> str:

@@ -56,12 +56,6 @@ class Snapshot:
                 raise FormatError(f"commit {self.commit[:12]}: {name[:80]!r} cannot be a file of the base")
         return {name: self.history.blob(file.id) for name, file in files.items()}
 
-    def vector_ids(self) -> list[str]:
-        """Ids of the vectors whose manifests this commit holds, sorted."""
-        entry = self.history.entry(self.commit, "vectors")
-        names = [] if entry is None else list(self.history.tree(entry.id))
-        return [ids.check_id(name.removesuffix(".json"), f"vectors/{name[:80]}") for name in names]
-
     def vector(self, vector_id: str) -> VectorManifest:
         """Raises NotFoundError, or IntegrityError if the manifest is another vector's."""
         path = f"vectors/{ids.check_id(vector_id, 'vector id')}.json"

@@ -120,7 +120,7 @@ def transaction(root: Path, history: GitRepository, packs: PackStore, command: s
         operations.recover(history, lock)
         plan = Transaction(history, packs)
         yield plan
-        if plan.changes or plan.head_moved:
+        if plan.changes or plan.head_moved or plan.undoes is not None:
             plan.operation = operations.publish(
                 history, command, plan.changes, head=plan.head, undoes=plan.undoes, lock=lock
             )

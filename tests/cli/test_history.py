@@ -83,8 +83,8 @@ def test_log_in_its_forms(terse: None, pv: InProcess) -> None:
     assert head["parents"] == [first["id"]]
     assert head["author"] == {"name": "Ada", "email": "ada@example.org"}
     assert pv.ok("log", "--oneline").out.splitlines() == [
-        f"{head['id'][:12]} (HEAD -> main, tag: v1) Train listening  [listening 1]",
-        f"{first['id'][:12]} Begin on base  [(base)]",
+        f"{head['id'][:12]} (HEAD -> main, tag: v1) Train listening  [+ listening 1]",
+        f"{first['id'][:12]} Begin on base",
     ]
     assert len(commits(pv, "--all")) == 3
     assert [c["id"] for c in commits(pv, "-n", "1")] == [head["id"]]
@@ -92,7 +92,7 @@ def test_log_in_its_forms(terse: None, pv: InProcess) -> None:
     assert pv.ok("log", first["id"][:7], "--json").json["commits"][0]["id"] == first["id"]
     full = pv.ok("log", "-n", "1").out
     assert full.startswith(f"commit {head['id'][:12]} (HEAD -> main, tag: v1)\nauthor   Ada, ")
-    assert "persona  listening 1\n\n    Train listening\n" in full
+    assert "persona  listening 1\nchanged  + listening 1\n\n    Train listening\n" in full
 
 
 def test_the_graph_draws_a_merge(terse: None, pv: InProcess) -> None:
@@ -103,8 +103,8 @@ def test_the_graph_draws_a_merge(terse: None, pv: InProcess) -> None:
     assert [line.split(" ")[0] for line in lines if "*" not in line] == ["|\\", "|/"]
     assert {line[:3] for line in lines if line.startswith(("* |", "| *"))} == {"* |", "| *"}
     tall = pv.ok("log", "--graph").out.splitlines()
-    assert tall[1].startswith("|\\ author")
-    assert tall[2].startswith("| | persona")
+    assert tall[1].startswith("|\\ merge")
+    assert tall[2].startswith("| | author")
     assert not any(line != line.rstrip() for line in tall)
 
 
@@ -206,7 +206,7 @@ def test_undo_and_redo_say_which_command_they_mean(world: World, pv: InProcess) 
     assert "took back: " in pv.ok("undo").err
     assert behaviours(pv) == {"listening": 1}
     said = pv.ok("redo")
-    assert "did again: " in said.err
+    assert "brought back: " in said.err
     assert "scale listening 0.5" in said.err
     assert behaviours(pv) == {"listening": 0.5}
     assert "scale listening 0.5" in pv.ok("undo", "--json").json["undone"]

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -57,17 +57,32 @@ def answer(pv: InProcess) -> Answer:
 
 
 def test_every_command_with_json_has_a_section_with_its_type() -> None:
-    with_json = set()
-    for name in NAMES:
-        command = cli.get_command(click.Context(cli), name)
-        assert command is not None
+    with_json = []
+    for name, command in every_command():
         if any("--json" in parameter.opts for parameter in command.params):
-            with_json.add(name)
+            with_json.append(name)
     sections = re.findall(r"^### pv (.*)$", TEXT, flags=re.MULTILINE)
-    assert sections == [name for name in NAMES if name in with_json], "in the order of the help"
+    assert sections == with_json, "in the order of the help"
     for name in sections:
         (block,) = blocks(section(f"pv {name}"))
         assert next(iter(re.findall(r"^type (\w+) =", block, flags=re.MULTILINE))) == type_name(name)
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    """(name, command), and `op log` for the subcommand of a group."""
+    for name in NAMES:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", one) for inner, one in command.commands.items())
+        else:
+            yield name, command
+
+
+def name_of(words: list[str]) -> str:
+    """The command of a command line."""
+    known = {name for name, _ in every_command()}
+    return next((name for name in (" ".join(words[:2]), words[0]) if name in known), words[0])
 
 
 def test_the_exit_codes_are_those_that_pv_gives() -> None:
@@ -139,7 +154,16 @@ def kinds_of_findings() -> set[str]:
 STORY = """
 0 status
 0 log --graph --all -n 1
+0 log -1 --scores --since 2020-01-01
+0 log HEAD~1..HEAD --grep train
+0 log listening
+0 log --behaviour listening HEAD --all -n 1
 0 show
+0 show listening
+0 show HEAD:listening
+0 vectors
+0 op log -n 2
+0 op show 1
 0 diff
 0 diff --weights
 0 diff HEAD~1 HEAD --recipe
@@ -167,8 +191,20 @@ STORY = """
 0 log
 0 revert HEAD -m 1
 0 cherry-pick HEAD~1 -m 1
+0 undo --dry-run
 0 undo
+0 redo --dry-run
 0 redo
+0 undo -n 2
+0 redo
+0 undo --to 5
+0 redo
+0 op log
+0 branch -v
+0 branch -m side aside
+0 branch -m aside side
+0 switch side
+0 switch -
 0 tag -d v1
 0 switch -c ahead
 0 scale listening 4
@@ -222,6 +258,14 @@ WRONG = """
 4 push hf://ada/persona
 5 show nowhere
 5 drop nobody
+5 op show 9999
+5 undo --to 9999
+2 undo --to 3 -n 1
+5 show nowhere:listening
+5 show HEAD:nobody
+5 log --behaviour nobody
+2 log listening --graph
+2 log --since yesterday
 5 verify nowhere
 """
 
@@ -241,7 +285,7 @@ def test_every_answer_has_its_type(world: World, pv: InProcess, tmp_path: Path) 
     for code, words in story:
         said = pv("-q", *words, "--json")
         assert said.out and said.code == code, (words, said)
-        if wrong := keeps_to_it(said, words[0]):
+        if wrong := keeps_to_it(said, name_of(words)):
             found[" ".join(words)] = wrong
     assert found == {}
 
@@ -250,7 +294,7 @@ def test_every_error_has_its_type(conflict: None, world: World, pv: InProcess, t
     for code, words in lines_of(WRONG, rows=world.rows):
         said = pv("-q", *words, "--json", at=tmp_path if words[0] == "init" else None)
         assert (said.code, said.out) == (code, ""), (words, said)
-        assert keeps_to_it(said, words[0]) == [], words
+        assert keeps_to_it(said, name_of(words)) == [], words
 
 
 def test_init(made: World, answer: Answer, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from support.registries import BASE, add, fsck, git, pack_bytes, scale, vector
+from support.registries import BASE, add, fsck, git, pack_bytes, scale, vector, vectors_of
 
 from pv.registry.combine import Combine
 from pv.registry.errors import (
@@ -44,8 +44,8 @@ def test_change(registry: Registry) -> None:
     assert registry.provenance("HEAD", vector(1).id).to_json() == {"kind": "test", "seed": 1}
     registry.change("scale", "Scale", scale("a", 2.0))
     registry.change("drop", "Drop", drop("a"))
-    assert registry.snapshot().vector_ids() == []
-    assert registry.snapshot("HEAD~1").vector_ids() == [vector(1).id]
+    assert vectors_of(registry) == []
+    assert vectors_of(registry, "HEAD~1") == [vector(1).id]
     assert registry.vector(None, vector(1).id).id == vector(1).id  # an older commit has it
     with pytest.raises(NotFoundError):
         registry.vector("HEAD", vector(1).id)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.registries import BASE, FILES, add, fsck, git, new_registry, run_python, vector
+from support.registries import BASE, FILES, add, fsck, git, new_registry, run_python, vector, vectors_of
 
 from pv.registry import canonical, layout
 from pv.registry.disk import tempfiles
@@ -151,7 +151,7 @@ def test_a_first_commit_must_fit(tmp_path: Path) -> None:
         with registry.packs.writer(BASE.id) as pack:
             pack.write(b"base")
         registry.start(Persona(BASE.id), pinned, FILES, "m")
-        assert registry.snapshot().vector_ids() == []
+        assert vectors_of(registry) == []
 
 
 def test_no_git_is_one_clear_error(registry: Registry, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.registries import recover
 from support.stress import ACTIONS, Runner, World, check, state
 
 from pv.registry.check import fsck
@@ -53,7 +54,7 @@ def test_killed_at_random_times(runner: Runner, world: World, tmp_path: Path, fu
         unfinished += len(check(here.root).of("unfinished"))
         state(here.root)  # it can be read before anything is mended
         with Registry(here.root) as registry:
-            registry.recover()
+            recover(registry)
             kept = {entry.id for entry in registry.log(all=True)}
         assert check(here.root).of("unfinished") == []
         assert acknowledged <= kept, (seed, kill)

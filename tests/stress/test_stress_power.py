@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from support.forgetful_disk import Call, Disk, NotTraceable, record
+from support.registries import recover
 from support.stress import World, state
 
 from pv.registry.check import fsck
@@ -117,7 +118,7 @@ def judge(root: Path, old: dict[str, object], new: dict[str, object], *, acknowl
             return f"damage: {report.damage[0]}"
         found = state(root)
         with Registry(root) as registry:
-            registry.recover()
+            recover(registry)
             if state(root) != found or not fsck.check(root).clean:
                 return "changed: by recovery"
     except PvError as error:

@@ -53,12 +53,14 @@ __all__ = [
     "pack_bytes",
     "personas",
     "put_pack",
+    "recover",
     "run_python",
     "scale",
     "seen",
     "swap",
     "vector",
     "vector_ids",
+    "vectors_of",
 ]
 
 
@@ -135,11 +137,24 @@ def fsck(registry: Registry) -> None:
     for entry in registry.log(all=True):
         snapshot = registry.snapshot(entry.id)
         assert snapshot.base().id == entry.persona.base
-        assert snapshot.vector_ids() == list(entry.persona.vectors)
+        assert vectors_of(registry, entry.id) == list(entry.persona.vectors)
         for vector_id in entry.persona.vectors:
             snapshot.vector(vector_id)
             snapshot.provenance(vector_id)
             assert registry.packs.has(vector_id)
+
+
+def vectors_of(registry: Registry, revision: str = "HEAD") -> list[str]:
+    """Ids of the vectors whose manifests a commit's tree holds."""
+    entry = registry.history.entry(registry.resolve(revision), "vectors")
+    names = [] if entry is None else list(registry.history.tree(entry.id))
+    return [name.removesuffix(".json") for name in names]
+
+
+def recover(registry: Registry) -> operations.Operation | None:
+    """Finish what a crash left half done, as every write does first."""
+    with registry.writing(), locks.exclusive(registry.root / "refs.lock") as lock:
+        return operations.recover(registry.history, lock)
 
 
 def run_python(code: str, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ def blocks(text: str) -> list[str]:
 
 
 def type_name(command: str) -> str:
-    return "".join(word.capitalize() for word in command.split("-"))
+    return "".join(word.capitalize() for word in re.split("[- ]", command))
 
 
 def section(title: str) -> str:

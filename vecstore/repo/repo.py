@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from pv.registry.errors import UsageError
 from pv.registry.history.log import LogEntry
 from pv.registry.history.operations import Operation
 from pv.registry.history.threeway import Take
+from pv.registry.history.undo import WentBack, numbered
 from pv.registry.persona import Persona
 from pv.registry.registry import Head, Registry
 from pv.vecstore.progress import Report
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
+    from pv.vecstore.repo.show import Shown, ShownBehaviour
     from pv.vecstore.repo.train import Training
+    from pv.vecstore.repo.vectors import KnownVector
+    from pv.vecstore.repo.versions import Version
 
 __all__ = ["Repo"]
 
@@ -91,14 +95,42 @@ class Repo(Closing):
         return self.registry.tags()
 
     def log(
-        self, revision: str = "HEAD", *, all: bool = False, limit: int | None = None, graph: bool = False
+        self,
+        revision: str = "HEAD",
+        *,
+        all: bool = False,
+        limit: int | None = None,
+        keep: Callable[[LogEntry], bool] | None = None,
+        graph: bool = False,
     ) -> list[LogEntry]:
-        """Commits, newest first. `graph` keeps the commits of one line of development together."""
-        return self.registry.log(revision, all=all, limit=limit, lines_together=graph)
+        """Commits that lead to a revision, or `A..B`, newest first. `graph` keeps a line of development together."""
+        return self.registry.log(revision, all=all, limit=limit, keep=keep, lines_together=graph)
+
+    def versions(self, behaviour: str, revision: str = "HEAD", *, all: bool = False) -> list[Version]:
+        """The versions of a behaviour in what leads to a revision, newest first. Raises UnknownBehaviour."""
+        from pv.vecstore.repo.versions import versions
+
+        return versions(self, behaviour, revision, all=all)
+
+    def vectors(self) -> list[KnownVector]:
+        """Every vector here, newest first: what it is, what keeps it, who uses it."""
+        from pv.vecstore.repo.vectors import vectors
+
+        return vectors(self)
+
+    def show(self, what: str = "HEAD") -> Shown | ShownBehaviour | KnownVector:
+        """A revision, a behaviour, REV:BEHAVIOUR, or any id. Raises UnknownRevision, UnknownBehaviour."""
+        from pv.vecstore.repo.show import show_any
+
+        return show_any(self, what)
 
     def operations(self, limit: int | None = None) -> list[Operation]:
         """What was done here, newest first."""
         return self.registry.operations(limit)
+
+    def operation(self, number: int) -> Operation:
+        """One of them. Raises NotFoundError."""
+        return numbered(self.registry.history, number)
 
     def diff(
         self,
@@ -307,7 +339,12 @@ class Repo(Closing):
             self.registry, self.registry.create_branch(name, at, switch=switch, command=said), name
         )
 
+    def rename_branch(self, old: str, new: str) -> Revision:
+        said = self.command(f"branch -m {old} {new}")
+        return Revision(self.registry, self.registry.rename_branch(old, new, command=said), new)
+
     def switch(self, name: str) -> Head:
+        """Make a branch the current one; `-` is the one before."""
         return self.registry.switch(name, command=self.command(f"switch {name}"))
 
     def tag(self, name: str, at: str = "HEAD") -> Revision:
@@ -323,14 +360,13 @@ class Repo(Closing):
         """Returns where it was."""
         return self.registry.delete_tag(name, command=self.command(f"tag -d {name}"))
 
-    def undo(self) -> Operation:
-        """Take back the newest operation that was not taken back yet; returns it."""
-        return self.registry.undo()
+    def undo(self, *, count: int = 1, to: int | None = None, dry_run: bool = False) -> WentBack:
+        """Take back the newest operations that stand; with `to`, go back to how it was after that one."""
+        return self.registry.undo(count=count, to=to, dry_run=dry_run)
 
-    def redo(self) -> Operation:
-        """Do again what the last undo took back; returns that operation."""
-        undone = self.registry.redo()
-        return next((o for o in self.registry.operations() if o.seq == undone.undoes), undone)
+    def redo(self, *, dry_run: bool = False) -> WentBack:
+        """Bring back what the last undo took back."""
+        return self.registry.redo(dry_run=dry_run)
 
     # Keeping it sound
 

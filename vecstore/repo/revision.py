@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.chat import Chat
     from pv.vecstore.repo.config import Setting
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.effects import Effect
     from pv.vecstore.repo.export import Export, ExportPlan
     from pv.vecstore.repo.push import Push
     from pv.vecstore.repo.score import Score
@@ -69,6 +70,13 @@ class Revision:
         from pv.vecstore.repo.config import setting
 
         return setting(self.persona, key)
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """What was measured of its build before: by `score`, or by `pv eval`."""
+        from pv.vecstore.repo.effects import known_effects
+
+        return known_effects(self.registry, self.persona)
 
     def vector(self, behaviour: str) -> TaskVector:
         """The task vector of a behaviour. Raises UnknownBehaviour, MissingBase."""

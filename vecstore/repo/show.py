@@ -1,38 +1,50 @@
-"""show: one commit, its persona, what changed in it, and where its vectors came from."""
+"""show: anything that has a name or an id here: a commit, a behaviour, a vector.
+
+    pv show REV | BEHAVIOUR | REV:BEHAVIOUR | ID        a name that is a revision and a behaviour is the revision
+
+An ID is at least 4 digits of any id that pv prints: of a commit, or a vector (or the rows that it was trained
+on), or of a persona, a build or a base, which show the newest commit that has it.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pv.registry import ids
 from pv.registry.changes import Change, changes
+from pv.registry.dtypes import OUTPUT_CHOICES
+from pv.registry.errors import UnknownBehaviour, UnknownRevision
 from pv.registry.history.log import LogEntry
-from pv.registry.persona import Persona
-from pv.registry.provenance import Provenance
+from pv.registry.persona import ROUNDINGS, Behaviour, Persona
+from pv.registry.provenance import Trained
+from pv.vecstore.repo.names import behaviour_named
+from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
+from pv.vecstore.repo.vectors import KnownVector, everything, vectors
+from pv.vecstore.repo.versions import Version, versions
 
 if TYPE_CHECKING:
+    from pv.vecstore.repo.repo import Repo
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Shown", "ShownVector", "show"]
+__all__ = ["Shown", "ShownBehaviour", "show", "show_any"]
 
-
-@dataclass(frozen=True, slots=True)
-class ShownVector:
-    """`stored_bytes` is None if its pack is not here."""
-
-    id: str
-    encoding: str
-    stored_bytes: int | None
-    provenance: Provenance
+_ID = re.compile(r"[0-9a-f]{4,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """`before` is the persona of the first parent; of the first commit, its own without behaviours."""
+    """A commit. `before` is the persona of the first parent; of the first commit, its own without behaviours. `found` says what else was asked for, if it was."""
 
     entry: LogEntry
-    before: Persona
-    vectors: tuple[ShownVector, ...]
+    base: str
+    vectors: tuple[StoredVector, ...]
+    found: str | None = None
+
+    @property
+    def before(self) -> Persona:
+        return self.entry.before or self.entry.persona.without_behaviours()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -54,17 +66,93 @@ class Shown:
         }
 
 
-def show(revision: Revision) -> Shown:
+@dataclass(frozen=True, slots=True)
+class ShownBehaviour:
+    """A behaviour as a revision has it, and which of its versions that is; `versions` has all, newest first."""
+
+    name: str
+    revision: str
+    commit: str
+    behaviour: Behaviour
+    version: Version
+    versions: tuple[Version, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": "behaviour",
+            "name": self.name,
+            "commit": self.commit,
+            "behaviour": self.behaviour.to_json(),
+            "version": self.version.number,
+            "versions": [version.to_json() for version in self.versions],
+        }
+
+
+def show(revision: Revision, found: str | None = None) -> Shown:
     registry, commit = revision.registry, revision.commit
     entry = registry.log(commit, limit=1)[0]
-    before = registry.persona(entry.parents[0]) if entry.parents else entry.persona.without_behaviours()
-    vectors = tuple(
-        ShownVector(
-            vector,
-            registry.vector(commit, vector).encoding,
-            registry.packs.size(vector) if registry.packs.has(vector) else None,
-            registry.provenance(commit, vector),
+    kept = tuple(stored_vector(registry, commit, vector) for vector in entry.persona.vectors)
+    return Shown(entry, revision.base.name, kept, found)
+
+
+def show_any(repo: Repo, text: str) -> Shown | ShownBehaviour | KnownVector:
+    """What `text` names. Raises UnknownRevision, UnknownBehaviour."""
+    asked = behaviour_named(repo, text)
+    if asked is not None:
+        return _behaviour(repo, *asked)
+    try:
+        return show(repo.at(text))
+    except UnknownRevision as error:
+        found = _by_id(repo, text.lower()) if _ID.fullmatch(text.lower()) else None
+        if found is None:
+            raise error
+        return found
+
+
+def _behaviour(repo: Repo, revision: str, name: str) -> ShownBehaviour:
+    at = repo.at(revision)
+    known = versions(repo, name, revision)
+    if name not in at.persona.behaviours:
+        newest = known[0]
+        raise UnknownBehaviour(
+            f"no behaviour {name!r} in {revision} any more",
+            hint=f"its newest version is of {newest.entry.id[:12]}: pv show {newest.entry.id[:12]}:{name}",
         )
-        for vector in entry.persona.vectors
-    )
-    return Shown(entry, before, vectors)
+    behaviour = at.persona.behaviour(name)
+    version = next(one for one in known if one.behaviour.terms == behaviour.terms)
+    return ShownBehaviour(name, revision, at.commit, behaviour, version, tuple(known))
+
+
+def _by_id(repo: Repo, prefix: str) -> Shown | KnownVector | None:
+    """What else has an id that begins so. Raises UnknownRevision if several do."""
+    found: dict[str, KnownVector | tuple[str, str]] = {}
+    for entry in [*repo.registry.log(all=True), *everything(repo.registry)]:  # rather one that was not undone
+        for identity, what in _ids_of(entry):
+            if identity.startswith(prefix):
+                found.setdefault(identity, (entry.id, what.format(identity[:12])))
+    for known in vectors(repo) if not found or len(prefix) < 12 else []:
+        origin = known.vector.provenance
+        for identity in (known.vector.id, origin.data.id if isinstance(origin, Trained) else ""):
+            if identity.startswith(prefix):
+                found.setdefault(identity, known)
+    if len(found) > 1:
+        longer = ", ".join(identity[: len(prefix) + 4] for identity in sorted(found)[:5])
+        raise UnknownRevision(
+            f"{prefix!r} could be any of {len(found)} ids", hint=f"write more digits: {longer}"
+        )
+    for one in found.values():
+        return one if isinstance(one, KnownVector) else show(repo.at(one[0]), one[1])
+    return None
+
+
+def _ids_of(entry: LogEntry) -> list[tuple[str, str]]:
+    """(id, what it is) of a commit's persona and base, and of its builds in every dtype and rounding."""
+    persona = entry.persona
+    found = [(persona.id, "persona {}"), (persona.base, "base {}")]
+    found.append((ids.build_id(persona.id, persona.engine), "build {}"))
+    for dtype in OUTPUT_CHOICES:
+        for rounding in ROUNDINGS:
+            written = persona.with_output(dtype=dtype, rounding=rounding)
+            how = f"build {{}} (--dtype {dtype} --rounding {rounding})"
+            found.append((ids.build_id(written.id, written.engine), how))
+    return found

@@ -22,6 +22,7 @@ from support.registries import (
     new_registry,
     overwrite,
     put_pack,
+    recover,
     scale,
     seen,
     vector,
@@ -120,7 +121,7 @@ def test_an_unfinished_operation_is_no_damage(made: Made) -> None:
     (note,) = report.notes
     assert note.kind == "unfinished" and "refs/heads/main" in note.what
     with Registry(made.root) as registry:
-        registry.recover()
+        recover(registry)
         assert registry.history.refs() == after
     assert fsck.check(made.root).findings == ()
 
@@ -303,7 +304,9 @@ def test_a_chain_whose_tail_is_gone_is_shortened(made: Made) -> None:
     assert mended.clean
     with Registry(made.root) as registry:
         assert [o.seq for o in registry.operations()] == [o.seq for o in known[:3]]
-        assert registry.undo().seq == known[0].seq - 2  # known[0] is the redo, known[1] the undo of that one
+        assert (
+            registry.undo().taken_back[0].seq == known[0].seq - 2
+        )  # known[0] is the redo, known[1] the undo of that one
 
 
 def test_an_older_chain_never_takes_a_ref_back(made: Made) -> None:

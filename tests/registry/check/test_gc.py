@@ -138,7 +138,9 @@ def _expire_and_undo(registry: Registry) -> None:
     assert [operation.undoes for operation in after] == [5, None, None]
     assert registry.resolve("HEAD") == kept
     fsck(registry)
-    assert registry.redo().seq == 6  # what the youngest undo took away comes back, with its pack
+    assert [o.seq for o in registry.redo().brought_back] == [
+        5
+    ]  # what the youngest undo took away comes back, with its pack
     assert registry.resolve("HEAD") == gone
     assert registry.packs.has(vector(3).id)
     registry.undo()
@@ -335,7 +337,7 @@ def test_the_plan_of_the_git_objects_spares_what_the_expiry_writes(registry: Reg
     with locks.alone(registry.root), locks.exclusive(registry.root / "refs.lock") as lock:
         tip = registry.history.refs()[refs.OPS]
         operations.rewrite(registry.history, chain[:1], lock)
-        registry.history.update_ref(refs.OPS, tip, registry.history.refs()[refs.OPS])
+        registry.history.update_refs([RefChange(refs.OPS, registry.history.refs()[refs.OPS], tip)])
     gc.collect(registry, **ALL)
     assert [operation.seq for operation in registry.operations()] == [3]
     registry.change("scale", "m", scale("b1", 2.0))

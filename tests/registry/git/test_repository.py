@@ -27,6 +27,10 @@ def commit(history: GitRepository, text: str, *parents: str) -> str:
     return history.commit_tree(tree, parents, text)
 
 
+def move(history: GitRepository, ref: str, new: str | None, old: str | None) -> None:
+    history.update_refs([RefChange(ref, old, new)])
+
+
 def git(history: GitRepository, *args: str, input: str | None = None) -> str:
     command = ["git", "--git-dir", str(history.path), *args]
     return subprocess.run(command, check=True, capture_output=True, text=True, input=input).stdout.strip()
@@ -38,7 +42,7 @@ def test_git_agrees_with_what_is_written(history: GitRepository) -> None:
     tree = history.write_tree({"file": TreeEntry(blob), "folder": TreeEntry(inner, folder=True)})
     first = history.commit_tree(tree, [], "  Über\n\nbody\n\n")
     second = history.commit_tree(tree, [first, first], "two")
-    history.update_ref(MAIN, second, None)
+    move(history, MAIN, second, None)
     git(history, "fsck", "--strict", "--full")
     assert git(history, "ls-tree", "-r", "--name-only", "main") == "file\nfolder/a b\nfolder/z"
     assert git(history, "log", "--format=%an %ae|%s|%b|%P", "main") == (
@@ -68,25 +72,25 @@ def test_what_is_not_there(history: GitRepository) -> None:
 def test_compare_and_swap(history: GitRepository) -> None:
     one = commit(history, "one")
     two, other = commit(history, "two", one), commit(history, "other", one)
-    history.update_ref(MAIN, one, None)
+    move(history, MAIN, one, None)
     with pytest.raises(ConflictError):
-        history.update_ref(MAIN, two, None)  # it is there already
-    history.update_ref(MAIN, two, one)
+        move(history, MAIN, two, None)  # it is there already
+    move(history, MAIN, two, one)
     with pytest.raises(ConflictError):
-        history.update_ref(MAIN, other, one)  # a stale writer
+        move(history, MAIN, other, one)  # a stale writer
     with pytest.raises(ConflictError):
-        history.update_ref("refs/heads/new", one, two)  # there is none
+        move(history, "refs/heads/new", one, two)  # there is none
     with pytest.raises(ConflictError):
-        history.update_ref(MAIN, None, one)
+        move(history, MAIN, None, one)
     assert history.refs() == {MAIN: two}
-    history.update_ref(MAIN, None, two)
+    move(history, MAIN, None, two)
     assert history.refs() == {}
 
 
 def test_all_refs_move_or_none(history: GitRepository) -> None:
     one = commit(history, "one")
     two = commit(history, "two", one)
-    history.update_ref(MAIN, one, None)
+    move(history, MAIN, one, None)
     with pytest.raises(ConflictError):
         history.update_refs([RefChange("refs/heads/a", None, two), RefChange(MAIN, two, None)])
     with pytest.raises(ConflictError):
@@ -148,7 +152,7 @@ def test_the_callers_environment_does_not_redirect(
         f"[core]\n\thooksPath = {hook.parent}\n[user]\n\tname=A\n\temail=a@b\n"
     )
     one = commit(history, "one")
-    history.update_ref(MAIN, one, None)
+    move(history, MAIN, one, None)
     assert history.refs() == {MAIN: one}
     assert (history.path / MAIN).is_file()
     assert sorted(p for p in elsewhere.rglob("*")) == before
@@ -236,7 +240,7 @@ def test_the_reader_survives_a_dead_git(history: GitRepository) -> None:
     "text", ["", "0" * 39 + "\n", "g" * 40, "ref: refs/heads/other\n", "\0" * 41, "\xff" * 41]
 )
 def test_a_damaged_ref_is_not_a_missing_ref(history: GitRepository, text: str) -> None:
-    history.update_ref(MAIN, commit(history, "one"), None)
+    move(history, MAIN, commit(history, "one"), None)
     (history.path / MAIN).write_text(text, encoding="latin-1")
     with pytest.raises(IntegrityError, match="damaged"):
         history.refs()
@@ -257,7 +261,7 @@ def test_a_damaged_head(history: GitRepository, text: str) -> None:
 def test_head_may_not_name_a_branch_that_is_gone(history: GitRepository) -> None:
     assert view(history) == View(MAIN, {})
     other = commit(history, "one")
-    history.update_ref("refs/heads/other", other, None)
+    move(history, "refs/heads/other", other, None)
     with pytest.raises(IntegrityError, match="branch main, which does not exist"):
         view(history)
     history.set_head("refs/heads/other")
@@ -272,9 +276,9 @@ def test_packed_refs_are_refs(history: GitRepository) -> None:
     history.update_refs([RefChange(MAIN, None, one), RefChange("refs/tags/v1", None, one)])
     git(history, "pack-refs", "--all")
     assert not (history.path / MAIN).exists()
-    history.update_ref(MAIN, two, one)
+    move(history, MAIN, two, one)
     assert history.refs() == {MAIN: two, "refs/tags/v1": one}
-    history.update_ref("refs/tags/v1", None, one)
+    move(history, "refs/tags/v1", None, one)
     assert history.refs() == {MAIN: two}
     (history.path / "packed-refs").write_text("rubbish\n")
     with pytest.raises(IntegrityError):
@@ -291,7 +295,7 @@ def test_no_hook_runs_even_if_the_configuration_would_let_it(history: GitReposit
     git(history, "update-ref", MAIN, one)
     assert (tmp_path / "ran").exists()  # a plain git runs it
     (tmp_path / "ran").unlink()
-    history.update_ref(MAIN, None, one)
+    move(history, MAIN, None, one)
     assert not (tmp_path / "ran").exists()
 
 

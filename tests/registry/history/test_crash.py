@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import TESTS
-from support.registries import BASE, FILES, add, fsck, new_registry, scale
+from support.registries import BASE, FILES, add, fsck, new_registry, recover, scale
 
 from pv.registry.disk import durable, locks
 from pv.registry.errors import StorageError
@@ -29,7 +29,9 @@ ACTIONS: dict[str, Callable[[Registry], object]] = {
     "merge": lambda registry: registry.merge("side"),
     "branch": lambda registry: registry.create_branch("new", switch=True),
     "delete": lambda registry: registry.delete_branch("side"),
+    "rename": lambda registry: registry.rename_branch("main", "trunk"),
     "undo": lambda registry: registry.undo(),
+    "undo to": lambda registry: registry.undo(to=2),
 }
 
 
@@ -113,7 +115,7 @@ def test_a_fault_after_a_step(tmp_path: Path, action: str) -> None:
         ended, label = stopped_after(stop, lambda: act(where))  # noqa: B023
         with Registry.find(where) as registry:
             assert state(registry) == new if ended else state(registry) in (old, new), label
-            registry.recover()
+            recover(registry)
             assert state(registry) in (old, new), label
             if stop % 4 == 0:
                 registry.change("scale", "m", scale("a", 7.0))  # nothing blocks the next writer
@@ -184,7 +186,7 @@ def test_the_git_of_a_killed_pv_keeps_the_lock(tmp_path: Path) -> None:
     with pytest.raises(StorageError), locks.exclusive(where / ".pv" / "refs.lock", timeout_s=0):
         pass  # pv is dead, but its git is about to move a ref
     with Registry.find(where) as registry:
-        registry.recover()
+        recover(registry)
         assert state(registry)[1]["refs/tags/v1"] == old[1]["refs/tags/v1"]
         assert registry.persona().behaviours["a"].weight in (1.0, 7.0)
         registry.change("scale", "m", scale("a", 9.0))

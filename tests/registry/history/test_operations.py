@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.registries import add, fsck, git, new_registry, scale
+from support.registries import add, fsck, git, new_registry, recover, scale
 
 from pv.registry import canonical
 from pv.registry.errors import ConflictError, FormatError, PvError, UsageError
@@ -13,6 +14,7 @@ from pv.registry.git import refs
 from pv.registry.git.objects import RefChange
 from pv.registry.history import operations
 from pv.registry.history.operations import Operation
+from pv.registry.history.undo import standing
 from pv.registry.registry import Registry
 
 Visible = tuple[str, dict[str, str]]
@@ -76,7 +78,7 @@ def test_undo_redo_undo(registry: Registry) -> None:
     after = visible(registry)
     assert registry.undo().command == "commit a"
     assert visible(registry) == before
-    assert registry.redo().command == "undo"
+    assert registry.redo().command == "commit a"
     assert visible(registry) == after
     assert registry.undo().command == "commit a"
     assert visible(registry) == before
@@ -132,18 +134,19 @@ def crash_before_refs(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(operations, "_apply", lambda *_: False)
 
 
-@pytest.mark.parametrize("what", ["commit", "branch", "delete", "undo branch"])
+@pytest.mark.parametrize("what", ["commit", "branch", "delete", "rename", "undo branch"])
 def test_an_unfinished_operation_is_finished(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     add(registry, "a", 1)
     registry.create_branch("side", switch=what == "undo branch")
     before, raw_refs = visible(registry), registry.history.refs()
-    action = {
+    action: Callable[[], object] = {
         "commit": lambda: registry.change("scale", "m", scale("a", 2.0)),
         "branch": lambda: registry.create_branch("new", switch=True),
         "delete": lambda: registry.delete_branch("side"),
-        "undo branch": registry.undo,
+        "rename": lambda: registry.rename_branch("main", "trunk"),
+        "undo branch": lambda: registry.undo(),
     }[what]
     with monkeypatch.context() as patch:
         crash_before_refs(registry, patch)
@@ -155,11 +158,11 @@ def test_an_unfinished_operation_is_finished(
     assert after != before
     assert after[0] == planned.head[1]
     assert all(after[1].get(c.ref) == c.new for c in planned.refs)
-    assert registry.recover() == planned
+    assert recover(registry) == planned
     assert registry.history.refs() == {**after[1], refs.OPS: planned.id}
     assert registry.history.head_ref() == after[0]
     assert visible(registry) == after
-    assert registry.recover() is None
+    assert recover(registry) is None
     fsck(registry)
 
 
@@ -245,12 +248,12 @@ def test_any_history_can_be_undone_to_its_start(
             except PvError:
                 assert registry.history.refs() == before
         seen = visible(registry)
-        while operations.to_undo(registry.history).seq > 2:
+        while next(standing(registry.history)).seq > 2:
             last = seen
             registry.undo()
             seen = visible(registry)
             assert seen != last
-        if operations.to_undo(registry.history).seq == 2:
+        if next(standing(registry.history)).seq == 2:
             assert seen == start
         else:
             assert seen[1] == {"refs/heads/main": registry.resolve("main")}

@@ -1,0 +1,76 @@
+"""pv op"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pv.cli.app import App, pass_app
+from pv.cli.operations import move_lines, operation_line
+from pv.cli.options import json_option
+from pv.cli.width import cut
+
+if TYPE_CHECKING:
+    from pv.registry.history.operations import Operation
+
+__all__ = ["command"]
+
+
+@click.group("op", short_help="Show what was done here, for undo.")
+def command() -> None:
+    """Show what was done here: every change of branches, tags and HEAD, by number.
+
+    \b
+    pv op log
+    pv op show 12
+    pv undo --to 12
+    """
+
+
+@command.command("log", short_help="List what was done.")
+@click.option("-n", "limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+@json_option
+@pass_app
+def log(app: App, limit: int | None, as_json: bool) -> None:
+    """List the operations, newest first: number, time, author, command, and what each moved.
+
+    One that was taken back by `pv undo` is marked; `pv gc` forgets old ones.
+
+    \b
+    pv op log
+    pv op log -n 5
+    """
+    found = app.repo().operations(limit)
+    if as_json:
+        app.json({"operations": [one.summary() for one in found]})
+        return
+    lines = []
+    for one in found:
+        lines += [cut(_styled(one)), *(f"      {line}" for line in move_lines(one.refs, one.head))]
+    app.page("\n".join(lines))
+
+
+@command.command("show", short_help="Show one operation.")
+@click.argument("number", type=click.IntRange(1))
+@json_option
+@pass_app
+def show(app: App, number: int, as_json: bool) -> None:
+    """Show an operation: who did what and when, and what it moved from where to where.
+
+    \b
+    pv op show 12
+    """
+    one = app.repo().operation(number)
+    if as_json:
+        app.json(one.summary())
+        return
+    moved = [f"  {line}" for line in move_lines(one.refs, one.head)]
+    app.page("\n".join([_styled(one), *(moved or ["  moved nothing"])]))
+
+
+def _styled(one: Operation) -> str:
+    line = operation_line(one)
+    if one.undone_by is None:
+        return line
+    return click.style(f"{line}  (taken back by {one.undone_by})", dim=True)

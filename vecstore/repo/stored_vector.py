@@ -1,0 +1,56 @@
+"""A vector as a commit has it: how it is kept, how it was made, and what was measured of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pv.registry.provenance import Captured, Derived, Provenance, Trained
+from pv.registry.registry import Registry
+from pv.vecstore.repo.effects import Effect, own_effect
+
+__all__ = ["StoredVector", "stored_vector"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVector:
+    """`stored_bytes` is None if its pack is not here."""
+
+    id: str
+    encoding: str
+    stored_bytes: int | None
+    provenance: Provenance
+
+    @property
+    def how(self) -> Literal["trained", "captured", "compressed", "unknown"]:
+        """How it was made."""
+        match self.provenance:
+            case Trained():
+                return "trained"
+            case Captured():
+                return "captured"
+            case Derived():
+                return "compressed"
+        return "unknown"
+
+    @property
+    def effect(self) -> Effect | None:
+        """What was measured of this very vector: not what was of the one that it was made from."""
+        return own_effect(self.provenance)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "encoding": self.encoding,
+            "stored_bytes": self.stored_bytes,
+            "how": self.how,
+            "effect": None if self.effect is None else self.effect.to_json(),
+            "provenance": self.provenance.to_json(),
+        }
+
+
+def stored_vector(registry: Registry, commit: str, vector: str) -> StoredVector:
+    """Raises NotFoundError if the commit does not have it."""
+    size = registry.packs.size(vector) if registry.packs.has(vector) else None
+    encoding = registry.vector(commit, vector).encoding
+    return StoredVector(vector, encoding, size, registry.provenance(commit, vector))

@@ -1,0 +1,85 @@
+"""Every vector that the registry knows: what keeps it, who uses it, and how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pv.registry.history.log import LogEntry, read_log
+from pv.registry.registry import Registry
+from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.repo import Repo
+
+__all__ = ["KnownVector", "Use", "everything", "vectors"]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A behaviour that has the vector, at the tip of a branch or at a tag (refs/heads/main)."""
+
+    behaviour: str
+    ref: str
+    commit: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"behaviour": self.behaviour, "ref": self.ref, "commit": self.commit}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVector:
+    """A vector, the first commit that had it and what it was called there, and where it is in use now.
+
+    `kept_for` says what keeps it: a branch or a tag, now or earlier in its history, or only an operation that
+    could be undone or redone.
+    """
+
+    vector: StoredVector
+    first: LogEntry
+    name: str
+    uses: tuple[Use, ...]
+    kept_for: Literal["use", "history", "undo"]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.vector.to_json(),
+            "commit": self.first.id,
+            "behaviour": self.name,
+            "time": self.first.time.isoformat(),
+            "uses": [use.to_json() for use in self.uses],
+            "kept_for": self.kept_for,
+        }
+
+
+def vectors(repo: Repo) -> list[KnownVector]:
+    """Every vector that a branch, a tag or an operation leads to; the newest first."""
+    registry = repo.registry
+    entries = everything(registry)
+    first: dict[str, LogEntry] = {}
+    for entry in reversed(entries):
+        for vector in entry.persona.vectors:
+            first.setdefault(vector, entry)
+    named = {vector for entry in registry.log(all=True) for vector in entry.persona.vectors}
+    tips = sorted((ref, entry) for entry in entries for ref in entry.refs)
+    found = []
+    for vector, entry in reversed(first.items()):
+        uses = tuple(Use(name, ref, tip.id) for ref, tip in tips for name in _names(tip, vector))
+        kept_for: Any = "use" if uses else "history" if vector in named else "undo"
+        known = stored_vector(registry, entry.id, vector)
+        found.append(KnownVector(known, entry, _names(entry, vector)[0], uses, kept_for))
+    return found
+
+
+def everything(registry: Registry) -> list[LogEntry]:
+    """The commits that any branch, tag or operation leads to, newest first."""
+    named = [*registry.branches().values(), *registry.tags().values()]
+    moved = [change for operation in registry.operations() for change in operation.refs]
+    named += [value for change in moved for value in (change.old, change.new) if value is not None]
+    return read_log(registry.history, list(dict.fromkeys(named)))
+
+
+def _names(entry: LogEntry, vector: str) -> list[str]:
+    """The behaviours of a commit that have the vector, sorted."""
+    behaviours = entry.persona.behaviours.items()
+    return sorted(name for name, one in behaviours if any(term.vector == vector for term in one.terms))

@@ -1,0 +1,86 @@
+"""The versions of a behaviour: each vector that it has had, in the order they came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.errors import UnknownBehaviour
+from pv.registry.history.log import LogEntry
+from pv.registry.persona import Behaviour, Term
+from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.repo import Repo
+
+__all__ = ["Version", "versions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A behaviour as a commit first had it: `number` counts its vectors from 1, in the order they came.
+
+    `now` is where it is current: branches and tags (refs/heads/main) with the weight that it has there.
+    """
+
+    number: int
+    entry: LogEntry
+    behaviour: Behaviour
+    vectors: tuple[StoredVector, ...]
+    now: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "commit": self.entry.id,
+            "author": {"name": self.entry.author, "email": self.entry.email},
+            "time": self.entry.time.isoformat(),
+            "message": self.entry.message,
+            "behaviour": self.behaviour.to_json(),
+            "vectors": [vector.to_json() for vector in self.vectors],
+            "now": dict(self.now),
+        }
+
+
+def versions(repo: Repo, behaviour: str, revision: str = "HEAD", *, all: bool = False) -> list[Version]:
+    """The versions of a behaviour in what leads to a revision, or to any branch and tag; newest first.
+
+    A weight, or factors of modules, make no new version; other terms do. What comes back by a revert is the
+    version that it was. Raises UnknownBehaviour if there never was one.
+    """
+    registry = repo.registry
+    everywhere = registry.log(all=True)
+    entries = everywhere if all else registry.log(revision)
+    first: dict[tuple[Term, ...], tuple[LogEntry, Behaviour]] = {}
+    for entry in reversed(entries):
+        if (found := entry.persona.behaviours.get(behaviour)) is not None:
+            first.setdefault(found.terms, (entry, found))
+    if not first:
+        where = "anywhere in the history" if all else f"in what leads to {revision[:80]}"
+        raise UnknownBehaviour(
+            f"no behaviour {behaviour[:80]!r} {where}", hint=_where_it_is(behaviour, everywhere)
+        )
+    now: dict[tuple[Term, ...], dict[str, float]] = {}
+    for entry in everywhere:
+        if entry.refs and (found := entry.persona.behaviours.get(behaviour)) is not None:
+            now.setdefault(found.terms, {}).update(dict.fromkeys(entry.refs, found.weight))
+    return [
+        Version(
+            number,
+            entry,
+            known,
+            tuple(stored_vector(registry, entry.id, term.vector) for term in known.terms),
+            now.get(terms, {}),
+        )
+        for number, (terms, (entry, known)) in reversed(list(enumerate(first.items(), 1)))
+    ]
+
+
+def _where_it_is(behaviour: str, entries: list[LogEntry]) -> str:
+    names = sorted({name for entry in entries for name in entry.persona.behaviours})
+    if behaviour in names:
+        return f"other branches have it: pv log --all --behaviour {behaviour}"
+    if not names:
+        return "there is none yet: pv train ROWS.jsonl --as NAME"
+    return f"behaviours in this registry: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
