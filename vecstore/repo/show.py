@@ -35,7 +35,10 @@ _ID = re.compile(r"[0-9a-f]{4,64}")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A commit. `before` is the persona of the first parent; of the first commit, its own without behaviours. `found` says what else was asked for, if it was."""
+    """A commit. `before` is the persona of the first parent; of the first commit, its own without behaviours.
+
+    `found` says what else was asked for, if it was.
+    """
 
     entry: LogEntry
     base: str
