@@ -11,6 +11,7 @@ from typing import Any
 from pv.cli.say import plain
 from pv.registry.combine import Combine
 from pv.registry.persona import Behaviour, Persona
+from pv.vecstore.publish.words import interval
 
 __all__ = [
     "behaviour_line",
@@ -76,10 +77,6 @@ def size(nbytes: int) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 tensor`, `2 tensors`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def behaviour_line(name: str, behaviour: Behaviour) -> str:
