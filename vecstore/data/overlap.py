@@ -1,7 +1,7 @@
-"""Rows that a behaviour was trained on, among the rows that it is measured on: what is measured on those is not held out.
+"""Training rows among the rows that a behaviour is measured on: what is measured on those is not held out.
 
-Two texts are the same if they are so without case, white space and Unicode's compatible spellings. A row was trained
-on if a training row has its prompt and its chosen answer; if only the prompt, it is counted apart.
+Two texts are the same if they are so without case, white space and Unicode's compatible spellings. A row is a training
+row if one of those has its prompt and its chosen answer; if only the prompt, it is counted apart.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 
 from pv.vecstore.data.rows import Row, Rows
 
-__all__ = ["Overlap", "overlap"]
+__all__ = ["NAMED", "Overlap", "overlap"]
 
 NAMED = 10  # lines that are named; all are counted
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """`rows` were trained on; of `prompts` others, only the prompt was. `lines` are the first of those rows in their
-    file, or, if there are none, of those prompts. Of the behaviours `unknown`, the training rows are not at hand."""
+    """`rows` are training rows; of `prompts` others, only the prompt is that of one. `lines` says where the first of
+    those rows are in their file, or, if there are none, of those prompts. The training rows of the behaviours
+    `unknown` are not at hand."""
 
     rows: int = 0
     prompts: int = 0
@@ -53,7 +54,7 @@ class Overlap:
 
 
 def overlap(measured: Rows, trained: Iterable[Rows]) -> Overlap:
-    """Which of the rows that are measured on are among those that were trained on."""
+    """Which of the rows that are measured on are training rows."""
     answers: dict[str, set[str]] = {}
     for rows in trained:
         for row in rows:

@@ -6,15 +6,14 @@ there is none; that of the vector before is said to be that one's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from pv.registry.provenance import Captured, Derived, Provenance, Trained
-from pv.vecstore.publish.words import Quote, effect, share
+from pv.vecstore.publish.words import Quote, effect, last_part, share
 from pv.vecstore.train.options import Extent
 
-__all__ = ["NOTHING", "extent", "first", "last_part", "lineage", "losses", "measured", "original", "ran", "taught"]
+__all__ = ["NOTHING", "extent", "first", "lineage", "losses", "measured", "original", "ran", "taught"]
 
 NOTHING = "not recorded"
 SETTINGS = ("optimizer", "lr", "batch", "seed")
@@ -120,11 +119,6 @@ def _steps(run: Extent, most: Any) -> str:
         return f"{run.steps} step{_s(run.steps)}"
     why = f"--max-steps {most}" if _count(most) == run.steps else "stopped"
     return f"{run.steps} of {run.planned} steps ({why})"
-
-
-def last_part(path: object) -> str:
-    """`c.jsonl` of `/home/a/c.jsonl`: what is published must not tell where its author keeps things."""
-    return re.split(r"[\\/]+", str(path).rstrip("\\/"))[-1]
 
 
 def _number(value: float) -> str:

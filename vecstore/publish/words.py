@@ -6,12 +6,13 @@ Scores come as documents, as `--json`, records and provenance have them; anybody
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pv.vecstore.data.overlap import Overlap
+from pv.vecstore.data.overlap import NAMED, Overlap
 
-__all__ = ["FEW", "VERDICTS", "Quote", "caveats", "effect", "effect_name", "interval", "part", "rows_of", "share"]
+__all__ = ["FEW", "VERDICTS", "Quote", "caveats", "effect", "effect_name", "interval", "last_part", "part", "rows_of", "share"]
 
 Quote = Callable[[str], str]
 """How a stranger's text is put among ours."""
@@ -35,6 +36,11 @@ def share(kept: Mapping[str, Any]) -> str:
     return f"{kept['mean']:.3f} [{kept['low']:.3f}, {kept['high']:.3f}]"
 
 
+def last_part(path: object) -> str:
+    """`c.jsonl` of `/home/a/c.jsonl`: what is published must not tell where its author keeps things."""
+    return re.split(r"[\\/]+", str(path).rstrip("\\/"))[-1]
+
+
 def part(document: Mapping[str, Any], key: str, name: str) -> float | None:
     """document[key][name] (or document[key], for a mean given as a number) if that is a finite number."""
     value = document.get(key)
@@ -48,10 +54,10 @@ def part(document: Mapping[str, Any], key: str, name: str) -> float | None:
 
 
 def effect_name(overlap: Overlap | None) -> str:
-    """Only what was measured on rows that were not trained on is a held-out effect."""
+    """Only what was measured on none of the training rows is a held-out effect."""
     if overlap is None or not overlap.rows:
         return "held-out effect"
-    return f"effect (on rows of which {overlap.rows} {_were(overlap.rows)} trained on)"
+    return f"effect on rows of which {overlap.rows} {_are(overlap.rows)}"
 
 
 def caveats(n: int | None, overlap: Overlap | None, quote: Quote = str) -> tuple[str, ...]:
@@ -61,7 +67,7 @@ def caveats(n: int | None, overlap: Overlap | None, quote: Quote = str) -> tuple
         of = "" if n is None else f" of {n}"
         lines = _lines(overlap)
         if overlap.rows:
-            rows = f"{overlap.rows}{of} rows {_were(overlap.rows)} trained on ({lines})"
+            rows = f"{overlap.rows}{of} rows {_are(overlap.rows)} ({lines})"
             found.append(f"{rows}: this is not a held-out effect")
         if overlap.prompts:
             where = "" if overlap.rows else f" ({lines})"
@@ -88,7 +94,7 @@ def effect(
     n = rows_of(score)
     counted = "" if n is None else f", n={n}"
     data = score.get("data")
-    where = f" ({quote(data)})" if isinstance(data, str) else ""
+    where = f" ({quote(last_part(data))})" if isinstance(data, str) else ""
     words = f"{effect_name(overlap)} {interval(mean, low, high)} nats, 95 %{counted}{where}"
     return words, caveats(n, overlap, quote)
 
@@ -103,11 +109,11 @@ def rows_of(score: Mapping[str, Any]) -> int | None:
 
 
 def _lines(overlap: Overlap) -> str:
-    shown: Sequence[int] = overlap.lines
+    shown = overlap.lines[:NAMED]
     counted = overlap.rows or overlap.prompts
     more = f" and {counted - len(shown)} more" if counted > len(shown) else ""
     return f"line{'' if counted == 1 else 's'} {', '.join(map(str, shown))}{more}"
 
 
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"
+def _are(count: int) -> str:
+    return "is a training row" if count == 1 else "are training rows"

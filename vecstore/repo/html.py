@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from pv.registry.combine import Combine
 from pv.registry.persona import Behaviour, Output, Persona
+from pv.registry.provenance import Derived
 from pv.vecstore.evaluate.statistics import Interval
+from pv.vecstore.publish.lineage import lineage, measured, original
+from pv.vecstore.publish.words import VERDICTS, caveats, interval
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.diff import Diff
@@ -39,11 +42,21 @@ def revision_html(revision: Revision) -> str:
     """The persona, behaviour by behaviour."""
     persona = revision.persona
     rows = [
-        (name, f"{behaviour.weight:g}", _terms(behaviour))
+        (name, f"{behaviour.weight:g}", _terms(behaviour), *_origins(revision, behaviour))
         for name, behaviour in sorted(persona.behaviours.items())
     ]
     where = f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, {_field(persona.combine)}"
-    return _titled("pv revision", where, _table(("behaviour", "weight", "vectors"), rows))
+    return _titled("pv revision", where, _table(("behaviour", "weight", "vectors", "from", "measured alone"), rows))
+
+
+def _origins(revision: Revision, behaviour: Behaviour) -> tuple[str, str]:
+    """Where a behaviour's vectors came from, and what was measured of them."""
+    made, found = [], []
+    for vector in dict.fromkeys(term.vector for term in behaviour.terms):
+        known = revision.registry.provenance(revision.commit, vector)
+        made.append(lineage(known))
+        found += measured(known) + (original(known) if isinstance(known, Derived) else ())
+    return "; ".join(dict.fromkeys(made)), "; ".join(found)
 
 
 def diff_html(diff: Diff) -> str:
@@ -78,12 +91,15 @@ def score_html(score: Score) -> str:
             ("effect per token", score.effect_per_token),
         )
     ]
-    where = f"{score.data}, n={score.effect.n}, build {score.build[:12]}: {score.effect.verdict}"
+    verdict = "; ".join(
+        (VERDICTS[score.effect.verdict][1], *caveats(score.effect.n, score.overlap))
+    )
+    where = f"{score.data}, n={score.effect.n}, build {score.build[:12]}: {verdict}"
     return _titled("pv score", where, _table(("", "nats, 95 % interval"), rows))
 
 
 def _interval(found: Interval) -> str:
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return interval(found.mean, found.low, found.high)
 
 
 def _behaviour(behaviour: Behaviour | None) -> str:
