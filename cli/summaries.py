@@ -17,7 +17,7 @@ SUMMARIES: dict[str, str] = {
     "drop": "Remove a behaviour.",
     "eval": "Measure a behaviour on held-out rows.",
     "fsck": "Check that nothing in the registry is damaged.",
-    "gc": "Take out what nothing needs any more.",
+    "gc": "Delete what no branch, tag or undo needs.",
     "init": "Begin a registry on a base checkpoint.",
     "log": "Show the history.",
     "merge": "Join another branch's changes into this one.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import json_option, message_option, name_option, threads_option, weight_option
+from pv.cli.options import json_option, message_option, name_option, threads_choice, weight_option
 from pv.cli.render import size
 from pv.vecstore.publish.lineage import losses, measured, ran, taught
 from pv.vecstore.publish.words import VERDICTS
@@ -65,7 +65,7 @@ def _default(name: str) -> dict[str, Any]:
 @click.option("--no-data", is_flag=True, help="Do not keep the rows in the registry.")
 @click.option("--seed", type=int, **_default("seed"), help="Seed of the rows' order and of projections.")
 @message_option
-@threads_option
+@threads_choice("Threads. A training is repeated bit for bit with the same number on the same machine.")
 @json_option
 @pass_app
 def command(
@@ -81,15 +81,15 @@ def command(
     """Train a behaviour on the persona's base, from rows of prompt, chosen and rejected answers.
 
     Full-parameter fine-tuning of the base in fp32, by default with the optimizer Apollo. What it learned is kept as
-    a vector of its own and added to the persona. Rows are JSON lines:
-    {"prompt": "...", "chosen": "...", "rejected": "..."}; rejected may be left out. Held-out rows give its effect:
-    how much the margin of chosen over rejected grew against the base.
+    a vector of its own and added to the persona; a name that exists gets a new version, trained from the base
+    again. Rows are JSON lines: {"prompt": "...", "chosen": "...", "rejected": "..."}; rejected may be left out.
+    Held-out rows give its effect: how much the margin of chosen over rejected grew against the base.
 
     \b
     The loss of a step is SFT + P * preference:
-      SFT          -log p(chosen | prompt), a mean over the step's tokens of chosen answers
-      preference   log(1 + exp(r - c)), a mean over the step's rows (0 for one without rejected);
-                   c, r: mean log-probability per token of chosen, of rejected
+      SFT         -log p(chosen | prompt), mean over the step's chosen tokens
+      preference  log(1 + exp(r - c)), mean over the step's rows; c and r: mean
+                  log p per token of chosen and of rejected; 0 without rejected
 
     \b
     pv train examples/behaviours/listening.jsonl --as listening

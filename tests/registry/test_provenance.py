@@ -43,7 +43,9 @@ trained = st.builds(
 )
 captured = st.builds(Captured, WORDS, st.none() | OBJECTS, PACKS, EXTRA)
 first = st.one_of(trained, captured, OBJECTS.map(Unknown))
-derived = st.builds(Derived, IDS, WORDS, NUMBERS, NUMBERS, first, st.none() | OBJECTS, PACKS, EXTRA)
+derived = st.builds(
+    Derived, IDS, WORDS, NUMBERS, NUMBERS, first, st.none() | OBJECTS, PACKS, EXTRA, st.none() | IDS
+)
 
 
 @given(st.one_of(trained, captured, derived))
@@ -70,7 +72,7 @@ def test_a_part_that_is_wrong_makes_the_whole_unknown() -> None:
     good = Derived("a" * 64, "int8", 0.5, 0.25).to_json()
     assert isinstance(read(good), Derived)
     wrong: dict[str, Any]
-    for wrong in ({"derived_from": "a"}, {"encoding": 8}, {"error": {}}, {"error": None}, {"original": "no"}):
+    for wrong in ({"derived_from": "a"}, {"encoding": 8}, {"error": {}}, {"error": None}, {"original": "no"}, {"original_vector": "a"}):
         found = read({**good, **wrong})
         assert isinstance(found, Unknown) and found.document == {**good, **wrong}
 

@@ -46,7 +46,7 @@ def ran(trained: Trained, quote: Quote = str) -> str:
     if run is not None:
         found = [_steps(run, options.get("max_steps")), f"{_number(run.epochs)} epoch{_s(run.epochs)}"]
     else:
-        found = [f"{quote(str(options['epochs']))} epochs"] if "epochs" in options else []
+        found = [f"{quote(_plain(options['epochs']))} epochs"] if "epochs" in options else []
     if "optimizer" in options:
         found.append(quote(str(options["optimizer"])))
     return ", ".join(found + [f"{k} {quote(_plain(options[k]))}" for k in SETTINGS[1:] if k in options])
