@@ -59,7 +59,9 @@ class Bars:
 
         self._stage = tick.stage
         self._bar = Progress(*_columns(tick), console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(plain(tick.stage), total=tick.total or None, loss="-", rate="-", left="-")
+        self._task = self._bar.add_task(
+            plain(tick.stage), total=tick.total or None, loss="-", rate="-", left="-"
+        )
         self._bar.start()
 
     def close(self) -> None:

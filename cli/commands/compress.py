@@ -29,7 +29,9 @@ __all__ = ["command"]
     help="float, float:fp32, int8, ternary, lowrank:64, sparse:0.1; with --keep several, or none for a ladder of them.",
 )
 @click.option(
-    "--keep", type=click.FloatRange(0, 1, min_open=True), help="The share of the effect to keep, by the lower end of its 95 % interval."
+    "--keep",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="The share of the effect to keep, by the lower end of its 95 % interval.",
 )
 @click.option("--data", metavar="FILE", help="Held-out rows to measure the effect on.")
 @click.option("--force", is_flag=True, help="Commit even if it is larger.")

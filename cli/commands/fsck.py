@@ -80,13 +80,14 @@ def _show(app: App, checked: Checked) -> None:
 
 
 def _decoded(report: Report) -> str:
-    """How much of it was decoded; what was not could not be, for want of its base."""
+    """How much of it was decoded: what needs a base that is away could not be."""
     if not report.deep:
         return ""
-    left = len(report.undecoded)
-    if not left:
+    if not report.of("unchecked"):
         return "every tensor decoded, "
-    return f"{counted(left, 'pack')} of {report.packs} not decoded; as far as could be checked, "
+    left = len(report.undecoded)
+    packs = f"{left} of {counted(report.packs, 'pack')} not decoded; " if left else ""
+    return f"{packs}as far as could be checked, "
 
 
 def _mended(one: Mended) -> None:

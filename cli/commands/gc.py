@@ -66,7 +66,9 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     if plan.expire:
         first, last = min(plan.expire), max(plan.expire)
         which = f"operation {first}" if first == last else f"operations {first} to {last}"
-        echo(f"{which} {would}forgotten: `pv undo` can no longer take {'it' if first == last else 'them'} back")
+        echo(
+            f"{which} {would}forgotten: `pv undo` can no longer take {'it' if first == last else 'them'} back"
+        )
     for pack_id in plan.restore:
         echo(f"pack {short(pack_id)} {would}brought back from the quarantine: a commit needs it")
     _list(plan.purge, f"{would}deleted")

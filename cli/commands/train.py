@@ -35,7 +35,9 @@ def _default(name: str) -> dict[str, Any]:
 @name_option
 @weight_option
 @click.option(
-    "--held-out", metavar="FILE", help="Rows to measure on. Default: DATA.heldout.jsonl if it exists; 'none' skips."
+    "--held-out",
+    metavar="FILE",
+    help="Rows to measure on. Default: DATA.heldout.jsonl if it exists; 'none' skips.",
 )
 @click.option("--lr", type=click.FloatRange(0, min_open=True), **_default("lr"), help="Learning rate.")
 @click.option("--epochs", type=click.IntRange(1), **_default("epochs"), help="Epochs: passes over the rows.")
@@ -43,7 +45,9 @@ def _default(name: str) -> dict[str, Any]:
 @click.option(
     "--max-steps", type=click.IntRange(1), help="Stop after so many steps. Default: when the epochs are over."
 )
-@click.option("--optimizer", type=click.Choice(["apollo", "adamw"]), **_default("optimizer"), help="Optimizer.")
+@click.option(
+    "--optimizer", type=click.Choice(["apollo", "adamw"]), **_default("optimizer"), help="Optimizer."
+)
 @click.option(
     "--rank", type=click.IntRange(1), **_default("rank"), help="Rank of the projected gradients, for apollo."
 )

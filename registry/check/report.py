@@ -89,7 +89,9 @@ class Report:
     @property
     def undecoded(self) -> tuple[Finding, ...]:
         """Packs that a deep check could not decode: their base was not at hand."""
-        return tuple(one for one in self.findings if one.kind == "unchecked" and one.where.startswith("packs/"))
+        return tuple(
+            one for one in self.findings if one.kind == "unchecked" and one.where.startswith("packs/")
+        )
 
     @property
     def clean(self) -> bool:

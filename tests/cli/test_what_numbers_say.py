@@ -44,7 +44,9 @@ def test_a_compressed_vector_shows_the_effect_that_was_measured_of_it(
     pv.ok("compress", "listening", "--to", "ternary", "--force")
     text = pv.ok("show").out
     assert "  effect not measured in this encoding\n" in text
-    assert f"  {old}, of {before[:12]}, before compression\n" in text, "the first vector, also after two steps"
+    assert f"  {old}, of {before[:12]}, before compression\n" in text, (
+        "the first vector, also after two steps"
+    )
     page = Repo.open(world.folder).at()._repr_html_()
     assert "effect not measured in this encoding" in page and f"{old}, of {before[:12]}, before" in page
 

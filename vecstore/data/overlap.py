@@ -7,7 +7,7 @@ row if one of those has its prompt and its chosen answer; if only the prompt, it
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -131,9 +131,7 @@ def _terms(behaviour: Behaviour) -> str:
     return terms[0] if len(terms) == 1 else f"{len(terms)} terms: " + ", ".join(terms)
 
 
-def _of_each(
-    facts: CardFacts, behaviour: Behaviour, words: Callable[[Provenance], Iterable[str]]
-) -> str:
+def _of_each(facts: CardFacts, behaviour: Behaviour, words: Callable[[Provenance], Iterable[str]]) -> str:
     """What is to be said of a behaviour's vectors, each thing once."""
     known = (facts.provenance.get(term.vector, Unknown()) for term in behaviour.terms)
     return "; ".join(dict.fromkeys(word for one in known for word in words(one)))

@@ -12,13 +12,25 @@ from typing import Any
 
 from pv.vecstore.data.overlap import NAMED, Overlap
 
-__all__ = ["FEW", "VERDICTS", "Quote", "caveats", "effect", "effect_name", "interval", "last_part", "part", "rows_of", "share"]
+__all__ = [
+    "FEW",
+    "VERDICTS",
+    "Quote",
+    "caveats",
+    "effect",
+    "effect_name",
+    "interval",
+    "last_part",
+    "part",
+    "rows_of",
+    "share",
+]
 
 Quote = Callable[[str], str]
 """How a stranger's text is put among ours."""
 
 FEW = 20
-"""Fewer rows than these, and the percentile bootstrap's 95 % interval holds the mean clearly less often than 95 %."""
+"""With fewer rows than these, the bootstrap's 95 % interval may hold the mean in fewer than 9 cases of 10 (decision 16)."""
 
 VERDICTS: Mapping[str, tuple[str, str]] = {
     "up": ("stronger than in the base", "the interval lies above 0: stronger than in the base"),
@@ -83,9 +95,7 @@ def caveats(n: int | None, overlap: Overlap | None, quote: Quote = str) -> tuple
     return tuple(found)
 
 
-def effect(
-    score: Mapping[str, Any], quote: Quote = str
-) -> tuple[str, tuple[str, ...]] | None:
+def effect(score: Mapping[str, Any], quote: Quote = str) -> tuple[str, tuple[str, ...]] | None:
     """`held-out effect +1.23 [...] nats, 95 %, n=30 (rows.jsonl)`, and its caveats. None if no effect is noted."""
     mean, low, high = (part(score, "effect", end) for end in ("mean", "low", "high"))
     if mean is None or low is None or high is None:

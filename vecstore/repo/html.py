@@ -46,7 +46,9 @@ def revision_html(revision: Revision) -> str:
         for name, behaviour in sorted(persona.behaviours.items())
     ]
     where = f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, {_field(persona.combine)}"
-    return _titled("pv revision", where, _table(("behaviour", "weight", "vectors", "from", "measured alone"), rows))
+    return _titled(
+        "pv revision", where, _table(("behaviour", "weight", "vectors", "from", "measured alone"), rows)
+    )
 
 
 def _origins(revision: Revision, behaviour: Behaviour) -> tuple[str, str]:
@@ -91,9 +93,7 @@ def score_html(score: Score) -> str:
             ("effect per token", score.effect_per_token),
         )
     ]
-    verdict = "; ".join(
-        (VERDICTS[score.effect.verdict][1], *caveats(score.effect.n, score.overlap))
-    )
+    verdict = "; ".join((VERDICTS[score.effect.verdict][1], *caveats(score.effect.n, score.overlap)))
     where = f"{score.data}, n={score.effect.n}, build {score.build[:12]}: {verdict}"
     return _titled("pv score", where, _table(("", "nats, 95 % interval"), rows))
 

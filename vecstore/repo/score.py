@@ -26,8 +26,8 @@ from pv.vecstore.models.load import load
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.progress import Report, said, stage
 from pv.vecstore.repo.build import temporary_checkpoint
-from pv.vecstore.repo.training_rows import compared
 from pv.vecstore.repo.thread_count import thread_count
+from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision

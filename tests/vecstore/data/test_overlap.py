@@ -67,7 +67,14 @@ def test_rows_that_have_nothing_in_common() -> None:
 
 @pytest.mark.parametrize(
     ("a", "b"),
-    [("Straße", "STRASSE"), ("ﬁne", "FINE"), ("é", "e\u0301"), ("ｆｕｌｌ", "full"), ("ΣΑΣ", "σας"), ("²", "2")],
+    [
+        ("Straße", "STRASSE"),
+        ("ﬁne", "FINE"),
+        ("é", "e\u0301"),
+        ("ｆｕｌｌ", "full"),
+        ("ΣΑΣ", "σας"),
+        ("²", "2"),
+    ],
 )
 def test_spellings_of_unicode(a: str, b: str) -> None:
     assert overlap(Rows((row(a, a),)), [Rows((row(b, b),))]).rows == 1

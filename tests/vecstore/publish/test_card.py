@@ -116,7 +116,15 @@ def test_the_scores() -> None:
     wide = SCORE | {"effect": {"mean": 0.5, "low": -1.0, "high": 2.0}}
     down = {"data": "/x/y.jsonl", "n": 8, "effect": {"mean": -2.0, "low": -3.0, "high": -1.0}, "margin": -9.0}
     card = model_card(replace(FACTS, scores=[SCORE, wide, down]))
-    first = ["`listening.heldout.jsonl`", "24", "-1.25", "12.50", "+13.75", "+12.00 to +15.50", "stronger than in the base"]
+    first = [
+        "`listening.heldout.jsonl`",
+        "24",
+        "-1.25",
+        "12.50",
+        "+13.75",
+        "+12.00 to +15.50",
+        "stronger than in the base",
+    ]
     third = ["`y.jsonl`", "8", "–", "-9.00", "-2.00", "-3.00 to -1.00", "weaker than in the base"]
     rows = cells(card)
     assert first == rows[rows.index(first[0]) :][:7] and third == rows[rows.index(third[0]) :][:7]

@@ -75,7 +75,9 @@ def test_an_effect_belongs_to_the_vector_that_was_measured() -> None:
 def test_an_effect_that_was_not_measured_is_not_given() -> None:
     lossy = Derived(A, "int8", 0.6, 0.1, RUN)
     assert measured(lossy) == ("effect not measured in this encoding",)
-    assert original(lossy)[0].endswith(", of the first vector, before compression")  # as older versions noted it
+    assert original(lossy)[0].endswith(
+        ", of the first vector, before compression"
+    )  # as older versions noted it
     exact = Derived(A, "float:fp32", 0.0, 0.0, RUN)
     assert measured(exact) == ("effect: that of aaaaaaaaaaaa, which has exactly these numbers",)
     assert original(Derived(A, "int8", 0.6, 0.1, Captured("run"))) == ()
@@ -119,7 +121,13 @@ def test_what_older_versions_noted_reads_as_before() -> None:
 
 @pytest.mark.parametrize(
     "score",
-    [{}, {"effect": None}, {"effect": {"mean": "1"}}, {"effect": {**EFFECT, "low": float("nan")}}, {"effect": 1.5}],
+    [
+        {},
+        {"effect": None},
+        {"effect": {"mean": "1"}},
+        {"effect": {**EFFECT, "low": float("nan")}},
+        {"effect": 1.5},
+    ],
 )
 def test_a_score_in_another_form_is_no_score(score: dict[str, Any]) -> None:
     assert effect(score) is None
