@@ -31,7 +31,7 @@ __all__ = ["command"]
 @click.option(
     "--keep",
     type=click.FloatRange(0, 1, min_open=True),
-    help="The share of the effect to keep, by the lower end of its 95 % interval.",
+    help="The share of the effect to keep, by the low end of its interval.",
 )
 @click.option("--data", metavar="FILE", help="Held-out rows to measure the effect on.")
 @click.option("--force", is_flag=True, help="Commit even if it is larger.")

@@ -1,4 +1,4 @@
-"""Every number is what it says: an effect is that of the vector and the rows it is shown with, a step one that was run."""
+"""Every number is what it says: an effect is of the vector and the rows it is shown with, a step was run."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def test_a_compressed_vector_shows_the_effect_that_was_measured_of_it(
     effect, kept = said["candidates"][0]["effect"], said["candidates"][0]["kept"]
     text = pv.ok("show").out
     assert (
-        f"  in this encoding: held-out effect {effect['mean']:+.2f} [{effect['low']:+.2f}, {effect['high']:+.2f}] nats, "
-        f"95 %, n=4 (rows.heldout.jsonl); {kept['mean']:.3f} [{kept['low']:.3f}, {kept['high']:.3f}] of that before\n"
+        f"  in this encoding: held-out effect {effect['mean']:+.2f} [{effect['low']:+.2f}, {effect['high']:+.2f}] "
+        f"nats, 95 %, n=4 (rows.heldout.jsonl); "
+        f"{kept['mean']:.3f} [{kept['low']:.3f}, {kept['high']:.3f}] of that before\n"
     ) in text
     assert f"  {old}, of {before[:12]}, before compression\n" in text
     assert f"  {old}\n" not in text, "the effect of another vector is not shown as this one's"
@@ -209,7 +210,7 @@ STAGES = [
 
 
 def test_no_stage_counts_to_nothing(world: World) -> None:
-    """Of a stage that counts, the total is known from the first tick that says a number, and a model is loaded first."""
+    """Of a stage that counts, the total is known from its first tick on; and that a model is loaded is said."""
     said: list[Tick] = []
     other = write_rows(world.folder / "other.jsonl", 3, first=60)
     with Repo.open(world.folder) as repo:

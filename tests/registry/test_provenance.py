@@ -71,15 +71,8 @@ def test_a_document_of_another_form_is_kept_as_it_is(value: Any) -> None:
 def test_a_part_that_is_wrong_makes_the_whole_unknown() -> None:
     good = Derived("a" * 64, "int8", 0.5, 0.25).to_json()
     assert isinstance(read(good), Derived)
-    wrong: dict[str, Any]
-    for wrong in (
-        {"derived_from": "a"},
-        {"encoding": 8},
-        {"error": {}},
-        {"error": None},
-        {"original": "no"},
-        {"original_vector": "a"},
-    ):
+    parts: list[dict[str, Any]] = [{"derived_from": "a"}, {"encoding": 8}, {"error": {}}, {"error": None}]
+    for wrong in (*parts, {"original": "no"}, {"original_vector": "a"}):
         found = read({**good, **wrong})
         assert isinstance(found, Unknown) and found.document == {**good, **wrong}
 

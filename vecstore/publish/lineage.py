@@ -41,7 +41,7 @@ def taught(trained: Trained, quote: Quote = str) -> str:
 
 
 def ran(trained: Trained, quote: Quote = str) -> str:
-    """`4 of 18 steps (--max-steps 4), 0.48 epochs, apollo, lr 0.0001, batch 8, seed 0`: what was run, not what was asked for."""
+    """`4 of 18 steps (--max-steps 4), 0.48 epochs, apollo, lr 0.0001, batch 8, seed 0`: what was run."""
     run, options = extent(trained), trained.options
     if run is not None:
         found = [_steps(run, options.get("max_steps")), f"{_number(run.epochs)} epoch{_s(run.epochs)}"]

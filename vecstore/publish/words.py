@@ -30,7 +30,7 @@ Quote = Callable[[str], str]
 """How a stranger's text is put among ours."""
 
 FEW = 20
-"""With fewer rows than these, the bootstrap's 95 % interval may hold the mean in fewer than 9 cases of 10 (decision 16)."""
+"""With fewer rows, the bootstrap's 95 % interval may hold the mean in fewer than 9 cases of 10 (decision 16)."""
 
 VERDICTS: Mapping[str, tuple[str, str]] = {
     "up": ("stronger than in the base", "the interval lies above 0: stronger than in the base"),

@@ -34,8 +34,8 @@ CLOSER = 3  # tries between two rungs of the ladder
 class Compressed:
     """A search for a smaller encoding. `commit` and `chosen` are None if none keeps the share asked for.
 
-    `effect` is that of the behaviour as it was, `trials` those of the candidates that were measured, on the rows `data`,
-    some of which may have been trained on (`overlap`).
+    `effect` is that of the behaviour as it was, `trials` those of the candidates that were measured, on the rows
+    `data`, of which `overlap` says how many are training rows.
     """
 
     name: str

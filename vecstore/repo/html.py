@@ -53,7 +53,8 @@ def revision_html(revision: Revision) -> str:
 
 def _origins(revision: Revision, behaviour: Behaviour) -> tuple[str, str]:
     """Where a behaviour's vectors came from, and what was measured of them."""
-    made, found = [], []
+    made: list[str] = []
+    found: list[str] = []
     for vector in dict.fromkeys(term.vector for term in behaviour.terms):
         known = revision.registry.provenance(revision.commit, vector)
         made.append(lineage(known))
