@@ -23,7 +23,7 @@ from pv.registry.provenance import (
 )
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
-IDS = st.text("0123456789abcdef", min_size=64, max_size=64)
+IDS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 NUMBERS = st.floats(0, 1e9).map(lambda x: x + 0.0)
 VALUES = st.one_of(WORDS, st.integers(-(2**53) + 1, 2**53 - 1), st.booleans(), st.none())
 OBJECTS = st.dictionaries(WORDS, VALUES, max_size=3)
