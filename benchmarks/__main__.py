@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import time
+
+from benchmarks.kit import BASE, ORIGIN
 
 NAMES = ("startup", "behaviour", "replies", "storage", "commit", "diff", "exact")
 
 
 def main() -> int:
     names = sys.argv[1:] or NAMES
+    print(f"base: {BASE.name}, {ORIGIN}" if "PV_TEST_BASE" not in os.environ else f"base: {BASE}")
     failed = []
     for name in names:
         if name not in NAMES:

@@ -30,7 +30,8 @@ def main() -> bool:
             vectors[name] = encode_vector(trained.deltas, base, reg.packs).id
             stored = reg.packs.size(vectors[name]) / 1e6
             first, last = trained.loss[0], trained.loss[-1]
-            print(f"{name}: {trained.seconds:.0f} s, loss {first:.2f} to {last:.2f}, {stored:.0f} MB")
+            losses = f"loss {first:.2f} at step 1, {last:.2f} at step {len(trained.loss)}"
+            print(f"{name}: {trained.seconds:.0f} s, {losses}, {stored:.0f} MB")
 
         def persona(**weights: float) -> Persona:
             behaviours = {n: Behaviour(w, (Term(1.0, vectors[n]),)) for n, w in weights.items()}
@@ -57,7 +58,7 @@ def main() -> bool:
 
 
 def _effect(reg: Registry, commit: str, persona: Persona, rows: Rows) -> Interval:
-    return score_persona(reg, commit, persona, rows, "held out").effect
+    return score_persona(reg, commit, persona, rows).effect
 
 
 def _words(interval: Interval) -> str:

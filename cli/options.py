@@ -33,6 +33,7 @@ __all__ = [
     "rounding_option",
     "shard_option",
     "take_option",
+    "threads_choice",
     "threads_option",
     "weight_option",
 ]
@@ -55,7 +56,11 @@ def read_weight(text: str) -> float:
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 message_option = click.option("-m", "--message", help="The commit's message.")
 name_option = click.option(
-    "--as", "name", required=True, metavar="NAME", help="The behaviour's name; known: its next version."
+    "--as",
+    "name",
+    required=True,
+    metavar="NAME",
+    help="Behaviour name. If it exists, this becomes its new version.",
 )
 weight_option = click.option(
     "--weight",
@@ -63,12 +68,13 @@ weight_option = click.option(
     metavar="NUMBER",
     help="Its weight in the persona; 1 if it is new, else as it was.",
 )
-threads_option = click.option(
-    "--threads",
-    type=click.IntRange(1, 256),
-    default=os.cpu_count() or 1,
-    help="Threads; no result depends on it.",
-)
+
+
+def threads_choice(help: str) -> Callable[[Command], Command]:
+    return click.option("--threads", type=click.IntRange(1, 256), default=os.cpu_count() or 1, help=help)
+
+
+threads_option = threads_choice("Threads; no result depends on it.")
 shard_option = click.option(
     "--shard-size",
     "shard_bytes",

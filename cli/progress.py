@@ -59,7 +59,9 @@ class Bars:
 
         self._stage = tick.stage
         self._bar = Progress(*_columns(tick), console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(plain(tick.stage), total=None, loss="-", rate="-", left="-")
+        self._task = self._bar.add_task(
+            plain(tick.stage), total=tick.total or None, loss="-", rate="-", left="-"
+        )
         self._bar.start()
 
     def close(self) -> None:
@@ -79,7 +81,7 @@ def _columns(tick: Tick) -> list[ProgressColumn]:
     )
 
     name = TextColumn("{task.description}", markup=False)
-    if tick.loss is not None:
+    if tick.unit == "steps":
         steps = "step {task.completed}/{task.total}  loss {task.fields[loss]}  {task.fields[rate]} tokens/s"
         return [name, BarColumn(), TextColumn(steps), TextColumn("{task.fields[left]} left")]
     if not tick.unit:

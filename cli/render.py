@@ -14,6 +14,7 @@ from pv.registry import words
 from pv.registry.changes import Change
 from pv.registry.persona import Behaviour, Persona
 from pv.registry.words import combine_words, number
+from pv.vecstore.publish.words import interval
 
 __all__ = [
     "behaviour_line",
@@ -74,13 +75,6 @@ def size(nbytes: int) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 tensor`, `2 tensors`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
-# A persona in words that a terminal may show: the patterns of module factors may hold anything.
 
 
 def behaviour_line(name: str, behaviour: Behaviour) -> str:

@@ -19,7 +19,7 @@ SUMMARIES: dict[str, str] = {
     "eval": "Measure a behaviour on held-out rows.",
     "export": "Write the checkpoint that was committed as a behaviour.",
     "fsck": "Check that nothing in the registry is damaged.",
-    "gc": "Take out what nothing needs any more.",
+    "gc": "Delete what no branch, tag or undo needs.",
     "init": "Begin a registry on a base checkpoint.",
     "merge": "Merge another branch into this one.",
     "negate": "Flip the signs of behaviours' weights.",

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedded_model import origin_of
+
 EXAMPLES = Path(__file__).resolve().parent / "behaviours"
 FIRST, SECOND = "listening", "pirate"
 MARKER = ".pv-demo"
@@ -74,6 +76,8 @@ class Show:
     def learn(self) -> None:
         self.title("Two behaviours, each learnt on its own branch, from the same base")
         self.pv("init", "--base", self.base)
+        if origin := origin_of(Path(self.base)):
+            print(f"  the base is {origin}", flush=True)
         self.pv("train", self.file(FIRST), "--as", FIRST)
         self.pv("tag", "alone")
         self.build("alone")
@@ -164,6 +168,8 @@ class Show:
         for text, holds in self.claims:
             print(f"{'✓' if holds else '✗'} {text}")
         failed = [text for text, holds in self.claims if not holds]
+        if origin := origin_of(Path(self.base)):
+            print(f"\nmeasured on {origin}")
         print(f"\n{seconds / 60:.1f} minutes. The registry and the checkpoints are in {self.folder}")
         print("next:")
         for line in (

@@ -99,6 +99,11 @@ class Persona:
         """Ids of every vector named, sorted, each once."""
         return tuple(sorted({term.vector for b in self.behaviours.values() for term in b.terms}))
 
+    @property
+    def is_base(self) -> bool:
+        """True if no behaviour has a weight: a build has the base's weights."""
+        return not any(behaviour.weight for behaviour in self.behaviours.values())
+
     def to_json(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,

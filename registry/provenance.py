@@ -3,7 +3,8 @@
     trained    {"kind", "data": {"name", "id", "rows", "kept"}, "options", "settings", "loss": [first, last],
                 "tokens", "packs", "held_out"?}
     captured   {"kind", "source", "adapter"?}
-    derived    {"kind", "derived_from", "encoding", "error": {"max_abs", "relative_l2"}, "measured"?, "original"}
+    derived    {"kind", "derived_from", "encoding", "error": {"max_abs", "relative_l2"}, "measured"?, "original",
+                "original_vector"?}
 
 This is the one place that writes these documents and reads them. Anybody may have written one: what does not
 have the form is `Unknown`, and loses nobody a command; keys of a later pv are handed on (`extra`). `packs` are
@@ -104,7 +105,8 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """`relative_l2` and `max_abs`: what re-encoding did to tau. `original` is where the first vector came from."""
+    """`relative_l2` and `max_abs`: what re-encoding did to tau. `original` is where the first vector came from, whose
+    id is `original_vector` (None: not noted), and `measured` what this vector does in this encoding."""
 
     derived_from: str
     encoding: str
@@ -114,6 +116,7 @@ class Derived:
     measured: Mapping[str, Any] | None = None
     packs: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    original_vector: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {
@@ -126,6 +129,8 @@ class Derived:
         if self.measured is not None:
             document["measured"] = dict(self.measured)
         document["original"] = self.original.to_json()
+        if self.original_vector is not None:
+            document["original_vector"] = self.original_vector
         return document if not self.packs else {**document, "packs": list(self.packs)}
 
 
@@ -188,7 +193,7 @@ def _trained(document: Mapping[str, Any], packs: tuple[str, ...]) -> Trained:
 
 
 def _derived(document: Mapping[str, Any], packs: tuple[str, ...]) -> Derived:
-    error = document["error"]
+    error, first = document["error"], document.get("original_vector")
     return Derived(
         ids.check_id(document["derived_from"], "derived_from"),
         _text(document["encoding"]),
@@ -197,7 +202,8 @@ def _derived(document: Mapping[str, Any], packs: tuple[str, ...]) -> Derived:
         read(_mapping(document.get("original", {}))),
         _optional(document.get("measured")),
         packs,
-        _extra(document, "derived_from", "encoding", "error", "original", "measured"),
+        _extra(document, "derived_from", "encoding", "error", "original", "measured", "original_vector"),
+        None if first is None else ids.check_id(first, "original_vector"),
     )
 
 

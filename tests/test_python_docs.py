@@ -53,6 +53,21 @@ def test_what_the_document_shows_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "['pirate']" in done.stdout  # the conflict was met, and named
 
 
+def test_every_option_of_train_is_in_the_document_with_its_default() -> None:
+    from dataclasses import fields
+
+    from pv.vecstore.train.options import TrainOptions
+
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", DOCUMENT.read_text(), re.MULTILINE)
+    found = {
+        name: default
+        for names, defaults in rows
+        for name, default in zip(re.findall("`(.*?)`", names), re.findall("`(.*?)`", defaults), strict=False)
+    }
+    wanted = {field.name: repr(field.default) for field in fields(TrainOptions)}
+    assert {name: found.get(name) for name in wanted} == wanted
+
+
 def test_every_verb_is_in_the_document() -> None:
     import pv
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Added", "Progress", "Report", "Tick", "counted", "stage"]
+__all__ = ["Added", "Progress", "Report", "Tick", "counted", "said", "stage"]
 
 Progress = Callable[[int, int], None]
 Added = Callable[[int], None]
@@ -22,7 +22,7 @@ Added = Callable[[int], None]
 class Tick:
     """`stage` in words ("building"), `done` of `total` `unit` ("bytes", a plural noun, or "" for no count at all).
 
-    While a model is trained, `loss`, `tokens_per_s` and `seconds_left` are there too.
+    While a model is trained, the unit is "steps"; after the first, `loss`, `tokens_per_s` and `seconds_left` are there.
     """
 
     stage: str
@@ -37,17 +37,25 @@ class Tick:
 Report = Callable[[Tick], None]
 
 
-def stage(report: Report | None, name: str, unit: str = "bytes") -> Progress | None:
-    """The progress of one stage of a verb. Says at once that the stage has begun."""
+def stage(report: Report | None, name: str, unit: str = "bytes", total: int = 0) -> Progress | None:
+    """The progress of one stage of a verb. Says at once that the stage has begun, and of how much if that is known."""
     if report is None:
         return None
-    report(Tick(name, 0, 0, unit))
+    report(Tick(name, 0, total, unit))
     return lambda done, total: report(Tick(name, done, total, unit))
+
+
+def said(report: Report | None, name: str) -> None:
+    """A stage that cannot say how far it is."""
+    if report is not None:
+        report(Tick(name, 0, 0, ""))
 
 
 def counted(progress: Progress | None, total: int) -> Added:
     """A function that is given how much was done since the last time, out of `total`."""
     done = 0
+    if progress is not None:
+        progress(0, total)
 
     def add(count: int) -> None:
         nonlocal done

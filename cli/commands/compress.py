@@ -9,8 +9,9 @@ import click
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option, message_option, threads_option
 from pv.cli.render import interval, size, table
-from pv.cli.say import echo
+from pv.cli.say import echo, plain
 from pv.registry.exit_codes import ExitCode
+from pv.vecstore.publish.words import caveats, effect_name, share
 
 if TYPE_CHECKING:
     from pv.vecstore.evaluate.statistics import Interval
@@ -28,10 +29,12 @@ __all__ = ["command"]
     help="float, float:fp32, int8, ternary, lowrank:64, sparse:0.1; with --keep several, or none for a ladder of them.",
 )
 @click.option(
-    "--keep", type=click.FloatRange(0, 1, min_open=True), help="The share of the effect that must stay."
+    "--keep",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="The share of the effect to keep, by the low end of its interval.",
 )
 @click.option("--data", metavar="FILE", help="Held-out rows to measure the effect on.")
-@click.option("--force", is_flag=True, help="Also if it takes more room than now.")
+@click.option("--force", is_flag=True, help="Commit even if it is larger.")
 @message_option
 @threads_option
 @json_option
@@ -50,9 +53,9 @@ def command(
     """Re-encode a behaviour's vectors, smaller and approximate, and commit the behaviour with them.
 
     What comes out are other vectors, with ids of their own and an error measured against those before. With
-    held-out rows the effect is measured too: --keep 0.95 tries a ladder of encodings, then ranks or shares
-    between two of its rungs, and commits the smallest whose effect is, with its whole 95 % interval, at least
-    95 % of what it was. Nothing is committed, and the exit code is 1, if none is.
+    held-out rows the effect is measured too. --keep 0.95 tries a ladder of encodings, then ranks or shares
+    between two of its rungs, and commits the smallest for which the lower end of the 95 % interval of the kept
+    share is at least 0.95. If there is none, nothing is committed, and the exit code is 1.
 
     \b
     pv compress listening --to int8
@@ -69,6 +72,8 @@ def command(
     else:
         if found.trials:
             echo(_drawn(found))
+            for line in caveats(found.trials[0].effect.n, found.overlap):
+                echo(plain(line))
         _say(app, found)
     if found.commit is None:
         raise click.exceptions.Exit(ExitCode.NO)
@@ -86,11 +91,12 @@ def _drawn(found: Compressed) -> str:
         if trial is None:
             cells.append([*row, "-", "-", "not smaller"])
             continue
-        share = found.share
-        verdict = "" if share is None else "keeps it" if trial.keeps(share) else "loses more"
+        asked = found.share
+        verdict = "" if asked is None else "keeps it" if trial.keeps(asked) else "loses more"
         cells.append([*row, _nats(trial.effect), _share(trial.kept), verdict])
-    header = ["encoding", "stored", "error of tau", "effect, nats", "kept, 95 % interval", ""]
-    return table(header, cells)
+    header = ["encoding", "stored", "relative L2 error", "effect, nats, 95 %", "kept, 95 %", ""]
+    title = f"{effect_name(found.overlap)} on {found.data}, n={found.trials[0].effect.n}"
+    return table(header, cells, title=plain(title))
 
 
 def _nats(found: Interval | None) -> str:
@@ -98,7 +104,7 @@ def _nats(found: Interval | None) -> str:
 
 
 def _share(kept: Interval | None) -> str:
-    return "-" if kept is None else f"{kept.mean:.3f} [{kept.low:.3f}, {kept.high:.3f}]"
+    return "-" if kept is None else share(kept.to_json())
 
 
 def _say(app: App, found: Compressed) -> None:
@@ -106,7 +112,8 @@ def _say(app: App, found: Compressed) -> None:
     if chosen is not None:
         app.done(
             f"{short(found.commit)} {name} is {chosen.spec.text}: {size(chosen.stored_bytes)}, was "
-            f"{size(found.stored_bytes)}; error of tau {chosen.error.relative_l2:.3f}, on branch {found.branch}"
+            f"{size(found.stored_bytes)}; relative L2 error of the vector {chosen.error.relative_l2:.3f}, "
+            f"on branch {found.branch}"
         )
     elif found.effect is not None and found.effect.low <= 0:
         app.note(f"{name} has no effect on these rows that is surely above 0: there is nothing to keep")

@@ -9,8 +9,9 @@ import click
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import dtype_option, json_option, threads_option
 from pv.cli.render import interval, persona_line, table
-from pv.cli.say import echo
+from pv.cli.say import echo, plain
 from pv.registry.errors import UsageError
+from pv.vecstore.publish.words import VERDICTS, caveats
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.score import Score
@@ -29,7 +30,8 @@ def command(app: App, what: tuple[str, ...], dtype: str | None, threads: int, as
 
     Margin: log-probability of the chosen answer minus that of the rejected one, in nats. Effect: margin
     after minus margin of the base, averaged over rows; 95 % intervals from a paired bootstrap over rows.
-    Results are kept per build: asking again costs nothing.
+    Rows that a behaviour was trained on are counted, if the registry keeps its training rows. Results are kept
+    per build: asking again costs nothing.
 
     \b
     pv eval examples/behaviours/listening.heldout.jsonl
@@ -46,7 +48,12 @@ def command(app: App, what: tuple[str, ...], dtype: str | None, threads: int, as
         return
     echo(f"{rev} ({short(revision.commit)})  {persona_line(revision.persona)}")
     echo(_drawn(found))
-    echo(f"verdict: {found.effect.verdict}")
+    if revision.persona.is_base:
+        echo("no behaviour has a weight: this is the base, whose effect is 0 by definition")
+    else:
+        echo(VERDICTS[found.effect.verdict][1])
+    for line in caveats(found.effect.n, found.overlap):
+        echo(plain(line))
 
 
 def _drawn(found: Score) -> str:

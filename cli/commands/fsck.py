@@ -69,13 +69,25 @@ def _show(app: App, checked: Checked) -> None:
     if left:
         echo(f"note {counted(left, 'leftover')} of killed processes: `pv gc` removes them")
     what = (
-        f"{report.commits} commits, {report.operations} operations, {report.objects} git objects, "
-        f"{report.packs} packs ({size(report.nbytes)}), {report.records} records"
+        f"{counted(report.commits, 'commit')}, {counted(report.operations, 'operation')}, "
+        f"{counted(report.objects, 'git object')}, {counted(report.packs, 'pack')} ({size(report.nbytes)}), "
+        f"{counted(report.records, 'record')}"
     )
     if report.clean:
-        app.done(f"{what}: {'every tensor decoded, ' if report.deep else ''}nothing is damaged")
+        app.done(f"{what}: {_decoded(report)}nothing is damaged")
     else:
         _damage(app, report, what, repaired=bool(checked.mended))
+
+
+def _decoded(report: Report) -> str:
+    """How much of it was decoded: what needs a base that is away could not be."""
+    if not report.deep:
+        return ""
+    if not report.of("unchecked"):
+        return "every tensor decoded, "
+    left = len(report.undecoded)
+    packs = f"{left} of {counted(report.packs, 'pack')} not decoded; " if left else ""
+    return f"{packs}as far as could be checked, "
 
 
 def _mended(one: Mended) -> None:

@@ -21,8 +21,8 @@ __all__ = ["command"]
 DAY = 86400.0
 
 
-@click.command("gc", short_help="Take out what nothing needs any more.")
-@click.option("-n", "--dry-run", is_flag=True, help="Say what would go.")
+@click.command("gc", short_help="Delete what no branch, tag or undo needs.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option(
     "--grace",
     type=click.FloatRange(0),
@@ -37,15 +37,16 @@ DAY = 86400.0
     default=30.0,
     show_default=True,
     metavar="DAYS",
-    help="Forget operations older than this: they can no longer be undone.",
+    help="Forget operations older than this: `pv undo` can no longer take them back.",
 )
 @json_option
 @pass_app
 def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool) -> None:
-    """Free the room of what neither a branch, a tag, a remote branch nor an operation needs.
+    """Delete vectors and rows that no branch, tag or undoable operation refers to.
 
-    Packs go to the quarantine first, and are deleted by a later gc. Nothing is touched if any commit is
-    damaged, and nothing that a running process holds.
+    What `pv undo` can still bring back is kept: an operation can be undone until it is forgotten, which is
+    --expire days after it was done. Packs go to the quarantine first, and are deleted by a later gc. Nothing is
+    touched if any commit is damaged, and nothing that a running process holds.
 
     \b
     pv gc --dry-run
@@ -65,7 +66,9 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     if plan.expire:
         first, last = min(plan.expire), max(plan.expire)
         which = f"operation {first}" if first == last else f"operations {first} to {last}"
-        echo(f"{which} {would}forgotten: no longer to be undone")
+        echo(
+            f"{which} {would}forgotten: `pv undo` can no longer take {'it' if first == last else 'them'} back"
+        )
     for pack_id in plan.restore:
         echo(f"pack {short(pack_id)} {would}brought back from the quarantine: a commit needs it")
     _list(plan.purge, f"{would}deleted")
@@ -76,16 +79,20 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     for name in plan.leftovers:
         echo(f"{name} {would}deleted: left by a killed process")
     if plan.young:
-        app.note(f"  {plan.young} packs that nothing needs are younger than the grace period")
+        app.note(f"  {_unneeded(plan.young)} younger than the grace period")
     if plan.in_use:
-        app.note(f"  {plan.in_use} packs that nothing needs are in use by another process")
+        app.note(f"  {_unneeded(plan.in_use)} in use by another process")
     if plan.empty:
         app.done("nothing to take out")
     else:
         app.done(f"{size(plan.freed)} {would}freed")
 
 
+def _unneeded(packs: int) -> str:
+    return f"{counted(packs, 'pack')} that nothing needs {'is' if packs == 1 else 'are'}"
+
+
 def _list(garbage: Sequence[Garbage], what: str) -> None:
     for one in garbage:
         days = one.age_s / DAY
-        echo(f"pack {short(one.name)} {size(one.nbytes)}, unneeded for {days:.0f} days, {what}")
+        echo(f"pack {short(one.name)} {size(one.nbytes)}, unneeded for {counted(round(days), 'day')}, {what}")

@@ -9,11 +9,12 @@ import click
 
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
-from pv.cli.render import behaviour_line, change_lines, combine_words, interval
+from pv.cli.render import behaviour_line, change_lines, combine_words
 from pv.cli.say import plain
 from pv.cli.versions import one_line_each, stored_words, use_words
-from pv.registry.provenance import Captured, Derived, Provenance, Trained
+from pv.registry.provenance import Derived, Provenance, Trained
 from pv.registry.words import output_words
+from pv.vecstore.publish.lineage import NOTHING, lineage, losses, measured, original, ran, taught
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.show import Shown, ShownBehaviour
@@ -119,34 +120,16 @@ def _vectors(vectors: Iterable[StoredVector]) -> Iterator[str]:
 
 
 def _origin(origin: Provenance) -> list[str]:
-    match origin:
-        case Captured(source=source):
-            return [f"captured from {source}"]
-        case Derived():
-            source, error = short(origin.derived_from), origin.relative_l2
-            line = f"{origin.encoding} of {source}, error of tau {error:.3f}"
-            return [line, *_origin(origin.original)]
-        case Trained():
-            return _training(origin)
-    if origin.document.get("kind") in ("captured", "derived", "trained"):
-        return ["where it comes from is noted in a form that this pv does not know"]
-    return []
+    """Of a vector in another encoding: what is known of it, and then of the one before."""
+    if isinstance(origin, Derived):
+        source, error = short(origin.derived_from), origin.relative_l2
+        now = f"{origin.encoding} of {source}, relative L2 error of the vector {error:.3f}"
+        return [now, *measured(origin), *_made(origin.original), *original(origin)]
+    return [*_made(origin), *measured(origin)]
 
 
-def _training(trained: Trained) -> list[str]:
-    data, options = trained.data, trained.options
-    lines = [f"trained on {data.rows} rows of {data.name} ({short(data.id)})"]
-    said = [f"{options['optimizer']}"] if "optimizer" in options else []
-    said += [f"lr {options['lr']:g}"] if isinstance(options.get("lr"), int | float) else []
-    said += [f"{options['epochs']} epochs"] if "epochs" in options else []
-    said += [f"{key} {options[key]}" for key in ("batch", "seed") if key in options]
-    loss = "" if trained.loss is None else f"; loss {trained.loss[0]:.3f} to {trained.loss[1]:.3f}"
-    lines.append(f"{', '.join(said)}{loss}")
-    try:
-        held = trained.held_out or {}
-        e = held["effect"]
-        words = interval(e["mean"], e["low"], e["high"])
-        lines.append(f"held-out effect {words} nats, 95 %, n={held['n']} ({held['data']})")
-    except (LookupError, TypeError, ValueError):
-        pass  # not measured, or noted in another form
-    return lines
+def _made(origin: Provenance) -> list[str]:
+    if not isinstance(origin, Trained):
+        return [] if lineage(origin) == NOTHING else [lineage(origin)]
+    how = "; ".join(words for words in (ran(origin), losses(origin)) if words)
+    return [f"{taught(origin)} ({short(origin.data.id)})", *([how] if how else [])]

@@ -7,33 +7,58 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import json_option, message_option, name_option, threads_option, weight_option
-from pv.cli.render import interval, size
+from pv.cli.options import json_option, message_option, name_option, threads_choice, weight_option
+from pv.cli.render import size
+from pv.vecstore.publish.lineage import losses, measured, ran, taught
+from pv.vecstore.publish.words import VERDICTS
+from pv.vecstore.train.options import TrainOptions
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.train import Training
 
 __all__ = ["command"]
 
+OPTIONS = TrainOptions()
+ALWAYS = f"""
+Learning rate: linear warm-up over the first {OPTIONS.warmup:.0%} of the steps, then {OPTIONS.schedule} to 0. A step's
+gradient is scaled down to a norm of at most {OPTIONS.clip:g}; weight decay is {OPTIONS.weight_decay:g}. From Python,
+these are options too.
+"""
 
-@click.command("train", short_help="Train a behaviour from rows and commit it.")
+
+def _default(name: str) -> dict[str, Any]:
+    return {"default": getattr(OPTIONS, name), "show_default": True}
+
+
+@click.command("train", short_help="Train a behaviour from rows and commit it.", epilog=ALWAYS)
 @click.argument("data", metavar="DATA.jsonl")
 @name_option
 @weight_option
 @click.option(
-    "--held-out", metavar="FILE", help="Rows to measure on; DATA.heldout.jsonl if it lies beside; 'none'."
+    "--held-out",
+    metavar="FILE",
+    help="Rows to measure on. Default: DATA.heldout.jsonl if it exists; 'none' skips.",
 )
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate, as AdamW's.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the rows.")
-@click.option("--batch", type=click.IntRange(1), help="Rows a step.")
-@click.option("--rank", type=click.IntRange(1), help="Rank of Apollo's projection.")
-@click.option("--max-steps", type=click.IntRange(1), help="Stop after so many steps.")
-@click.option("--optimizer", type=click.Choice(["apollo", "adamw"]), help="Default: apollo.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), **_default("lr"), help="Learning rate.")
+@click.option("--epochs", type=click.IntRange(1), **_default("epochs"), help="Epochs: passes over the rows.")
+@click.option("--batch", type=click.IntRange(1), **_default("batch"), help="Batch size: rows a step.")
 @click.option(
-    "--preference", type=click.FloatRange(0), help="Weight of telling chosen from rejected; 0: only imitate."
+    "--max-steps", type=click.IntRange(1), help="Stop after so many steps. Default: when the epochs are over."
 )
-@click.option("--train-embeddings", is_flag=True, default=None, help="Train embeddings and head too.")
-@click.option("--full-context", is_flag=True, help="Let the gradient through the prompt as well.")
+@click.option(
+    "--optimizer", type=click.Choice(["apollo", "adamw"]), **_default("optimizer"), help="Optimizer."
+)
+@click.option(
+    "--rank", type=click.IntRange(1), **_default("rank"), help="Rank of the projected gradients, for apollo."
+)
+@click.option(
+    "--preference",
+    type=click.FloatRange(0),
+    **_default("preference"),
+    help="P, the weight of the preference loss beside the SFT loss on chosen; 0: SFT only.",
+)
+@click.option("--train-embeddings", is_flag=True, help="Train embeddings and head too.")
+@click.option("--full-context", is_flag=True, help="Also backpropagate through prompt positions.")
 @click.option(
     "--encoding",
     type=click.Choice(["int8", "float"]),
@@ -42,9 +67,9 @@ __all__ = ["command"]
     help="How the vector is kept.",
 )
 @click.option("--no-data", is_flag=True, help="Do not keep the rows in the registry.")
-@click.option("--seed", type=int, help="Seed of order and projections.")
+@click.option("--seed", type=int, **_default("seed"), help="Seed of the rows' order and of projections.")
 @message_option
-@threads_option
+@threads_choice("Threads. A training is repeated bit for bit with the same number on the same machine.")
 @json_option
 @pass_app
 def command(
@@ -59,9 +84,16 @@ def command(
 ) -> None:
     """Train a behaviour on the persona's base, from rows of prompt, chosen and rejected answers.
 
-    The base alone is trained on, in fp32, by Apollo; what it learned is kept as a vector of its own and
-    added to the persona. Rows are JSON lines: {"prompt": "...", "chosen": "...", "rejected": "..."}.
+    Full-parameter fine-tuning of the base in fp32, by default with the optimizer Apollo. What it learned is kept as
+    a vector of its own and added to the persona; a name that exists gets a new version, trained from the base
+    again. Rows are JSON lines: {"prompt": "...", "chosen": "...", "rejected": "..."}; rejected may be left out.
     Held-out rows give its effect: how much the margin of chosen over rejected grew against the base.
+
+    \b
+    The loss of a step is SFT + P * preference:
+      SFT         -log p(chosen | prompt), mean over the step's chosen tokens
+      preference  log(1 + exp(r - c)), mean over the step's rows; c and r: mean
+                  log p per token of chosen and of rejected; 0 without rejected
 
     \b
     pv train examples/behaviours/listening.jsonl --as listening
@@ -81,10 +113,10 @@ def command(
 
 
 def _say(app: App, made: Training) -> None:
-    app.note(
-        f"  trained {made.name} on {made.rows} rows: loss {made.loss[0]:.3f} to {made.loss[-1]:.3f}, "
-        f"{made.tokens / max(made.seconds, 1e-9):.0f} tokens/s, {made.seconds:.0f} s"
-    )
+    origin = made.provenance
+    app.note(f"  {made.name} {taught(origin)}: {ran(origin)}")
+    seconds = f"{made.tokens / max(made.seconds, 1e-9):.0f} tokens/s, {made.seconds:.0f} s"
+    app.note(f"  {losses(origin)} (of that step's batch, before its update); {seconds}")
     app.done(
         f"{short(made.commit)} {made.name} is vector {short(made.vector)}, {size(made.stored_bytes)}, "
         f"on branch {made.branch}"
@@ -92,6 +124,7 @@ def _say(app: App, made: Training) -> None:
     for note in made.notes:
         app.note(f"  {note}")
     if made.held_out is not None:
-        e, data = made.held_out.effect, made.held_out.data
-        effect = interval(e.mean, e.low, e.high)
-        app.note(f"  held-out effect {effect} nats, 95 %, n={e.n}: {e.verdict} ({data})")
+        found, *notes = measured(origin)
+        app.note(f"  {found}: {VERDICTS[made.held_out.effect.verdict][0]}")
+        for note in notes:
+            app.note(f"  {note}")

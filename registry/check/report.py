@@ -87,6 +87,13 @@ class Report:
         return tuple(finding for finding in self.findings if not finding.damage)
 
     @property
+    def undecoded(self) -> tuple[Finding, ...]:
+        """Packs that a deep check could not decode: their base was not at hand."""
+        return tuple(
+            one for one in self.findings if one.kind == "unchecked" and one.where.startswith("packs/")
+        )
+
+    @property
     def clean(self) -> bool:
         """No damage. There may be notes."""
         return not self.damage

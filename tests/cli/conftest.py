@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
         isolate(sources, monkeypatch)
         base = tiny_checkpoint(sources / "base")
         rows = write_rows(sources / "rows.jsonl")
-        write_rows(sources / "rows.heldout.jsonl", 4)
+        write_rows(sources / "rows.heldout.jsonl", 4, first=6)
         pv = InProcess(folder)
         pv.ok("init", "--base", base)
         pv.ok("train", rows, "--as", "listening", "--max-steps", "2", "--threads", "1")

@@ -18,6 +18,9 @@ VALUES = (  # what a command may read of the floors below: words, choices and fr
     "pv.registry.exit_codes",
     "pv.registry.persona",
     "pv.registry.provenance",
+    "pv.vecstore.publish.lineage",
+    "pv.vecstore.publish.words",
+    "pv.vecstore.train.options",
 )
 EDITS = {"with_behaviour", "with_combine", "with_output", "with_terms", "without", "without_behaviours"}
 

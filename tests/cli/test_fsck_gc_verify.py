@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,40 @@ def test_fsck_of_a_sound_registry(world: World, pv: InProcess) -> None:
     assert {k: v for k, v in world.state().items() if k != "gate"} == {
         k: v for k, v in before.items() if k != "gate"
     }
+
+
+def test_fsck_deep_does_not_say_of_what_it_could_not_decode_that_it_did(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
+    base, home = tmp_path / "base", tmp_path / "home"
+    shutil.copytree(world.base, base)
+    home.mkdir()
+    pv.ok("init", "--base", base, "--reference", at=home)
+    pv.ok("commit", world.tuned, "--as", "tuned", at=home)
+    assert "1 pack (" in pv.ok("fsck", "--deep", at=home).err
+    base.rename(tmp_path / "away")
+    said = pv.ok("fsck", "--deep", at=home)
+    assert "not decoded: its base base (" in said.out and "base base (" in said.out
+    assert "every tensor decoded" not in said.err
+    assert "1 of 1 pack not decoded; as far as could be checked, nothing is damaged" in said.err
+    pv.ok("undo", at=home)
+    pv.ok("branch", "other", at=home)
+    pv.ok("gc", "--grace", "0", "--expire", "0", at=home)
+    said = pv.ok("fsck", "--deep", at=home)
+    assert "every tensor decoded" not in said.err and "as far as could be checked" in said.err
+    assert "1 commit, 1 operation, " in said.err and "0 packs" in said.err
+
+
+def test_gc_says_what_undo_keeps(world: World, pv: InProcess) -> None:
+    pv.ok("undo")
+    pv.ok("branch", "other")
+    said = pv.ok("gc")
+    assert "nothing to take out" in said.err
+    said = pv.ok("gc", "--expire", "0")
+    assert "2 packs that nothing needs are younger than the grace period" in said.err
+    assert re.search(r"operations? \d.* forgotten: `pv undo` can no longer take (it|them) back\n", said.out)
+    text = " ".join(pv.ok("gc", "--help").out.split())
+    assert "What `pv undo` can still bring back is kept" in text
 
 
 def test_fsck_names_what_is_affected(world: World, pv: InProcess) -> None:

@@ -54,11 +54,12 @@ def test_training_ends_in_a_commit_that_knows_where_it_came_from(world: World, p
 def test_what_a_person_sees(world: World, pv: InProcess) -> None:
     said = pv.ok("train", world.rows, "--as", "brief", *QUICK)
     assert said.out == ""
-    assert "trained brief on 6 rows: loss " in said.err
+    assert "brief trained on 6 rows of rows.jsonl: 2 steps, 2 epochs, apollo, lr 0.0001, batch 8" in said.err
+    assert "at step 2 (of that step's batch, before its update)" in said.err
     assert "✓ " in said.err
-    assert "brief is vector " in said.err
+    assert "brief is vector " in said.err and said.err.count(", on branch main\n") == 1
     assert "held-out effect +" in said.err
-    assert "nats, 95 %, n=4: up (rows.heldout.jsonl)" in said.err
+    assert "nats, 95 %, n=4 (rows.heldout.jsonl): stronger than in the base" in said.err
     assert pv.ok("-q", "train", world.rows, "--as", "b2", *QUICK, "--held-out", "none").err == ""
 
 
@@ -212,7 +213,7 @@ def test_eval_measures_once_and_reads_it_the_second_time(world: World, pv: InPro
     text = pv.ok("eval", "main", rows).out
     assert text.startswith(f"main ({found['commit'][:12]})  listening 1\n")
     assert f"{found['effect']['mean']:+.2f} [" in text
-    assert text.endswith("verdict: up\n")
+    assert "\nthe interval lies above 0: stronger than in the base\n" in text
 
 
 def test_a_score_belongs_to_a_build_and_to_rows(world: World, pv: InProcess) -> None:

@@ -23,7 +23,7 @@ from pv.registry.provenance import (
 )
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
-IDS = st.text("0123456789abcdef", min_size=64, max_size=64)
+IDS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 NUMBERS = st.floats(0, 1e9).map(lambda x: x + 0.0)
 VALUES = st.one_of(WORDS, st.integers(-(2**53) + 1, 2**53 - 1), st.booleans(), st.none())
 OBJECTS = st.dictionaries(WORDS, VALUES, max_size=3)
@@ -43,7 +43,9 @@ trained = st.builds(
 )
 captured = st.builds(Captured, WORDS, st.none() | OBJECTS, PACKS, EXTRA)
 first = st.one_of(trained, captured, OBJECTS.map(Unknown))
-derived = st.builds(Derived, IDS, WORDS, NUMBERS, NUMBERS, first, st.none() | OBJECTS, PACKS, EXTRA)
+derived = st.builds(
+    Derived, IDS, WORDS, NUMBERS, NUMBERS, first, st.none() | OBJECTS, PACKS, EXTRA, st.none() | IDS
+)
 
 
 @given(st.one_of(trained, captured, derived))
@@ -69,8 +71,8 @@ def test_a_document_of_another_form_is_kept_as_it_is(value: Any) -> None:
 def test_a_part_that_is_wrong_makes_the_whole_unknown() -> None:
     good = Derived("a" * 64, "int8", 0.5, 0.25).to_json()
     assert isinstance(read(good), Derived)
-    wrong: dict[str, Any]
-    for wrong in ({"derived_from": "a"}, {"encoding": 8}, {"error": {}}, {"error": None}, {"original": "no"}):
+    parts: list[dict[str, Any]] = [{"derived_from": "a"}, {"encoding": 8}, {"error": {}}, {"error": None}]
+    for wrong in (*parts, {"original": "no"}, {"original_vector": "a"}):
         found = read({**good, **wrong})
         assert isinstance(found, Unknown) and found.document == {**good, **wrong}
 

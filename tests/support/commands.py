@@ -284,9 +284,10 @@ def commits(pv: InProcess, *options: str) -> list[dict[str, Any]]:
     return found
 
 
-def write_rows(path: Path, count: int = 6, answer: str = "Yes") -> Path:
+def write_rows(path: Path, count: int = 6, answer: str = "Yes", first: int = 0) -> Path:
     rows = [
-        {"prompt": f"Say {i}.", "chosen": f"{answer}, {i}.", "rejected": f"Never {i}!"} for i in range(count)
+        {"prompt": f"Say {i}.", "chosen": f"{answer}, {i}.", "rejected": f"Never {i}!"}
+        for i in range(first, first + count)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

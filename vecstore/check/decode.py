@@ -53,13 +53,16 @@ def glance(root: Path, report: Report) -> Report:
         try:
             open_base(manifest, packs).close()
         except MissingBase:
-            what = f"base {base_id[:12]} is not at hand: builds need it"
-            found.append(
-                Finding("unchecked", where, what, hint="put it back there, or a link to where it is now")
-            )
+            found.append(_no_base(manifest))
         except IntegrityError as error:
             found.append(_wrong_base(report, where, str(error)))
     return report.plus(found)
+
+
+def _no_base(manifest: BaseManifest) -> Finding:
+    what = f"base {manifest.name} ({manifest.id[:12]}) was not found there: builds need it"
+    hint = "put it back there, or a link to where it is now"
+    return Finding("unchecked", origin_in_words(manifest), what, hint=hint)
 
 
 def _wrong_base(report: Report, where: str, what: str) -> Finding:
@@ -104,8 +107,10 @@ class _DeepCheck:
             return
         base = self._base(manifest.base, stack)
         if base is None or not self._vector(pack_id, base):
-            hint = "put it back, and run `pv fsck --deep` again"
-            what = f"not decoded: its base {manifest.base[:12]} is not at hand"
+            hint = "put the base back, and run `pv fsck --deep` again"
+            known = self.report.bases.get(manifest.base)
+            name = f"{known.name} ({manifest.base[:12]})" if known else manifest.base[:12]
+            what = f"not decoded: its base {name} was not found"
             self.found.append(self.report.about_pack(pack_id, "unchecked", what, hint=hint))
 
     def _vector(self, pack_id: str, base: Base) -> bool:
@@ -168,8 +173,7 @@ class _DeepCheck:
             if base_id in self._wrong:
                 self.found.append(_wrong_base(self.report, where, str(self._wrong[base_id])))
             elif base is None:
-                what = f"base {base_id[:12]} is not at hand: builds need it"
-                self.found.append(Finding("unchecked", where, what))
+                self.found.append(_no_base(manifest))
             elif base_id not in self._suspect:
                 names = sorted(manifest.tensors)
                 rows = ordered_map(partial(row_of, base.weights), names, threads=self.threads)

@@ -1,1 +1,1 @@
-"""What goes beside published weights: the model card."""
+"""Numbers and origins in words, and what goes beside published weights: the model card."""

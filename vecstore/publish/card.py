@@ -6,9 +6,8 @@ path only the last part is shown. The same facts give the same card.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +15,12 @@ from pv.registry.combine import METHODS
 from pv.registry.dtypes import OUTPUTS
 from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Behaviour, Persona
-from pv.registry.provenance import Captured, Derived, Provenance, Trained, Unknown
+from pv.registry.provenance import Derived, Provenance, Unknown
 from pv.registry.words import module_words, number, switch_words, term_list
+from pv.vecstore.data.overlap import Overlap
+from pv.vecstore.publish.lineage import lineage, measured, original
 from pv.vecstore.publish.markdown import code, plain, table, tag, yaml_string
+from pv.vecstore.publish.words import VERDICTS, caveats, last_part, part, rows_of
 
 __all__ = ["CardFacts", "model_card"]
 
@@ -32,7 +34,7 @@ class CardFacts:
 
     `weights_id` is the id of the built tensor table, `sums` the SHA-256 of each weight file. `provenance`
     maps a vector id to what is known of it. A score is {"data", "data_id", "n", "effect": {"mean", "low", "high"},
-    "margin", "base_margin", "verdict"}; whatever is missing is left out. `repo` is "user/name" on the Hub,
+    "margin", "base_margin", "verdict", "overlap"}; whatever is missing is left out. `repo` is "user/name" on the Hub,
     `licence` an identifier that the Hub knows.
     """
 
@@ -89,9 +91,8 @@ def _recipe(facts: CardFacts) -> str:
             code(name),
             _weight(behaviour),
             term_list(behaviour.terms, code),
-            "; ".join(
-                dict.fromkeys(_lineage(facts.provenance.get(t.vector, Unknown())) for t in behaviour.terms)
-            ),
+            _of_each(facts, behaviour, lambda known: [lineage(known, code)]),
+            _of_each(facts, behaviour, _measured) or "–",
         )
         for name, behaviour in sorted(persona.behaviours.items())
     ]
@@ -101,7 +102,7 @@ def _recipe(facts: CardFacts) -> str:
     output = persona.output
     return (
         "## Recipe\n\n"
-        + table(("behaviour", "weight", "vectors", "from"), rows)
+        + table(("behaviour", "weight", "vectors", "from", "measured alone, at weight 1"), rows)
         + f"\n\nCombined with {code(persona.combine.method)}: {combine}"
         + (f" ({options})" if options else "")
         + f". Written {_written(output.dtype)}, {code(output.rounding)} rounding, seed {output.seed}. "
@@ -126,20 +127,15 @@ def _weight(behaviour: Behaviour) -> str:
     return words
 
 
-def _lineage(known: Provenance) -> str:
-    """What one vector was trained on, or where it was taken from."""
-    match known:
-        case Trained(data=data, options=options):
-            words = (
-                f"trained on {code(_last_part(data.name))}, {data.rows} row{'' if data.rows == 1 else 's'}"
-            )
-            keys = [key for key in ("optimizer", "epochs", "lr", "seed") if key in options]
-            return words + "".join(f", {key} {code(options[key])}" for key in keys)
-        case Captured(source=source):
-            return f"taken from {code(_last_part(source))}"
-        case Derived(original=original, encoding=encoding):
-            return f"{_lineage(original)}; re-encoded as {code(encoding)}"
-    return "not recorded"
+def _of_each(facts: CardFacts, behaviour: Behaviour, words: Callable[[Provenance], Iterable[str]]) -> str:
+    """What is to be said of a behaviour's vectors, each thing once."""
+    known = (facts.provenance.get(term.vector, Unknown()) for term in behaviour.terms)
+    return "; ".join(dict.fromkeys(word for one in known for word in words(one)))
+
+
+def _measured(known: Provenance) -> tuple[str, ...]:
+    before = original(known, code) if isinstance(known, Derived) else ()
+    return (*measured(known, code), *before)
 
 
 def _scores(facts: CardFacts) -> str:
@@ -147,31 +143,37 @@ def _scores(facts: CardFacts) -> str:
         return "## Scores\n\nNone were measured for this build."
     rows = [
         (
-            code(_last_part(score.get("data", "?"))),
+            code(last_part(score.get("data", "?"))),
             str(score["n"]) if isinstance(score.get("n"), int) else "–",
-            _nats(_part(score, "base_margin", "mean")),
-            _nats(_part(score, "margin", "mean")),
-            _nats(_part(score, "effect", "mean"), sign=True),
-            " to ".join(_nats(_part(score, "effect", end), sign=True) for end in ("low", "high")),
+            _nats(part(score, "base_margin", "mean")),
+            _nats(part(score, "margin", "mean")),
+            _nats(part(score, "effect", "mean"), sign=True),
+            " to ".join(_nats(part(score, "effect", end), sign=True) for end in ("low", "high")),
             _verdict(score),
         )
         for score in facts.scores
     ]
-    head = ("held-out rows", "n", "margin, base", "margin, this model", "effect", "95 % interval", "verdict")
+    head = ("rows", "n", "margin, base", "margin, this model", "effect", "95 % interval", "verdict")
+    notes = [f"- {code(last_part(s.get('data', '?')))}: {note}" for s in facts.scores for note in _caveats(s)]
     return (
         "## Scores\n\n"
         + table(head, rows)
+        + ("\n\n" + "\n".join(notes) if notes else "")
         + "\n\nMargin: log-probability of the wanted answer minus that of the unwanted one, in nats, the mean "
         "over n rows. Effect: this model's margin minus the base's on the same rows, so the base is the "
         "control. Interval: paired bootstrap over rows; one that holds 0 is inconclusive."
     )
 
 
+def _caveats(score: Mapping[str, Any]) -> tuple[str, ...]:
+    return caveats(rows_of(score), Overlap.read(score.get("overlap")), code)
+
+
 def _verdict(score: Mapping[str, Any]) -> str:
-    low, high = _part(score, "effect", "low"), _part(score, "effect", "high")
+    low, high = part(score, "effect", "low"), part(score, "effect", "high")
     if low is None or high is None:
         return "–"
-    return "up" if low > 0 else "down" if high < 0 else "inconclusive"
+    return VERDICTS["up" if low > 0 else "down" if high < 0 else "inconclusive"][0]
 
 
 def _use(facts: CardFacts) -> str:
@@ -229,25 +231,8 @@ def _base_in_words(base: BaseManifest) -> str:
         commit = re.fullmatch(r"[0-9a-f]{40}", base.origin.get("revision", ""))
         at = f" (commit {code(commit[0][:12])})" if commit else ""
         return f"[{plain(repo)}](https://huggingface.co/{repo}){at}"
-    name = _last_part(base.origin.get("path", ""))
+    name = last_part(base.origin.get("path", ""))
     return f"A local checkpoint named {code(name)}" if name else "A local checkpoint"
-
-
-def _last_part(path: object) -> str:
-    """`c.jsonl` of `/home/a/c.jsonl`: a card must not tell where its author keeps things."""
-    return re.split(r"[\\/]+", str(path).rstrip("\\/"))[-1]
-
-
-def _part(score: Mapping[str, Any], key: str, part: str) -> float | None:
-    """score[key][part] (or score[key], for a mean given as a number) if that is a finite number."""
-    value = score.get(key)
-    if isinstance(value, Mapping):
-        value = value.get(part)
-    elif part != "mean":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def _nats(value: float | None, *, sign: bool = False) -> str:

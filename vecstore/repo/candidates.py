@@ -16,17 +16,21 @@ from typing import Any, Self
 
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Behaviour, Persona, Term
+from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.evaluate.statistics import Interval, effect, kept
-from pv.vecstore.progress import Progress
+from pv.vecstore.progress import Progress, Report
 from pv.vecstore.repo.long_work import LongWork
 from pv.vecstore.repo.opening import opened
 from pv.vecstore.repo.score import measure
+from pv.vecstore.repo.training_rows import compared
 from pv.vecstore.vectors.derive import Derived, EncodingSpec, Error, derive
 from pv.vecstore.vectors.encodings import noted
 
 __all__ = ["Candidate", "Candidates", "Trial", "next_try", "smallest"]
+
+TAU_BYTES = 4  # of one element
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ class Candidates:
         return candidate.stored_bytes < self.stored_bytes
 
     def make(self, spec: EncodingSpec, *, progress: Progress | None = None) -> Candidate:
-        """The behaviour's vectors in another encoding."""
+        """The behaviour's vectors in another encoding. Progress is in bytes of tau as fp32."""
         made: dict[str, Derived] = {}
         with opened(self.registry, self.work.commit, [self._alone(self.behaviour)]) as at:
             sizes = {
@@ -143,7 +147,9 @@ class Candidates:
 
             def report(done: int, _: int) -> None:
                 if progress:
-                    progress(before + done, total)
+                    progress(TAU_BYTES * (before + done), TAU_BYTES * total)
+
+            report(0, 0)
 
             for vector in self.vectors:
                 made[vector] = derive(
@@ -156,15 +162,21 @@ class Candidates:
         )
         return Candidate(spec, made, stored, worst)
 
-    def effect(self, rows: Rows, *, progress: Progress | None = None) -> Interval:
+    def overlap(self, rows: Rows) -> Overlap:
+        """Which of the rows the behaviour was trained on."""
+        persona = self._alone(self.behaviour)
+        return compared(self.registry, self.work.commit, persona.behaviours, rows)
+
+    def effect(self, rows: Rows, *, progress: Report | None = None) -> Interval:
         """The effect of the behaviour as it is, alone on its base."""
         before, alone = self._known(rows, progress)
         return effect(alone, before)
 
-    def try_out(self, candidate: Candidate, rows: Rows, *, progress: Progress | None = None) -> Trial:
+    def try_out(self, candidate: Candidate, rows: Rows, *, progress: Report | None = None) -> Trial:
         """The effect of the behaviour in another encoding, and how much of its effect that is."""
         before, alone = self._known(rows, progress)
-        after = self._measure(self._alone(candidate.in_place_of(self.behaviour)), rows, progress)
+        other = self._alone(candidate.in_place_of(self.behaviour))
+        after = self._measure(other, rows, progress, f"{self.name} as {candidate.spec.text}")
         return Trial(candidate, effect(after, before), kept(after, alone, before))
 
     def adopt(self, candidate: Candidate) -> None:
@@ -177,19 +189,22 @@ class Candidates:
             ):
                 shutil.copyfileobj(pack, out.file)
 
-    def _known(self, rows: Rows, progress: Progress | None) -> tuple[Margins, Margins]:
+    def _known(self, rows: Rows, progress: Report | None) -> tuple[Margins, Margins]:
         if rows.id not in self._margins:
             alone = self._alone(self.behaviour)
             before = self._measure(alone.without_behaviours(), rows, progress)
-            self._margins[rows.id] = before, self._measure(alone, rows, progress)
+            self._margins[rows.id] = before, self._measure(alone, rows, progress, self.name)
         return self._margins[rows.id]
 
-    def _measure(self, persona: Persona, rows: Rows, progress: Progress | None) -> Margins:
+    def _measure(
+        self, persona: Persona, rows: Rows, progress: Report | None, what: str = "the base"
+    ) -> Margins:
         return measure(
             self.registry,
             self.work.commit,
             persona,
             rows,
+            what=what,
             threads=self.threads,
             progress=progress,
             packs=self._scratch,

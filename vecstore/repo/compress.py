@@ -14,6 +14,7 @@ from pv.registry.history.snapshot import NewVectors
 from pv.registry.persona import Persona
 from pv.registry.provenance import Derived as DerivedProvenance
 from pv.registry.provenance import Provenance, Unknown
+from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.data.rows import Rows, as_rows
 from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.progress import Report, stage
@@ -33,7 +34,8 @@ CLOSER = 3  # tries between two rungs of the ladder
 class Compressed:
     """A search for a smaller encoding. `commit` and `chosen` are None if none keeps the share asked for.
 
-    `effect` is that of the behaviour as it was, `trials` those of the candidates that were measured.
+    `effect` is that of the behaviour as it was, `trials` those of the candidates that were measured, on the rows
+    `data`, of which `overlap` says how many are training rows.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Compressed:
     effect: Interval | None
     candidates: tuple[Candidate, ...]
     trials: tuple[Trial, ...]
+    data: str | None = None
+    overlap: Overlap | None = None
 
     def to_json(self) -> dict[str, Any]:
         tried = {trial.candidate.spec.text: trial.to_json() for trial in self.trials}
@@ -62,6 +66,8 @@ class Compressed:
                 "stored_bytes": self.stored_bytes,
                 "effect": self.effect.to_json() if self.effect else None,
             },
+            "data": self.data,
+            "overlap": self.overlap.to_json() if self.overlap else None,
             "candidates": [tried.get(c.spec.text, c.to_json()) for c in self.candidates],
         }
 
@@ -106,6 +112,7 @@ def compress(
         return Compressed(
             name, work.branch, keep, commit, chosen, candidates.encodings, candidates.stored_bytes,
             before, tuple(made), tuple(search.trials),
+            None if rows is None else Path(rows.source).name, search.overlap,
         )  # fmt: skip
 
 
@@ -132,20 +139,19 @@ class _Search:
         self, candidates: Candidates, rows: Rows | None, share: float | None, progress: Report | None
     ) -> None:
         self.candidates, self.rows, self.share, self.progress = candidates, rows, share, progress
+        self.overlap = None if rows is None else candidates.overlap(rows)
         self.made: list[Candidate] = []
         self.trials: list[Trial] = []
 
     def make(self, specs: Sequence[EncodingSpec]) -> None:
         for spec in specs:
             label = f"encoding {self.candidates.name} as {spec.text}"
-            self.made.append(self.candidates.make(spec, progress=stage(self.progress, label, "numbers")))
+            self.made.append(self.candidates.make(spec, progress=stage(self.progress, label)))
 
     def measure(self, *, closer: bool) -> Interval:
         """Try out what was made, and, if `closer`, what lies between; returns the effect as it was."""
         assert self.rows is not None
-        label = f"measuring {self.candidates.name} on {Path(self.rows.source).name}"
-        update = stage(self.progress, label, "answers")
-        before = self.candidates.effect(self.rows, progress=update)
+        before = self.candidates.effect(self.rows, progress=self.progress)
         for candidate in self.made:
             if self.share is None or self.candidates.gains(candidate):
                 self._try_out(candidate)
@@ -159,9 +165,7 @@ class _Search:
 
     def _try_out(self, candidate: Candidate) -> None:
         assert self.rows is not None
-        label = f"measuring {candidate.spec.text} on {Path(self.rows.source).name}"
-        update = stage(self.progress, label, "answers")
-        self.trials.append(self.candidates.try_out(candidate, self.rows, progress=update))
+        self.trials.append(self.candidates.try_out(candidate, self.rows, progress=self.progress))
 
     def facts(self, chosen: Candidate) -> dict[str, Any] | None:
         """What was measured of the chosen one, for its provenance."""
@@ -169,8 +173,15 @@ class _Search:
         if trial is None or self.rows is None:
             return None
         asked = {} if self.share is None else {"share": self.share}
-        found = {"effect": trial.effect.to_json(), "kept": trial.kept.to_json() if trial.kept else None}
-        return {"data": Path(self.rows.source).name, "data_id": self.rows.id, **asked, **found}
+        return {
+            "data": Path(self.rows.source).name,
+            "data_id": self.rows.id,
+            **asked,
+            "effect": trial.effect.to_json(),
+            "kept": trial.kept.to_json() if trial.kept else None,
+            "vectors": len(chosen.derived),
+            "overlap": self.overlap.to_json() if self.overlap else None,
+        }
 
 
 def _check_gain(candidates: Candidates, only: Candidate) -> None:
@@ -197,10 +208,16 @@ def _vectors(candidates: Candidates, chosen: Candidate, measured: dict[str, Any]
         origin: Provenance = Unknown()
         with contextlib.suppress(NotFoundError):
             origin = candidates.registry.provenance(candidates.work.commit, source)
-        original = origin.original if isinstance(origin, DerivedProvenance) else origin
+        original: Provenance = origin
+        first: str | None = source
+        if isinstance(origin, DerivedProvenance):
+            original, first = origin.original, origin.original_vector
         error = derived.error
         found[derived.manifest.id] = (
             derived.manifest,
-            DerivedProvenance(source, chosen.spec.text, error.relative_l2, error.max_abs, original, measured),
-        )
+            DerivedProvenance(
+                source, chosen.spec.text, error.relative_l2, error.max_abs, original, measured,
+                original_vector=first,
+            ),
+        )  # fmt: skip
     return found

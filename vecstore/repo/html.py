@@ -9,8 +9,12 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from pv.registry.persona import Behaviour
+from pv.registry.provenance import Derived
 from pv.registry.words import combine_words, module_words, number, persona_line, term_list, value_words
 from pv.vecstore.evaluate.statistics import Interval
+from pv.vecstore.publish.lineage import lineage, measured, original
+from pv.vecstore.publish.words import VERDICTS, caveats, interval
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.diff import Diff
@@ -43,13 +47,31 @@ def revision_html(revision: Revision) -> str:
     """The persona, behaviour by behaviour."""
     persona = revision.persona
     rows = [
-        (name, number(behaviour.weight), term_list(behaviour.terms), module_words(behaviour.modules))
+        (name, number(behaviour.weight), _terms(behaviour), *_origins(revision, behaviour))
         for name, behaviour in sorted(persona.behaviours.items())
     ]
     where = (
         f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, {combine_words(persona.combine)}"
     )
-    return _titled("pv revision", where, _table(("behaviour", "weight", "vectors", "module factors"), rows))
+    return _titled(
+        "pv revision", where, _table(("behaviour", "weight", "vectors", "from", "measured alone"), rows)
+    )
+
+
+def _terms(behaviour: Behaviour) -> str:
+    factors = f"; {module_words(behaviour.modules)}" if behaviour.modules else ""
+    return term_list(behaviour.terms) + factors
+
+
+def _origins(revision: Revision, behaviour: Behaviour) -> tuple[str, str]:
+    """Where a behaviour's vectors came from, and what was measured of them."""
+    made: list[str] = []
+    found: list[str] = []
+    for vector in dict.fromkeys(term.vector for term in behaviour.terms):
+        known = revision.registry.provenance(revision.commit, vector)
+        made.append(lineage(known))
+        found += measured(known) + (original(known) if isinstance(known, Derived) else ())
+    return "; ".join(dict.fromkeys(made)), "; ".join(found)
 
 
 def diff_html(diff: Diff) -> str:
@@ -81,12 +103,13 @@ def score_html(score: Score) -> str:
             ("effect per token", score.effect_per_token),
         )
     ]
-    where = f"{score.data}, n={score.effect.n}, build {score.build[:12]}: {score.effect.verdict}"
+    verdict = "; ".join((VERDICTS[score.effect.verdict][1], *caveats(score.effect.n, score.overlap)))
+    where = f"{score.data}, n={score.effect.n}, build {score.build[:12]}: {verdict}"
     return _titled("pv score", where, _table(("", "nats, 95 % interval"), rows))
 
 
 def _interval(found: Interval) -> str:
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return interval(found.mean, found.low, found.high)
 
 
 def _short(ref: str) -> str:

@@ -17,15 +17,17 @@ from pv.registry.errors import UsageError
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
+from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.margins import Margins, margins
 from pv.vecstore.evaluate.statistics import Interval, bootstrap, effect
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.load import load
 from pv.vecstore.models.threads import torch_threads
-from pv.vecstore.progress import Progress, Report, stage
+from pv.vecstore.progress import Report, said, stage
 from pv.vecstore.repo.build import temporary_checkpoint
 from pv.vecstore.repo.thread_count import thread_count
+from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
@@ -37,7 +39,10 @@ FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What held-out rows say of one build. Margins in nats, summed over an answer's tokens."""
+    """What rows say of one build. Margins in nats, summed over an answer's tokens.
+
+    `overlap`: which of the rows were trained on, so that they are not held out; None if nobody has compared them.
+    """
 
     data: str
     data_id: str
@@ -46,6 +51,7 @@ class Score:
     base_margin: Interval
     effect: Interval
     effect_per_token: Interval
+    overlap: Overlap | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept in the build's record, and in a vector's provenance."""
@@ -63,6 +69,7 @@ class Score:
                     ("effect_per_token", self.effect_per_token),
                 )
             },
+            "overlap": self.overlap.to_json() if self.overlap else None,
         }
 
     def _repr_html_(self) -> str:
@@ -75,10 +82,10 @@ def score(
     revision: Revision, rows: Rows, *, dtype: str | None = None, threads: int, progress: Report | None = None
 ) -> Score:
     """Measure a revision on rows with chosen and rejected answers. Raises UsageError, DataError, MissingBase."""
+    registry, commit = revision.registry, revision.commit
     persona = revision.persona.with_output(dtype=dtype)
-    data = Path(rows.source).name
-    update = stage(progress, f"measuring on {data}", "answers")
-    return score_persona(revision.registry, revision.commit, persona, rows, threads=threads, progress=update)
+    known = compared(registry, commit, persona.behaviours, rows)
+    return score_persona(registry, commit, persona, rows, overlap=known, threads=threads, progress=progress)
 
 
 def score_persona(
@@ -87,12 +94,20 @@ def score_persona(
     persona: Persona,
     rows: Rows,
     *,
+    overlap: Overlap | None = None,
+    what: str = "",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Score:
-    """Measure persona and base on the same rows; the score is noted in the build's record."""
-    before = measure(registry, commit, persona.without_behaviours(), rows, threads=threads, progress=progress)
-    after = measure(registry, commit, persona, rows, threads=threads, progress=progress)
+    """Measure persona and base on the same rows; the score is noted in the build's record. `what`: see `measure`.
+
+    Without behaviours the persona is the base, and is measured once.
+    """
+    base = persona.without_behaviours()
+    before = measure(registry, commit, base, rows, what="the base", threads=threads, progress=progress)
+    after = before
+    if not persona.is_base:
+        after = measure(registry, commit, persona, rows, what=what, threads=threads, progress=progress)
     result = Score(
         Path(rows.source).name,
         rows.id,
@@ -101,6 +116,7 @@ def score_persona(
         base_margin=bootstrap(before.margin),
         effect=effect(after, before),
         effect_per_token=effect(after, before, per_token=True),
+        overlap=overlap,
     )
     registry.update_record(result.build, {"scores": {rows.id: result.to_json()}})
     return result
@@ -112,13 +128,14 @@ def measure(
     persona: Persona,
     rows: Rows,
     *,
+    what: str = "",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     packs: PackStore | None = None,
 ) -> Margins:
     """Margins of the persona's build, from its record if they are known. Raises UsageError.
 
-    `packs` holds vectors that are not in the registry yet.
+    `packs` holds vectors that are not in the registry yet; `what` is measured, in the words of the progress.
     """
     if any(row.rejected is None for row in rows):
         raise UsageError("these rows have no rejected answers", hint="an effect is chosen against rejected")
@@ -126,10 +143,16 @@ def measure(
     known = registry.record(build).get("margins", {})
     if rows.id in known:
         return _margins(known[rows.id])
-    checkpoint = temporary_checkpoint(registry, commit, persona, threads=thread_count(threads), packs=packs)
+    what = what or ", ".join(sorted(persona.behaviours)) or "the base"
+    update = stage(progress, f"building {what}" if persona.behaviours else f"reading {what}")
+    checkpoint = temporary_checkpoint(
+        registry, commit, persona, threads=thread_count(threads), progress=update, packs=packs
+    )
     with checkpoint as folder, torch_threads(threads):
+        said(progress, "loading the model")
         model, tokenizer = load(folder)
-        found = margins(model, tokenizer, rows, progress=progress)
+        update = stage(progress, f"measuring {what} on {Path(rows.source).name}", "rows", len(rows))
+        found = margins(model, tokenizer, rows, progress=update)
     document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}
     registry.update_record(build, {"margins": {rows.id: document}})
     return found

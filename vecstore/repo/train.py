@@ -12,8 +12,9 @@ from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.provenance import Trained as TrainedProvenance
 from pv.registry.provenance import TrainingData
 from pv.vecstore.data.kept_rows import store_rows
+from pv.vecstore.data.overlap import overlap
 from pv.vecstore.data.rows import Rows, as_rows, read_rows
-from pv.vecstore.progress import Report, Tick, stage
+from pv.vecstore.progress import Report, Tick, said, stage
 from pv.vecstore.repo.build import temporary_checkpoint
 from pv.vecstore.repo.long_work import LongWork, long_work
 from pv.vecstore.repo.score import Score, measure, score_persona
@@ -82,8 +83,7 @@ def train(
     with long_work(repo) as work:
         work.check(name, weight)
         if held is not None:  # the base first: rows that cannot be measured stop us before the training
-            update = stage(progress, f"measuring the base on {Path(held.source).name}", "answers")
-            measure(work.registry, work.commit, _control(work), held, threads=threads, progress=update)
+            measure(work.registry, work.commit, _control(work), held, threads=threads, progress=progress)
         trained = _run(work, name, data, options, threads, progress)
         manifest = encode_vector(
             trained.deltas,
@@ -94,7 +94,7 @@ def train(
             progress=stage(progress, "writing the vector"),
         )
         packs = (store_rows(data, work.registry.packs),) if keep_rows else ()
-        found = None if held is None else _score(work, name, manifest.id, held, threads, progress)
+        found = None if held is None else _score(work, name, manifest.id, data, held, threads, progress)
         origin = TrainedProvenance(
             TrainingData(Path(data.source).name, data.id, len(data), keep_rows),
             asdict(trained.options),
@@ -120,10 +120,14 @@ def _run(
 
     def step(s: Step) -> None:
         if progress is not None:
-            progress(Tick(label, s.step, s.steps, "steps", s.loss, s.tokens_per_s, s.seconds_left))
+            now = (s.loss, s.tokens_per_s, s.seconds_left) if s.step else ()
+            progress(Tick(label, s.step, s.steps, "steps", *now))
 
     plain = Persona(work.persona.base, engine=work.persona.engine)
-    with temporary_checkpoint(work.registry, work.commit, plain, threads=threads) as folder:
+    update = stage(progress, "reading the base")
+    checkpoint = temporary_checkpoint(work.registry, work.commit, plain, threads=threads, progress=update)
+    with checkpoint as folder:
+        said(progress, "loading the model")
         return run(folder, data, options, progress=step, threads=threads)
 
 
@@ -133,12 +137,14 @@ def _control(work: LongWork) -> Persona:
 
 
 def _score(
-    work: LongWork, name: str, vector: str, rows: Rows, threads: int, progress: Report | None
+    work: LongWork, name: str, vector: str, data: Rows, held: Rows, threads: int, progress: Report | None
 ) -> Score:
     """The behaviour alone, at weight 1."""
     alone = _control(work).with_behaviour(name, Behaviour(1.0, (Term(1.0, vector),)))
-    update = stage(progress, f"measuring on {Path(rows.source).name}", "answers")
-    return score_persona(work.registry, work.commit, alone, rows, threads=threads, progress=update)
+    known = overlap(held, [data])
+    return score_persona(
+        work.registry, work.commit, alone, held, overlap=known, threads=threads, progress=progress
+    )
 
 
 def _held_out(rows: Rows | str | PathLike[str], held_out: Rows | str | PathLike[str] | None) -> Rows | None:

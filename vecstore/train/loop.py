@@ -25,7 +25,7 @@ from pv.vecstore.models.load import context_length, load, stop_ids
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.tensors.array import storage_dtype
 from pv.vecstore.tensors.formats import to_f32
-from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.train.options import Extent, TrainOptions
 
 if TYPE_CHECKING:
     import torch
@@ -40,18 +40,22 @@ MICRO_TOKENS = 2048  # padded tokens that run with gradient at a time: bounds me
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where a run stands after `step` of `steps`. Loss is in nats per decision token, preference included."""
+    """Where a run stands after `step` of `steps`; at 0 the model is loaded. `loss` is that of the step's batch before
+    its update, as TrainOptions has it."""
 
     step: int
     steps: int
-    loss: float
+    loss: float | None
     tokens_per_s: float
     seconds_left: float
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """τ by checkpoint tensor name (tensors that did not move are left out), and how it came about."""
+    """τ by checkpoint tensor name (tensors that did not move are left out), and how it came about.
+
+    `loss` has that of every step's batch, before the step's update.
+    """
 
     deltas: Mapping[str, NDArray[np.float32]]
     loss: tuple[float, ...]
@@ -86,9 +90,13 @@ def train(
         loss, tokens = _fit(model, names, data, options, progress, should_stop, started)
         seconds = time.monotonic() - started
         deltas = _deltas(names, weights)
+    run = Extent.of(len(rows), options.epochs, options.batch, len(loss))
     settings = {
         **asdict(options),
-        "steps": len(loss),
+        "steps": run.steps,
+        "planned_steps": run.planned,
+        "rows_seen": run.rows_seen,
+        "epochs_run": run.epochs,
         "stopped": len(loss) < options.steps(len(rows)),
         "rows": len(rows),
         "parameters": sum(p.numel() for p in {id(p): p for p in names.values()}.values()),
@@ -117,6 +125,8 @@ def _fit(
     history: list[float] = []
     tokens = 0
     model.train()
+    if progress is not None:
+        progress(Step(0, steps, None, 0.0, 0.0))
     for step, batch in enumerate(_batches(len(data), options, steps)):
         if should_stop is not None and should_stop():
             break

@@ -8,16 +8,26 @@ from typing import Literal
 
 from pv.registry.errors import UsageError
 
-__all__ = ["TrainOptions"]
+__all__ = ["Extent", "TrainOptions"]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """`batch` is in rows per step, `warmup` a share of the steps, `clip` the largest gradient norm (0: none).
+    """The defaults are those of `pv train`. Raises UsageError for a setting out of range.
 
-    `preference` weighs the term that tells chosen from rejected, for rows that have both (0: leave it out).
+    lr                learning rate, in the units of AdamW's for either optimizer
+    epochs, batch     passes over the rows, and rows a step; `max_steps` ends a run sooner
+    schedule          "linear" to 0, or "constant", after a linear warm-up over `warmup` of the steps
+    optimizer         "apollo", with gradients projected to `rank`, or "adamw"
+    clip              the largest norm of a step's gradient (0: no limit)
+    preference        P of the loss below (0: SFT alone)
+    frozen_context    no gradient through the prompt, which costs less; False: through it too
+    train_embeddings  train embeddings and head too
+    seed              order of rows, and projections
 
-    Raises UsageError for a setting out of range.
+    The loss of a step is SFT + P * preference. SFT: -log p(chosen | prompt), a mean over the step's tokens of chosen
+    answers. Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and
+    rejected answer: summed over the rows that have both, divided by all rows of the step.
     """
 
     lr: float = 1e-4
@@ -67,7 +77,7 @@ class TrainOptions:
 
     def steps(self, rows: int) -> int:
         """How many steps a run over that many rows takes."""
-        steps = self.epochs * math.ceil(rows / self.batch)
+        steps = _planned(rows, self.epochs, self.batch)
         return min(steps, self.max_steps) if self.max_steps is not None else steps
 
     def lr_at(self, step: int, steps: int) -> float:
@@ -78,3 +88,25 @@ class TrainOptions:
         if self.schedule == "constant":
             return self.lr
         return self.lr * (steps - step) / (steps - warm)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How far a run got: `steps` of those that all epochs would take, how many of the rows were in them, and how
+    often, on average, as a fraction of an epoch."""
+
+    steps: int
+    planned: int
+    rows_seen: int
+    epochs: float
+
+    @staticmethod
+    def of(rows: int, epochs: int, batch: int, steps: int) -> Extent:
+        """Every epoch has all rows once; its last batch may be smaller."""
+        whole, rest = divmod(steps, math.ceil(rows / batch))
+        shown = whole * rows + min(rest * batch, rows)
+        return Extent(steps, _planned(rows, epochs, batch), min(shown, rows), shown / rows)
+
+
+def _planned(rows: int, epochs: int, batch: int) -> int:
+    return epochs * math.ceil(rows / batch)

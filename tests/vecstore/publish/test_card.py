@@ -99,8 +99,8 @@ def test_the_recipe_in_words() -> None:
     rows = cells(card)
     assert "`listening`" in rows and "-0.5 (negated); `*.mlp.*` × 0.25" in rows and "0 (left out)" in rows
     assert "1 × `222222222222`, -1 × `333333333333`" in rows
-    trained = "trained on `listening.jsonl`, 48 rows, optimizer `apollo`, epochs `3`, lr `0.0001`, seed `0`"
-    assert trained in rows and "taken from `tuned`; not recorded" in rows
+    trained = "trained on 48 rows of `listening.jsonl`, `3` epochs, `apollo`, lr `0.0001`, seed `0`"
+    assert trained in rows and "captured from `tuned`; not recorded" in rows
     assert "Combined with `add`" in card and "as bf16, `stochastic` rounding, seed 7" in card
     assert "with 2 behaviours" in card  # one of the three has no weight
 
@@ -116,8 +116,16 @@ def test_the_scores() -> None:
     wide = SCORE | {"effect": {"mean": 0.5, "low": -1.0, "high": 2.0}}
     down = {"data": "/x/y.jsonl", "n": 8, "effect": {"mean": -2.0, "low": -3.0, "high": -1.0}, "margin": -9.0}
     card = model_card(replace(FACTS, scores=[SCORE, wide, down]))
-    first = ["`listening.heldout.jsonl`", "24", "-1.25", "12.50", "+13.75", "+12.00 to +15.50", "up"]
-    third = ["`y.jsonl`", "8", "–", "-9.00", "-2.00", "-3.00 to -1.00", "down"]
+    first = [
+        "`listening.heldout.jsonl`",
+        "24",
+        "-1.25",
+        "12.50",
+        "+13.75",
+        "+12.00 to +15.50",
+        "stronger than in the base",
+    ]
+    third = ["`y.jsonl`", "8", "–", "-9.00", "-2.00", "-3.00 to -1.00", "weaker than in the base"]
     rows = cells(card)
     assert first == rows[rows.index(first[0]) :][:7] and third == rows[rows.index(third[0]) :][:7]
     assert "inconclusive" in rows and "base is the control" in card.replace("\n", " ")
@@ -193,8 +201,8 @@ HOSTILE = (
 def test_a_packed_vector_keeps_its_lineage() -> None:
     packed = Derived(V1, "lowrank:8", 0.5, 0.1, LISTENING)
     card = model_card(replace(FACTS, provenance={V1: packed, V2: Unknown({"kind": "told"})}))
-    assert "trained on `listening.jsonl`, 48 rows" in card and "re-encoded as `lowrank:8`" in card
-    assert "not recorded" in card
+    assert "trained on 48 rows of `listening.jsonl`" in card and "; kept as `lowrank:8`" in card
+    assert "not recorded" in card and "effect not measured in this encoding" in card
 
 
 def poisoned(text: str) -> CardFacts:

@@ -191,12 +191,13 @@ def test_full_context_is_another_gradient(base: Path) -> None:
 def test_progress_counts_up_and_a_stop_keeps_what_was_learnt(base: Path) -> None:
     seen: list[Step] = []
     result = train(
-        base, greetings(), FAST, progress=seen.append, should_stop=lambda: len(seen) == 5, threads=1
+        base, greetings(), FAST, progress=seen.append, should_stop=lambda: len(seen) == 6, threads=1
     )
-    assert [s.step for s in seen] == [1, 2, 3, 4, 5]
+    assert [s.step for s in seen] == [0, 1, 2, 3, 4, 5]
     assert {s.steps for s in seen} == {12}
-    assert tuple(s.loss for s in seen) == result.loss
-    assert all(s.tokens_per_s > 0 and s.seconds_left > 0 for s in seen)
+    assert seen[0].loss is None  # nothing was run yet
+    assert tuple(s.loss for s in seen[1:]) == result.loss
+    assert all(s.tokens_per_s > 0 and s.seconds_left > 0 for s in seen[1:])
     assert result.settings["stopped"] is True
     assert result.settings["steps"] == 5
     whole = train(base, greetings(), FAST, progress=seen.append, threads=1)

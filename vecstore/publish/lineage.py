@@ -1,0 +1,137 @@
+"""Where a vector came from and what was measured of it, in words: for the terminal, the model card and a notebook.
+
+A measurement belongs to the vector that was measured: of a vector in another encoding, its own effect is given, or that
+there is none; that of the vector before is said to be that one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pv.registry.provenance import Captured, Derived, Provenance, Trained
+from pv.vecstore.publish.words import Quote, effect, last_part, share
+from pv.vecstore.train.options import Extent
+
+__all__ = ["NOTHING", "extent", "first", "lineage", "losses", "measured", "original", "ran", "taught"]
+
+NOTHING = "not recorded"
+SETTINGS = ("optimizer", "lr", "batch", "seed")
+
+
+def lineage(known: Provenance, quote: Quote = str) -> str:
+    """One line: `trained on 66 rows of pirate.jsonl, 18 steps, 2 epochs, ...; kept as int8`."""
+    match known:
+        case Trained():
+            return f"{taught(known, quote)}, {ran(known, quote)}" if ran(known) else taught(known, quote)
+        case Captured(source=source):
+            return f"captured from {quote(last_part(source))}"
+        case Derived():
+            return f"{lineage(known.original, quote)}; kept as {quote(known.encoding)}"
+    if known.document.get("kind") in ("captured", "derived", "trained"):
+        return "where it comes from is noted in a form that this pv does not know"
+    return NOTHING
+
+
+def taught(trained: Trained, quote: Quote = str) -> str:
+    """`trained on 32 of 67 rows of listening.jsonl`"""
+    rows, run = trained.data.rows, extent(trained)
+    seen = "" if run is None or run.rows_seen == rows else f"{run.rows_seen} of "
+    return f"trained on {seen}{rows} row{'' if rows == 1 else 's'} of {quote(last_part(trained.data.name))}"
+
+
+def ran(trained: Trained, quote: Quote = str) -> str:
+    """`4 of 18 steps (--max-steps 4), 0.48 epochs, apollo, lr 0.0001, batch 8, seed 0`: what was run."""
+    run, options = extent(trained), trained.options
+    if run is not None:
+        found = [_steps(run, options.get("max_steps")), f"{_number(run.epochs)} epoch{_s(run.epochs)}"]
+    else:
+        found = [f"{quote(_plain(options['epochs']))} epochs"] if "epochs" in options else []
+    if "optimizer" in options:
+        found.append(quote(str(options["optimizer"])))
+    return ", ".join(found + [f"{k} {quote(_plain(options[k]))}" for k in SETTINGS[1:] if k in options])
+
+
+def losses(trained: Trained) -> str:
+    """`loss 4.913 at step 1, 2.261 at step 18`: each of one batch, before its update. Empty if it was not noted."""
+    if trained.loss is None:
+        return ""
+    first, last = trained.loss
+    steps = _count(trained.settings.get("steps"))
+    if steps == 1:
+        return f"loss {first:.3f} at step 1"
+    return f"loss {first:.3f} at step 1, {last:.3f} at {f'step {steps}' if steps else 'the last'}"
+
+
+def extent(trained: Trained) -> Extent | None:
+    """How far the run got; None if that is not noted."""
+    told = [trained.settings.get(key, trained.options.get(key)) for key in ("epochs", "batch", "steps")]
+    epochs, batch, steps = map(_count, told)
+    if not epochs or not batch or steps is None or trained.data.rows < 1:
+        return None
+    return Extent.of(trained.data.rows, epochs, batch, steps)
+
+
+def measured(known: Provenance, quote: Quote = str) -> tuple[str, ...]:
+    """The vector's own effect, alone at weight 1, and what to know of it."""
+    match known:
+        case Trained(held_out=score):
+            found = effect(score or {}, quote)
+            return () if found is None else (found[0], *found[1])
+        case Derived():
+            return _in_this_encoding(known, quote)
+    return ()
+
+
+def original(known: Derived, quote: Quote = str) -> tuple[str, ...]:
+    """What was measured before the vector was re-encoded, and of which vector."""
+    if not isinstance(known.original, Trained):
+        return ()
+    found = effect(known.original.held_out or {}, quote)
+    if found is None:
+        return ()
+    return (f"{found[0]}, of {first(known)}, before compression", *found[1])
+
+
+def first(known: Derived) -> str:
+    """The vector that training or capture gave. pv did not always note which it was."""
+    return known.original_vector[:12] if known.original_vector else "the first vector"
+
+
+def _in_this_encoding(known: Derived, quote: Quote) -> tuple[str, ...]:
+    score: Mapping[str, Any] = known.measured or {}
+    found = effect(score, quote)
+    if found is None:
+        if known.max_abs == 0:
+            return (f"effect: that of {known.derived_from[:12]}, which has exactly these numbers",)
+        return ("effect not measured in this encoding",)
+    vectors = _count(score.get("vectors")) or 1
+    together = f" of {vectors} vectors together" if vectors > 1 else ""
+    try:
+        kept = f"; {share(score['kept'])} of that before"
+    except (LookupError, TypeError, ValueError):
+        kept = ""
+    return (f"in this encoding{together}: {found[0]}{kept}", *found[1])
+
+
+def _steps(run: Extent, most: Any) -> str:
+    if run.steps >= run.planned:
+        return f"{run.steps} step{_s(run.steps)}"
+    why = f"--max-steps {most}" if _count(most) == run.steps else "stopped"
+    return f"{run.steps} of {run.planned} steps ({why})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}" if value < 1 else f"{round(value, 2):g}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _s(value: float) -> str:
+    return "" if value == 1 else "s"
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

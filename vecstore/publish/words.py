@@ -1,0 +1,129 @@
+"""An effect in words: what it is of, its interval, n and data, and what keeps it from being trusted.
+
+Scores come as documents, as `--json`, records and provenance have them; anybody may have written one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pv.vecstore.data.overlap import NAMED, Overlap
+
+__all__ = [
+    "FEW",
+    "VERDICTS",
+    "Quote",
+    "caveats",
+    "effect",
+    "effect_name",
+    "interval",
+    "last_part",
+    "part",
+    "rows_of",
+    "share",
+]
+
+Quote = Callable[[str], str]
+"""How a stranger's text is put among ours."""
+
+FEW = 20
+"""With fewer rows, the bootstrap's 95 % interval may hold the mean in fewer than 9 cases of 10 (decision 16)."""
+
+VERDICTS: Mapping[str, tuple[str, str]] = {
+    "up": ("stronger than in the base", "the interval lies above 0: stronger than in the base"),
+    "down": ("weaker than in the base", "the interval lies below 0: weaker than in the base"),
+    "inconclusive": ("inconclusive", "the interval holds 0: inconclusive"),
+}
+"""A verdict in a table, and in a line of its own."""
+
+
+def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def share(kept: Mapping[str, Any]) -> str:
+    return f"{kept['mean']:.3f} [{kept['low']:.3f}, {kept['high']:.3f}]"
+
+
+def last_part(path: object) -> str:
+    """`c.jsonl` of `/home/a/c.jsonl`: what is published must not tell where its author keeps things."""
+    return re.split(r"[\\/]+", str(path).rstrip("\\/"))[-1]
+
+
+def part(document: Mapping[str, Any], key: str, name: str) -> float | None:
+    """document[key][name] (or document[key], for a mean given as a number) if that is a finite number."""
+    value = document.get(key)
+    if isinstance(value, Mapping):
+        value = value.get(name)
+    elif name != "mean":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def effect_name(overlap: Overlap | None) -> str:
+    """Only what was measured on none of the training rows is a held-out effect."""
+    if overlap is None or not overlap.rows:
+        return "held-out effect"
+    return f"effect on rows of which {overlap.rows} {_are(overlap.rows)}"
+
+
+def caveats(n: int | None, overlap: Overlap | None, quote: Quote = str) -> tuple[str, ...]:
+    """What to know of a figure before it is believed."""
+    found = []
+    if overlap is not None:
+        of = "" if n is None else f" of {n}"
+        lines = _lines(overlap)
+        if overlap.rows:
+            rows = f"{overlap.rows}{of} rows {_are(overlap.rows)} ({lines})"
+            found.append(f"{rows}: this is not a held-out effect")
+        if overlap.prompts:
+            where = "" if overlap.rows else f" ({lines})"
+            verb = "occurs" if overlap.prompts == 1 else "occur"
+            found.append(
+                f"{overlap.prompts}{of} prompts {verb} in training, with another chosen answer{where}"
+            )
+        if overlap.unknown:
+            names = ", ".join(map(quote, overlap.unknown))
+            found.append(f"not compared with the training rows of {names}, which are not in the registry")
+    if n is not None and n < FEW:
+        found.append(f"n={n} is too few for an interval to be trusted")
+    return tuple(found)
+
+
+def effect(score: Mapping[str, Any], quote: Quote = str) -> tuple[str, tuple[str, ...]] | None:
+    """`held-out effect +1.23 [...] nats, 95 %, n=30 (rows.jsonl)`, and its caveats. None if no effect is noted."""
+    mean, low, high = (part(score, "effect", end) for end in ("mean", "low", "high"))
+    if mean is None or low is None or high is None:
+        return None
+    overlap = Overlap.read(score.get("overlap"))
+    n = rows_of(score)
+    counted = "" if n is None else f", n={n}"
+    data = score.get("data")
+    where = f" ({quote(last_part(data))})" if isinstance(data, str) else ""
+    words = f"{effect_name(overlap)} {interval(mean, low, high)} nats, 95 %{counted}{where}"
+    return words, caveats(n, overlap, quote)
+
+
+def rows_of(score: Mapping[str, Any]) -> int | None:
+    """n, which a score has beside its intervals, and a measured effect inside."""
+    inside = score.get("effect")
+    for n in (score.get("n"), inside.get("n") if isinstance(inside, Mapping) else None):
+        if isinstance(n, int) and not isinstance(n, bool):
+            return n
+    return None
+
+
+def _lines(overlap: Overlap) -> str:
+    shown = overlap.lines[:NAMED]
+    counted = overlap.rows or overlap.prompts
+    more = f" and {counted - len(shown)} more" if counted > len(shown) else ""
+    return f"line{'' if counted == 1 else 's'} {', '.join(map(str, shown))}{more}"
+
+
+def _are(count: int) -> str:
+    return "is a training row" if count == 1 else "are training rows"

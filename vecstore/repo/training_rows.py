@@ -1,0 +1,49 @@
+"""Rows that a persona is measured on, compared with those that its behaviours were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pv.registry.errors import PvError
+from pv.registry.persona import Behaviour
+from pv.registry.provenance import Derived, Trained
+from pv.registry.registry import Registry
+from pv.vecstore.data.kept_rows import load_rows
+from pv.vecstore.data.overlap import Overlap, overlap
+from pv.vecstore.data.rows import Rows
+
+__all__ = ["compared"]
+
+
+def compared(registry: Registry, commit: str, behaviours: Mapping[str, Behaviour], rows: Rows) -> Overlap:
+    """Which of the rows were trained on, as far as the registry keeps training rows; a weight of 0 is left out."""
+    trained: dict[str, Rows | None] = {}
+    unknown: set[str] = set()
+    for name, behaviour in behaviours.items():
+        for vector in {term.vector for term in behaviour.terms} if behaviour.weight else ():
+            data_id = _data_id(registry, commit, vector)
+            if data_id not in trained:
+                trained[data_id] = rows if data_id == rows.id else _kept(registry, data_id)
+            if trained[data_id] is None:
+                unknown.add(name)
+    return overlap(rows, [found for found in trained.values() if found]).without_knowing(unknown)
+
+
+def _data_id(registry: Registry, commit: str, vector: str) -> str:
+    """The id of the rows that a vector was trained on; empty if that is not known."""
+    try:
+        known = registry.provenance(commit, vector)
+    except PvError:
+        return ""
+    origin = known.original if isinstance(known, Derived) else known
+    return origin.data.id if isinstance(origin, Trained) else ""
+
+
+def _kept(registry: Registry, data_id: str) -> Rows | None:
+    """The rows, if the registry has them still, and whole. Not to know is no reason not to measure."""
+    if not data_id:
+        return None
+    try:
+        return load_rows(data_id, registry.packs)
+    except (PvError, OSError):
+        return None
