@@ -323,13 +323,9 @@ class Registry(Closing):
     def _check_free(self, plan: Transaction, name: str) -> None:
         for folder, kind in ((refs.HEADS, "branch"), (refs.TAGS, "tag")):
             if at := plan.refs.get(folder + name):
-                way = (
-                    f"pv switch {name}` goes there"
-                    if kind == "branch"
-                    else f"pv tag -d {name}` frees the name"
-                )
+                ways = {"branch": f"pv switch {name}` goes there", "tag": f"pv tag -d {name}` frees the name"}
                 said = f"there is a {kind} {name!r} already, at {at[:12]}"
-                raise UsageError(said, hint=f"`{way}, or take another name")
+                raise UsageError(said, hint=f"`{ways[kind]}, or take another name")
 
     def rename_branch(self, old: str, new: str) -> str:
         """Give a branch another name; HEAD follows if it is the current one. Returns the commit."""
