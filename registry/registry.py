@@ -152,10 +152,11 @@ class Registry(Closing):
         lines_together: bool = False,
     ) -> list[LogEntry]:
         """Commits that lead to `revision` (default HEAD; or a range, `A..B`), or to any ref, newest first."""
-        end, begin = (None, None) if all else revisions.resolve_range(self.history, revision or "HEAD")
-        tips, without = self._tips() if end is None else [end], [begin] if begin else []
-        more: dict[str, Any] = {"without": without, "keep": keep, "lines_together": lines_together}
-        return read_log(self.history, tips, limit, **more)
+        more: dict[str, Any] = {"keep": keep, "lines_together": lines_together}
+        if all:
+            return read_log(self.history, self._tips(), limit, **more)
+        end, begin = revisions.resolve_range(self.history, revision or "HEAD")
+        return read_log(self.history, [end], limit, without=[begin] if begin else [], **more)
 
     def _tips(self) -> list[str]:
         return [commit for ref, commit in operations.view(self.history).refs.items() if ref != refs.OPS]
@@ -336,13 +337,9 @@ class Registry(Closing):
     def _check_free(self, plan: Transaction, name: str) -> None:
         for folder, kind in ((refs.HEADS, "branch"), (refs.TAGS, "tag")):
             if at := plan.refs.get(folder + name):
-                way = (
-                    f"pv switch {name}` goes there"
-                    if kind == "branch"
-                    else f"pv tag -d {name}` frees the name"
-                )
+                ways = {"branch": f"pv switch {name}` goes there", "tag": f"pv tag -d {name}` frees the name"}
                 said = f"there is a {kind} {name!r} already, at {at[:12]}"
-                raise UsageError(said, hint=f"`{way}, or take another name")
+                raise UsageError(said, hint=f"`{ways[kind]}, or take another name")
 
     def rename_branch(self, old: str, new: str, *, command: str | None = None) -> str:
         """Give a branch another name; HEAD follows if it is the current one. Returns the commit."""
