@@ -123,6 +123,7 @@ def _run(
             progress(Tick(label, s.step, s.steps, "steps", s.loss, s.tokens_per_s, s.seconds_left))
 
     plain = Persona(work.persona.base, engine=work.persona.engine)
+    stage(progress, "loading the model")
     with temporary_checkpoint(work.registry, work.commit, plain, threads=threads) as folder:
         return run(folder, data, options, progress=step, threads=threads)
 
