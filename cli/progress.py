@@ -70,6 +70,8 @@ class Bars:
 
 def _right_of_it(tick: Tick) -> int:
     """The columns that what is right of a stage's name takes, at most."""
+    if not tick.total:
+        return 30 if tick.done else 11
     return 57 if tick.loss is not None else 44 if tick.unit == "bytes" else 34
 
 

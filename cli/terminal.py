@@ -23,7 +23,7 @@ def colour() -> bool | None:
     """True, False, or None: where the stream is a terminal."""
     if os.environ.get("NO_COLOR"):
         return False
-    if os.environ.get("FORCE_COLOR", "0") != "0":
+    if os.environ.get("FORCE_COLOR", "") not in ("", "0"):
         return True
     return False if _dumb() or os.environ.get("CLICOLOR") == "0" else None
 

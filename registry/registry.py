@@ -348,7 +348,8 @@ class Registry(Closing):
                         f"{name!r} is not a branch",
                         hint=f"make one there: pv branch NAME {commit[:12]}, then pv switch NAME",
                     )
-                raise NotFoundError(f"no branch {name!r}", hint="`pv branch` lists the branches")
+                close = revisions.did_you_mean(name, self.branches())
+                raise NotFoundError(f"no branch {name!r}", hint=close or "`pv branch` lists the branches")
             refs.check_ref_name(name)
             plan.head = refs.HEADS + name
         return self.head()

@@ -42,7 +42,7 @@ DAY = 86400.0
 @json_option
 @pass_app
 def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool) -> None:
-    """Free the room of what neither a branch, a tag, a remote branch nor an operation needs.
+    """Free the room of what neither a branch, a tag nor an operation needs.
 
     Packs go to the quarantine first, and are deleted by a later gc. Nothing is touched if any commit is
     damaged, and nothing that a running process holds.
