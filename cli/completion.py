@@ -131,7 +131,9 @@ def _takes(registry: Registry, incomplete: str) -> list[str]:
 
 
 REVISION, BEHAVIOUR, BRANCH = Kind(_revisions), Kind(_behaviours), Kind(_branches)
-KINDS: dict[object, Kind] = {  # the more a name says, the earlier it stands: by command and name, by metavar, by name
+KINDS: dict[
+    object, Kind
+] = {  # the more a name says, the earlier it stands: by command and name, by metavar, by name
     ("branch", "name"): BRANCH,
     ("switch", "name"): BRANCH,
     ("tag", "name"): Kind(_tags),

@@ -105,6 +105,9 @@ class Lazy(click.Group):
 def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager: bool) -> None:
     """Personality as version control: git for the behaviours of a language model.
 
+    A behaviour is trained on its own and kept as a task vector: fine-tuned weights minus base weights. A persona is
+    a base and weighted behaviours. Every change is a commit, and every commit can be built into a checkpoint.
+
     \b
     pv init --base ./SmolLM2-135M-Instruct      begin a persona on a base checkpoint
     pv train listening.jsonl --as listening     learn a behaviour; a commit
@@ -112,7 +115,7 @@ def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager
     pv build -o ./persona                       a checkpoint that loads anywhere
     pv revert HEAD                              as if it had never been
 
-    `pv COMMAND --help` shows examples.
+    `pv help COMMAND` shows a command's options and examples, `pv help git` what git's words are here.
     """
     ctx.color = colour()
     line = ctx.obj if isinstance(ctx.obj, Line) else Line()

@@ -70,7 +70,7 @@ def test_behaviours_elsewhere(complete: Complete) -> None:
     assert complete("add", "terse") == ["terse:listening"]
     assert complete("add", "new=v1:") == ["new=v1:listening"]
     assert complete("add", "HEAD:q") == ["HEAD:quick"]
-    assert complete("add", "main~1:") == []
+    assert complete("add", "main~2:") == []
     assert complete("commit", "x", "--as", "l") == ["listening"]
     assert complete("merge", "terse", "--take", "q") == ["quick=ours", "quick=theirs"]
 
@@ -160,7 +160,7 @@ def programs(tmp_path: Path) -> dict[str, str]:
         ("pv scale li", "listening"),
         ("pv add te", "terse:listening"),
         ("pv add terse : li", "listening"),
-        ("pv add new = terse : ", "listening"),
+        ("pv add new = terse :", "listening"),
         ("pv merge terse --take listening = o", "ours"),
         ("pv build --dtype b", "base bf16"),
         ("personavec scale li", "listening"),
