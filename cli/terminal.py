@@ -71,7 +71,8 @@ def _wrap(line: str, width: int, hang: int) -> str:
     rows, row = [], ""
     for gap, word in _WORD.findall(line):
         whole = word.startswith("pv ") or "`" in word
-        if row.strip() and cells(row + gap + word) > width and (whole or cells(word) <= width - indent):
+        fits = cells(row + gap + word) <= width
+        if gap and row.strip() and not fits and (whole or cells(word) <= width - indent):
             rows.append(row)
             row = " " * indent + word
         else:
