@@ -14,19 +14,50 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from pv.cli.say import echo, plain, shown
+from pv.cli.terminal import colour, edge, wrap
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
     from pv.vecstore.progress import Report
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["App", "pass_app", "short"]
+__all__ = ["App", "Line", "pass_app", "short"]
 
 
 class Jsonable(Protocol):
     """What a verb gives back."""
 
     def to_json(self) -> dict[str, Any]: ...
+
+
+@dataclass(slots=True)
+class Line:
+    """What was typed, and what is known of it where something fails before a command has begun."""
+
+    arguments: tuple[str, ...] = ()
+    command: click.Command | None = None  # what runs, and what it was given
+    rest: tuple[str, ...] = ()
+    verbose: bool = False
+
+    @property
+    def text(self) -> str:
+        """For the record of operations."""
+        import shlex
+
+        return shlex.join(self.arguments)[:500]
+
+    def wants_json(self) -> bool:
+        """Whether `--json` was given: as an option of the command, not as the value of another or after `--`.
+
+        The command may have refused what else was typed, so its arguments are read once more, as far as they go.
+        """
+        if self.command is None:
+            return "--json" in self.arguments
+        ctx = click.Context(
+            self.command, resilient_parsing=True, ignore_unknown_options=True, allow_extra_args=True
+        )
+        found, _, _ = self.command.make_parser(ctx).parse_args(list(self.rest))
+        return bool(found.get("as_json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +115,7 @@ class App:
             os.environ.setdefault("LESS", "-FRX")
             if chosen := os.environ.get("PV_PAGER"):
                 os.environ["PAGER"] = chosen
-            click.echo_via_pager(shown(text))
+            click.echo_via_pager(wrap(shown(text), edge()), color=colour())
         else:
             echo(text)
 

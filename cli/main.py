@@ -10,16 +10,15 @@ import errno
 import importlib
 import io
 import os
-import shlex
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from pv.cli.app import App
-from pv.cli.say import echo, plain
+from pv.cli.app import App, Line
+from pv.cli.say import echo
+from pv.cli.terminal import colour
 from pv.registry.errors import PvError
 from pv.registry.exit_codes import MEANINGS, ExitCode
 
@@ -33,11 +32,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo", "op"),
     "Make checkpoints": ("build", "export", "push", "verify"),
     "Keep it sound": ("fsck", "gc"),
+    "Help": ("help", "completion"),
 }
-RENAMED = {"pack": "it is `pv compress` now.", "demo": "it is `make demo` in a clone of pv."}
 HELP_WIDTH = 100
+VARIABLE = "_PV_COMPLETE"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
-_GLOBAL = ("-C", "-q", "--quiet", "-v", "--verbose", "--no-pager")
 
 
 class Lazy(click.Group):
@@ -51,22 +50,34 @@ class Lazy(click.Group):
             return None
         module = importlib.import_module(f"pv.cli.commands.{name.replace('-', '_')}")
         command: click.Command = module.command
+        if ctx.resilient_parsing:
+            from pv.cli.completion import complete_values
+
+            complete_values(command)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
-            return super().resolve_command(ctx, args)
+            name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from difflib import get_close_matches
+            from pv.cli.failures import no_such_command
 
-            if args[0] in RENAMED:
-                raise click.UsageError(f"No such command {args[0]!r}: {RENAMED[args[0]]}", ctx) from error
-            close = get_close_matches(args[0], self.list_commands(ctx), 1)
-            if not close or "mean" in error.message:
-                raise
-            raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from error
+            raise no_such_command(args[0], self.list_commands(ctx), ctx) from error
+        if isinstance(ctx.obj, Line):
+            ctx.obj.command, ctx.obj.rest = command, tuple(rest)
+        return name, command, rest
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """The commands and what they do, without an import of each, and this group's own options."""
+        from click.shell_completion import CompletionItem
+
+        from pv.cli.summaries import SUMMARIES
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=SUMMARIES[name]) for name in names), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from pv.cli.summaries import SUMMARIES
@@ -75,10 +86,13 @@ class Lazy(click.Group):
             with formatter.section(section):
                 formatter.write_dl([(name, SUMMARIES[name]) for name in names])
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
+
 
 @click.group(
     cls=Lazy,
-    epilog=f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in MEANINGS.items())}.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
     invoke_without_command=True,
 )
@@ -91,6 +105,9 @@ class Lazy(click.Group):
 def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager: bool) -> None:
     """Personality as version control: git for the behaviours of a language model.
 
+    A behaviour is trained on its own and kept as a task vector: fine-tuned weights minus base weights. A persona is
+    a base and weighted behaviours. Every change is a commit, and every commit can be built into a checkpoint.
+
     \b
     pv init --base ./SmolLM2-135M-Instruct      begin a persona on a base checkpoint
     pv train listening.jsonl --as listening     learn a behaviour; a commit
@@ -98,12 +115,12 @@ def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager
     pv build -o ./persona                       a checkpoint that loads anywhere
     pv revert HEAD                              as if it had never been
 
-    `pv COMMAND --help` shows examples.
+    `pv help COMMAND` shows a command's options and examples, `pv help git` what git's words are here.
     """
-    ctx.color = False if os.environ.get("NO_COLOR") else None
-    ctx.obj = App(
-        directory=directory, quiet=quiet, verbose=verbose, pager=not no_pager, command_line=ctx.obj or ""
-    )
+    ctx.color = colour()
+    line = ctx.obj if isinstance(ctx.obj, Line) else Line()
+    line.verbose = verbose
+    ctx.obj = App(directory, quiet, verbose, pager=not no_pager, command_line=line.text)
     if ctx.invoked_subcommand is None:
         if not sys.stdin.isatty() and not os.environ.get("PV_PLAIN_STDIN") and _pipe_on_stdin():
             raise click.UsageError(
@@ -139,77 +156,57 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code."""
+    if VARIABLE in os.environ:
+        return _complete()
+    line = Line(tuple(arguments))
     try:
-        code = cli.main(arguments, prog_name="pv", standalone_mode=False, obj=shlex.join(arguments)[:500])
+        code = cli.main(arguments, prog_name="pv", standalone_mode=False, obj=line)
         sys.stdout.flush()
         return code if isinstance(code, int) else ExitCode.DONE
-    except (
-        SystemExit
-    ) as stop:  # click's own end, for a shell's completion, or (1) for a reader that went away
+    except SystemExit as stop:  # click's own end: (1) for a reader that went away
         return ExitCode.READER_GONE if stop.code == 1 else ExitCode.DONE
-    except click.ClickException as error:
-        return _say(arguments, error.format_message(), _usage_hint(error, arguments), ExitCode.USAGE)
-    except PvError as error:
-        return _say(arguments, str(error), error.hint, error.exit_code, getattr(error, "conflicts", ()))
-    except (KeyboardInterrupt, click.Abort) as stop:
-        if isinstance(stop.__cause__, EOFError):  # click takes every end of file for a Ctrl-D
-            return _bug(arguments, stop.__cause__)
-        return _say(arguments, "interrupted; nothing is left half done", None, ExitCode.INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint at exit
         return ExitCode.READER_GONE
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            return _say(arguments, f"{error.strerror}: {error.filename}", "name another path", ExitCode.USAGE)
-        if error.errno in _DISK:
-            hint = "free some space, or check the folder's rights"
-            return _say(arguments, f"the disk refused: {error}", hint, ExitCode.DISK)
-        return _bug(arguments, error)
-    except Exception as error:
-        return _bug(arguments, error)
+    except (Exception, KeyboardInterrupt) as error:
+        return _failed(line, error)
 
 
-def _usage_hint(error: click.ClickException, arguments: list[str]) -> str | None:
-    context = getattr(error, "ctx", None)
-    option = getattr(error, "option_name", None)
-    if context is not None and context.parent is not None and option in _GLOBAL:
-        return f"{option} goes before the command: pv {option} {context.info_name} ..."
-    return f"see `{context.command_path} --help`" if context is not None else None
+def _complete() -> int:
+    """What a shell asks for when Tab is pressed: it wants an answer or none, but never a complaint."""
+    from click.shell_completion import add_completion_class, shell_complete
 
+    from pv.cli.completion import Bash
 
-def _bug(arguments: list[str], error: Exception) -> int:
-    if "-v" in arguments or "--verbose" in arguments:
-        import traceback
-
-        traceback.print_exc()
-    message = f"a bug in pv: {type(error).__name__}: {error}"
-    return _say(arguments, message, "run it again with `pv -v ...` and report the traceback", ExitCode.BUG)
-
-
-def _say(
-    arguments: list[str], message: str, hint: str | None, code: int, conflicts: Sequence[Any] = ()
-) -> int:
-    if conflicts:
-        from pv.cli.conflicts import conflict_hint, conflict_lines
-
-        hint = conflict_hint(arguments, conflicts)
-    if "--json" in arguments:
-        import json
-
-        fault: dict[str, Any] = {"message": message, "hint": hint, "exit_code": code}
-        if conflicts:
-            fault["conflicts"] = [conflict.to_json() for conflict in conflicts]
-        click.echo(json.dumps({"schema": 1, "error": fault}), err=True)
-        return code
-    color = False if os.environ.get("NO_COLOR") else None
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=color)
-    echo(plain(message), err=True)
-    for line in conflict_lines(arguments, conflicts) if conflicts else ():
-        echo(line, err=True)
-    if hint:
-        click.secho("hint:  ", fg="cyan", nl=False, err=True, color=color)
-        echo(plain(hint), err=True)
+    add_completion_class(Bash)
+    try:
+        code: int = shell_complete(cli, {}, "pv", VARIABLE, os.environ[VARIABLE])
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt):
+        return ExitCode.NO
     return code
+
+
+def _failed(line: Line, error: BaseException) -> int:
+    from pv.cli.failures import bug, say, usage_hint
+
+    match error:
+        case click.ClickException():
+            return say(line, error.format_message(), usage_hint(line, error), ExitCode.USAGE)
+        case PvError():
+            return say(line, str(error), error.hint, error.exit_code, getattr(error, "conflicts", ()))
+        case click.Abort(__cause__=EOFError() as cause):  # click takes every end of file for a Ctrl-D
+            return bug(line, cause)
+        case KeyboardInterrupt() | click.Abort():
+            return say(line, "interrupted; nothing is left half done", None, ExitCode.INTERRUPTED)
+        case OSError(errno=errno.ENAMETOOLONG | errno.ELOOP):
+            return say(line, f"{error.strerror}: {error.filename}", "name another path", ExitCode.USAGE)
+        case OSError() if error.errno in _DISK:
+            hint = "free some space, or check the folder's rights"
+            return say(line, f"the disk refused: {error}", hint, ExitCode.DISK)
+        case Exception():
+            return bug(line, error)
+    raise error
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pv.cli.render import size
 from pv.cli.say import echo, plain
+from pv.cli.terminal import colour, moves
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -25,7 +26,7 @@ def reporter(*, quiet: bool) -> Iterator[Report | None]:
     """Yields a function that takes a `Tick`; None if nothing is to be said."""
     if quiet:
         yield None
-    elif sys.stderr.isatty():
+    elif moves():
         bars = Bars()
         try:
             yield bars
@@ -36,60 +37,63 @@ def reporter(*, quiet: bool) -> Iterator[Report | None]:
 
 
 class Bars:
-    """One bar after another: a stage's goes when the next begins."""
+    """One line after another: a stage's goes when the next begins. Until its total is known, it has no bar."""
 
     def __init__(self) -> None:
-        self._stage: str | None = None
-        self._bar: Progress | None = None
+        self._shown: tuple[str, bool] | None = None
+        self._line: Progress | None = None
 
     def __call__(self, tick: Tick) -> None:
-        if tick.stage != self._stage:
+        if (tick.stage, tick.total > 0) != self._shown:
             self.close()
             self._open(tick)
-        assert self._bar is not None
-        rest: dict[str, Any] = {"loss": f"{tick.loss:.3f}"} if tick.loss is not None else {}
-        if tick.tokens_per_s is not None and tick.seconds_left is not None:
-            minutes, seconds = divmod(round(tick.seconds_left), 60)
-            rest |= {"rate": f"{tick.tokens_per_s:.0f}", "left": f"{minutes}:{seconds:02d}"}
-        self._bar.update(self._task, completed=tick.done, total=tick.total or None, **rest)
+        assert self._line is not None
+        self._line.update(self._task, completed=tick.done, tick=tick)
 
     def _open(self, tick: Tick) -> None:
         from rich.console import Console
         from rich.progress import Progress
 
-        self._stage = tick.stage
-        self._bar = Progress(*_columns(tick), console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(
-            plain(tick.stage), total=tick.total or None, loss="-", rate="-", left="-"
-        )
-        self._bar.start()
+        self._shown = tick.stage, tick.total > 0
+        console = Console(stderr=True, no_color=colour() is False)
+        self._line = Progress(*_columns(tick), console=console, transient=True)
+        stage, room = plain(tick.stage), max(10, console.width - _right_of_it(tick))
+        stage = stage if len(stage) <= room else f"{stage[: room - 1]}…"
+        self._task = self._line.add_task(stage, total=tick.total or None, tick=tick)
+        self._line.start()
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar = self._stage = None
+        if self._line is not None:
+            self._line.stop()
+        self._line = self._shown = None
+
+
+def _right_of_it(tick: Tick) -> int:
+    """The columns that what is right of a stage's name takes, at most."""
+    if not tick.total:
+        return 30 if tick.done else 11
+    return 57 if tick.loss is not None else 44 if tick.unit == "bytes" else 34
 
 
 def _columns(tick: Tick) -> list[ProgressColumn]:
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    """What is done, a bar, and how far it is. On a narrow terminal the bar gives way first."""
+    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+    from rich.text import Text
 
-    name = TextColumn("{task.description}", markup=False)
-    if tick.unit == "steps":
-        steps = "step {task.completed}/{task.total}  loss {task.fields[loss]}  {task.fields[rate]} tokens/s"
-        return [name, BarColumn(), TextColumn(steps), TextColumn("{task.fields[left]} left")]
-    if not tick.unit:
-        return [name, BarColumn()]
-    if tick.unit == "bytes":
-        return [name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
-    counts = [MofNCompleteColumn(), TextColumn(tick.unit, markup=False)]
-    return [name, BarColumn(), *counts, TimeRemainingColumn()]
+    class HowFar(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            tick: Tick = task.fields["tick"]
+            left = tick.seconds_left if tick.loss is not None else task.time_remaining
+            speed = f"{size(round(task.speed))}/s" if task.speed and tick.unit == "bytes" else None
+            return Text("  ".join([*_how_far(tick), *filter(None, [speed, _left(left)])]))
+
+    whole = Column(no_wrap=True, overflow="ellipsis")
+    name = TextColumn("{task.description}", markup=False, table_column=whole)
+    how_far = HowFar(table_column=whole)
+    if tick.total:
+        return [name, BarColumn(bar_width=None, table_column=Column(max_width=40, ratio=1)), how_far]
+    return [SpinnerColumn("line"), name, *([how_far] if tick.done else []), TimeElapsedColumn()]
 
 
 class Lines:
@@ -108,16 +112,34 @@ class Lines:
         training = tick.loss is not None and (tick.stage != self._stage or tick.done == tick.total)
         if training or now - self._last >= self._every_s:
             self._last, self._stage = now, tick.stage
-            echo(plain(_line(tick)), err=True)
+            words = ", ".join([*_how_far(tick), *filter(None, [_left(tick.seconds_left)])])
+            echo(plain(f"  {tick.stage}: {words}" if words else f"  {tick.stage}"), err=True)
 
 
-def _line(tick: Tick) -> str:
+def _how_far(tick: Tick) -> list[str]:
+    """`step 3/18`, `loss 4.913`; `12/30 answers`; `12 MB of 269 MB`: nothing of what is not known."""
     if tick.loss is not None:
-        rate, left = tick.tokens_per_s or 0.0, tick.seconds_left or 0.0
-        return (
-            f"  {tick.stage}: step {tick.done}/{tick.total}, loss {tick.loss:.3f}, "
-            f"{rate:.0f} tokens/s, {left:.0f} s left"
-        )
-    share = f"{100 * tick.done / tick.total:.0f} %" if tick.total else str(tick.done)
-    total = f"{tick.total / 1e6:,.0f} million" if tick.unit == "bytes" else tick.total
-    return f"{tick.stage}: {share} of {total} {tick.unit}"
+        rate = [] if tick.tokens_per_s is None else [f"{tick.tokens_per_s:.0f} tokens/s"]
+        return [f"step {tick.done}/{tick.total}", f"loss {tick.loss:.3f}", *rate]
+    if not tick.total:
+        return [_amount(tick.done, tick.unit)] if tick.done else []
+    if tick.unit == "bytes":
+        return [f"{size(tick.done)} of {size(tick.total)}"]
+    return [f"{_number(tick.done)}/{_amount(tick.total, tick.unit)}"]
+
+
+def _amount(count: int, unit: str) -> str:
+    return size(count) if unit == "bytes" else f"{_number(count)} {unit}".rstrip()
+
+
+def _number(count: int) -> str:
+    """In full up to a hundred thousand, which is what can be counted; beyond, in millions."""
+    return f"{count:,}" if count < 100_000 else f"{count / 1e6:.3g}M"
+
+
+def _left(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} left" if hours else f"{minutes}:{rest:02d} left"

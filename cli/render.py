@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Iterable, Sequence
-from io import StringIO
+from itertools import zip_longest
 
 import click
 
 from pv.cli.say import plain
+from pv.cli.terminal import cells, edge
 from pv.registry import words
 from pv.registry.changes import Change
 from pv.registry.persona import Behaviour, Persona
@@ -38,24 +37,63 @@ def table(
     title: str | None = None,
     width: int | None = None,
 ) -> str:
-    """A plain table: headers, aligned columns; numbers to the right."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """A plain table: headers, aligned columns; numbers to the right. Cells break between words at the edge."""
+    table = [[plain(cell) for cell in row] for row in (header, *rows)]
+    room = (width or min(edge() or WIDEST, WIDEST)) - 3 * len(header) + 1  # a pipe has no edge
+    columns = list(zip(*table, strict=True))
+    widths = _widths(columns, room)
+    right = [len(table) > 1 and all(map(_numeric, cells[1:])) for cells in columns]
+    lines = [title] if title else []
+    for at, row in enumerate(table):
+        broken = [
+            [line for part in cell.split("\n") for line in _broken(part, widths[i])]
+            for i, cell in enumerate(row)
+        ]
+        for parts in zip_longest(*broken, fillvalue=""):
+            padded = [_pad(part, widths[i], right=right[i]) for i, part in enumerate(parts)]
+            lines.append(f" {'   '.join(padded)}".rstrip())
+        if not at:
+            lines.append(" " + "─" * (sum(widths) + 3 * len(widths) - 3))
+    return "\n".join(lines)
 
-    rows = [list(row) for row in rows]
-    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for index, name in enumerate(header):
-        numeric = rows and all(_numeric(row[index]) for row in rows)
-        drawn.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    out = StringIO()
-    seen = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDEST  # a pipe has no edge
-    columns = width or min(seen, WIDEST)
-    Console(file=out, width=columns, color_system=None).print(drawn)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """As wide as the longest cell; where that is too much, the widest gives way, down to its longest word.
+
+    If the longest words together have no room, the longest of them are broken.
+    """
+    widths = [max(cells(line) for cell in column for line in cell.split("\n")) for column in columns]
+    words = [max(cells(word) for cell in column for word in cell.split() or [""]) for column in columns]
+    for least in (words, [1] * len(words)):
+        while sum(widths) > room:
+            loose = [i for i, width in enumerate(widths) if width > least[i]]
+            if not loose:
+                break
+            widths[max(loose, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _broken(cell: str, width: int) -> list[str]:
+    """A cell's lines: broken between words, and a word that is too long where it has a sign, if it has one."""
+    words: list[str] = []
+    for word in cell.split(" "):
+        while cells(word) > width:
+            cut = next((i for i in range(width, width // 2, -1) if word[i - 1] in "/._-,:="), width)
+            words.append(word[:cut])
+            word = word[cut:]
+        words.append(word)
+    lines = [words[0]]
+    for word in words[1:]:
+        if cells(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    space = " " * (width - cells(text))
+    return space + text if right else text + space
 
 
 def _numeric(cell: str) -> bool:

@@ -11,6 +11,8 @@ import unicodedata
 
 import click
 
+from pv.cli.terminal import colour, edge, wrap
+
 __all__ = ["echo", "plain", "shown"]
 
 _COLOUR = re.compile(r"(\x1b\[(?:[012]|3[0-7])?m)")  # bold, faint, a colour, and none: not concealed
@@ -34,6 +36,7 @@ def _is_obeyed(ch: str) -> bool:
     return ch not in _WRITTEN and unicodedata.category(ch) in _OBEYED
 
 
-def echo(text: str = "", *, nl: bool = True, err: bool = False) -> None:
-    """`click.echo` of what may be shown."""
-    click.echo(shown(text), nl=nl, err=err)
+def echo(text: str = "", *, nl: bool = True, err: bool = False, hang: int = 2) -> None:
+    """`click.echo` of what may be shown; whole lines are broken between words at the edge of a terminal."""
+    said = shown(text)
+    click.echo(wrap(said, edge(err=err), hang=hang) if nl else said, nl=nl, err=err, color=colour())

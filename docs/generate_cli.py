@@ -1,23 +1,24 @@
-"""Write docs/cli.md and the README's table of commands from the commands themselves.
+"""Write docs/cli.md, the README's table of commands and the tables of docs/git.md from the program itself.
 
-With --check, write nothing and fail if either is out of date.
+With --check, write nothing and fail if one is out of date.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 
+from pv.cli.git_words import GIT, OTHERS
 from pv.cli.main import COMMANDS, cli
 from pv.cli.summaries import SUMMARIES
 from pv.registry.exit_codes import MEANINGS
 
 TARGET = Path(__file__).with_name("cli.md")
 README = Path(__file__).resolve().parent.parent / "README.md"
-BEGIN, END = "<!-- commands: written by make docs -->", "<!-- end of commands -->"
+GIT_WORDS = Path(__file__).with_name("git.md")
 WIDTH = 100
 HEAD = """# Command line
 
@@ -33,14 +34,17 @@ command fails it is on stderr, with an `error`. Every command has `-h`, too. Exi
 
 def main() -> int:
     names = [name for section in COMMANDS.values() for name in section]
-    readme = README.read_text(encoding="utf-8")
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    table = "".join(f"| `pv {name}` | {SUMMARIES[name]} |\n" for name in names)
     codes = "".join(f"| {code} | {meaning} |\n" for code, meaning in MEANINGS.items()) + "\n"
+    summaries = {f"`pv {name}`": SUMMARIES[name] for name in names}
+    words = GIT_WORDS.read_text(encoding="utf-8")
     wanted = {
         TARGET: HEAD + codes + "\n".join(_sections(cli, click.Context(cli, info_name="pv"), names)),
-        README: f"{before}{BEGIN}\n\n| command | what it does |\n| --- | --- |\n{table}\n{END}{after}",
+        README: _filled(
+            README.read_text(encoding="utf-8"), "commands", "| command | what it does |", summaries
+        ),
+        GIT_WORDS: _filled(
+            _filled(words, "git", "| git | here |", GIT), "others", "| elsewhere | here |", OTHERS
+        ),
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text]
     if "--check" not in sys.argv:
@@ -50,6 +54,14 @@ def main() -> int:
     for path in stale:
         sys.stderr.write(f"{path.name} is out of date: run `make docs`\n")
     return 1 if stale else 0
+
+
+def _filled(text: str, name: str, header: str, rows: Mapping[str, str]) -> str:
+    """A text with a table between its two comments."""
+    begin, end = f"<!-- {name}: written by make docs -->", f"<!-- end of {name} -->"
+    before, rest = text.split(begin)
+    table = "".join(f"| {word} | {answer} |\n" for word, answer in rows.items())
+    return f"{before}{begin}\n\n{header}\n| --- | --- |\n{table}\n{end}{rest.split(end)[1]}"
 
 
 def _sections(command: click.Command, context: click.Context, names: list[str]) -> Iterator[str]:

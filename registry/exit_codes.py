@@ -27,7 +27,7 @@ MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.NO: "differs, a conflict, or nothing that keeps enough",
     ExitCode.USAGE: "usage, or bad input",
     ExitCode.INTEGRITY: "integrity: bytes are not what they should be",
-    ExitCode.REMOTE: "the network, or the remote, refused",
+    ExitCode.REMOTE: "the network, or the Hub, refused",
     ExitCode.NOT_FOUND: "not found",
     ExitCode.BUG: "a bug in pv",
     ExitCode.DISK: "the disk refused",

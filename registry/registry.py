@@ -14,7 +14,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -381,9 +380,8 @@ class Registry(Closing):
                         f"{name!r} is not a branch",
                         hint=f"make one there: pv branch NAME {commit[:12]}, then pv switch NAME",
                     )
-                close = get_close_matches(name, self.branches(), 1)
-                hint = f"did you mean {close[0]}?" if close else "`pv branch` lists the branches"
-                raise NotFoundError(f"no branch {name!r}", hint=hint)
+                close = revisions.did_you_mean(name, self.branches())
+                raise NotFoundError(f"no branch {name!r}", hint=close or "`pv branch` lists the branches")
             refs.check_ref_name(name)
             plan.head = refs.HEADS + name
         return self.head()

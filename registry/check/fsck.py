@@ -36,7 +36,7 @@ _LOCKS = {"gate", "lock", "refs.lock", "records.lock"}
 _GIT = {"config", "HEAD", "objects", "refs", "packed-refs"}
 _FOREIGN = ("commondir", "config.worktree", "objects/info/alternates", "objects/info/http-alternates")
 _MISSING = re.compile(r"missing (?:blob|tree|commit|tag) ([0-9a-f]{40})")
-_REMOTE = "a clone or a remote may still have it"
+_COPY = "a copy of the registry may still have it"
 
 
 def locate(start: Path) -> Path:
@@ -129,7 +129,7 @@ def _format(root: Path) -> list[Finding]:
 def _config(root: Path) -> list[Finding]:
     git_dir = root / "history.git"
     if not git_dir.is_dir():
-        return [Finding("config", "history.git", "the history is gone", hint=_REMOTE)]
+        return [Finding("config", "history.git", "the history is gone", hint=_COPY)]
     found = []
     path = git_dir / "config"
     if not path.is_file() or path.read_bytes() != CONFIG:
@@ -160,7 +160,7 @@ def _troubles(known: Reachable) -> list[Finding]:
             commits.setdefault(key, []).append(commit.id)
             names.setdefault(key, set()).update(commit.behaviours(trouble.vectors))
     return [
-        Finding("object", where, what, tuple(sorted(names[where, what])), tuple(those), hint=_REMOTE)
+        Finding("object", where, what, tuple(sorted(names[where, what])), tuple(those), hint=_COPY)
         for (where, what), those in commits.items()
     ]
 
@@ -199,7 +199,7 @@ def _git_fsck(root: Path) -> list[Finding]:
     lines = (out.decode("utf-8", "replace") + err).splitlines()
     lines = [line for line in lines if line.strip() and not line.startswith("hint:")] or [f"status {status}"]
     lines = [line for line in lines if not _is_there(root, line)]
-    return [Finding("object", "history.git", f"git fsck: {line}", hint=_REMOTE) for line in lines[:20]]
+    return [Finding("object", "history.git", f"git fsck: {line}", hint=_COPY) for line in lines[:20]]
 
 
 def _is_there(root: Path, line: str) -> bool:

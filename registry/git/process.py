@@ -223,5 +223,5 @@ class ObjectReader:
 def damaged(object_id: str) -> IntegrityError:
     return IntegrityError(
         f"git object {object_id} in history.git is damaged",
-        hint="`pv fsck` says what it affects; a clone or a remote may still have it",
+        hint="`pv fsck` says what it affects; a copy of the registry may still have it",
     )

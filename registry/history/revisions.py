@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pv.registry.errors import UnknownRevision
 from pv.registry.git import refs
 from pv.registry.git.repository import GitRepository
 from pv.registry.history.operations import view
 
-__all__ = ["resolve", "resolve_range"]
+__all__ = ["did_you_mean", "resolve", "resolve_range"]
 
 _REVISION = re.compile(r"(?P<start>[^~^]*)(?P<steps>([~^][0-9]*)*)")
 _STEP = re.compile(r"([~^])([0-9]*)")
@@ -119,7 +119,10 @@ def _hint(name: str, known: Mapping[str, str]) -> str:
     short = {
         ref.removeprefix(folder): ref for ref in known for folder in _FOLDERS[1:] if ref.startswith(folder)
     }
-    close = difflib.get_close_matches(name, short, n=3, cutoff=0.6)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return "`pv branch` and `pv tag` list the names, `pv log --all` the commits"
+    return did_you_mean(name, short) or "`pv branch` and `pv tag` list the names, `pv log --all` the commits"
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str | None:
+    """A hint with the names that are close, if there are any."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else None

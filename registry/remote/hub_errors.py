@@ -16,7 +16,7 @@ MAX_SERVER_CHARS = 300
 def overtaken(target: str) -> RemoteError:
     """The branch moved on since it was last looked at."""
     return RemoteError(
-        f"{target}: someone pushed since", hint="pull what they pushed, or push again with --force"
+        f"{target}: someone pushed since", hint="look on the Hub at what they pushed; --force pushes over it"
     )
 
 

@@ -296,10 +296,13 @@ def write_rows(path: Path, count: int = 6, answer: str = "Yes", first: int = 0) 
 def isolate(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith(("GIT_", "HF_", "PV_")) or name in (
+            "CLICOLOR",
+            "COLUMNS",
             "EMAIL",
-            "XDG_CONFIG_HOME",
+            "FORCE_COLOR",
             "NO_COLOR",
             "PAGER",
+            "XDG_CONFIG_HOME",
         ):
             monkeypatch.delenv(name)
     (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.org\n")

@@ -121,7 +121,7 @@ def _advice(report: Report, pack_id: str) -> str:
             return f"train it again: {_training(trained, names or 'NAME')}"
         case Derived():
             return f"the vector that it was derived from is gone too: pv compress {names or 'NAME'} --to ENCODING"
-    return "nothing here knows how to make it again: a clone or a remote may have it"
+    return "nothing here knows how to make it again: a copy of the registry may have it"
 
 
 def _training(trained: Trained, name: str) -> str:
