@@ -53,10 +53,13 @@ class Line:
         """
         if self.command is None:
             return "--json" in self.arguments
+        command, rest = self.command, list(self.rest)
+        while isinstance(command, click.Group) and rest and rest[0] in command.commands:
+            command, rest = command.commands[rest[0]], rest[1:]
         ctx = click.Context(
-            self.command, resilient_parsing=True, ignore_unknown_options=True, allow_extra_args=True
+            command, resilient_parsing=True, ignore_unknown_options=True, allow_extra_args=True
         )
-        found, _, _ = self.command.make_parser(ctx).parse_args(list(self.rest))
+        found, _, _ = command.make_parser(ctx).parse_args(rest)
         return bool(found.get("as_json"))
 
 

@@ -30,7 +30,7 @@ GIT: dict[str, str] = {
     "reflog": "`pv op log` lists the operations, `pv undo --to OP` goes back to one",
     "remote": _COPY,
     "repack": _GC,
-    "reset": "`pv undo` takes back the last operation, `pv undo --to OP` several; `pv revert COMMIT` undoes a commit by a new one",
+    "reset": "`pv undo` takes back operations, `pv undo --to OP` several; `pv revert COMMIT` undoes a commit",
     "restore": "`pv add REV:NAME` brings back a behaviour; `pv undo` takes back the last operation",
     "rev-parse": "`pv show REV` shows the commit that a revision means",
     "rm": _REMOVE,
