@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
     from pv.vecstore.repo.train import Training
+    from pv.vecstore.repo.verify import Verdict
 
 __all__ = ["Repo"]
 
@@ -104,6 +105,25 @@ class Repo(Closing):
     ) -> Diff:
         """What differs between two revisions; `weights` reads them, which takes a while."""
         return self.at(a).diff(self.at(b), weights=weights, progress=progress)
+
+    def verify(
+        self,
+        checkpoint: str | PathLike[str],
+        revision: str | None = None,
+        *,
+        weights_only: bool = False,
+        dtype: str | None = None,
+        rounding: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Verdict:
+        """Whose build is this checkpoint? With a revision: is it that one's? `verdict.known` names all that it is."""
+        from pv.vecstore.repo.verify import find_and_verify
+
+        return find_and_verify(
+            self.registry, Path(checkpoint).expanduser().absolute(), revision, weights_only=weights_only,
+            dtype=dtype, rounding=rounding, threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
 
     # Making behaviours
 
