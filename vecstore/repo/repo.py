@@ -159,17 +159,23 @@ class Repo(Closing):
         source: str | PathLike[str],
         *,
         name: str,
+        on: str | None = None,
         weight: float | None = None,
         level: str = "default",
+        force: bool = False,
         message: str | None = None,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> Capture:
-        """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller."""
+        """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller.
+
+        A fine-tune of a build is refused unless `on` says of which revision: what that holds is subtracted, so that
+        both together are the checkpoint. `force` keeps the whole difference to the base, whatever it looks like.
+        """
         from pv.vecstore.repo.commit import commit
 
         return commit(
-            self, Path(source).expanduser(), name=name, weight=weight, level=level,
+            self, Path(source).expanduser(), name=name, on=on, weight=weight, level=level, force=force,
             message=message, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
