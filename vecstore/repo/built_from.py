@@ -98,10 +98,8 @@ def check_built_from(
                 f"{path} does not hold what {on} holds: {_names(on, name)} cannot be subtracted from it",
                 hint=f"if it was trained from the base: pv commit {path} --as {name}; --force subtracts all the same",
             )
-        if own is not None and own.descends:
-            return []
     for source, descent in sorted(found, key=_likeliest):
-        if on is not None and besides(source.persona, name) == besides(on.persona, name):
+        if on is not None and (source is on or besides(source.persona, name) == besides(on.persona, name)):
             return []
         if descent.descends:
             if besides(source.persona, name):
