@@ -19,7 +19,9 @@ __all__ = ["command"]
 @click.command("commit", short_help="Commit a fine-tuned checkpoint or an adapter as a behaviour.")
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @name_option
-@click.option("--on", metavar="REV", help="It was fine-tuned from the build of REV: subtract what that holds.")
+@click.option(
+    "--on", metavar="REV", help="It was fine-tuned from the build of REV: subtract what that holds."
+)
 @weight_option
 @message_option
 @click.option(

@@ -113,9 +113,9 @@ def made_big(tmp_path_factory: pytest.TempPathFactory) -> World:
     weights = {f"layers.{i:02d}.weight": np.roll(noise, 997 * i) for i in range(48)}
     tuned = {name: w + np.float16(0.01) * np.roll(step, 31) for name, w in weights.items()}
     first = dict(list(tuned.items())[:8])
-    for name, tensors in {"base": weights, "tuned": tuned, "first": {**weights, **first}}.items():
+    for name, table in {"base": weights, "tuned": tuned, "first": {**weights, **first}}.items():
         (sources / name).mkdir()
-        save_file(tensors, sources / name / "model.safetensors")
+        save_file(table, sources / name / "model.safetensors")
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(sources, monkeypatch)
         pv = InProcess(folder)

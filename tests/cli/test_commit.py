@@ -145,7 +145,9 @@ def test_with_on_both_together_are_the_checkpoint(two: World, pv: InProcess, tmp
     pv.ok("drop", "style")  # what is left is its own part: the noise of the build, and what was tuned
     own = built(pv, tmp_path / "own", "HEAD", "--dtype", "fp32")
     base = built(pv, tmp_path / "base", "further~2", "--dtype", "fp32")
-    assert 0 < np.linalg.norm(values(own) - values(two.base)) < np.linalg.norm(values(base) - values(two.base))
+    assert (
+        0 < np.linalg.norm(values(own) - values(two.base)) < np.linalg.norm(values(base) - values(two.base))
+    )
     pv.ok("scale", "polite", "0.5")
     half = built(pv, tmp_path / "half", "HEAD", "--dtype", "fp32")
     moved, step = values(half) - values(two.base), values(own) - values(two.base)
@@ -198,17 +200,25 @@ def test_a_new_version_on_a_build_that_holds_it(two: World, pv: InProcess, tmp_p
     further = tune(built(pv, tmp_path / "out"), tmp_path / "further")
     said = pv("commit", further, "--as", "style")
     assert said.code == 2 and "would count listening twice" in said.err
-    assert pv.ok("commit", further, "--on", "HEAD", "--as", "style", "--json").json["subtracted"] == ["listening"]
+    assert pv.ok("commit", further, "--on", "HEAD", "--as", "style", "--json").json["subtracted"] == [
+        "listening"
+    ]
     assert close(built(pv, tmp_path / "whole"), further) == 0
 
 
 def test_on_the_wrong_revision(two: World, pv: InProcess, tmp_path: Path) -> None:
     further = tune(built(pv, tmp_path / "out", "both"), tmp_path / "further")
-    said = pv("commit", further, "--on", "HEAD", "--as", "polite")  # listening alone: style would be counted twice
+    said = pv(
+        "commit", further, "--on", "HEAD", "--as", "polite"
+    )  # listening alone: style would be counted twice
     assert said.code == 2 and "fine-tuned from the build of both (" in said.err
     fresh = tune(two.base, tmp_path / "fresh", seed=8)
     said = pv("commit", fresh, "--on", "both", "--as", "polite")
-    assert said.code == 2 and "does not hold what both (" in said.err and f"pv commit {fresh} --as polite" in said.err
+    assert (
+        said.code == 2
+        and "does not hold what both (" in said.err
+        and f"pv commit {fresh} --as polite" in said.err
+    )
     said = pv("commit", tmp_path / "out", "--on", "both", "--as", "polite")
     assert said.code == 2 and "nothing of its own" in said.err
     said = pv("commit", further, "--on", "both~2", "--as", "polite")

@@ -82,6 +82,7 @@ def test_a_part_that_is_wrong_makes_the_whole_unknown() -> None:
 def test_a_commit_that_is_none_makes_the_whole_unknown() -> None:
     good = Captured("sft", on=TrainedOn("a" * 40, "b" * 64)).to_json()
     assert good["on"] == {"commit": "a" * 40, "persona": "b" * 64} and isinstance(read(good), Captured)
+    wrong: Any
     for wrong in ({}, [], "HEAD", {"commit": "HEAD", "persona": "b" * 64}, {**good["on"], "more": 1}):
         found = read({**good, "on": wrong})
         assert isinstance(found, Unknown) and found.document == {**good, "on": wrong}

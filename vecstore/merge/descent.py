@@ -81,7 +81,10 @@ class Samples:
         """How much of the persona's build is in the checkpoint; None if that cannot be seen."""
         try:
             return self._descent(persona)
-        except (CorruptPack, UsageError):  # damaged, or with weights that cannot be built: no reason to refuse a commit
+        except (
+            CorruptPack,
+            UsageError,
+        ):  # damaged, or with weights that cannot be built: no reason to refuse a commit
             return None
 
     def _descent(self, persona: Persona) -> Descent | None:
@@ -131,7 +134,7 @@ class Samples:
 
 
 def _mark(tt: float, ft: float, rr: float, tr: float, fr: float) -> float | None:
-    """y of the least squares f - b ≈ x τ + y r; None where r says nothing that τ does not. 0 if τ itself is not there."""
+    """y of the least squares f - b ≈ x τ + y r: None where r says nothing that τ does not; 0 if τ is not there."""
     apart = rr - tr * tr / tt
     if apart <= FAINT * tt:
         return None

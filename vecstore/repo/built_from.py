@@ -1,4 +1,4 @@
-"""Is a checkpoint a known persona's build, or a fine-tune of one? Then it holds behaviours besides what it was tuned for.
+"""Is a checkpoint a known persona's build, or a fine-tune of one? Then it holds more than what it was tuned for.
 
 The fine-tuned weights minus the base's are the whole way from the base: a persona that has those behaviours already
 would count them twice. So `commit` refuses such a checkpoint, unless it is told what to subtract (--on) or to take the
@@ -103,7 +103,9 @@ def check_built_from(
             return []
         if descent.descends:
             if besides(source.persona, name):
-                raise _fine_tune(path, source, name) if not descent.same else _is_build(path, source, name, on)
+                raise (
+                    _fine_tune(path, source, name) if not descent.same else _is_build(path, source, name, on)
+                )
             return []
     return [] if on else [_resembling(*one, name) for one in found if _may_be(*one, name)][:1]
 
@@ -167,9 +169,7 @@ def _recipe(persona: Persona) -> str:
 
 
 @contextmanager
-def _samples(
-    checkpoint: Aligned, base: Base, registry: Registry, sources: list[Source]
-) -> Iterator[Samples]:
+def _samples(checkpoint: Aligned, base: Base, registry: Registry, sources: list[Source]) -> Iterator[Samples]:
     """Ready to compare; a vector that is damaged takes the personas that hold it out of `sources`."""
     with ExitStack() as stack:
         vectors: dict[str, Vector] = {}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,21 +112,27 @@ def commit(
         asked = _Asked(source, name, base, level, force, threads, progress)
         manifest, origin, notes = _captured(work, asked)
         terms = (Term(1.0, manifest.id), *terms)
-        facts = (name, manifest.id, manifest.encoding, _parts(manifest))
-        facts += (work.registry.packs.size(manifest.id),)
-        more = (origin.on, tuple(sorted(besides(base.persona, name))) if base else ())
         tip, persona = work.newest()
+        if base and besides(persona, name) != besides(base.persona, name):
+            notes += (f"{name} and what {base} holds give the checkpoint; this branch holds something else",)
+        made = Capture(
+            tip, work.branch, name, manifest.id, manifest.encoding, _parts(manifest),
+            work.registry.packs.size(manifest.id), origin.on, _named(base, name), notes,
+        )  # fmt: skip
         if persona.with_terms(name, terms, weight) == persona:
             if manifest.id not in lost:
                 raise UsageError(f"nothing changed: {name} is vector {manifest.id[:12]} already")
-            return Capture(tip, work.branch, *facts, *more, notes, put_back=True)
-        if base and besides(persona, name) != besides(base.persona, name):
-            notes += (f"{name} and what {base} holds give the checkpoint; this branch holds something else",)
-        command = repo.command(f"commit {source} --as {name}" + (f" --on {on}" if on else ""))
-        said = message or f"Commit {name}" + (f", trained on {on}" if on else "")
+            return replace(made, put_back=True)
+        trained_on = f" --on {on}" if on else ""
+        command = repo.command(f"commit {source} --as {name}{trained_on}")
         vectors = {**held, manifest.id: (manifest, origin)}
-        made, told = work.land_version(command, said, name, weight, terms, vectors)
-    return Capture(made, work.branch, *facts, *more, notes + told)
+        landed, told = work.land_version(command, message or f"Commit {name}", name, weight, terms, vectors)
+    return replace(made, commit=landed, notes=notes + told)
+
+
+def _named(base: Source | None, name: str) -> tuple[str, ...]:
+    """The behaviours that are subtracted."""
+    return tuple(sorted(besides(base.persona, name))) if base else ()
 
 
 def _source(repo: Repo, revision: str) -> Source:
@@ -215,7 +220,9 @@ def _dora(facts: dict[str, Any]) -> tuple[str, ...]:
     if not dense:
         return ()
     what = "1 tensor is kept as its" if dense == 1 else f"{dense} tensors are kept as their"
-    return (f"{what} difference to the base in fp32, which takes more room: not factors alone make it (DoRA)",)
+    return (
+        f"{what} difference to the base in fp32, which takes more room: not factors alone make it (DoRA)",
+    )
 
 
 def _parts(manifest: VectorManifest) -> dict[str, int]:

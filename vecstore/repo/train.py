@@ -106,7 +106,12 @@ def train(
         )
         command = repo.command(f"train {data.source} --as {name}")
         commit, notes = work.land_version(
-            command, message or f"Train {name}", name, weight, (Term(1.0, manifest.id),), {manifest.id: (manifest, origin)}
+            command,
+            message or f"Train {name}",
+            name,
+            weight,
+            (Term(1.0, manifest.id),),
+            {manifest.id: (manifest, origin)},
         )
         stored = work.registry.packs.size(manifest.id)
     return Training(

@@ -88,9 +88,7 @@ class Verdict:
         }
 
 
-def find_and_verify(
-    registry: Registry, checkpoint: Path, revision: str | None, **settings: Any
-) -> Verdict:
+def find_and_verify(registry: Registry, checkpoint: Path, revision: str | None, **settings: Any) -> Verdict:
     """`verify` against a revision by name, or against the one that is found. Raises UsageError if they are swapped."""
     from pv.vecstore.repo.revision import Revision
 

@@ -64,7 +64,9 @@ def capture_adapter(
                 progress(done, total)
         if not parts:
             raise UsageError(f"{path} changes nothing in this base: there is nothing to commit")
-        encoding = "float" if all(part.part == "tau" for part in parts) else "lora"  # nothing is left of factors
+        encoding = (
+            "float" if all(part.part == "tau" for part in parts) else "lora"
+        )  # nothing is left of factors
         manifest = write_vector(parts, base.manifest.id, encoding, packs, threads=threads)
     return manifest, _facts(adapter, manifest, dense, replaced)
 
