@@ -76,8 +76,10 @@ def _vectors(shown: Shown) -> Iterator[str]:
 
 def _origin(origin: Provenance) -> list[str]:
     match origin:
-        case Captured(source=source):
-            return [f"captured from {source}"]
+        case Captured(source=source, on=on):
+            return [
+                f"captured from {source}" + (f", trained on the build of {short(on.commit)}" if on else "")
+            ]
         case Derived():
             source, error = short(origin.derived_from), origin.relative_l2
             line = f"{origin.encoding} of {source}, error of tau {error:.3f}"

@@ -140,6 +140,9 @@ def test_with_on_both_together_are_the_checkpoint(two: World, pv: InProcess, tmp
     assert vectors == [terms[1][1], terms[0][1], terms[2][1]]
 
     assert close(built(pv, tmp_path / "whole"), further) == 0
+    for on in ("further~1", "HEAD"):
+        assert "nothing changed: polite is vector" in pv("commit", further, "--on", on, "--as", "polite").err
+    assert f"captured from further, trained on the build of {commit[:12]}" in pv.ok("show").out
     pv.ok("revert", "further~1")  # the weight of style
     pv.ok("drop", "listening")
     pv.ok("drop", "style")  # what is left is its own part: the noise of the build, and what was tuned

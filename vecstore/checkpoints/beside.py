@@ -1,6 +1,7 @@
 """What lies beside the weights of a checkpoint, held against what should.
 
-Loaders look for files by name, and act on those they find: another tokenizer, `generation_config.json`, an adapter, a second set of weights, code. So every file counts, except those that no loader opens (`is_harmless`).
+Loaders look for files by name, and act on those they find: another tokenizer, `generation_config.json`, an adapter, a
+second set of weights, code. So every file counts, except those that no loader opens (`is_harmless`).
 """
 
 from __future__ import annotations

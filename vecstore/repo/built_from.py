@@ -84,14 +84,14 @@ def check_built_from(
     """What to know of where a checkpoint comes from. Raises UsageError if it holds more than `name`, on top of `on`."""
     weights = table_id(rows)
     for known in known_builds(registry, weights):
-        if besides(known.persona, name):
+        if besides(known.persona, name) and not _is_own(known.persona, name, on):
             raise _is_build(path, Source(known.commit, known.revision, known.persona), name, on)
     looked_at = _looked_at(registry, on)
     with _samples(checkpoint, base, registry, looked_at) as samples:
         found = [(source, descent) for source in looked_at if (descent := samples(source.persona))]
     if on is not None:
         own = next((descent for source, descent in found if source is on), None)
-        if own is not None and own.same:
+        if own is not None and own.same and not _is_own(on.persona, name, on):
             raise _is_build(path, on, name, on)
         if own is not None and not own.resembles:
             raise UsageError(
@@ -108,6 +108,13 @@ def check_built_from(
                 )
             return []
     return [] if on else [_resembling(*one, name) for one in found if _may_be(*one, name)][:1]
+
+
+def _is_own(persona: Persona, name: str, on: Source | None) -> bool:
+    """Whether a persona is `on` with a version of `name`: its build may be committed, as that version."""
+    return (
+        on is not None and name in persona.behaviours and besides(persona, name) == besides(on.persona, name)
+    )
 
 
 def _likeliest(one: tuple[Source, Descent]) -> tuple[bool, float]:

@@ -39,7 +39,7 @@ __all__ = ["capture_adapter"]
 def capture_adapter(
     path: Path, base: Base, packs: PackStore, *, threads: int = 2, progress: Progress | None = None
 ) -> tuple[VectorManifest, dict[str, Any]]:
-    """Keep an adapter as a `lora` vector, or `float` if it has DoRA's differences only; returns its manifest, and facts for its provenance.
+    """Keep an adapter as a `lora` vector, or `float` if it is all DoRA; returns its manifest, and facts of its origin.
 
     Raises CheckpointRefused for one that does not fit the base or that pv does not understand.
     """
