@@ -6,6 +6,7 @@ a checksum: a digit that rotted would be read as a measurement otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -63,6 +64,13 @@ class RecordStore:
             durable.make_dirs(self.folder)
             durable.write_file(path, _document(build_id, merged))
         return merged
+
+    def holding(self, key: str, value: Any) -> Iterator[str]:
+        """Build ids whose record has this fact, sorted. A record that cannot be read says nothing."""
+        for build_id in self.ids():
+            with contextlib.suppress(FormatError):
+                if self.read(build_id).get(key) == value:
+                    yield build_id
 
     def ids(self) -> Iterator[str]:
         """Build ids that have a record, sorted."""

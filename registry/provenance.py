@@ -2,7 +2,7 @@
 
     trained    {"kind", "data": {"name", "id", "rows", "kept"}, "options", "settings", "loss": [first, last],
                 "tokens", "packs", "held_out"?}
-    captured   {"kind", "source", "adapter"?}
+    captured   {"kind", "source", "adapter"?, "on"?: {"commit", "persona"}}
     derived    {"kind", "derived_from", "encoding", "error": {"max_abs", "relative_l2"}, "measured"?, "original",
                 "original_vector"?}
 
@@ -13,6 +13,7 @@ further packs that gc keeps for the vector.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = [
     "Derived",
     "Provenance",
     "Trained",
+    "TrainedOn",
     "TrainingData",
     "Unknown",
     "checked",
@@ -88,18 +90,35 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainedOn:
+    """The commit whose build a checkpoint was fine-tuned from, and the id of its persona."""
+
+    commit: str
+    persona: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"commit": self.commit, "persona": self.persona}
+
+
+@dataclass(frozen=True, slots=True)
 class Captured:
-    """`source` is the name of the folder or file; `adapter` is what is needed to write an adapter out again."""
+    """`source` is the name of the folder or file; `adapter` is what is needed to write an adapter out again.
+
+    `on`: the vector is the whole difference to the base; what that persona holds is in it too.
+    """
 
     source: str
     adapter: Mapping[str, Any] | None = None
     packs: tuple[str, ...] = ()
+    on: TrainedOn | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {**self.extra, "kind": "captured", "source": self.source}
         if self.adapter is not None:
             document["adapter"] = dict(self.adapter)
+        if self.on is not None:
+            document["on"] = self.on.to_json()
         return document if not self.packs else {**document, "packs": list(self.packs)}
 
 
@@ -146,7 +165,8 @@ def read(document: Mapping[str, Any]) -> Provenance:
                 return _trained(document, packs)
             case "captured":
                 source, adapter = _text(document["source"]), _optional(document.get("adapter"))
-                return Captured(source, adapter, packs, _extra(document, "source", "adapter"))
+                on = None if document.get("on") is None else _trained_on(document["on"])
+                return Captured(source, adapter, packs, on, _extra(document, "source", "adapter", "on"))
             case "derived":
                 return _derived(document, packs)
     except (LookupError, TypeError, ValueError, RecursionError, FormatError):
@@ -190,6 +210,13 @@ def _trained(document: Mapping[str, Any], packs: tuple[str, ...]) -> Trained:
         _optional(document.get("held_out")),
         _extra(document, "data", "options", "settings", "loss", "tokens", "held_out"),
     )
+
+
+def _trained_on(document: Mapping[str, Any]) -> TrainedOn:
+    commit, persona = _text(document["commit"]), ids.check_id(document["persona"], "on: persona")
+    if re.fullmatch(r"[0-9a-f]{40}", commit) is None or document.keys() != {"commit", "persona"}:
+        raise ValueError("no commit and persona")
+    return TrainedOn(commit, persona)
 
 
 def _derived(document: Mapping[str, Any], packs: tuple[str, ...]) -> Derived:

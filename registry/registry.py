@@ -168,6 +168,10 @@ class Registry(Closing):
         """What was measured about a build; empty if nothing was."""
         return self._records.read(build_id)
 
+    def builds_with(self, weights: str) -> list[str]:
+        """Build ids whose record says that they gave these weights."""
+        return list(self._records.holding("weights", weights))
+
     def update_record(self, build_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Add facts about a build; returns all of them. Objects are merged one level deep, the rest replaced."""
         return self._records.update(build_id, facts)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option, message_option, name_option, threads_option, weight_option
 from pv.cli.render import counted, size
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.commit import Capture
 
 __all__ = ["command"]
 
@@ -14,6 +19,9 @@ __all__ = ["command"]
 @click.command("commit", short_help="Commit a fine-tuned checkpoint or an adapter as a behaviour.")
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @name_option
+@click.option(
+    "--on", metavar="REV", help="It was fine-tuned from the build of REV: subtract what that holds."
+)
 @weight_option
 @message_option
 @click.option(
@@ -23,6 +31,7 @@ __all__ = ["command"]
     show_default=True,
     help="max: a tenth smaller, some twenty times slower.",
 )
+@click.option("--force", is_flag=True, help="Also if it looks like a build, or names another model.")
 @threads_option
 @json_option
 @pass_app
@@ -30,9 +39,11 @@ def command(
     app: App,
     checkpoint: str,
     name: str,
+    on: str | None,
     weight: float | None,
     message: str | None,
     level: str,
+    force: bool,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -40,26 +51,32 @@ def command(
 
     CHECKPOINT is a folder of safetensors (one file or shards), whatever trained it. What is kept is its
     difference to the base; frozen tensors cost nothing. The folder of a PEFT adapter is taken too: the
-    factors of LoRA and rsLoRA as they are, what DoRA does as a difference.
+    factors of LoRA and rsLoRA as they are, what DoRA does as a difference. What was fine-tuned from a build
+    needs --on: REV and the new behaviour together are the checkpoint.
 
     \b
     pv commit ./my-sft-run --as helpful -m "SFT on 500 rows"
     pv commit ./my-lora --as brief
+    pv commit ./tuned-further --on HEAD --as polite
     """
     with app.progress() as progress:
         made = app.repo().commit(
-            app.file(checkpoint), name=name, weight=weight, level=level,
+            app.file(checkpoint), name=name, on=on, weight=weight, level=level, force=force,
             message=message, threads=threads, progress=progress,
         )  # fmt: skip
     for note in made.notes:
         app.note(f"  {note}")
-    if as_json:
-        app.json(made)
-    elif made.put_back:
-        app.done(f"put back: the pack of {name}, vector {short(made.vector)}; nothing else has changed")
-    else:
-        tensors = counted(made.tensors, "tensor")
-        app.done(
-            f"{short(made.commit)} {name} is vector {short(made.vector)}: {tensors}, {size(made.stored_bytes)}, "
-            f"on branch {made.branch}"
-        )
+    app.json(made) if as_json else _say(app, made)
+
+
+def _say(app: App, made: Capture) -> None:
+    if made.put_back:
+        app.done(f"put back: the pack of {made.name}, vector {short(made.vector)}; nothing else has changed")
+        return
+    kept = ", ".join(f"{count} as {how}" for how, count in made.parts.items() if how != "whole")
+    tensors = counted(made.tensors, "tensor") + (f" ({kept})" if kept else "")
+    less = f", less {' and '.join(made.subtracted)} of {short(made.on.commit)}" if made.on else ""
+    app.done(
+        f"{short(made.commit)} {made.name} is vector {short(made.vector)}{less}: {tensors}, "
+        f"{size(made.stored_bytes)}, on branch {made.branch}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -9,20 +10,22 @@ import click
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import dtype_option, json_option, rounding_option, threads_option
 from pv.cli.render import counted
-from pv.cli.say import echo
+from pv.cli.say import echo, plain
 from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from pv.vecstore.repo.known_builds import KnownBuild
     from pv.vecstore.repo.verify import Verdict
 
 __all__ = ["command"]
 
-SHOWN = 20
+SHOWN = 10
 
 
 @click.command("verify", short_help="Is this checkpoint that persona's build?")
 @click.argument("checkpoint", metavar="DIR")
-@click.argument("rev", default="HEAD")
+@click.argument("rev", required=False)
+@click.option("--weights-only", is_flag=True, help="Compare no files beside the weights.")
 @dtype_option("As it was given to `pv build`.")
 @rounding_option("As it was given to `pv build`.")
 @threads_option
@@ -31,48 +34,87 @@ SHOWN = 20
 def command(
     app: App,
     checkpoint: str,
-    rev: str,
+    rev: str | None,
+    weights_only: bool,
     dtype: str | None,
     rounding: str | None,
     threads: int,
     as_json: bool,
 ) -> None:
-    """Check that the checkpoint in DIR is, bit for bit, the build of a revision. Exit code 1 if it is not.
+    """Check that DIR holds, bit for bit, the build of a revision. Without REV: say of which one. Exit code 1 if not.
 
-    Files and shards do not matter, tensors do. If the build was made here, what was recorded then is
-    compared; otherwise every tensor is computed again. Nothing is written.
+    Weights are compared tensor by tensor, however they are split into files. Every other file must be as `pv build`
+    writes it: none changed, missing or added, save a model card, licences, pictures and git's own files. If the build
+    was made here, what was recorded then is compared; otherwise every tensor is computed again. Nothing is written.
 
     \b
     pv verify ./persona
     pv verify ./downloaded v1
     """
-    revision = app.repo().at(rev)
     with app.progress() as progress:
-        verdict = revision.verify(
-            app.file(checkpoint), dtype=dtype, rounding=rounding, threads=threads, progress=progress
-        )
+        verdict = app.repo().verify(
+            app.file(checkpoint), rev, weights_only=weights_only, dtype=dtype, rounding=rounding,
+            threads=threads, progress=progress,
+        )  # fmt: skip
     if as_json:
         app.json(verdict)
+    elif verdict.same:
+        _yes(app, verdict)
     else:
-        _say(app, verdict)
+        _no(app, verdict, sought=rev is None)
     if not verdict.same:
         raise click.exceptions.Exit(ExitCode.NO)
 
 
-def _say(app: App, verdict: Verdict) -> None:
-    for one in verdict.differing[:SHOWN]:
-        echo(f"{one.name} {one.what}")
-    if len(verdict.differing) > SHOWN:
-        echo(f"and {len(verdict.differing) - SHOWN} more")
-    echo(f"weights  {verdict.found}")
-    if verdict.dtype:
-        app.note(f"  all of them are {verdict.dtype}: was it built with --dtype {verdict.dtype}?")
-    if verdict.side_files:
-        app.note(f"  beside the weights, other than built: {', '.join(verdict.side_files)}")
-    if verdict.same:
-        how = "as recorded" if verdict.recorded else "computed again"
-        app.done(f"the build of {short(verdict.commit)}, {how}: all {counted(verdict.tensors, 'tensor')}")
+def _yes(app: App, verdict: Verdict) -> None:
+    what = "weights" if verdict.files is None else "weights and files"
+    if verdict.base:
+        app.done(f"this is the base {verdict.base}, {what}")
     else:
-        differing = counted(len(verdict.differing), "tensor")
-        verb = "differs" if len(verdict.differing) == 1 else "differ"
-        app.note(f"not the build of {short(verdict.commit)}: {differing} {verb}")
+        own = next((_options(one) for one in verdict.known if one.commit == verdict.commit), "")
+        how = "as recorded" if verdict.recorded else "computed again"
+        tensors = counted(verdict.tensors, "tensor")
+        app.done(f"the build of {_name(verdict)}{own}, {what}: {tensors}, {how}")
+        others = [one for one in verdict.known if one.commit != verdict.commit]
+        if others:
+            app.note(f"  and of {_listed(others)}")
+    echo(f"weights  {verdict.found}")
+
+
+def _no(app: App, verdict: Verdict, *, sought: bool) -> None:
+    tensors, files = len(verdict.differing), len(verdict.files or ())
+    differ = f"{tensors} of {verdict.tensors} tensors" if tensors else "the weights are the same,"
+    differ += f"{' and' if tensors else ''} {counted(files, 'file')}" if files else ""
+    known = bool(verdict.known or verdict.base)
+    verb = "differs" if tensors + files == 1 else "differ"
+    start = "not the build of" if known or not sought else "not a known build; compared with"
+    echo(f"{start} {_name(verdict)}: {differ} {verb}")
+    if verdict.base and not verdict.weights_same:
+        echo(f"  the weights are those of the base {verdict.base}")
+    elif verdict.known and not verdict.weights_same:
+        echo(f"  the weights are those of {_listed(verdict.known)}")
+    elif verdict.dtype:
+        echo(f"  all of them are {verdict.dtype}: was it built with --dtype {verdict.dtype}?")
+    for file in verdict.files or ():
+        echo(f"  {plain(file.name)} {plain(file.what)}")
+    shown = verdict.differing if app.verbose else verdict.differing[:SHOWN]
+    for tensor in shown:
+        echo(f"  {tensor.name} {tensor.what}")
+    if tensors > len(shown):
+        echo(f"  and {counted(tensors - len(shown), 'more tensor')} (pv -v verify lists all)")
+    echo(f"weights  {verdict.found}")
+
+
+def _listed(builds: Sequence[KnownBuild]) -> str:
+    more = f" and {len(builds) - 4} more" if len(builds) > 4 else ""
+    return ", ".join(f"{_name(one)}{_options(one)}" for one in builds[:4]) + more
+
+
+def _name(at: Verdict | KnownBuild) -> str:
+    """`HEAD~3 (6e53664a2459)`"""
+    known_by_id = at.commit.startswith(at.revision)
+    return short(at.commit) if known_by_id else f"{plain(at.revision)} ({short(at.commit)})"
+
+
+def _options(build: KnownBuild) -> str:
+    return "".join(f" --{option} {value}" for option, value in build.options.items())

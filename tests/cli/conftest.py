@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import InProcess, Processes, World, isolate, write_rows
+from support.commands import InProcess, Processes, World, isolate, tensors, write_rows, write_tensors
 from support.tiny import tiny_checkpoint
 
 
@@ -36,9 +36,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
         pv = InProcess(folder)
         pv.ok("init", "--base", base)
         pv.ok("train", rows, "--as", "listening", "--max-steps", "2", "--threads", "1")
-        pv.ok("build", "-o", sources / "tuned", "--dtype", "bf16")
-        (sources / "tuned" / "persona.json").unlink()
-    return World(folder, base, rows, sources / "tuned")
+    return World(folder, base, rows, fine_tuned(base, sources / "tuned"))
+
+
+def fine_tuned(base: Path, to: Path) -> Path:
+    """What a trainer that knows nothing of pv would leave: some of the weights moved by a little."""
+    import numpy as np
+
+    shutil.copytree(base, to)
+    random, table = np.random.default_rng(7), tensors(base)
+    for name, (dtype, shape, raw) in table.items():
+        bits = np.frombuffer(raw, np.uint16)
+        moved = bits + random.integers(0, 3, bits.size).astype(np.uint16) * (random.random(bits.size) < 0.3)
+        table[name] = (dtype, shape, moved.astype(np.uint16).tobytes())
+    write_tensors(to / "model.safetensors", table)
+    return to
 
 
 @pytest.fixture
@@ -101,9 +113,9 @@ def made_big(tmp_path_factory: pytest.TempPathFactory) -> World:
     weights = {f"layers.{i:02d}.weight": np.roll(noise, 997 * i) for i in range(48)}
     tuned = {name: w + np.float16(0.01) * np.roll(step, 31) for name, w in weights.items()}
     first = dict(list(tuned.items())[:8])
-    for name, tensors in {"base": weights, "tuned": tuned, "first": {**weights, **first}}.items():
+    for name, table in {"base": weights, "tuned": tuned, "first": {**weights, **first}}.items():
         (sources / name).mkdir()
-        save_file(tensors, sources / name / "model.safetensors")
+        save_file(table, sources / name / "model.safetensors")
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(sources, monkeypatch)
         pv = InProcess(folder)

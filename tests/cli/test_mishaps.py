@@ -206,6 +206,10 @@ def test_folders_that_are_no_checkpoint(
 
 def test_verify_guesses_the_dtype(world: World, pv: InProcess) -> None:
     pv.ok("build", "-o", "wide", "--dtype", "fp32")
-    said = pv("verify", "wide")
-    assert (said.code, "was it built with --dtype fp32?" in said.err) == (1, True)
+    said = pv("verify", "wide", "HEAD")
+    assert (said.code, "--dtype fp32" in said.out.splitlines()[1]) == (1, True)
+    shutil.rmtree(world.folder / ".pv" / "records")
+    said = pv("verify", "wide", "HEAD")
+    assert (said.code, "was it built with --dtype fp32?" in said.out) == (1, True)
+    pv.ok("verify", "wide")  # its persona.json says so
     pv.ok("verify", "wide", "--dtype", "fp32")

@@ -222,6 +222,7 @@ STORY = """
 0 branch -d side
 0 train {rows} --as brief --max-steps 1 --threads 1 --no-data --held-out none
 0 commit {tuned} --as tuned
+0 commit {tuned} --as again --force
 0 compress listening --to sparse:0.3
 0 show
 0 push -n hf://ada/persona
@@ -232,7 +233,9 @@ STORY = """
 0 export HEAD~1:tuned -o {out}-tuned
 0 export tuned -n -o {out}-tuned --shard-size 0.05
 0 verify {out}
-1 verify {base}
+0 verify {out} HEAD --weights-only
+1 verify {base} HEAD
+1 verify {tuned}
 0 fsck --deep
 0 fsck --repair
 0 gc -n
@@ -267,6 +270,7 @@ WRONG = """
 2 log listening --graph
 2 log --since yesterday
 5 verify nowhere
+2 verify terse {rows}
 """
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.registries import add
 
-from pv.registry import layout
+from pv.registry import layout, provenance
 from pv.registry.errors import FormatError
 from pv.registry.git import repository
 from pv.registry.history.operations import Operation
@@ -37,7 +37,7 @@ def test_ids(script: str, expected: str) -> None:
 
 def test_there_is_one_example_of_each() -> None:
     assert len(SHELL) == 6
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
 
 
 def test_documents_have_the_keys_that_are_written(registry: Registry) -> None:
@@ -64,6 +64,8 @@ def test_examples_are_what_the_readers_read() -> None:
         document = filled(example("kind", kind))
         with pytest.raises(FormatError, match="its tensors give id"):  # all else about it is right
             reader.from_bytes(json.dumps(document).encode())
+    on = {"commit": "a" * 40, "persona": "a" * 64}
+    assert provenance.read({**example("kind", "captured"), "on": on}).to_json()["on"] == on
 
 
 def test_format_file_and_config() -> None:

@@ -15,6 +15,7 @@ from pv.registry.provenance import (
     Derived,
     Provenance,
     Trained,
+    TrainedOn,
     TrainingData,
     Unknown,
     checked,
@@ -41,7 +42,10 @@ trained = st.builds(
     st.none() | OBJECTS,
     EXTRA,
 )
-captured = st.builds(Captured, WORDS, st.none() | OBJECTS, PACKS, EXTRA)
+COMMITS = st.text("0123456789abcdef", min_size=40, max_size=40)
+captured = st.builds(
+    Captured, WORDS, st.none() | OBJECTS, PACKS, st.none() | st.builds(TrainedOn, COMMITS, IDS), EXTRA
+)
 first = st.one_of(trained, captured, OBJECTS.map(Unknown))
 derived = st.builds(
     Derived, IDS, WORDS, NUMBERS, NUMBERS, first, st.none() | OBJECTS, PACKS, EXTRA, st.none() | IDS
@@ -75,6 +79,15 @@ def test_a_part_that_is_wrong_makes_the_whole_unknown() -> None:
     for wrong in (*parts, {"original": "no"}, {"original_vector": "a"}):
         found = read({**good, **wrong})
         assert isinstance(found, Unknown) and found.document == {**good, **wrong}
+
+
+def test_a_commit_that_is_none_makes_the_whole_unknown() -> None:
+    good = Captured("sft", on=TrainedOn("a" * 40, "b" * 64)).to_json()
+    assert good["on"] == {"commit": "a" * 40, "persona": "b" * 64} and isinstance(read(good), Captured)
+    wrong: Any
+    for wrong in ({}, [], "HEAD", {"commit": "HEAD", "persona": "b" * 64}, {**good["on"], "more": 1}):
+        found = read({**good, "on": wrong})
+        assert isinstance(found, Unknown) and found.document == {**good, "on": wrong}
 
 
 def test_gc_insists_on_ids() -> None:

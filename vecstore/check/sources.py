@@ -112,9 +112,10 @@ def _advice(report: Report, pack_id: str) -> str:
     if use is not None and use.kind == "rows":
         return "training rows cannot be made again: `pv train` with the same file puts them back"
     match report.provenance.get(pack_id):
-        case Captured(source=source):
+        case Captured(source=source, on=on):
+            more = f" --on {on.commit[:12]}" if on else ""
             return (
-                f"a captured vector cannot be made again: `pv commit {source} --as {names or 'NAME'}` "
+                f"a captured vector cannot be made again: `pv commit {source} --as {names or 'NAME'}{more}` "
                 "with the same checkpoint puts it back"
             )
         case Trained() as trained:

@@ -24,8 +24,9 @@ def lineage(known: Provenance, quote: Quote = str) -> str:
     match known:
         case Trained():
             return f"{taught(known, quote)}, {ran(known, quote)}" if ran(known) else taught(known, quote)
-        case Captured(source=source):
-            return f"captured from {quote(last_part(source))}"
+        case Captured(source=source, on=on):
+            trained_on = f", trained on the build of {quote(on.commit[:12])}" if on else ""
+            return f"captured from {quote(last_part(source))}{trained_on}"
         case Derived():
             return f"{lineage(known.original, quote)}; kept as {quote(known.encoding)}"
     if known.document.get("kind") in ("captured", "derived", "trained"):

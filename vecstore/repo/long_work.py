@@ -7,7 +7,7 @@ The edit is applied to the newest persona of that branch, so that nobody's commi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 
 from pv.registry.errors import NotFoundError
 from pv.registry.history.snapshot import NewVectors
-from pv.registry.manifest import VectorManifest
 from pv.registry.persona import Behaviour, Persona, Term
-from pv.registry.provenance import Provenance
 from pv.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -42,6 +40,11 @@ class LongWork:
         """Refuse, before any work, what could not be committed after it. Raises UsageError."""
         self.persona.with_terms(name, (Term(1.0, "0" * 64),), weight).checked()
 
+    def manifests(self, commit: str, vectors: Iterable[str]) -> NewVectors:
+        """Manifests and provenance of another commit's vectors: at hand even if that commit is gone by the end."""
+        registry = self.registry
+        return {v: (registry.vector(commit, v), registry.provenance(commit, v)) for v in vectors}
+
     def newest(self) -> tuple[str, Persona]:
         """The branch's tip now, and its persona. Raises NotFoundError if the branch is gone."""
         commit = self._tip()
@@ -53,17 +56,17 @@ class LongWork:
         message: str,
         name: str,
         weight: float | None,
-        manifest: VectorManifest,
-        origin: Provenance,
+        terms: tuple[Term, ...],
+        vectors: NewVectors,
     ) -> tuple[str, tuple[str, ...]]:
-        """Commit a vector as the next version of a behaviour, or its first; the commit, and what to know of it."""
+        """Commit the next version of a behaviour, or its first; the commit, and what to know of it."""
         found: list[Behaviour | None] = []
 
         def edit(persona: Persona) -> Persona:
             found[:] = [persona.behaviours.get(name)]
-            return persona.with_terms(name, (Term(1.0, manifest.id),), weight)
+            return persona.with_terms(name, terms, weight)
 
-        commit = self.land(command, message, edit, {manifest.id: (manifest, origin)})
+        commit = self.land(command, message, edit, vectors)
         if found[0] in (None, self.persona.behaviours.get(name)):
             return commit, ()
         before = f"what was committed meanwhile is in {self.registry.parents(commit)[0][:12]}"
@@ -87,14 +90,15 @@ class LongWork:
 
 
 @contextmanager
-def long_work(repo: Repo) -> Iterator[LongWork]:
-    """Begin on the current branch. Raises UnknownRevision if it has no commit yet."""
+def long_work(repo: Repo, also: Iterable[str] = ()) -> Iterator[LongWork]:
+    """Begin on the current branch; the vectors of the commits `also` are held too. Raises UnknownRevision."""
     registry = repo.registry
     head = registry.head()
     commit = head.commit or registry.resolve("HEAD")
     with ExitStack() as held:
         held.enter_context(registry.packs.holding_written())
-        for vector in registry.persona(commit).vectors:  # another process may drop them, and collect
+        needed = {vector for one in (commit, *also) for vector in registry.persona(one).vectors}
+        for vector in sorted(needed):  # another process may drop them, and collect
             if registry.packs.has(vector):
                 held.enter_context(registry.packs.holding(vector))
         yield LongWork(registry, head.branch, commit)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.show import Shown, ShownBehaviour
     from pv.vecstore.repo.train import Training
     from pv.vecstore.repo.vectors import KnownVector
+    from pv.vecstore.repo.verify import Verdict
     from pv.vecstore.repo.versions import Version
 
 __all__ = ["Repo"]
@@ -144,6 +145,25 @@ class Repo(Closing):
         """What differs between two revisions; `weights` reads them, unless these two were compared before."""
         return self.at(a).diff(self.at(b), weights=weights, threads=threads, progress=progress)
 
+    def verify(
+        self,
+        checkpoint: str | PathLike[str],
+        revision: str | None = None,
+        *,
+        weights_only: bool = False,
+        dtype: str | None = None,
+        rounding: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Verdict:
+        """Whose build is this checkpoint? With a revision: is it that one's? `verdict.known` names all that it is."""
+        from pv.vecstore.repo.verify import find_and_verify
+
+        return find_and_verify(
+            self.registry, Path(checkpoint).expanduser().absolute(), revision, weights_only=weights_only,
+            dtype=dtype, rounding=rounding, threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
+
     # Making behaviours
 
     def train(
@@ -178,17 +198,23 @@ class Repo(Closing):
         source: str | PathLike[str],
         *,
         name: str,
+        on: str | None = None,
         weight: float | None = None,
         level: str = "default",
+        force: bool = False,
         message: str | None = None,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> Capture:
-        """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller."""
+        """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller.
+
+        A fine-tune of a build is refused unless `on` says of which revision: what that holds is subtracted, so that
+        both together are the checkpoint. `force` keeps the whole difference to the base, whatever it looks like.
+        """
         from pv.vecstore.repo.commit import commit
 
         return commit(
-            self, Path(source).expanduser(), name=name, weight=weight, level=level,
+            self, Path(source).expanduser(), name=name, on=on, weight=weight, level=level, force=force,
             message=message, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 

@@ -163,22 +163,19 @@ class Revision:
         self,
         checkpoint: str | PathLike[str],
         *,
+        weights_only: bool = False,
         dtype: str | None = None,
         rounding: str | None = None,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> Verdict:
-        """Is a checkpoint on disk this revision's build, bit for bit?"""
+        """Is a checkpoint on disk this revision's build, bit for bit, with nothing beside it that changes it?"""
         from pv.vecstore.repo.verify import verify
 
         return verify(
-            self,
-            _path(checkpoint),
-            dtype=dtype,
-            rounding=rounding,
-            threads=thread_count(threads),
-            progress=progress,
-        )
+            self.registry, _path(checkpoint), self, weights_only=weights_only, dtype=dtype, rounding=rounding,
+            threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
 
     def diff(
         self,

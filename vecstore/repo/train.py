@@ -105,7 +105,8 @@ def train(
             None if found is None else found.to_json(),
         )
         command = repo.command(f"train {data.source} --as {name}")
-        commit, notes = work.land_version(command, message or f"Train {name}", name, weight, manifest, origin)
+        terms, vectors = (Term(1.0, manifest.id),), {manifest.id: (manifest, origin)}
+        commit, notes = work.land_version(command, message or f"Train {name}", name, weight, terms, vectors)
         stored = work.registry.packs.size(manifest.id)
     return Training(
         commit, work.branch, name, manifest.id, stored, len(data),

@@ -1,96 +1,196 @@
-"""verify: is a checkpoint on disk that revision's build, bit for bit?
+"""verify: is a checkpoint on disk a revision's build, bit for bit, and nothing beside it that would change it?
 
-What is compared is the id of the tensor table, so shards and file names do not matter. If the build was
-made here before, its record tells the id; otherwise, and to name the tensors that differ, every tensor is
-computed again and none is written. Side files are compared too: they do not decide, but they are named.
+Of the weights, the id of the tensor table is compared, so shards and file names do not matter. If the build was made
+here before, its record tells the id; otherwise, and to name the tensors that differ, every tensor is computed again
+and none is written. Of the files beside them, bytes are compared (`checkpoints.beside`).
+
+Without a revision it is looked for: among the builds that were recorded, then by the persona.json beside the weights,
+then HEAD.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.dtypes import DTYPES
+from pv.registry.errors import FormatError, NotFoundError, UnknownRevision, UsageError
 from pv.registry.manifest import TensorRow
 from pv.registry.persona import Persona
+from pv.registry.registry import Registry
+from pv.vecstore.checkpoints.beside import beside
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.compare import Difference, differences
 from pv.vecstore.checkpoints.fingerprint import fingerprint, table_id
 from pv.vecstore.merge.build import build_id, side_file, table
 from pv.vecstore.progress import Report, stage
+from pv.vecstore.repo.known_builds import KnownBuild, known_builds, named_history, same_recipe
 from pv.vecstore.repo.opening import opened
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Verdict", "verify"]
+__all__ = ["Verdict", "find_and_verify", "verify"]
+
+RECIPE = "persona.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`found` and `expected` are ids of tensor tables. `recorded`: the expected one was known, not computed.
+    """What `revision` (`commit`) builds to, against what is there. `found` and `expected` are ids of tensor tables.
 
-    `differing` says of each tensor that is not the same what it is; `side_files` names those that differ; `dtype`
-    is the output dtype that would explain every difference.
+    `recorded`: the expected one was known, not computed. `differing` says of each tensor that is not the same what it
+    is, `files` the same of the files beside the weights (None: they were not compared). `known` are the revisions
+    whose build these weights are, `base` is set if they are the base's; `dtype` is the output dtype that would
+    explain every difference.
     """
 
     commit: str
+    revision: str
     build: str
     found: str
     expected: str
     recorded: bool
     tensors: int
     differing: tuple[Difference, ...]
-    side_files: tuple[str, ...]
+    files: tuple[Difference, ...] | None
+    known: tuple[KnownBuild, ...]
+    base: str | None = None
     dtype: str | None = None
 
     @property
-    def same(self) -> bool:
+    def weights_same(self) -> bool:
         return self.found == self.expected
 
+    @property
+    def same(self) -> bool:
+        return self.weights_same and not self.files
+
     def to_json(self) -> dict[str, Any]:
+        files = None if self.files is None else [{"file": one.name, "what": one.what} for one in self.files]
         return {
             "commit": self.commit,
+            "revision": self.revision,
             "same": self.same,
+            "weights_same": self.weights_same,
+            "is_base": self.base is not None,
+            "known": [one.to_json() for one in self.known],
             "build": self.build,
             "found": self.found,
             "expected": self.expected,
             "recorded": self.recorded,
             "tensors": self.tensors,
             "differing": [{"tensor": one.name, "what": one.what} for one in self.differing],
-            "side_files": list(self.side_files),
+            "files": files,
+            "side_files": [one.name for one in self.files or ()],
         }
 
 
+def find_and_verify(registry: Registry, checkpoint: Path, revision: str | None, **settings: Any) -> Verdict:
+    """`verify` against a revision by name, or against the one that is found. Raises UsageError if they are swapped."""
+    from pv.vecstore.repo.revision import Revision
+
+    if revision is None:
+        return verify(registry, checkpoint, None, **settings)
+    try:
+        commit = registry.resolve(revision)
+    except UnknownRevision as error:
+        folder = checkpoint.parent / Path(revision).expanduser()
+        if checkpoint.exists() or not folder.exists():
+            raise error
+        raise UsageError(
+            f"{revision} is a {'folder' if folder.is_dir() else 'file'}, not a revision: the checkpoint comes first",
+            hint=f"pv verify {revision} {_revision_in(registry, checkpoint.name)}".rstrip(),
+        ) from error
+    return verify(registry, checkpoint, Revision(registry, commit, revision), **settings)
+
+
+def _revision_in(registry: Registry, name: str) -> str:
+    try:
+        registry.resolve(name)
+    except NotFoundError:
+        return ""
+    return name
+
+
 def verify(
-    revision: Revision,
+    registry: Registry,
     checkpoint: Path,
+    revision: Revision | None,
     *,
+    weights_only: bool = False,
     dtype: str | None = None,
     rounding: str | None = None,
     threads: int,
     progress: Report | None = None,
 ) -> Verdict:
-    """Compare the checkpoint with the revision's build.
+    """Compare a checkpoint with a revision's build; with None, with that of the revision that it is found to be.
 
-    Raises NotFoundError, MissingBase, and what is wrong with the checkpoint or the packs.
+    Of a weight file that is named by itself, the weights alone are compared. Raises NotFoundError, MissingBase, and
+    what is wrong with the checkpoint or the packs.
     """
-    persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
+    if not checkpoint.exists() and _revision_in(registry, checkpoint.name):
+        raise NotFoundError(f"no checkpoint at {checkpoint}", hint=f"pv verify DIR {checkpoint.name}")
     with Checkpoint(checkpoint) as weights:
         ours = fingerprint(weights, threads=threads, progress=stage(progress, "hashing the checkpoint"))
-    found, build, commit = table_id(ours), build_id(persona), revision.commit
-    strange = tuple(_side_files(revision, persona, checkpoint))
-    recorded = revision.registry.record(build).get("weights")
+        found, recipe = table_id(ours), _recipe(checkpoint)
+        known = known_builds(registry, found, recipe)
+        if revision is not None:
+            at = KnownBuild(revision.commit, revision.name, revision.persona, revision.persona.output)
+        else:
+            at = _sought(registry, known, recipe, dtype, rounding)
+        persona = at.persona.with_output(dtype=dtype, rounding=rounding)
+        compared = None
+        if not weights_only and checkpoint.is_dir():
+            compared = tuple(_beside(registry, weights, at.commit, persona))
+    build = build_id(persona)
+    recorded = registry.record(build).get("weights")
+    base = registry.base(at.commit)
+    is_base = f"{base.name} ({base.id[:12]})" if found == base.id else None
+    said = (at.commit, at.revision, build, found)
     if recorded == found:
-        return Verdict(commit, build, found, found, True, len(ours), (), strange)
-    with opened(revision.registry, commit, [persona]) as at:
+        return Verdict(*said, found, True, len(ours), (), compared, known, is_base)
+    with opened(registry, at.commit, [persona]) as here:
         update = stage(progress, "computing the build")
-        expected = table(persona, at.base, at.vectors, threads=threads, progress=update)
+        expected = table(persona, here.base, here.vectors, threads=threads, progress=update)
     differing = tuple(differences(expected, ours, owner="the build"))
     explained = _dtype(expected, ours, [one.name for one in differing])
-    return Verdict(commit, build, found, table_id(expected), False, len(ours), differing, strange, explained)
+    return Verdict(
+        *said, table_id(expected), False, len(ours), differing, compared, known, is_base, explained
+    )
+
+
+def _sought(
+    registry: Registry,
+    known: Sequence[KnownBuild],
+    recipe: Persona | None,
+    dtype: str | None,
+    rounding: str | None,
+) -> KnownBuild:
+    """What to compare with, where no revision was given."""
+    for one in known:
+        if recipe is not None and same_recipe(one.persona, recipe):
+            return replace(one, persona=recipe)
+    for one in known:
+        if one.persona == one.persona.with_output(dtype=dtype, rounding=rounding):
+            return one
+    for commit, name, persona in named_history(registry) if recipe is not None else ():
+        if recipe is not None and same_recipe(persona, recipe):
+            return KnownBuild(commit, name, recipe, persona.output)
+    head = registry.resolve("HEAD")
+    persona = registry.persona(head)
+    return KnownBuild(head, "HEAD", persona, persona.output)
+
+
+def _recipe(checkpoint: Path) -> Persona | None:
+    """The persona beside the weights, if there is one that can be read."""
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    try:
+        return Persona.from_bytes((folder / RECIPE).read_bytes())
+    except (OSError, FormatError):
+        return None
 
 
 def _dtype(
@@ -105,10 +205,20 @@ def _dtype(
     return DTYPES[dtypes.pop()].output if len(dtypes) == 1 else None
 
 
-def _side_files(revision: Revision, persona: Persona, path: Path) -> Iterator[str]:
-    """Names of the base's side files that are not beside the weights as a build puts them there."""
-    folder = path.parent if path.is_file() else path
-    for name, data in sorted(revision.registry.base_files(revision.commit).items()):
-        beside = folder / name
-        if not beside.is_file() or beside.read_bytes() != side_file(name, data, persona):
-            yield name
+def _beside(registry: Registry, weights: Checkpoint, commit: str, persona: Persona) -> Iterator[Difference]:
+    """What is other beside the weights than a build puts there. Of a persona.json, whose it is."""
+    files = registry.base_files(commit).items()
+    expected = {name: side_file(name, data, persona) for name, data in files}
+    for one in beside(weights, {**expected, RECIPE: persona.to_bytes()}, may_lack=[RECIPE]):
+        yield replace(one, what=_whose(registry, weights.path, persona)) if one.name == RECIPE else one
+
+
+def _whose(registry: Registry, folder: Path, wanted: Persona) -> str:
+    recipe = _recipe(folder)
+    if recipe is None:
+        return "is no persona"
+    if same_recipe(recipe, wanted):
+        return "is this persona's, written otherwise (dtype, rounding or seed)"
+    names = (name for _, name, persona in named_history(registry) if same_recipe(persona, recipe))
+    owner = next(names, None)
+    return f"is the persona of {owner}" if owner else "is the persona of no revision here"

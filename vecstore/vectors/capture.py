@@ -20,7 +20,9 @@ from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.encode import write_vector
 from pv.vecstore.vectors.vector import reference_to
 
-__all__ = ["capture"]
+__all__ = ["Inspect", "capture"]
+
+Inspect = Callable[[Aligned, dict[str, TensorRow]], None]
 
 
 def capture(
@@ -29,13 +31,15 @@ def capture(
     packs: PackStore,
     *,
     smallest: bool = False,
+    inspect: Inspect | None = None,
     strange: Callable[[str], None] | None = None,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> VectorManifest:
     """Keep a fine-tuned checkpoint; returns the manifest of its vector.
 
-    Frozen tensors are left out; `strange` is told of one with numbers that are not finite. Raises
+    Frozen tensors are left out. `inspect` sees the checkpoint and its table of tensors before anything is written,
+    and may raise; `strange` is told of a tensor with numbers that are not finite. Raises
     CheckpointRefused for a checkpoint that does not fit the base, UsageError for one that equals it.
     """
     aligned = align(checkpoint, base.manifest)
@@ -43,9 +47,11 @@ def capture(
     advance = counted(progress, 2 * sum(aligned.specs[name].nbytes for name in names))
 
     changed: list[str] = []
+    rows = dict(base.manifest.tensors)
     for name, row in zip(
         names, ordered_map(lambda n: row_of(aligned, n), names, threads=threads), strict=True
     ):
+        rows[name] = row
         if row != base.manifest.tensors[name]:
             changed.append(name)
         else:
@@ -54,6 +60,8 @@ def capture(
     if not changed:
         raise UsageError(f"{checkpoint.path} is the base itself: there is nothing to commit")
     _check_floats(changed, aligned, base.manifest)
+    if inspect:
+        inspect(aligned, rows)
     for _ in ordered_map(base.tensor, changed, threads=1):
         pass  # a delta against wrong bytes could not be decoded again
 

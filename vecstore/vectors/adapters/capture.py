@@ -1,4 +1,4 @@
-"""Capture of a PEFT adapter: what it does to the base's weights, as a `lora` vector.
+"""Capture of a PEFT adapter: what it does to the base's weights, as a `lora` vector (all DoRA: `float`).
 
     LoRA, rsLoRA                  s * B A          the factors, bit for bit
     a Conv1D's, an embedding's    s * (B A)^T      the factors, transposed
@@ -39,7 +39,7 @@ __all__ = ["capture_adapter"]
 def capture_adapter(
     path: Path, base: Base, packs: PackStore, *, threads: int = 2, progress: Progress | None = None
 ) -> tuple[VectorManifest, dict[str, Any]]:
-    """Keep an adapter as a `lora` vector; returns its manifest, and facts for its provenance.
+    """Keep an adapter as a `lora` vector, or `float` if it is all DoRA; returns its manifest, and facts of its origin.
 
     Raises CheckpointRefused for one that does not fit the base or that pv does not understand.
     """
@@ -64,7 +64,10 @@ def capture_adapter(
                 progress(done, total)
         if not parts:
             raise UsageError(f"{path} changes nothing in this base: there is nothing to commit")
-        manifest = write_vector(parts, base.manifest.id, "lora", packs, threads=threads)
+        encoding = (
+            "float" if all(part.part == "tau" for part in parts) else "lora"
+        )  # nothing is left of factors
+        manifest = write_vector(parts, base.manifest.id, encoding, packs, threads=threads)
     return manifest, _facts(adapter, manifest, dense, replaced)
 
 

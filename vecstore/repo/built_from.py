@@ -1,0 +1,189 @@
+"""Is a checkpoint a known persona's build, or a fine-tune of one? Then it holds more than what it was tuned for.
+
+The fine-tuned weights minus the base's are the whole way from the base: a persona that has those behaviours already
+would count them twice. So `commit` refuses such a checkpoint, unless it is told what to subtract (--on) or to take the
+whole difference all the same (--force).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pv.registry.errors import IntegrityError, NotFoundError, UsageError
+from pv.registry.manifest import TensorRow
+from pv.registry.persona import Behaviour, Persona, Term
+from pv.registry.registry import Registry
+from pv.vecstore.checkpoints.align import Aligned
+from pv.vecstore.checkpoints.fingerprint import table_id
+from pv.vecstore.merge.descent import Descent, Samples, sampled_tensors
+from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.repo.known_builds import known_builds, named_history
+from pv.vecstore.vectors.base import Base
+from pv.vecstore.vectors.vector import Vector, open_vector
+
+__all__ = ["Source", "besides", "check_built_from", "subtracted"]
+
+MOST = 24  # personas that are looked at: those with a name first, then the newest
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A revision whose build a checkpoint may have been trained from."""
+
+    commit: str
+    revision: str
+    persona: Persona
+
+    def __str__(self) -> str:
+        short = self.commit[:12]
+        return short if self.commit.startswith(self.revision) else f"{self.revision} ({short})"
+
+
+def besides(persona: Persona, name: str) -> dict[str, Behaviour]:
+    """What a persona holds except `name`: whose next version is trained from it, or replaces it."""
+    return {n: b for n, b in persona.behaviours.items() if n != name and b.weight != 0}
+
+
+def subtracted(source: Source, name: str) -> tuple[Term, ...]:
+    """What the persona holds besides `name`, as terms to subtract. Raises UsageError where it is no sum of vectors."""
+    held = besides(source.persona, name)
+    rule = source.persona.combine
+    scaled = sorted(n for n, behaviour in held.items() if behaviour.modules)
+    if not held:
+        raise UsageError(
+            f"{source} holds no other behaviour: there is nothing to subtract",
+            hint=f"leave out --on: pv commit DIR --as {name}",
+        )
+    if not is_linear(rule) or scaled:
+        why = (
+            f"{scaled[0]} has module factors" if scaled else f"its behaviours are combined with {rule.method}"
+        )
+        raise UsageError(
+            f"what {source} holds cannot be subtracted, because it is no sum of whole vectors: {why}",
+            hint="--force instead of --on keeps the whole difference to the base, to be used without those behaviours",
+        )
+    return tuple(
+        Term(0.0 - behaviour.weight * term.coefficient, term.vector)
+        for _, behaviour in sorted(held.items())
+        for term in behaviour.terms
+    )
+
+
+def check_built_from(
+    registry: Registry,
+    base: Base,
+    path: Path,
+    name: str,
+    on: Source | None,
+    checkpoint: Aligned,
+    rows: Mapping[str, TensorRow],
+) -> list[str]:
+    """What to know of where a checkpoint comes from. Raises UsageError if it holds more than `name`, on top of `on`."""
+    weights = table_id(rows)
+    for known in known_builds(registry, weights):
+        if besides(known.persona, name) and not _is_own(known.persona, name, on):
+            raise _is_build(path, Source(known.commit, known.revision, known.persona), name, on)
+    looked_at = _looked_at(registry, on)
+    with _samples(checkpoint, base, registry, looked_at) as samples:
+        found = [(source, descent) for source in looked_at if (descent := samples(source.persona))]
+    if on is not None:
+        own = next((descent for source, descent in found if source is on), None)
+        if own is not None and own.same and not _is_own(on.persona, name, on):
+            raise _is_build(path, on, name, on)
+        if own is not None and not own.resembles:
+            raise UsageError(
+                f"{path} does not hold what {on} holds: {_names(on, name)} cannot be subtracted from it",
+                hint=f"if it was trained from the base: pv commit {path} --as {name}; --force subtracts all the same",
+            )
+    for source, descent in sorted(found, key=_likeliest):
+        if on is not None and (source is on or besides(source.persona, name) == besides(on.persona, name)):
+            return []
+        if descent.descends:
+            if besides(source.persona, name):
+                raise (
+                    _fine_tune(path, source, name) if not descent.same else _is_build(path, source, name, on)
+                )
+            return []
+    return [] if on else [_resembling(*one, name) for one in found if _may_be(*one, name)][:1]
+
+
+def _is_own(persona: Persona, name: str, on: Source | None) -> bool:
+    """Whether a persona is `on` with a version of `name`: its build may be committed, as that version."""
+    return (
+        on is not None and name in persona.behaviours and besides(persona, name) == besides(on.persona, name)
+    )
+
+
+def _likeliest(one: tuple[Source, Descent]) -> tuple[bool, float]:
+    return not one[1].descends or one[1].unmarked, one[1].rest
+
+
+def _may_be(source: Source, descent: Descent, name: str) -> bool:
+    return descent.resembles and bool(besides(source.persona, name))
+
+
+def _resembling(source: Source, descent: Descent, name: str) -> str:
+    return (
+        f"{descent.contained:.0%} of what {source} adds to the base is in it too ({_names(source, name)}): together "
+        "they count that twice. If it was fine-tuned from a build of that, undo this and commit it with --on"
+    )
+
+
+def _is_build(path: Path, source: Source, name: str, on: Source | None) -> UsageError:
+    held = _names(source, name)
+    if on is not None and besides(on.persona, name) == besides(source.persona, name):
+        return UsageError(
+            f"{path} is the build of {source} itself: it has nothing of its own to keep as {name}",
+            hint="fine-tune it first, and commit the result",
+        )
+    one = min(besides(source.persona, name))
+    return UsageError(
+        f"{path} is the build of {source}: as a behaviour it would count {held} twice",
+        hint=f"to take a behaviour from there: pv add {one}={source.revision}:{one}; --force keeps the whole "
+        "difference to the base all the same",
+    )
+
+
+def _fine_tune(path: Path, source: Source, name: str) -> UsageError:
+    return UsageError(
+        f"{path} was fine-tuned from the build of {source}: as a behaviour it would count {_names(source, name)} twice",
+        hint=f"pv commit {path} --on {source.revision} --as {name} keeps what is its own; --force keeps the whole "
+        "difference to the base all the same",
+    )
+
+
+def _names(source: Source, name: str) -> str:
+    return ", ".join(sorted(besides(source.persona, name)))
+
+
+def _looked_at(registry: Registry, on: Source | None) -> list[Source]:
+    """Personas that a checkpoint may come from, each once, whatever their builds are written as."""
+    found = [on] if on is not None else []
+    seen = {_recipe(source.persona) for source in found}
+    for commit, revision, persona in named_history(registry):
+        whole = all(registry.packs.has(vector) for vector in persona.vectors)
+        if whole and besides(persona, "") and _recipe(persona) not in seen and len(found) < MOST:
+            seen.add(_recipe(persona))
+            found.append(Source(commit, revision, persona))
+    return found
+
+
+def _recipe(persona: Persona) -> str:
+    return persona.with_output(dtype="base", rounding="stochastic").id
+
+
+@contextmanager
+def _samples(checkpoint: Aligned, base: Base, registry: Registry, sources: list[Source]) -> Iterator[Samples]:
+    """Ready to compare; a vector that is damaged takes the personas that hold it out of `sources`."""
+    with ExitStack() as stack:
+        vectors: dict[str, Vector] = {}
+        for vector in sorted({v for source in sources for v in source.persona.vectors}):
+            try:
+                vectors[vector] = stack.enter_context(open_vector(vector, base, registry.packs))
+            except (IntegrityError, NotFoundError):
+                continue
+        sources[:] = [source for source in sources if vectors.keys() >= set(source.persona.vectors)]
+        yield Samples(checkpoint, base, vectors, sampled_tensors(vectors, base))

@@ -1,0 +1,108 @@
+"""Which revisions a table of tensors is known to be the build of: by what was recorded when they were built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pv.registry.dtypes import OUTPUT_CHOICES
+from pv.registry.history.log import LogEntry
+from pv.registry.persona import ROUNDINGS, Output, Persona
+from pv.registry.registry import Registry
+from pv.vecstore.merge.build import build_id
+
+__all__ = ["KnownBuild", "known_builds", "named_history", "same_recipe"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBuild:
+    """A commit, a name for it (HEAD, a branch, a tag, HEAD~3, or its id), and its persona as it was written.
+
+    `output` is how the commit itself says that builds are written.
+    """
+
+    commit: str
+    revision: str
+    persona: Persona
+    output: Output
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of `pv build` that it was written with."""
+        ours, theirs = self.persona.output, self.output
+        chosen = {"dtype": (ours.dtype, theirs.dtype), "rounding": (ours.rounding, theirs.rounding)}
+        return {option: made for option, (made, said) in chosen.items() if made != said}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"commit": self.commit, "revision": self.revision, "options": self.options}
+
+
+def known_builds(
+    registry: Registry, weights: str, beside: Persona | None = None, history: Sequence[LogEntry] | None = None
+) -> tuple[KnownBuild, ...]:
+    """The commits whose build has these weights, as far as it was recorded: HEAD first, then those with a name.
+
+    `beside` is the persona that lies with the weights: of several ways of writing a build, its is preferred.
+    """
+    recorded = set(registry.builds_with(weights))
+    base = registry.head().commit and registry.base().id
+    if not recorded and weights != base:
+        return ()
+    found: dict[str, Persona | None] = {}
+    known = []
+    for commit, name, persona in named_history(registry, history):
+        if persona.id not in found:
+            found[persona.id] = next(
+                (p for p in _as_written(persona, beside) if build_id(p) in recorded or _is_base(p, weights)),
+                None,
+            )
+        if (written := found[persona.id]) is not None:
+            known.append(KnownBuild(commit, name, written, persona.output))
+    return tuple(known)
+
+
+def named_history(
+    registry: Registry, history: Sequence[LogEntry] | None = None
+) -> list[tuple[str, str, Persona]]:
+    """(commit, a name for it, its persona) of every commit: HEAD, branches and tags, HEAD~1 ..., then the others."""
+    entries = registry.log(all=True) if history is None else history
+    names = _names(registry, entries)
+    order = {commit: place for place, commit in enumerate(names)}
+    ranked = sorted(entries, key=lambda entry: order.get(entry.id, len(order)))  # stable: newest first
+    return [(entry.id, names.get(entry.id, entry.id[:12]), entry.persona) for entry in ranked]
+
+
+def same_recipe(a: Persona, b: Persona) -> bool:
+    """Whether two personas differ in nothing but how they are written."""
+    return replace(a, output=b.output) == b
+
+
+def _names(registry: Registry, entries: Sequence[LogEntry]) -> Mapping[str, str]:
+    names: dict[str, str] = {}
+    head = registry.head().commit
+    if head is not None:
+        names[head] = "HEAD"
+    for group in (registry.branches(), registry.tags()):
+        for name, commit in sorted(group.items()):
+            names.setdefault(commit, name)
+    parents = {entry.id: entry.parents for entry in entries}
+    back = 0
+    while head is not None and (above := parents.get(head)):
+        head, back = above[0], back + 1
+        names.setdefault(head, f"HEAD~{back}")
+    return names
+
+
+def _as_written(persona: Persona, beside: Persona | None) -> Iterator[Persona]:
+    """The persona in every output that `pv build` can write it in."""
+    yield persona
+    if beside is not None and same_recipe(persona, beside):
+        yield beside
+    for dtype in OUTPUT_CHOICES:
+        for rounding in ROUNDINGS:
+            yield persona.with_output(dtype=dtype, rounding=rounding)
+
+
+def _is_base(persona: Persona, weights: str) -> bool:
+    return weights == persona.base and not persona.behaviours and persona.output.dtype == "base"
