@@ -28,7 +28,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Start": ("init",),
     "Make behaviours": ("train", "commit", "compress"),
-    "Look": ("status", "log", "show", "diff", "eval", "chat"),
+    "Look": ("status", "log", "show", "diff", "eval", "chat", "rows"),
     "Change the persona": ("add", "scale", "negate", "drop", "combine"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo"),
     "Make checkpoints": ("build", "push", "verify"),

@@ -25,6 +25,7 @@ SUMMARIES: dict[str, str] = {
     "push": "Build, and publish to a Hub repository.",
     "redo": "Take back the last undo.",
     "revert": "Undo a commit by a new commit.",
+    "rows": "Print the rows that a behaviour was trained on.",
     "scale": "Set the weight of a behaviour.",
     "show": "Show one commit and its persona.",
     "status": "Show where you are and what the persona holds.",

@@ -59,9 +59,10 @@ def command(
     pv compress listening --to lowrank:16 --data listening.heldout.jsonl
     pv compress listening --keep 0.95 --data listening.heldout.jsonl
     """
-    rows = None if data is None else app.file(data)
+    repo = app.repo()
+    rows = None if data is None else app.rows(data, repo)
     with app.progress() as progress:
-        found = app.repo().compress(
+        found = repo.compress(
             name, *to, keep=keep, data=rows, force=force, message=message, threads=threads, progress=progress
         )
     if as_json:

@@ -11,13 +11,15 @@ from pv.cli.options import json_option, message_option, name_option, threads_opt
 from pv.cli.render import interval, size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pv.vecstore.repo.train import Training
 
 __all__ = ["command"]
 
 
 @click.command("train", short_help="Train a behaviour from rows and commit it.")
-@click.argument("data", metavar="DATA.jsonl")
+@click.argument("data", metavar="ROWS")
 @name_option
 @weight_option
 @click.option(
@@ -60,7 +62,8 @@ def command(
     """Train a behaviour on the persona's base, from rows of prompt, chosen and rejected answers.
 
     The base alone is trained on, in fp32, by Apollo; what it learned is kept as a vector of its own and
-    added to the persona. Rows are JSON lines: {"prompt": "...", "chosen": "...", "rejected": "..."}.
+    added to the persona. Rows are JSON lines, a JSON array, csv or parquet, or `-` for stdin:
+    {"prompt": "...", "chosen": "...", "rejected": "..."}, or another format of docs/rows.md.
     Held-out rows give its effect: how much the margin of chosen over rejected grew against the base.
 
     \b
@@ -68,19 +71,21 @@ def command(
     pv train rows.jsonl --as brief --epochs 2 --lr 5e-5 --held-out other-rows.jsonl
     """
     given = {key: value for key, value in chosen.items() if value is not None}
+    repo = app.repo()
+    rows = app.rows(data, repo)
     if held_out is not None:
-        given["held_out"] = None if held_out == "none" else app.file(held_out)
+        given["held_out"] = None if held_out == "none" else app.rows(held_out, repo)
     with app.progress() as progress:
-        made = app.repo().train(
-            app.file(data), keep_rows=not no_data, frozen_context=not full_context, progress=progress, **given
+        made = repo.train(
+            rows, keep_rows=not no_data, frozen_context=not full_context, progress=progress, **given
         )
     if as_json:
         app.json(made)
     else:
-        _say(app, made)
+        _say(app, made, rows.notes)
 
 
-def _say(app: App, made: Training) -> None:
+def _say(app: App, made: Training, said: Sequence[str]) -> None:
     app.note(
         f"  trained {made.name} on {made.rows} rows: loss {made.loss[0]:.3f} to {made.loss[-1]:.3f}, "
         f"{made.tokens / max(made.seconds, 1e-9):.0f} tokens/s, {made.seconds:.0f} s"
@@ -90,7 +95,8 @@ def _say(app: App, made: Training) -> None:
         f"on branch {made.branch}"
     )
     for note in made.notes:
-        app.note(f"  {note}")
+        if note not in said:
+            app.note(f"  {note}")
     if made.held_out is not None:
         e, data = made.held_out.effect, made.held_out.data
         effect = interval(e.mean, e.low, e.high)

@@ -147,6 +147,8 @@ STORY = """
 0 eval {held_out}
 0 eval HEAD~1 {held_out}
 0 chat -p Hi -p Ho --max-tokens 2
+0 rows listening
+0 rows HEAD:listening -o {out}.jsonl
 0 scale listening -0.5
 0 negate listening
 0 add more=HEAD~1:listening --weight 2
@@ -205,6 +207,7 @@ WRONG = """
 4 push hf://ada/persona
 5 show nowhere
 5 drop nobody
+5 rows nobody
 5 verify nowhere
 """
 

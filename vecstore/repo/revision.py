@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.chat import Chat
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.push import Push
+    from pv.vecstore.repo.rows import KeptRows
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.show import Shown
     from pv.vecstore.repo.vector import TaskVector
@@ -61,6 +62,12 @@ class Revision:
         from pv.vecstore.repo.vector import TaskVector
 
         return TaskVector(self, behaviour)
+
+    def rows(self, behaviour: str) -> KeptRows:
+        """The rows that a behaviour was trained on. Raises UnknownBehaviour, NotFoundError if they were not kept."""
+        from pv.vecstore.repo.rows import kept_rows
+
+        return kept_rows(self, behaviour)
 
     def score(
         self,
