@@ -26,7 +26,7 @@ from pv.registry.exit_codes import MEANINGS, ExitCode
 __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "Start": ("init",),
+    "Start": ("init", "base"),
     "Make behaviours": ("train", "commit", "compress"),
     "Look": ("status", "log", "show", "diff", "eval", "chat", "rows"),
     "Change the persona": ("add", "scale", "negate", "drop", "combine"),

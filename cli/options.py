@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from pv.registry.combine import METHODS, Combine, Option
-from pv.registry.dtypes import OUTPUT_CHOICES
+from pv.registry.dtypes import OUTPUT_CHOICES, output_name
 from pv.registry.errors import UsageError
 from pv.registry.persona import ROUNDINGS
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from pv.registry.history.threeway import Take
 
 __all__ = [
+    "Dtype",
+    "Number",
+    "Size",
+    "Whole",
     "combine_options",
     "dtype_option",
     "json_option",
@@ -35,7 +41,81 @@ __all__ = [
 ]
 
 MAX_WEIGHT = 1e6
+MAX_BYTES = 1 << 60
 Command = Callable[..., Any]
+
+
+# How values are written
+
+
+class Whole(click.IntRange):
+    """A whole number: `Whole(1)` is at least 1."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(value)
+        except (ValueError, TypeError):
+            number = None
+        if number is None or not _within(number, self):
+            self.fail(f"{value!r} must be a whole number{_bounds(self)}", param, ctx)
+        return number
+
+
+class Number(click.FloatRange):
+    """A finite number: `Number(0, above=True)` is above 0."""
+
+    name = "number"
+
+    def __init__(self, least: float | None = None, most: float | None = None, *, above: bool = False) -> None:
+        super().__init__(least, most, min_open=above)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except (ValueError, TypeError):
+            number = math.nan
+        if not math.isfinite(number) or not _within(number, self):
+            self.fail(f"{value!r} must be a number{_bounds(self)}", param, ctx)
+        return number
+
+
+def _within(number: float, kind: click.IntRange | click.FloatRange) -> bool:
+    below = kind.min is not None and (number < kind.min or (number == kind.min and kind.min_open))
+    return not below and (kind.max is None or number <= kind.max)
+
+
+def _bounds(kind: click.IntRange | click.FloatRange) -> str:
+    """` >= 1`, ` > 0 and <= 1`"""
+    least = [] if kind.min is None else [f"{'>' if kind.min_open else '>='} {kind.min:g}"]
+    most = [] if kind.max is None else [f"<= {kind.max}"]
+    return f" {' and '.join(least + most)}" if least or most else ""
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes as the Hub writes it: `5GB`, `500MB`, `1.5GiB`; a plain number is megabytes."""
+
+    name = "size"
+    UNITS: ClassVar[dict[str, int]] = {"": 10**6, "b": 1} | {
+        f"{prefix}{i}b": (1024 if i else 1000) ** power
+        for power, prefix in enumerate("kmgt", start=1)
+        for i in ("", "i")
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", str(value).lower())
+        unit = self.UNITS.get(found[2]) if found else None
+        if found is None or unit is None or not 0 < float(found[1]) * unit < MAX_BYTES:
+            self.fail(f"{value!r} must be a size: 5GB, 500MB, or a number of megabytes", param, ctx)
+        return max(1, int(float(found[1]) * unit))
+
+
+class Dtype(click.Choice[str]):
+    """What builds are written in; PyTorch's names are taken too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(output_name(value) if isinstance(value, str) else value, param, ctx)
 
 
 def read_weight(text: str) -> float:
@@ -62,7 +142,7 @@ weight_option = click.option(
 )
 threads_option = click.option(
     "--threads",
-    type=click.IntRange(1, 256),
+    type=Whole(1, 256),
     default=os.cpu_count() or 1,
     help="Threads; no result depends on it.",
 )
@@ -75,14 +155,14 @@ def mainline_option(what_for: str) -> Callable[[Command], Command]:
     return click.option(
         "-m",
         "--mainline",
-        type=click.IntRange(1),
+        type=Whole(1),
         metavar="N",
         help=f"For a merge: the parent to {what_for} (1 is the branch that was merged into).",
     )
 
 
 def dtype_option(help: str, **settings: Any) -> Callable[[Command], Command]:
-    return click.option("--dtype", type=click.Choice(OUTPUT_CHOICES), help=help, **settings)
+    return click.option("--dtype", type=Dtype(OUTPUT_CHOICES), help=help, **settings)
 
 
 def rounding_option(help: str, **settings: Any) -> Callable[[Command], Command]:
@@ -154,9 +234,7 @@ def _key(name: str) -> str:
 
 
 def _number(option: Option) -> click.ParamType[Any]:
-    if option.above is None and option.most is None:
-        return click.FLOAT
-    return click.FloatRange(option.above, option.most, min_open=True)
+    return Number(option.above, option.most, above=True)
 
 
 def _rule(method: str | None, preset: str | None, given: dict[str, Any]) -> Combine | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pv.cli.say import plain
 from pv.registry.combine import Combine
-from pv.registry.persona import Behaviour, Persona
+from pv.registry.persona import Behaviour, Output, Persona
 
 __all__ = [
     "behaviour_line",
@@ -19,6 +19,7 @@ __all__ = [
     "counted",
     "interval",
     "number",
+    "output_words",
     "persona_line",
     "size",
     "table",
@@ -100,6 +101,13 @@ def combine_words(combine: Combine) -> str:
         for key, value in combine.options.items()
     )
     return f"{combine.method} ({options})" if options else combine.method
+
+
+def output_words(output: Output) -> str:
+    """What builds are written in."""
+    dtype = "the base's dtype" if output.dtype == "base" else output.dtype
+    how = "to nearest" if output.rounding == "nearest" else f"stochastically (seed {output.seed})"
+    return f"builds are written in {dtype}, rounded {how}"
 
 
 def conflict_side(value: Any) -> str:

@@ -6,6 +6,7 @@ __all__ = ["SUMMARIES"]
 
 SUMMARIES: dict[str, str] = {
     "add": "Bring a behaviour from another revision.",
+    "base": "Show the base, or say where it is now.",
     "branch": "List, create or delete branches.",
     "build": "Write the persona's checkpoint.",
     "chat": "Talk to a persona.",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import dtype_option, json_option, rounding_option, threads_option
+from pv.cli.options import Size, dtype_option, json_option, rounding_option, threads_option
 from pv.cli.render import persona_line, size
 from pv.cli.say import echo
 from pv.registry.errors import UsageError
@@ -21,15 +20,15 @@ __all__ = ["command"]
 
 @click.command("build", short_help="Write the persona's checkpoint.")
 @click.argument("rev", default="HEAD")
-@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to make.")
+@click.option("-o", "--output", metavar="DIR", help="The folder to make (required).")
 @dtype_option("Instead of the persona's own.")
 @rounding_option("Instead of the persona's own.")
 @click.option(
     "--shard-size",
-    default=5000.0,
-    type=click.FloatRange(0, min_open=True),
+    default="5GB",
+    type=Size(),
     show_default=True,
-    help="Largest weight file, in MB.",
+    help="Largest weight file: 5GB, 500MB; a plain number is MB.",
 )
 @click.option("--force", is_flag=True, help="Replace a folder that pv built.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be written.")
@@ -39,10 +38,10 @@ __all__ = ["command"]
 def command(
     app: App,
     rev: str,
-    output: str,
+    output: str | None,
     dtype: str | None,
     rounding: str | None,
-    shard_size: float,
+    shard_size: int,
     force: bool,
     dry_run: bool,
     threads: int,
@@ -56,8 +55,10 @@ def command(
     pv build -o ./persona
     pv build v1 -o ./v1-fp32 --dtype fp32
     """
+    if output is None:
+        raise UsageError("no folder to build into: -o DIR is missing", hint=f"pv build {_meant(rev)}")
     revision, folder = app.repo().at(rev), app.file(output)
-    written: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "shard_bytes": _bytes(shard_size)}
+    written: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "shard_bytes": shard_size}
     if dry_run:
         plan = revision.plan_build(folder, **written)
         for shard in () if as_json else plan.shards:
@@ -72,10 +73,10 @@ def command(
     app.json(made) if as_json else _say(app, made)
 
 
-def _bytes(megabytes: float) -> int:
-    if not math.isfinite(megabytes):
-        raise UsageError("--shard-size is a number of megabytes", hint="without it, files hold up to 5000 MB")
-    return max(1, int(megabytes * 1e6))
+def _meant(rev: str) -> str:
+    """The command line that has the folder: a path was typed where a revision goes."""
+    path = rev.startswith((".", "/", "~")) or rev.endswith("/")
+    return f"-o {rev}" if path else "-o DIR" if rev == "HEAD" else f"{rev} -o DIR"
 
 
 def _say(app: App, made: Build) -> None:

@@ -40,15 +40,16 @@ def command(
 
     CHECKPOINT is a folder of safetensors (one file or shards), whatever trained it. What is kept is its
     difference to the base; frozen tensors cost nothing. The folder of a PEFT adapter is taken too: the
-    factors of LoRA and rsLoRA as they are, what DoRA does as a difference.
+    factors of LoRA and rsLoRA as they are, what DoRA does as a difference. So is a Hub id, at its full commit.
 
     \b
     pv commit ./my-sft-run --as helpful -m "SFT on 500 rows"
     pv commit ./my-lora --as brief
+    pv commit hf://user/some-lora@v1 --as theirs
     """
     with app.progress() as progress:
         made = app.repo().commit(
-            app.file(checkpoint), name=name, weight=weight, level=level,
+            checkpoint, name=name, weight=weight, level=level, seen_from=app.path,
             message=message, threads=threads, progress=progress,
         )  # fmt: skip
     for note in made.notes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import json_option, message_option, threads_option
+from pv.cli.options import Number, json_option, message_option, threads_option
 from pv.cli.render import interval, size, table
 from pv.cli.say import echo
 from pv.registry.exit_codes import ExitCode
@@ -27,9 +27,7 @@ __all__ = ["command"]
     metavar="ENCODING",
     help="float, float:fp32, int8, ternary, lowrank:64, sparse:0.1; with --keep several, or none for a ladder of them.",
 )
-@click.option(
-    "--keep", type=click.FloatRange(0, 1, min_open=True), help="The share of the effect that must stay."
-)
+@click.option("--keep", type=Number(0, 1, above=True), help="The share of the effect that must stay.")
 @click.option("--data", metavar="FILE", help="Held-out rows to measure the effect on.")
 @click.option("--force", is_flag=True, help="Also if it takes more room than now.")
 @message_option

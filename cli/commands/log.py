@@ -9,7 +9,7 @@ import click
 
 from pv.cli.app import App, pass_app, short
 from pv.cli.graph import graph
-from pv.cli.options import json_option
+from pv.cli.options import Whole, json_option
 from pv.cli.render import persona_line
 from pv.cli.say import plain
 
@@ -24,7 +24,7 @@ __all__ = ["command"]
 @click.option("--graph", "as_graph", is_flag=True, help="Draw how the lines of history join.")
 @click.option("--all", "everything", is_flag=True, help="From every branch and tag.")
 @click.option("--oneline", is_flag=True, help="One line a commit.")
-@click.option("-n", "limit", type=click.IntRange(1), help="At most so many commits.")
+@click.option("-n", "limit", type=Whole(1), help="At most so many commits.")
 @json_option
 @pass_app
 def command(

@@ -43,7 +43,7 @@ def _commit(shown: Shown) -> list[str]:
         click.style(f"commit {entry.id}", fg="yellow"),
         f"author   {plain(entry.author)} <{plain(entry.email)}>, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         *(f"parent   {short(parent)}" for parent in entry.parents),
-        f"persona  {short(persona.id)}, base {short(persona.base)}",
+        f"persona  {short(persona.id)}, base {plain(shown.base)}",
         f"combine  {combine_words(persona.combine)}",
         "",
         *(f"    {line}".rstrip() for line in map(plain, entry.message.splitlines())),

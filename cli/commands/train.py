@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import json_option, message_option, name_option, threads_option, weight_option
+from pv.cli.options import (
+    Number,
+    Whole,
+    json_option,
+    message_option,
+    name_option,
+    threads_option,
+    weight_option,
+)
 from pv.cli.render import interval, size
 
 if TYPE_CHECKING:
@@ -25,15 +33,13 @@ __all__ = ["command"]
 @click.option(
     "--held-out", metavar="FILE", help="Rows to measure on; DATA.heldout.jsonl if it lies beside; 'none'."
 )
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate, as AdamW's.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the rows.")
-@click.option("--batch", type=click.IntRange(1), help="Rows a step.")
-@click.option("--rank", type=click.IntRange(1), help="Rank of Apollo's projection.")
-@click.option("--max-steps", type=click.IntRange(1), help="Stop after so many steps.")
+@click.option("--lr", type=Number(0, above=True), help="Learning rate, as AdamW's.")
+@click.option("--epochs", type=Whole(1), help="Passes over the rows.")
+@click.option("--batch", type=Whole(1), help="Rows a step.")
+@click.option("--rank", type=Whole(1), help="Rank of Apollo's projection.")
+@click.option("--max-steps", type=Whole(1), help="Stop after so many steps.")
 @click.option("--optimizer", type=click.Choice(["apollo", "adamw"]), help="Default: apollo.")
-@click.option(
-    "--preference", type=click.FloatRange(0), help="Weight of telling chosen from rejected; 0: only imitate."
-)
+@click.option("--preference", type=Number(0), help="Weight of telling chosen from rejected; 0: only imitate.")
 @click.option("--train-embeddings", is_flag=True, default=None, help="Train embeddings and head too.")
 @click.option("--full-context", is_flag=True, help="Let the gradient through the prompt as well.")
 @click.option(
@@ -44,7 +50,7 @@ __all__ = ["command"]
     help="How the vector is kept.",
 )
 @click.option("--no-data", is_flag=True, help="Do not keep the rows in the registry.")
-@click.option("--seed", type=int, help="Seed of order and projections.")
+@click.option("--seed", type=Whole(), help="Seed of order and projections.")
 @message_option
 @threads_option
 @json_option

@@ -150,7 +150,7 @@ def test_a_base_that_is_referred_to_and_gone(world: World, pv: InProcess, tmp_pa
     home.mkdir()
     pv.ok("-C", home, "init", "--base", base, "--reference")
     pv.ok("-C", home, "commit", world.tuned, "--as", "other")
-    assert "is not at hand" not in pv.ok("-C", home, "fsck").out
+    assert "was not found" not in pv.ok("-C", home, "fsck").out
     base.rename(tmp_path / "away")
     said = pv("-C", home, "build", "-o", "built")
     assert (said.code, "on it stand other" in said.err) == (5, True)
@@ -158,7 +158,7 @@ def test_a_base_that_is_referred_to_and_gone(world: World, pv: InProcess, tmp_pa
     pv.ok("-C", home, "build", "-o", "built")
     base.unlink()
     said = pv.ok("-C", home, "fsck")
-    assert "is not at hand: builds need it" in said.out and str(base) in said.out
+    assert "builds need it" in said.out and str(base) in said.out
     (tmp_path / "away").rename(base)
     held = tensors(base)
     del held["model.norm.weight"]

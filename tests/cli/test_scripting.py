@@ -138,6 +138,8 @@ def kinds_of_findings() -> set[str]:
 
 STORY = """
 0 status
+0 base
+0 base move {base}
 0 log --graph --all -n 1
 0 show
 0 diff

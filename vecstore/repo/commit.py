@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from pv.registry.manifest import VectorManifest
 from pv.registry.persona import Term
 from pv.registry.provenance import Captured
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.checkpoints.place import Place, find
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.long_work import LongWork, long_work
 from pv.vecstore.repo.opening import opened
@@ -57,43 +60,49 @@ class Capture:
 
 def commit(
     repo: Repo,
-    source: Path,
+    source: str | PathLike[str],
     *,
     name: str,
     weight: float | None = None,
     level: str = "default",
     message: str | None = None,
+    seen_from: Path | None = None,
     threads: int,
     progress: Report | None = None,
 ) -> Capture:
-    """Keep a checkpoint or adapter at `source` bit for bit. Raises CheckpointRefused, UsageError, MissingBase."""
+    """Keep a checkpoint or adapter bit for bit, from a folder or a Hub id.
+
+    Raises CheckpointRefused, UsageError, MissingBase, RemoteError.
+    """
     if level not in LEVELS:
         raise UsageError(f"no level {level!r}", hint=f"there are: {', '.join(LEVELS)}")
     with long_work(repo) as work:
         work.check(name, weight)
         lost = _lost(work, name)
-        manifest, origin, notes = _captured(work, source, level, threads, progress)
+        place = find(source, seen_from=seen_from, progress=progress)
+        manifest, origin, notes = _captured(work, place, level, threads, progress)
+        notes = place.notes + notes
         stored, tensors = work.registry.packs.size(manifest.id), len(manifest.tensors)
         tip, persona = work.newest()
         if persona.with_terms(name, (Term(1.0, manifest.id),), weight) == persona:
             if manifest.id not in lost:
                 raise UsageError(f"nothing changed: {name} is vector {manifest.id[:12]} already")
             return Capture(tip, work.branch, name, manifest.id, tensors, stored, notes, put_back=True)
-        command = repo.command(f"commit {source} --as {name}")
+        command = repo.command(f"commit {os.fspath(source)} --as {name}")
         made, more = work.land_version(command, message or f"Commit {name}", name, weight, manifest, origin)
     return Capture(made, work.branch, name, manifest.id, tensors, stored, notes + more)
 
 
 def _captured(
-    work: LongWork, source: Path, level: str, threads: int, progress: Report | None
+    work: LongWork, place: Place, level: str, threads: int, progress: Report | None
 ) -> tuple[VectorManifest, Captured, tuple[str, ...]]:
     """The vector's manifest, where it came from, and what its owner should know."""
-    packs = work.registry.packs
+    packs, source = work.registry.packs, place.path
     with opened(work.registry, work.commit) as at:
         if is_adapter(source):
             update = stage(progress, "capturing")
             manifest, facts = capture_adapter(source, at.base, packs, threads=threads, progress=update)
-            return manifest, Captured(source.name, facts), tuple(facts.get("notes", ()))
+            return manifest, Captured(place.name, facts), tuple(facts.get("notes", ()))
         strange: list[str] = []
         with Checkpoint(source) as checkpoint:
             manifest = capture(
@@ -105,7 +114,7 @@ def _captured(
                 threads=threads,
                 progress=stage(progress, "capturing"),
             )
-    return manifest, Captured(source.name), tuple(_about(strange))
+    return manifest, Captured(place.name), tuple(_about(strange))
 
 
 def _about(strange: list[str]) -> list[str]:

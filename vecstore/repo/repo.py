@@ -22,6 +22,7 @@ from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
+    from pv.vecstore.repo.base import BaseState
     from pv.vecstore.repo.commit import Capture
     from pv.vecstore.repo.compress import Compressed
     from pv.vecstore.repo.diff import Diff
@@ -142,14 +143,18 @@ class Repo(Closing):
         weight: float | None = None,
         level: str = "default",
         message: str | None = None,
+        seen_from: Path | None = None,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> Capture:
-        """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller."""
+        """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller.
+
+        `source` is a folder (a relative one is `seen_from` the current folder by default), or a Hub id.
+        """
         from pv.vecstore.repo.commit import commit
 
         return commit(
-            self, Path(source).expanduser(), name=name, weight=weight, level=level,
+            self, source, name=name, weight=weight, level=level, seen_from=seen_from,
             message=message, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
@@ -306,6 +311,19 @@ class Repo(Closing):
         return next((o for o in self.registry.operations() if o.seq == undone.undoes), undone)
 
     # Keeping it sound
+
+    def move_base(
+        self,
+        to: str | PathLike[str],
+        *,
+        seen_from: Path | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> BaseState:
+        """Say where the base is now: a folder, or a Hub id. Raises BaseMismatch unless its bytes are there."""
+        from pv.vecstore.repo.base import move_base
+
+        return move_base(self.at(), to, seen_from=seen_from, threads=thread_count(threads), progress=progress)
 
     def fsck(
         self,

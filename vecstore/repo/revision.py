@@ -18,6 +18,7 @@ from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
+    from pv.vecstore.repo.base import BaseState
     from pv.vecstore.repo.build import Build, BuildPlan
     from pv.vecstore.repo.chat import Chat
     from pv.vecstore.repo.diff import Diff
@@ -52,6 +53,12 @@ class Revision:
     def base(self) -> BaseManifest:
         """The tensor table of the base, and where it came from."""
         return self.registry.base(self.commit)
+
+    def base_state(self) -> BaseState:
+        """The base with where it is now, if it is anywhere."""
+        from pv.vecstore.repo.base import base_state
+
+        return base_state(self)
 
     @cached_property
     def parents(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.history.log import LogEntry
 from pv.registry.persona import Behaviour
 from pv.registry.provenance import Provenance
+from pv.vecstore.vectors.base import base_in_words
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
@@ -27,9 +28,10 @@ class ShownVector:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """`before` are the behaviours of the first parent."""
+    """`before` are the behaviours of the first parent, `base` the name and id of the base."""
 
     entry: LogEntry
+    base: str
     before: dict[str, Behaviour]
     vectors: tuple[ShownVector, ...]
 
@@ -60,4 +62,4 @@ def show(revision: Revision) -> Shown:
         )
         for vector in entry.persona.vectors
     )
-    return Shown(entry, before, vectors)
+    return Shown(entry, base_in_words(revision.base), before, vectors)

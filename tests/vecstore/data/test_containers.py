@@ -16,7 +16,7 @@ import pytest
 from pv.registry.errors import DataError
 from pv.vecstore.data.rows import parse_rows, read_rows
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"prompt": 'Hi, "you"', "chosen": "Yo\nthere", "rejected": "Nö"},
     {"prompt": "Ho", "chosen": "Yes", "rejected": None},
 ]
