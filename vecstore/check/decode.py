@@ -22,7 +22,8 @@ from pv.vecstore.checkpoints.fingerprint import row_of
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.packs.read import Pack
 from pv.vecstore.tensors.parallel import ordered_map
-from pv.vecstore.vectors.base import Base, Fetch, base_in_words, open_base, origin_in_words
+from pv.vecstore.vectors.base import Base, Fetch, open_base
+from pv.vecstore.vectors.origin import base_in_words, origin_in_words
 from pv.vecstore.vectors.vector import open_vector, reference_to
 
 __all__ = ["Staged", "deep", "glance", "manifest_of"]

@@ -21,8 +21,9 @@ from pv.registry.packs.store import PackStore
 from pv.registry.provenance import Captured, Derived, Trained
 from pv.vecstore.check.decode import manifest_of
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
-from pv.vecstore.vectors.base import Fetch, open_base, place_in_words
+from pv.vecstore.vectors.base import Fetch, open_base
 from pv.vecstore.vectors.derive import EncodingSpec, derive
+from pv.vecstore.vectors.origin import place_in_words
 from pv.vecstore.vectors.pinned import pin
 from pv.vecstore.vectors.vector import open_vector
 

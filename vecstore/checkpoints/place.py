@@ -39,7 +39,7 @@ def find(
     path = Path(os.path.normpath((seen_from or Path.cwd()) / Path(named).expanduser()))
     if not isinstance(named, str) or not is_hub_id(named):
         return Place(path, {"kind": "path", "path": str(path)})
-    if path.exists():
+    if path.exists() and "://" not in named:
         note = f"{named} is a folder here, and that is taken; on the Hub it is {hub_target(named)}"
         return Place(path, {"kind": "path", "path": str(path)}, (note,))
     repo, revision = pin_revision(named)

@@ -54,7 +54,7 @@ def json_lines(data: bytes, source: str) -> Iterator[Numbered]:
     """Blank lines are counted, and skipped."""
     for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
-            yield number, _load(line, f"{source}:{number}", line)
+            yield number, _load(line, f"{source}:{number}", line if number == 1 else b"")
 
 
 def _is_array(data: bytes) -> bool:

@@ -142,7 +142,7 @@ def format_of(row: Document) -> Format:
         raise _none_of_them(row)
     for key in sorted(row.keys() - KNOWN):
         if slip := _meant(key, [one for one in found.more if one not in row]):
-            raise _refused(f"unknown key {key[:40]!r}: is it {slip!r}?", found)
+            raise _refused(f"unknown key {key[:40]!r}: is it {slip!r}?", _corrected(row, key, slip) or found)
     if both := sorted(there.intersection(found.not_with)):
         raise _refused(f"keys {sorted((*found.keys, both[0]))} do not go together", found)
     return found
@@ -169,7 +169,14 @@ def _none_of_them(row: Document) -> values.RowError:
     null = [key for key in nearest.keys if key in row and row[key] is None]
     if null and not missing:
         return _refused(f"{null[0]!r} must be text or messages, not null", nearest)
-    return _refused(f"key {missing[0]!r} is missing", nearest)
+    there = ", ".join(repr(key[:40]) for key in sorted(row)[:6])
+    return _refused(f"key {missing[0]!r} is missing: there are {there}", nearest)
+
+
+def _corrected(row: Document, key: str, meant: str) -> Format | None:
+    """The format of a row without its slip."""
+    there = {one for one, value in row.items() if value is not None} | {meant}
+    return next((form for form in FORMATS if there.issuperset(form.keys)), None)
 
 
 def _meant_by(row: Document, key: str) -> str | None:

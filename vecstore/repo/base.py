@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pv.registry.errors import BaseMismatch
 from pv.registry.manifest import BaseManifest
 from pv.vecstore.progress import Report, stage
-from pv.vecstore.vectors.base import base_in_words, place_in_words
+from pv.vecstore.vectors.origin import base_in_words, place_in_words
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision

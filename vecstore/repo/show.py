@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.history.log import LogEntry
 from pv.registry.persona import Behaviour
 from pv.registry.provenance import Provenance
-from pv.vecstore.vectors.base import base_in_words
+from pv.vecstore.vectors.origin import base_in_words
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision

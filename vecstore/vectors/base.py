@@ -18,17 +18,15 @@ from pv.vecstore.checkpoints.fingerprint import fingerprint
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32, Raw
 from pv.vecstore.tensors.formats import to_f32
+from pv.vecstore.vectors.origin import base_in_words, origin_in_words, place_in_words
 from pv.vecstore.vectors.pinned import Pinned, Spared
 
 __all__ = [
     "Base",
     "BaseTensor",
     "Fetch",
-    "base_in_words",
     "base_manifest",
     "open_base",
-    "origin_in_words",
-    "place_in_words",
 ]
 
 Fetch = Callable[[str, str], Path]
@@ -81,26 +79,6 @@ class Base(Closing):
         if isinstance(self.weights, Spared):
             return self.weights.checkpoint
         return self.weights if isinstance(self.weights, Checkpoint) else None
-
-
-def origin_in_words(manifest: BaseManifest) -> str:
-    """Where it came from."""
-    return place_in_words(manifest.origin)
-
-
-def place_in_words(origin: Mapping[str, str]) -> str:
-    if origin.get("kind") == "hub":
-        return f"hf://{origin.get('repo')}@{origin.get('revision')}"
-    return _printable(origin.get("path", "unknown"))
-
-
-def base_in_words(manifest: BaseManifest) -> str:
-    """`SmolLM2-135M-Instruct (1fa69c1ae151)`"""
-    return f"{_printable(manifest.name)} ({manifest.id[:12]})"
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)  # a stranger's manifest may say anything
 
 
 def open_base(

@@ -123,7 +123,7 @@ def test_what_a_verdict_or_a_text_means_is_said() -> None:
         ({"prompt": "a", "chosen": "b", "rejcted": "c"}, "rejcted", "rejected", "preference"),
         ({"prompt": "a", "Chosen": "b"}, "Chosen", "chosen", "preference"),
         ({"prompt": "a", "chossen": "b", "rejected": "c"}, "chossen", "chosen", "preference"),
-        ({"prompt": "a", "completion": "b", "lable": True}, "lable", "label", "prompt and completion"),
+        ({"prompt": "a", "completion": "b", "lable": True}, "lable", "label", "KTO"),
         ({"prompt": "a", "completions": "b"}, "completions", "completion", "prompt and completion"),
         ({"instruction": "a", "inputs": "b", "output": "c"}, "inputs", "input", "Alpaca"),
         ({"instructions": "a", "output": "c"}, "instructions", "instruction", "Alpaca"),
