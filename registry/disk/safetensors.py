@@ -170,7 +170,7 @@ class TensorFile(Closing):
                 raise FormatError(f"{path} is truncated: {size} bytes cannot hold a safetensors header")
             length = int.from_bytes(prefix, "little")
             if length > MAX_HEADER_BYTES or 8 + length > size:
-                if self._file.read(1) != b"{":  # what a header begins with
+                if self._file.read(1) not in (b"{", b""):  # what a header begins with, if it is there
                     raise FormatError(
                         f"{path} is not a safetensors file",
                         hint="name a folder with model.safetensors, or the file",
