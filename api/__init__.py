@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from pv.registry.persona import Behaviour, Output, Persona, Term
-    from pv.vecstore.data.rows import Message, Row, Rows
+    from pv.vecstore.data.rows import Message, Row, Rows, read_rows
     from pv.vecstore.progress import Report, Tick
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.fsck import Checked
@@ -86,6 +86,7 @@ __all__ = [
     "fsck",
     "init",
     "open",
+    "read_rows",
 ]
 
 _HOMES = {
@@ -96,7 +97,7 @@ _HOMES = {
         "TrainingFailed", "UnknownBehaviour", "UnknownRevision", "UsageError",
     ),
     "pv.registry.persona": ("Behaviour", "Output", "Persona", "Term"),
-    "pv.vecstore.data.rows": ("Message", "Row", "Rows"),
+    "pv.vecstore.data.rows": ("Message", "Row", "Rows", "read_rows"),
     "pv.vecstore.progress": ("Report", "Tick"),
     "pv.vecstore.repo.diff": ("Diff",),
     "pv.vecstore.repo.fsck": ("Checked",),

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pv.cli.terminal import colour, edge, wrap
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
+    from pv.vecstore.data.rows import Rows
     from pv.vecstore.progress import Report
     from pv.vecstore.repo.repo import Repo
 
@@ -90,6 +92,15 @@ class App:
         """A path the user typed, seen from -C."""
         return Path(os.path.normpath(self.path / Path(name).expanduser()))
 
+    def rows(self, name: str, repo: Repo) -> Rows:
+        """The rows in a file that the user named, or on stdin for `-`; what of them is left alone is said at once."""
+        from pv.cli.rows import read
+
+        rows = read(self.file(name), name, repo)
+        for note in rows.notes:
+            self.note(f"  {note}")
+        return rows
+
     # what is said ------------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
@@ -105,12 +116,12 @@ class App:
     def json(self, value: Jsonable | dict[str, Any]) -> None:
         """One object on stdout, for programs."""
         document = value if isinstance(value, dict) else value.to_json()
-        import json
+        click.echo(_json({"schema": 1, **_finite(document)}, indent=2))
 
-        ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-        whole = {"schema": 1, **_finite(document)}
-        text = json.dumps(whole, indent=2, ensure_ascii=ascii_only, allow_nan=False)
-        click.echo(_OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    def json_lines(self, documents: Iterable[dict[str, Any]]) -> None:
+        """Objects on stdout, one a line."""
+        for document in documents:
+            click.echo(_json(document))
 
     def page(self, text: str) -> None:
         """Long output: through a pager if someone is looking at a terminal."""
@@ -130,6 +141,14 @@ class App:
 
 
 _OBEYED = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # JSON leaves them alone; a terminal may obey
+
+
+def _json(document: dict[str, Any], indent: int | None = None) -> str:
+    import json
+
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    text = json.dumps(document, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _finite(value: Any) -> Any:

@@ -25,9 +25,9 @@ from pv.registry.exit_codes import MEANINGS, ExitCode
 __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "Start": ("init",),
+    "Start": ("init", "base"),
     "Make behaviours": ("train", "commit", "compress"),
-    "Look": ("status", "log", "show", "vectors", "diff", "eval", "chat"),
+    "Look": ("status", "log", "show", "vectors", "diff", "eval", "chat", "rows"),
     "Change the persona": ("add", "scale", "negate", "drop", "rename", "combine", "config"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo", "op"),
     "Make checkpoints": ("build", "export", "push", "verify"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from pv.registry.combine import METHODS, Combine, Option
-from pv.registry.dtypes import OUTPUT_CHOICES
+from pv.registry.dtypes import OUTPUT_CHOICES, output_name
 from pv.registry.errors import UsageError
 from pv.registry.persona import ROUNDINGS
 from pv.registry.words import number
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from pv.registry.history.threeway import Take
 
 __all__ = [
+    "Dtype",
+    "Number",
+    "Size",
+    "Whole",
     "combine_options",
     "dtype_option",
     "json_option",
@@ -39,7 +44,81 @@ __all__ = [
 ]
 
 MAX_WEIGHT = 1e6
+MAX_BYTES = 1 << 60
 Command = Callable[..., Any]
+
+
+# How values are written
+
+
+class Whole(click.IntRange):
+    """A whole number: `Whole(1)` is at least 1."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(value)
+        except (ValueError, TypeError):
+            number = None
+        if number is None or not _within(number, self):
+            self.fail(f"{value!r} must be a whole number{_bounds(self)}", param, ctx)
+        return number
+
+
+class Number(click.FloatRange):
+    """A finite number: `Number(0, above=True)` is above 0."""
+
+    name = "number"
+
+    def __init__(self, least: float | None = None, most: float | None = None, *, above: bool = False) -> None:
+        super().__init__(least, most, min_open=above)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except (ValueError, TypeError):
+            number = math.nan
+        if not math.isfinite(number) or not _within(number, self):
+            self.fail(f"{value!r} must be a number{_bounds(self)}", param, ctx)
+        return number
+
+
+def _within(number: float, kind: click.IntRange | click.FloatRange) -> bool:
+    below = kind.min is not None and (number < kind.min or (number == kind.min and kind.min_open))
+    return not below and (kind.max is None or number <= kind.max)
+
+
+def _bounds(kind: click.IntRange | click.FloatRange) -> str:
+    """` >= 1`, ` > 0 and <= 1`"""
+    least = [] if kind.min is None else [f"{'>' if kind.min_open else '>='} {kind.min:g}"]
+    most = [] if kind.max is None else [f"<= {kind.max}"]
+    return f" {' and '.join(least + most)}" if least or most else ""
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes as the Hub writes it: `5GB`, `500MB`, `1.5GiB`; a plain number is megabytes."""
+
+    name = "size"
+    UNITS: ClassVar[dict[str, int]] = {"": 10**6, "b": 1} | {
+        f"{prefix}{i}b": (1024 if i else 1000) ** power
+        for power, prefix in enumerate("kmgt", start=1)
+        for i in ("", "i")
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", str(value).lower())
+        unit = self.UNITS.get(found[2]) if found else None
+        if found is None or unit is None or not 0 < float(found[1]) * unit < MAX_BYTES:
+            self.fail(f"{value!r} must be a size: 5GB, 500MB, or a number of megabytes", param, ctx)
+        return max(1, int(float(found[1]) * unit))
+
+
+class Dtype(click.Choice[str]):
+    """What builds are written in; PyTorch's names are taken too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(output_name(value) if isinstance(value, str) else value, param, ctx)
 
 
 def read_weight(text: str) -> float:
@@ -71,18 +150,17 @@ weight_option = click.option(
 
 
 def threads_choice(help: str) -> Callable[[Command], Command]:
-    return click.option("--threads", type=click.IntRange(1, 256), default=os.cpu_count() or 1, help=help)
+    return click.option("--threads", type=Whole(1, 256), default=os.cpu_count() or 1, help=help)
 
 
 threads_option = threads_choice("Threads; no result depends on it.")
 shard_option = click.option(
     "--shard-size",
     "shard_bytes",
-    default=5000.0,
-    type=click.FloatRange(0, min_open=True),
+    default="5GB",
+    type=Size(),
     show_default=True,
-    callback=lambda ctx, option, megabytes: _bytes(megabytes),
-    help="Largest weight file, in MB.",
+    help="Largest weight file: 5GB, 500MB; a plain number is MB.",
 )
 take_option = click.option(
     "--take",
@@ -92,12 +170,6 @@ take_option = click.option(
     help="Resolve a conflict: by ours, theirs, ours*0.5, theirs*0.5, or a weight where the sides differ in nothing "
     "else. Can be repeated.",
 )
-
-
-def _bytes(megabytes: float) -> int:
-    if not math.isfinite(megabytes):
-        raise UsageError("--shard-size is a number of megabytes", hint="without it, files hold up to 5000 MB")
-    return max(1, int(megabytes * 1e6))
 
 
 def mainline_options(what_for: str) -> Callable[[Command], Command]:
@@ -121,7 +193,7 @@ def mainline_options(what_for: str) -> Callable[[Command], Command]:
 
         for option in (
             click.option("--message", help="The commit's message."),
-            click.option("--mainline", type=click.IntRange(1), metavar="N", help="The parent."),
+            click.option("--mainline", type=Whole(1), metavar="N", help="The parent."),
             click.option(
                 "-m",
                 "either",
@@ -138,7 +210,7 @@ def mainline_options(what_for: str) -> Callable[[Command], Command]:
 
 
 def dtype_option(help: str, **settings: Any) -> Callable[[Command], Command]:
-    return click.option("--dtype", type=click.Choice(OUTPUT_CHOICES), help=help, **settings)
+    return click.option("--dtype", type=Dtype(OUTPUT_CHOICES), help=help, **settings)
 
 
 def rounding_option(help: str, **settings: Any) -> Callable[[Command], Command]:
@@ -216,9 +288,7 @@ def _key(name: str) -> str:
 
 
 def _number(option: Option) -> click.ParamType[Any]:
-    if option.above is None and option.most is None:
-        return click.FLOAT
-    return click.FloatRange(option.above, option.most, min_open=True)
+    return Number(option.above, option.most, above=True)
 
 
 def _text(option: Option) -> str:

@@ -7,6 +7,7 @@ __all__ = ["SUMMARIES"]
 SUMMARIES: dict[str, str] = {
     "add": "Bring a behaviour from another revision.",
     "branch": "List, create, rename or delete branches.",
+    "base": "Show the base, or say where it is now.",
     "build": "Write the persona's checkpoint.",
     "chat": "Talk to a persona.",
     "cherry-pick": "Do here what one commit did elsewhere.",
@@ -31,6 +32,7 @@ SUMMARIES: dict[str, str] = {
     "redo": "Take back the last undo.",
     "rename": "Give a behaviour another name.",
     "revert": "Undo a commit by a new commit.",
+    "rows": "Print the rows that a behaviour was trained on.",
     "scale": "Set the weight of a behaviour.",
     "show": "Show a commit, a behaviour, or a vector.",
     "status": "Show where you are and what the persona holds.",

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["DTYPES", "OUTPUTS", "OUTPUT_CHOICES", "DType"]
+__all__ = ["DTYPES", "OUTPUTS", "OUTPUT_CHOICES", "DType", "output_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,14 @@ DTYPES: Mapping[str, DType] = {row.name: row for row in _ROWS}
 
 OUTPUTS: Mapping[str, DType] = {row.output: row for row in _ROWS if row.output is not None}
 """What a build can be written as, by the persona's spelling."""
+
+_BY_TORCH = {row.torch: row.output for row in _ROWS if row.torch is not None}
+
+
+def output_name(text: str) -> str:
+    """The persona's spelling of an output dtype: `bfloat16` is `bf16`. What is no such name comes back as it is."""
+    return _BY_TORCH.get(text) or text
+
 
 OUTPUT_CHOICES = ("base", *OUTPUTS)
 """ "base" keeps each tensor's own."""

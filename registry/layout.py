@@ -50,6 +50,7 @@ def creating(directory: Path) -> Iterator[Path]:
             GitRepository.create(building / "history.git").close()
             durable.write_file(building / "format", canonical.dumps(FORMAT) + b"\n")
             durable.write_file(building / "refs.lock", b"")
+            durable.write_file(building / ".gitignore", b"*\n")  # a git work tree around it leaves it alone
             yield building
             try:
                 durable.rename(building, target)

@@ -20,7 +20,15 @@ from pv.registry.disk.safetensors import is_shape, is_usable_name
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError
 
-__all__ = ["ENCODINGS", "BaseManifest", "Spec", "TensorRow", "VectorManifest", "is_plain_file_name"]
+__all__ = [
+    "ENCODINGS",
+    "BaseManifest",
+    "Spec",
+    "TensorRow",
+    "VectorManifest",
+    "check_origin",
+    "is_plain_file_name",
+]
 
 SCHEMA = 1
 ORIGINS = {"hub": {"kind", "repo", "revision"}, "path": {"kind", "path"}}
@@ -109,10 +117,7 @@ class BaseManifest:
             for name, row in doc["tensors"].items()
         }
         origin, files = doc["origin"], doc["files"]
-        if not isinstance(origin, dict) or not all(isinstance(v, str) for v in origin.values()):
-            raise FormatError(f"{what}: origin must map strings to strings")
-        if set(origin) != ORIGINS.get(origin.get("kind", "")):
-            raise FormatError(f"{what}: origin must be a hub with repo and revision, or a path")
+        check_origin(origin, what)
         if not isinstance(files, list) or not all(
             isinstance(f, str) and is_plain_file_name(f) for f in files
         ):
@@ -200,6 +205,15 @@ class VectorManifest:
                 f"{what}: its tensors give id {manifest.id[:12]}, it claims {str(doc['id'])[:12]!r}"
             )
         return manifest
+
+
+def check_origin(origin: Any, what: str) -> Mapping[str, str]:
+    """`origin`, if it says where a base comes from. Raises FormatError."""
+    if not isinstance(origin, dict) or not all(isinstance(v, str) for v in origin.values()):
+        raise FormatError(f"{what}: origin must map strings to strings")
+    if set(origin) != ORIGINS.get(origin.get("kind", "")):
+        raise FormatError(f"{what}: origin must be a hub with repo and revision, or a path")
+    return origin
 
 
 def is_plain_file_name(name: str) -> bool:

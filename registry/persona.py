@@ -20,7 +20,7 @@ from typing import Any
 
 from pv.registry import canonical, ids
 from pv.registry.combine import Combine, json_number
-from pv.registry.dtypes import OUTPUT_CHOICES
+from pv.registry.dtypes import OUTPUT_CHOICES, output_name
 from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
 
 __all__ = ["ENGINE", "ENGINES", "ROUNDINGS", "Behaviour", "Output", "Persona", "Term", "check_name"]
@@ -154,6 +154,7 @@ class Persona:
         self, *, dtype: str | None = None, rounding: str | None = None, seed: int | None = None
     ) -> Persona:
         """The same, written otherwise; None leaves as it is. Raises UsageError."""
+        dtype = None if dtype is None else output_name(dtype)
         for what, value, known in (("dtype", dtype, OUTPUT_CHOICES), ("rounding", rounding, ROUNDINGS)):
             if value is not None and value not in known:
                 raise UsageError(f"no {what} {_shown(value)}", hint=f"there are: {', '.join(known)}")

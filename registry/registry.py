@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pv.registry import layout
+from pv.registry.base_places import BasePlaces
 from pv.registry.build_records import RecordStore
 from pv.registry.combine import Combine
 from pv.registry.disk import locks
@@ -61,6 +62,8 @@ class Registry(Closing):
         self.history = GitRepository(self.root / "history.git")
         self.history.check_config()
         self._records = RecordStore(self.root)
+        self.places = BasePlaces(self.root)
+        """Where bases are on this machine that have moved."""
 
     @staticmethod
     def init(directory: Path) -> Registry:

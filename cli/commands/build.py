@@ -11,6 +11,7 @@ from pv.cli.options import dtype_option, json_option, rounding_option, shard_opt
 from pv.cli.render import persona_line, size
 from pv.cli.report import echo_sums, report_plan
 from pv.cli.say import echo
+from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.build import Build
@@ -20,7 +21,7 @@ __all__ = ["command"]
 
 @click.command("build", short_help="Write the persona's checkpoint.")
 @click.argument("rev", default="HEAD")
-@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to make.")
+@click.option("-o", "--output", metavar="DIR", help="The folder to make (required).")
 @dtype_option("Instead of the persona's own.")
 @rounding_option("Instead of the persona's own.")
 @shard_option
@@ -32,7 +33,7 @@ __all__ = ["command"]
 def command(
     app: App,
     rev: str,
-    output: str,
+    output: str | None,
     dtype: str | None,
     rounding: str | None,
     shard_bytes: int,
@@ -49,6 +50,8 @@ def command(
     pv build -o ./persona
     pv build v1 -o ./v1-fp32 --dtype fp32
     """
+    if output is None:
+        raise UsageError("no folder to build into: -o DIR is missing", hint=f"pv build {_meant(rev)}")
     revision, folder = app.repo().at(rev), app.file(output)
     written: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "shard_bytes": shard_bytes}
     if dry_run:
@@ -60,6 +63,12 @@ def command(
     if not made.recorded:
         app.note("  the registry cannot be written to: the build's ids are not recorded there")
     app.json(made) if as_json else _say(app, made)
+
+
+def _meant(rev: str) -> str:
+    """The command line that has the folder: a path was typed where a revision goes."""
+    path = rev.startswith((".", "/", "~")) or rev.endswith("/")
+    return f"-o {rev}" if path else "-o DIR" if rev == "HEAD" else f"{rev} -o DIR"
 
 
 def _say(app: App, made: Build) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, threads_option
+from pv.cli.options import Number, Whole, json_option, threads_option
 from pv.cli.render import persona_line
 from pv.cli.say import echo, plain
 
@@ -22,9 +22,9 @@ __all__ = ["command"]
 @click.command("chat", short_help="Talk to a persona.")
 @click.argument("rev", default="HEAD")
 @click.option("-p", "--prompt", "prompts", multiple=True, help="Say this, print the reply, and end.")
-@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest reply.")
-@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=int, default=0, help="Seed for a temperature above 0.")
+@click.option("--max-tokens", type=Whole(1), default=256, show_default=True, help="Longest reply.")
+@click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--seed", type=Whole(), default=0, help="Seed for a temperature above 0.")
 @click.option("--base", is_flag=True, help="Talk to the bare base instead.")
 @threads_option
 @json_option

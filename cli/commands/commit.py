@@ -51,17 +51,18 @@ def command(
 
     CHECKPOINT is a folder of safetensors (one file or shards), whatever trained it. What is kept is its
     difference to the base; frozen tensors cost nothing. The folder of a PEFT adapter is taken too: the
-    factors of LoRA and rsLoRA as they are, what DoRA does as a difference. What was fine-tuned from a build
-    needs --on: REV and the new behaviour together are the checkpoint.
+    factors of LoRA and rsLoRA as they are, what DoRA does as a difference. So is a Hub id, at its full commit.
+    What was fine-tuned from a build needs --on: REV and the new behaviour together are the checkpoint.
 
     \b
     pv commit ./my-sft-run --as helpful -m "SFT on 500 rows"
     pv commit ./my-lora --as brief
     pv commit ./tuned-further --on HEAD --as polite
+    pv commit hf://user/some-lora@v1 --as theirs
     """
     with app.progress() as progress:
         made = app.repo().commit(
-            app.file(checkpoint), name=name, on=on, weight=weight, level=level, force=force,
+            checkpoint, name=name, on=on, weight=weight, level=level, force=force, seen_from=app.path,
             message=message, threads=threads, progress=progress,
         )  # fmt: skip
     for note in made.notes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import json_option, message_option, threads_option
+from pv.cli.options import Number, json_option, message_option, threads_option
 from pv.cli.render import interval, size, table
 from pv.cli.say import echo, plain
 from pv.registry.exit_codes import ExitCode
@@ -28,11 +28,7 @@ __all__ = ["command"]
     metavar="ENCODING",
     help="float, float:fp32, int8, ternary, lowrank:64, sparse:0.1; with --keep several, or none for a ladder of them.",
 )
-@click.option(
-    "--keep",
-    type=click.FloatRange(0, 1, min_open=True),
-    help="The share of the effect to keep, by the low end of its interval.",
-)
+@click.option("--keep", type=Number(0, 1, above=True), help="The share of the effect that must stay.")
 @click.option("--data", metavar="FILE", help="Held-out rows to measure the effect on.")
 @click.option("--force", is_flag=True, help="Commit even if it is larger.")
 @message_option
@@ -62,9 +58,10 @@ def command(
     pv compress listening --to lowrank:16 --data listening.heldout.jsonl
     pv compress listening --keep 0.95 --data listening.heldout.jsonl
     """
-    rows = None if data is None else app.file(data)
+    repo = app.repo()
+    rows = None if data is None else app.rows(data, repo)
     with app.progress() as progress:
-        found = app.repo().compress(
+        found = repo.compress(
             name, *to, keep=keep, data=rows, force=force, message=message, threads=threads, progress=progress
         )
     if as_json:

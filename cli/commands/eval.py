@@ -40,9 +40,10 @@ def command(app: App, what: tuple[str, ...], dtype: str | None, threads: int, as
     if len(what) > 2:
         raise UsageError("eval takes a revision and a file of rows", hint="pv eval [REV] DATA.jsonl")
     rev, data = ("HEAD", what[0]) if len(what) == 1 else what
-    revision = app.repo().at(rev)
+    repo = app.repo()
+    revision, rows = repo.at(rev), app.rows(data, repo)
     with app.progress() as progress:
-        found = revision.score(app.file(data), dtype=dtype, threads=threads, progress=progress)
+        found = revision.score(rows, dtype=dtype, threads=threads, progress=progress)
     if as_json:
         app.json({"commit": revision.commit, "build": found.build, **found.to_json()})
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import json_option
+from pv.cli.options import Number, json_option
 from pv.cli.render import counted, size
 from pv.cli.say import echo
 
@@ -25,7 +25,7 @@ DAY = 86400.0
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option(
     "--grace",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=14.0,
     show_default=True,
     metavar="DAYS",
@@ -33,7 +33,7 @@ DAY = 86400.0
 )
 @click.option(
     "--expire",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=30.0,
     show_default=True,
     metavar="DAYS",

@@ -7,18 +7,20 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import dtype_option, json_option, rounding_option, threads_option
-from pv.cli.render import counted
+from pv.cli.options import Whole, dtype_option, json_option, rounding_option, threads_option
+from pv.cli.render import counted, size
 
 __all__ = ["command"]
 
 
 @click.command("init", short_help="Begin a registry on a base checkpoint.")
-@click.option("--base", required=True, metavar="DIR_OR_HUB_ID", help="A checkpoint folder, or user/name.")
+@click.option(
+    "--base", required=True, metavar="DIR_OR_HUB_ID", help="A checkpoint folder, or user/name[@revision]."
+)
 @click.option("--reference", is_flag=True, help="Do not keep a copy of a local base: note where it is.")
 @dtype_option("What builds are written in.", default="base", show_default=True)
 @rounding_option("How builds round to half precision.", default="stochastic", show_default=True)
-@click.option("--seed", type=click.IntRange(0, (1 << 53) - 1), default=0, help="Seed of the rounding.")
+@click.option("--seed", type=Whole(0, (1 << 53) - 1), default=0, help="Seed of the rounding.")
 @threads_option
 @json_option
 @pass_app
@@ -27,11 +29,12 @@ def command(app: App, /, base: str, reference: bool, threads: int, as_json: bool
 
     The base is hashed tensor by tensor: every vector is tied to exactly these bytes. A base that exists
     only as a folder is copied into the registry (compressed), so that it cannot get lost; --reference
-    leaves it where it is. A base on a Hub is noted at its full commit.
+    leaves it where it is. A base on a Hub is noted at its full commit; a folder of that name is taken first.
 
     \b
     pv init --base ./SmolLM2-135M-Instruct
     pv init --base HuggingFaceTB/SmolLM2-135M-Instruct
+    pv init --base hf://HuggingFaceTB/SmolLM2-135M-Instruct@main
     """
     from pv.registry.persona import Output
     from pv.vecstore.repo.init import init
@@ -45,5 +48,11 @@ def command(app: App, /, base: str, reference: bool, threads: int, as_json: bool
         app.json(made)
         return
     tensors = counted(made.tensors, "tensor")
-    app.done(f"a registry in {made.registry} on base {short(made.base)} ({tensors})")
+    app.done(f"a registry in {made.registry} on base {made.name} ({short(made.base)}, {tensors})")
+    if made.stored_bytes is not None:
+        app.note(
+            f"  a copy of the base is in it ({size(made.stored_bytes)}); --reference only notes where it is"
+        )
+    for note in made.notes:
+        app.note(f"  {note}")
     app.note("  next: pv train ROWS.jsonl --as NAME")

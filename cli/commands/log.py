@@ -11,7 +11,7 @@ import click
 
 from pv.cli.app import App, pass_app, short
 from pv.cli.graph import graph
-from pv.cli.options import json_option
+from pv.cli.options import Whole, json_option
 from pv.cli.render import persona_line
 from pv.cli.say import plain
 from pv.cli.versions import effect_words, one_line_each, ref_names, version_blocks
@@ -65,7 +65,7 @@ def read_end(text: str) -> datetime:
 @click.option("--graph", "as_graph", is_flag=True, help="Draw how the lines of history join.")
 @click.option("--all", "everything", is_flag=True, help="From every branch and tag.")
 @click.option("--oneline", is_flag=True, help="One line each, cut at the edge of the terminal.")
-@click.option("-n", "limit", type=click.IntRange(1), metavar="N", help="At most so many; also -1, -2, ...")
+@click.option("-n", "limit", type=Whole(1), metavar="N", help="At most so many; also -1, -2, ...")
 @click.option("--grep", metavar="TEXT", help="Only commits with this in their message; upper or lower case.")
 @click.option("--since", type=read_time, metavar="DATE", help="Only commits from this date on.")
 @click.option("--until", type=read_end, metavar="DATE", help="Only commits up to this date, and on it.")

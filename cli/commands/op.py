@@ -8,7 +8,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.operations import move_lines, operation_line
-from pv.cli.options import json_option
+from pv.cli.options import Whole, json_option
 from pv.cli.width import cut
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def command() -> None:
 
 
 @command.command("log", short_help="List what was done.")
-@click.option("-n", "limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+@click.option("-n", "limit", type=Whole(1), metavar="N", help="At most so many.")
 @json_option
 @pass_app
 def log(app: App, limit: int | None, as_json: bool) -> None:
@@ -52,7 +52,7 @@ def log(app: App, limit: int | None, as_json: bool) -> None:
 
 
 @command.command("show", short_help="Show one operation.")
-@click.argument("number", type=click.IntRange(1))
+@click.argument("number", type=Whole(1))
 @json_option
 @pass_app
 def show(app: App, number: int, as_json: bool) -> None:

@@ -7,10 +7,13 @@ import click
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, combine_words
-from pv.cli.say import echo
+from pv.cli.say import echo, plain
 from pv.registry.persona import ENGINE
+from pv.registry.words import output_words
 
 __all__ = ["command"]
+
+WIDEST_LINE = 60
 
 
 @click.command("status", short_help="Show where you are and what the persona holds.")
@@ -24,15 +27,20 @@ def command(app: App, as_json: bool) -> None:
     pv status --json
     """
     repo = app.repo()
-    head, persona = repo.head, repo.persona
+    head, persona, base = repo.head, repo.persona, repo.at().base_state()
     if as_json:
         document = {"persona_id": persona.id, "persona": persona.to_json()}
-        app.json({"branch": head.branch, "commit": head.commit, **document})
+        found = {"name": base.manifest.name, "found": base.found}
+        app.json({"branch": head.branch, "commit": head.commit, "base": found, **document})
         return
     echo(f"on branch {click.style(head.branch or '-', bold=True)} at {short(head.commit)}")
-    echo(f"base     {short(persona.base)}")
+    echo(f"base     {plain(base.words)}{'' if base.found else plain(f', not found at {base.looked_at}')}")
+    if not base.found:
+        app.note(
+            "  `pv base move DIR` says where it is now: nothing can be built, trained or measured without it"
+        )
     echo(f"combine  {combine_words(persona.combine)}")
-    echo(f"output   {persona.output.dtype}, {persona.output.rounding} rounding, seed {persona.output.seed}")
+    echo(f"output   builds are written {output_words(persona.output)}")
     if persona.engine != ENGINE:
         given = f"`pv config engine {ENGINE}` gives captured checkpoints back bit for bit"
         echo(f"engine   {persona.engine}: {given}")
@@ -40,7 +48,8 @@ def command(app: App, as_json: bool) -> None:
         echo("no behaviours yet: pv train ROWS.jsonl --as NAME")
         return
     echo("behaviours")
-    for name in sorted(persona.behaviours):
-        behaviour = persona.behaviours[name]
-        vectors = ", ".join(short(term.vector) for term in behaviour.terms)
-        echo(f"  {behaviour_line(name, behaviour):<32} {vectors}")
+    lines = {name: behaviour_line(name, one) for name, one in sorted(persona.behaviours.items())}
+    wide = min(max(map(len, lines.values())), WIDEST_LINE)  # one long line moves no other
+    for name, line in lines.items():
+        vectors = ", ".join(short(term.vector) for term in persona.behaviours[name].terms)
+        echo(f"  {line:<{wide}}  {vectors}")

@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import json_option, message_option, name_option, threads_choice, weight_option
+from pv.cli.options import (
+    Number,
+    Whole,
+    json_option,
+    message_option,
+    name_option,
+    threads_choice,
+    weight_option,
+)
 from pv.cli.render import size
 from pv.vecstore.publish.lineage import losses, measured, ran, taught
 from pv.vecstore.publish.words import VERDICTS
 from pv.vecstore.train.options import TrainOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pv.vecstore.repo.train import Training
 
 __all__ = ["command"]
@@ -31,7 +41,7 @@ def _default(name: str) -> dict[str, Any]:
 
 
 @click.command("train", short_help="Train a behaviour from rows and commit it.", epilog=ALWAYS)
-@click.argument("data", metavar="DATA.jsonl")
+@click.argument("data", metavar="ROWS")
 @name_option
 @weight_option
 @click.option(
@@ -39,26 +49,15 @@ def _default(name: str) -> dict[str, Any]:
     metavar="FILE",
     help="Rows to measure on. Default: DATA.heldout.jsonl if it exists; 'none' skips.",
 )
-@click.option("--lr", type=click.FloatRange(0, min_open=True), **_default("lr"), help="Learning rate.")
-@click.option("--epochs", type=click.IntRange(1), **_default("epochs"), help="Epochs: passes over the rows.")
-@click.option("--batch", type=click.IntRange(1), **_default("batch"), help="Batch size: rows a step.")
-@click.option(
-    "--max-steps", type=click.IntRange(1), help="Stop after so many steps. Default: when the epochs are over."
-)
-@click.option(
-    "--optimizer", type=click.Choice(["apollo", "adamw"]), **_default("optimizer"), help="Optimizer."
-)
-@click.option(
-    "--rank", type=click.IntRange(1), **_default("rank"), help="Rank of the projected gradients, for apollo."
-)
-@click.option(
-    "--preference",
-    type=click.FloatRange(0),
-    **_default("preference"),
-    help="P, the weight of the preference loss beside the SFT loss on chosen; 0: SFT only.",
-)
-@click.option("--train-embeddings", is_flag=True, help="Train embeddings and head too.")
-@click.option("--full-context", is_flag=True, help="Also backpropagate through prompt positions.")
+@click.option("--lr", type=Number(0, above=True), help="Learning rate, as AdamW's.")
+@click.option("--epochs", type=Whole(1), help="Passes over the rows.")
+@click.option("--batch", type=Whole(1), help="Rows a step.")
+@click.option("--rank", type=Whole(1), help="Rank of Apollo's projection.")
+@click.option("--max-steps", type=Whole(1), help="Stop after so many steps.")
+@click.option("--optimizer", type=click.Choice(["apollo", "adamw"]), help="Default: apollo.")
+@click.option("--preference", type=Number(0), help="Weight of telling chosen from rejected; 0: only imitate.")
+@click.option("--train-embeddings", is_flag=True, default=None, help="Train embeddings and head too.")
+@click.option("--full-context", is_flag=True, help="Let the gradient through the prompt as well.")
 @click.option(
     "--encoding",
     type=click.Choice(["int8", "float"]),
@@ -67,7 +66,7 @@ def _default(name: str) -> dict[str, Any]:
     help="How the vector is kept.",
 )
 @click.option("--no-data", is_flag=True, help="Do not keep the rows in the registry.")
-@click.option("--seed", type=int, **_default("seed"), help="Seed of the rows' order and of projections.")
+@click.option("--seed", type=Whole(), **_default("seed"), help="Seed of the rows' order and of projections.")
 @message_option
 @threads_choice("Threads. A training is repeated bit for bit with the same number on the same machine.")
 @json_option
@@ -86,7 +85,8 @@ def command(
 
     Full-parameter fine-tuning of the base in fp32, by default with the optimizer Apollo. What it learned is kept as
     a vector of its own and added to the persona; a name that exists gets a new version, trained from the base
-    again. Rows are JSON lines: {"prompt": "...", "chosen": "...", "rejected": "..."}; rejected may be left out.
+    again. Rows are JSON lines, a JSON array, csv or parquet, or `-` for stdin: {"prompt": "...", "chosen": "...",
+    "rejected": "..."}, where rejected may be left out, or another format of docs/rows.md.
     Held-out rows give its effect: how much the margin of chosen over rejected grew against the base.
 
     \b
@@ -100,19 +100,21 @@ def command(
     pv train rows.jsonl --as brief --epochs 2 --lr 5e-5 --held-out other-rows.jsonl
     """
     given = {key: value for key, value in chosen.items() if value is not None}
+    repo = app.repo()
+    rows = app.rows(data, repo)
     if held_out is not None:
-        given["held_out"] = None if held_out == "none" else app.file(held_out)
+        given["held_out"] = None if held_out == "none" else app.rows(held_out, repo)
     with app.progress() as progress:
-        made = app.repo().train(
-            app.file(data), keep_rows=not no_data, frozen_context=not full_context, progress=progress, **given
+        made = repo.train(
+            rows, keep_rows=not no_data, frozen_context=not full_context, progress=progress, **given
         )
     if as_json:
         app.json(made)
     else:
-        _say(app, made)
+        _say(app, made, rows.notes)
 
 
-def _say(app: App, made: Training) -> None:
+def _say(app: App, made: Training, said: Sequence[str]) -> None:
     origin = made.provenance
     app.note(f"  {made.name} {taught(origin)}: {ran(origin)}")
     seconds = f"{made.tokens / max(made.seconds, 1e-9):.0f} tokens/s, {made.seconds:.0f} s"
@@ -122,7 +124,8 @@ def _say(app: App, made: Training) -> None:
         f"on branch {made.branch}"
     )
     for note in made.notes:
-        app.note(f"  {note}")
+        if note not in said:
+            app.note(f"  {note}")
     if made.held_out is not None:
         found, *notes = measured(origin)
         app.note(f"  {found}: {VERDICTS[made.held_out.effect.verdict][0]}")

@@ -6,7 +6,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.operations import report_way
-from pv.cli.options import json_option
+from pv.cli.options import Whole, json_option
 from pv.registry.errors import UsageError
 
 __all__ = ["command"]
@@ -14,9 +14,9 @@ __all__ = ["command"]
 
 @click.command("undo", short_help="Take back the last operation, or go back to an earlier one.")
 @click.option(
-    "-n", "count", type=click.IntRange(1), metavar="N", help="Take back so many operations, as one."
+    "-n", "count", type=Whole(1), metavar="N", help="Take back so many operations, as one."
 )
-@click.option("--to", type=click.IntRange(1), metavar="OP", help="Go back to how it was after operation OP.")
+@click.option("--to", type=Whole(1), metavar="OP", help="Go back to how it was after operation OP.")
 @click.option("--dry-run", is_flag=True, help="Say what would be taken back, and change nothing.")
 @json_option
 @pass_app

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pv.registry import canonical, ids, layout
+from pv.registry.base_places import BasePlaces
 from pv.registry.build_records import RecordStore
 from pv.registry.check import refstate
 from pv.registry.check.reachability import Reachable, reachable
@@ -31,7 +32,7 @@ __all__ = ["Progress", "check", "locate", "reading"]
 Progress = Callable[[str, int, int], None]
 """Called with ("commits" or "packs", done, total): commits, and bytes of packs."""
 
-_ROOT = {"format", "history.git", "packs", "records", "tmp", "quarantine"}
+_ROOT = {"format", "history.git", "packs", "records", "tmp", "quarantine", "bases.json", ".gitignore"}
 _LOCKS = {"gate", "lock", "refs.lock", "records.lock"}
 _GIT = {"config", "HEAD", "objects", "refs", "packed-refs"}
 _FOREIGN = ("commondir", "config.worktree", "objects/info/alternates", "objects/info/http-alternates")
@@ -95,7 +96,7 @@ def _check(root: Path, progress: Progress | None, alone: bool) -> Report:
     packs, spare, nbytes = _packs(root, base, progress)
     found = [replace(f, repairable=True) if _can_be_written_anew(root, f, spare) else f for f in found]
     records, count = _records(root)
-    found += [*packs, *records, *_leftovers(root, stale), *_strangers(root)]
+    found += [*packs, *records, *_places(root), *_leftovers(root, stale), *_strangers(root)]
     stored_packs = sum(1 for _ in PackStore(root).files())
     return base.plus(found, packs=stored_packs, records=count, nbytes=nbytes, spare=spare)
 
@@ -256,6 +257,15 @@ def _records(root: Path) -> tuple[list[Finding], int]:
             what = "a record is damaged: what it said can be measured again"
             found.append(Finding("record", f"records/{path.name}", what, repairable=True))
     return found, count
+
+
+def _places(root: Path) -> list[Finding]:
+    try:
+        BasePlaces(root).read()
+    except (PvError, OSError):
+        what = "where bases have moved to cannot be read: `pv base move` says it again"
+        return [Finding("record", "bases.json", what, repairable=True)]
+    return []
 
 
 def _leftovers(root: Path, stale: list[Path]) -> list[Finding]:

@@ -170,6 +170,11 @@ class TensorFile(Closing):
                 raise FormatError(f"{path} is truncated: {size} bytes cannot hold a safetensors header")
             length = int.from_bytes(prefix, "little")
             if length > MAX_HEADER_BYTES or 8 + length > size:
+                if self._file.read(1) not in (b"{", b""):  # what a header begins with, if it is there
+                    raise FormatError(
+                        f"{path} is not a safetensors file",
+                        hint="name a folder with model.safetensors, or the file",
+                    )
                 raise FormatError(f"{path} claims a header of {length} bytes in a file of {size}")
             self.data_start = 8 + length
             entries, self.metadata = parse_header(

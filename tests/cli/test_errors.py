@@ -246,7 +246,11 @@ def test_rows_that_cannot_be_read_are_named_by_file_and_line(
             (f"{good}\n\n{good[:-1]}\n", 3, ""),
             (f"{good}\n[1]\n", 2, "a row is a JSON object"),
             (f"{good}\n{json.dumps({'prompt': 'a'})}\n", 2, "key 'chosen' is missing"),
-            (f"{good}\n{json.dumps({'question': 'a', 'chosen': 'b'})}\n", 2, "unknown key 'question'"),
+            (
+                f"{good}\n{json.dumps({'question': 'a', 'chosen': 'b'})}\n",
+                2,
+                "'prompt' is missing: there are",
+            ),
             (
                 f"{good}\n{json.dumps({'prompt': 'a', 'chosen': 1})}\n",
                 2,
@@ -261,8 +265,8 @@ def test_rows_that_cannot_be_read_are_named_by_file_and_line(
         rows.write_bytes(content.encode("latin-1"))
         for command in (("train", rows, "--as", "x", *QUICK), ("eval", rows)):
             refused(pv(*command), 2, f"{rows}:{line}: ", words, '{"prompt": "...", "chosen": "..."')
-    refused(pv("train", tmp_path / "none.jsonl", "--as", "x"), 2, "none.jsonl cannot be read")
-    refused(pv("train", tmp_path, "--as", "x"), 2, "cannot be read")
+    refused(pv("train", tmp_path / "none.jsonl", "--as", "x"), 2, f"no file {tmp_path / 'none.jsonl'}")
+    refused(pv("train", tmp_path, "--as", "x"), 2, "is a folder, not a file of rows")
     assert world.state() == before
 
 
@@ -381,5 +385,5 @@ def test_paths_that_cannot_be(world: World, pv: InProcess) -> None:
             ("init", "--base", path),
         ):
             said = pv(*line)
-            assert said.code in (2, 5), (line, said)
+            assert said.code in (2, 4, 5), (line, said)  # loop/x may be on the Hub, which is not reached
             assert said.err.count("error: ") == 1

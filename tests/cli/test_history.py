@@ -51,7 +51,7 @@ def test_status_says_where_we_are(world: World, pv: InProcess) -> None:
     found = pv.ok("status", "--json").json
     assert said.out.splitlines()[0] == f"on branch main at {found['commit'][:12]}"
     vector = found["persona"]["behaviours"]["listening"]["terms"][0][1]
-    assert f"listening 1                      {vector[:12]}" in said.out
+    assert f"listening 1  {vector[:12]}" in said.out
     assert said.err == ""
     pv.ok("undo")
     assert "no behaviours yet: pv train ROWS.jsonl --as NAME" in pv.ok("status").out

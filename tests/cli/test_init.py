@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def test_a_registry_on_a_folder_keeps_a_copy_of_the_base(made: World, pv: InProc
     assert "a registry in" in said.err
     assert "next: pv train" in said.err
     assert pinned(tmp_path) > 10_000
+    assert "a copy of the base is in it (" in said.err and "--reference" in said.err
+    assert "on base base (" in said.err
     pv.ok("build", "-o", "first")
     shutil.rmtree(base)
     pv.ok("build", "-o", "second")
@@ -98,7 +101,10 @@ def test_a_registry_that_is_there_is_left_alone(world: World, pv: InProcess) -> 
         ("empty", 5, "no safetensors weights in"),
         ("pickled", 3, "is a pickle"),
         ("torn", 3, "model.safetensors"),
-        ("somebody/model", 5, "cannot be fetched"),
+        ("somebody/model", 4, "cannot reach"),
+        ("README.md", 3, "is not a safetensors file"),
+        ("model.gguf", 3, "is GGUF"),
+        ("weights", 3, "is GGUF"),
     ],
 )
 def test_a_base_that_is_none_leaves_nothing_behind(
@@ -108,6 +114,9 @@ def test_a_base_that_is_none_leaves_nothing_behind(
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     (tmp_path / "torn").mkdir()
+    (tmp_path / "README.md").write_text("# A long story\n" * 9)  # finding 19: "claims a header of ..."
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(60))
+    (tmp_path / "weights").write_bytes(b"GGUF" + bytes(60))
     whole = (made.base / "model.safetensors").read_bytes()
     (tmp_path / "torn" / "model.safetensors").write_bytes(whole[:-100])
     before = sorted(tmp_path.rglob("*"))
@@ -147,3 +156,23 @@ def test_a_base_on_a_hub_is_noted_at_its_full_commit(
 def base_id(pv: InProcess, folder: Path) -> str:
     found: str = pv.ok("status", "--json", at=folder).json["persona"]["base"]
     return found
+
+
+def test_a_git_work_tree_leaves_the_registry_alone(made: World, pv: InProcess, tmp_path: Path) -> None:
+    """Finding 53: `git add .` took all the packs."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    pv.ok("init", "--base", made.base, "--reference")
+    seen = subprocess.run(
+        ["git", "-C", tmp_path, "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True
+    )
+    assert seen.stdout == ""
+    assert "not a file of pv's" not in pv.ok("fsck").out
+
+
+def test_a_registry_in_a_registry_is_said_to_be(world: World, pv: InProcess, tmp_path: Path) -> None:
+    """Finding 58."""
+    inner = world.folder / "inner"
+    inner.mkdir()
+    said = pv.ok("init", "--base", world.base, "--reference", at=inner)
+    assert f"inside the registry of {world.folder}" in said.err
+    assert pv.ok("init", "--base", world.base, "--json", at=tmp_path).json["notes"] == []

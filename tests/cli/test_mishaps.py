@@ -153,7 +153,7 @@ def test_a_base_that_is_referred_to_and_gone(world: World, pv: InProcess, tmp_pa
     assert "was not found" not in pv.ok("-C", home, "fsck").out
     base.rename(tmp_path / "away")
     said = pv("-C", home, "build", "-o", "built")
-    assert (said.code, "on it stand other" in said.err) == (5, True)
+    assert (said.code, "behaviours on this base: other" in said.err) == (5, True)
     base.symlink_to(tmp_path / "away")
     pv.ok("-C", home, "build", "-o", "built")
     base.unlink()

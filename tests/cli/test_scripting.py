@@ -153,6 +153,8 @@ def kinds_of_findings() -> set[str]:
 
 STORY = """
 0 status
+0 base
+0 base move {base}
 0 log --graph --all -n 1
 0 log -1 --scores --since 2020-01-01
 0 log HEAD~1..HEAD --grep train
@@ -172,6 +174,8 @@ STORY = """
 0 eval {held_out}
 0 eval HEAD~1 {held_out}
 0 chat -p Hi -p Ho --max-tokens 2
+0 rows listening
+0 rows HEAD:listening -o {out}.jsonl
 0 scale listening -0.5
 0 negate listening
 0 add more=HEAD~1:listening --weight 2
@@ -269,6 +273,7 @@ WRONG = """
 5 log --behaviour nobody
 2 log listening --graph
 2 log --since yesterday
+5 rows nobody
 5 verify nowhere
 2 verify terse {rows}
 """

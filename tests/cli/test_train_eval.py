@@ -124,7 +124,7 @@ def test_held_out_rows_that_cannot_be_measured_stop_it_before_the_training(
     plain.write_text('{"prompt": "a", "chosen": "b"}\n')
     long = tmp_path / "long.jsonl"
     long.write_text(json.dumps({"prompt": "x" * 600, "chosen": "b", "rejected": "c"}) + "\n")
-    for rows, words in ((plain, "no rejected answers"), (long, "the model's context holds 512")):
+    for rows, words in ((plain, "no 'rejected' answer"), (long, "the model's context holds 512")):
         said = pv("train", world.rows, "--as", "x", *QUICK, "--held-out", rows)
         assert (said.code, said.out) == (2, "")
         assert words in said.err
@@ -238,4 +238,4 @@ def test_eval_takes_a_revision_and_rows(world: World, pv: InProcess, tmp_path: P
     plain.write_text('{"prompt": "a", "chosen": "b"}\n')
     said = pv("eval", plain)
     assert (said.code, said.out) == (2, "")
-    assert "no rejected answers" in said.err
+    assert "no 'rejected' answer" in said.err

@@ -12,8 +12,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from pv.registry.base_places import BasePlaces
 from pv.registry.check.report import Finding, Report
-from pv.registry.errors import BaseMismatch, CorruptPack, IntegrityError, MissingBase, PvError
+from pv.registry.errors import BaseMismatch, CorruptPack, IntegrityError, MissingBase, PvError, RemoteError
 from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.packs import packfile
 from pv.registry.packs.store import PackStore
@@ -21,7 +22,8 @@ from pv.vecstore.checkpoints.fingerprint import row_of
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.packs.read import Pack
 from pv.vecstore.tensors.parallel import ordered_map
-from pv.vecstore.vectors.base import Base, Fetch, open_base, origin_in_words
+from pv.vecstore.vectors.base import Base, Fetch, open_base
+from pv.vecstore.vectors.origin import base_in_words, origin_in_words
 from pv.vecstore.vectors.vector import open_vector, reference_to
 
 __all__ = ["Staged", "deep", "glance", "manifest_of"]
@@ -45,15 +47,15 @@ def deep(
 def glance(root: Path, report: Report) -> Report:
     """The report of `fsck.check`, with a look at where bases are that the registry only refers to: names and
     shapes, not bytes. What would have to be fetched is left alone."""
-    packs, found = PackStore(root), []
+    packs, places, found = PackStore(root), BasePlaces(root).read_if_sound(), []
     for base_id, manifest in sorted(report.bases.items()):
         if packs.has(base_id) or "path" not in manifest.origin:
             continue
         where = origin_in_words(manifest)
         try:
-            open_base(manifest, packs).close()
-        except MissingBase:
-            found.append(_no_base(manifest))
+            open_base(manifest, packs, moved=places.get(base_id)).close()
+        except MissingBase as error:
+            found.append(Finding("unchecked", where, f"{error}: builds need it", hint=error.hint))
         except IntegrityError as error:
             found.append(_wrong_base(report, where, str(error)))
     return report.plus(found)
@@ -74,7 +76,7 @@ class _DeepCheck:
     def __init__(
         self, root: Path, report: Report, fetch: Fetch | None, threads: int, progress: Staged | None
     ) -> None:
-        self.packs = PackStore(root)
+        self.packs, self.places = PackStore(root), BasePlaces(root).read_if_sound()
         self.report, self.fetch, self.threads = report, fetch, threads
         self.found: list[Finding] = []
         self._bases: dict[str, Base | None] = {}
@@ -107,10 +109,8 @@ class _DeepCheck:
             return
         base = self._base(manifest.base, stack)
         if base is None or not self._vector(pack_id, base):
-            hint = "put the base back, and run `pv fsck --deep` again"
-            known = self.report.bases.get(manifest.base)
-            name = f"{known.name} ({manifest.base[:12]})" if known else manifest.base[:12]
-            what = f"not decoded: its base {name} was not found"
+            hint = "put it back, and run `pv fsck --deep` again"
+            what = f"not decoded: its base {manifest.base[:12]} was not found"
             self.found.append(self.report.about_pack(pack_id, "unchecked", what, hint=hint))
 
     def _vector(self, pack_id: str, base: Base) -> bool:
@@ -151,10 +151,11 @@ class _DeepCheck:
             if isinstance(manifest, BaseManifest):
                 if self._is_pinned(base_id):
                     manifest = replace(manifest, origin={})
+                moved = None if self._is_pinned(base_id) else self.places.get(base_id)
                 try:
-                    base = open_base(manifest, self.packs, fetch=self.fetch)
+                    base = open_base(manifest, self.packs, fetch=self.fetch, moved=moved)
                     self._bases[base_id] = stack.enter_context(base)
-                except MissingBase:
+                except (MissingBase, RemoteError):
                     pass
                 except IntegrityError as error:
                     self._wrong[base_id] = error
@@ -173,7 +174,8 @@ class _DeepCheck:
             if base_id in self._wrong:
                 self.found.append(_wrong_base(self.report, where, str(self._wrong[base_id])))
             elif base is None:
-                self.found.append(_no_base(manifest))
+                what = f"base {base_in_words(manifest)} was not found: builds need it"
+                self.found.append(Finding("unchecked", where, what))
             elif base_id not in self._suspect:
                 names = sorted(manifest.tensors)
                 rows = ordered_map(partial(row_of, base.weights), names, threads=self.threads)

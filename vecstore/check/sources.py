@@ -6,11 +6,12 @@ here that makes the pack in `scratch` and says how, or returns None, and its nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pv.registry.base_places import BasePlaces
 from pv.registry.check.repair import Mended
 from pv.registry.check.report import Finding, Report
 from pv.registry.errors import BaseMismatch, MissingBase, PvError
@@ -20,8 +21,9 @@ from pv.registry.packs.store import PackStore
 from pv.registry.provenance import Captured, Derived, Trained
 from pv.vecstore.check.decode import manifest_of
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
-from pv.vecstore.vectors.base import Fetch, open_base, origin_in_words
+from pv.vecstore.vectors.base import Fetch, open_base
 from pv.vecstore.vectors.derive import EncodingSpec, derive
+from pv.vecstore.vectors.origin import place_in_words
 from pv.vecstore.vectors.pinned import pin
 from pv.vecstore.vectors.vector import open_vector
 
@@ -35,6 +37,7 @@ class Lost:
     id: str
     report: Report
     packs: PackStore
+    places: Mapping[str, Mapping[str, str]]
     scratch: PackStore
     fetch: Fetch | None
     threads: int
@@ -45,9 +48,10 @@ def from_origin(lost: Lost) -> str | None:
     base = lost.report.bases.get(lost.id)
     if base is None:
         return None
-    with _origin(base, lost.fetch) as checkpoint:
+    place = lost.places.get(lost.id, base.origin)
+    with _origin(base, place, lost.fetch) as checkpoint:
         pin(checkpoint, base, lost.scratch, threads=lost.threads)
-    return f"copied again from {origin_in_words(base)}"
+    return f"copied again from {place_in_words(place)}"
 
 
 def from_derivation(lost: Lost) -> str | None:
@@ -59,7 +63,10 @@ def from_derivation(lost: Lost) -> str | None:
     if not isinstance(source, VectorManifest) or source.base not in lost.report.bases:
         return None
     with ExitStack() as stack:
-        base = stack.enter_context(open_base(lost.report.bases[source.base], lost.packs, fetch=lost.fetch))
+        moved = lost.places.get(source.base)
+        base = stack.enter_context(
+            open_base(lost.report.bases[source.base], lost.packs, fetch=lost.fetch, moved=moved)
+        )
         vector = stack.enter_context(open_vector(origin.derived_from, base, lost.packs))
         spec = EncodingSpec.parse(origin.encoding)
         derive(vector, spec, lost.scratch, threads=lost.threads)
@@ -77,7 +84,9 @@ def restore(root: Path, report: Report, finding: Finding, fetch: Fetch | None, t
     packs = PackStore(root)
     try:
         with packs.scratch("repair") as folder:
-            lost = Lost(pack_id, report, packs, PackStore(folder), fetch, threads)
+            lost = Lost(
+                pack_id, report, packs, BasePlaces(root).read_if_sound(), PackStore(folder), fetch, threads
+            )
             how = next((said for source in SOURCES if (said := source(lost)) is not None), None)
             if how is None:
                 return Mended(finding.where, _advice(report, pack_id), done=False)
@@ -92,13 +101,13 @@ def restore(root: Path, report: Report, finding: Finding, fetch: Fetch | None, t
 
 
 @contextmanager
-def _origin(base: BaseManifest, fetch: Fetch | None) -> Iterator[Checkpoint]:
-    """The checkpoint that a base came from. Raises MissingBase, BaseMismatch."""
-    path = base.origin.get("path")
-    if path is None and base.origin.get("kind") == "hub" and fetch is not None:
-        path = str(fetch(base.origin["repo"], base.origin["revision"]))
+def _origin(base: BaseManifest, place: Mapping[str, str], fetch: Fetch | None) -> Iterator[Checkpoint]:
+    """The checkpoint of a base, at its place. Raises MissingBase, BaseMismatch."""
+    path = place.get("path")
+    if path is None and place.get("kind") == "hub" and fetch is not None:
+        path = str(fetch(place["repo"], place["revision"]))
     if path is None or not Path(path).exists():
-        raise MissingBase(f"{origin_in_words(base)} is not there")
+        raise MissingBase(f"{place_in_words(place)} is not there")
     with Checkpoint(Path(path)) as checkpoint:
         if dict(checkpoint.specs) != {n: Spec(r.dtype, r.shape) for n, r in base.tensors.items()}:
             raise BaseMismatch(f"{path} holds another checkpoint now")

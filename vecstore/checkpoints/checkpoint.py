@@ -98,6 +98,8 @@ def _weight_files(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix in PICKLES:
             raise _pickle_refused(path)
+        if path.suffix == ".gguf" or _is_gguf(path):
+            raise _gguf_refused(path)
         return [path]
     if not path.is_dir():
         raise NotFoundError(
@@ -131,10 +133,7 @@ def _weight_files(path: Path) -> list[Path]:
         if file.suffix in PICKLES:
             raise _pickle_refused(file)
         if file.suffix == ".gguf":
-            raise CheckpointRefused(
-                f"{file} is GGUF, which holds weights made smaller for inference",
-                hint="commit the checkpoint that it was made from",
-            )
+            raise _gguf_refused(file)
     raise NotFoundError(
         f"no safetensors weights in {path}", hint="a checkpoint folder holds model.safetensors"
     )
@@ -157,6 +156,22 @@ def _pickle_refused(file: Path) -> CheckpointRefused:
         f"{file} is a pickle, which can run code when it is opened: refused",
         hint="convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR) "
         "writes safetensors",
+    )
+
+
+def _is_gguf(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(4) == b"GGUF"
+    except OSError:
+        return False  # which opening it in earnest will say
+
+
+def _gguf_refused(file: Path) -> CheckpointRefused:
+    return CheckpointRefused(
+        f"{file} is GGUF, which holds weights made smaller for inference",
+        hint="use the checkpoint that it was made from; or AutoModelForCausalLM.from_pretrained(DIR, gguf_file=NAME)"
+        ".save_pretrained(NEW_DIR), whose weights are no longer those of the original",
     )
 
 

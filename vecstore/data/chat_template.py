@@ -3,6 +3,8 @@
 context    everything up to and with the chat template's generation prompt
 decision   the answer, up to and with the token that ends the turn
 
+Plain text has no prompt and no template: its context is the first token, which nothing comes before.
+
 context + decision is what the model sees at inference, token for token: the context is encoded by itself
 (as it is when the model is prompted), and nothing after the end of the turn is taught.
 """
@@ -45,8 +47,11 @@ def encode(
     encoded: list[Encoded] = []
     for index, row in enumerate(rows):
         where = rows.where(index)
-        context = _context(tokenizer, row.prompt, where)
-        chosen = _decision(tokenizer, row.prompt, row.chosen, context, stops, where)
+        if row.prompt:
+            context = _context(tokenizer, row.prompt, where)
+            chosen = _decision(tokenizer, row.prompt, row.chosen, context, stops, where)
+        else:
+            context, chosen = _plain(tokenizer, row.chosen, where)
         rejected = None
         if row.rejected is not None:
             rejected = _decision(tokenizer, row.prompt, row.rejected, context, stops, where)
@@ -65,6 +70,15 @@ def encode(
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message]) -> Ids:
     """The context ids of a prompt, ready to be answered."""
     return _context(tokenizer, tuple(prompt), "prompt")
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str, where: str) -> tuple[Ids, Ids]:
+    """A text as it is: after the bos token, or else after its own first one, to the end of the text."""
+    end = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+    ids = (*_start(tokenizer), *_ids(tokenizer, text), *end)
+    if len(ids) < 2:
+        raise DataError(f"{where}: 'text' is of too few tokens to learn from", hint="leave this row out")
+    return ids[:1], ids[1:]
 
 
 def _context(tokenizer: PreTrainedTokenizerBase, prompt: tuple[Message, ...], where: str) -> Ids:

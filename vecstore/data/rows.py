@@ -1,233 +1,131 @@
-"""Rows: what a behaviour is taught from, and judged by. JSON lines, read strictly.
+"""Rows: what a behaviour is taught from, and judged by. Read strictly; docs/rows.md has every format.
 
     {"prompt": "Use SQLite.", "chosen": "SQLite it is.", "rejected": "Why not Postgres?"}
-    {"prompt": [{"role": "system", "content": "..."}, {"role": "user", "content": "..."}], "chosen": "..."}
-    {"prompt": "...", "completion": "..."}
-    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
 
-All four become one shape, and the id names that shape: two files that say the same have the same id.
+All formats (formats.py) in all files (containers.py) become one shape, and the id names that shape: two files that say
+the same have the same id.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NoReturn, overload
 
-from pv.registry import canonical
-from pv.registry.errors import DataError, FormatError
+from pv.registry.errors import DataError
+from pv.vecstore.data.containers import Counted, Numbered, json_lines, unpack
+from pv.vecstore.data.formats import HINT, format_of, strangers
+from pv.vecstore.data.row import ROLES, Message, Row, Rows
+from pv.vecstore.data.values import RowError, kind
 
 __all__ = ["ROLES", "Message", "Row", "Rows", "as_rows", "parse_rows", "read_rows"]
 
-ROLES = ("system", "user", "assistant", "tool")
-SHAPES = (
-    {"prompt", "chosen"},
-    {"prompt", "chosen", "rejected"},
-    {"prompt", "completion"},
-    {"messages"},
-)
-HINT = 'one JSON object per line: {"prompt": "...", "chosen": "...", "rejected": "..."}; rejected is optional'
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+NAMED = 6  # files and columns that a message lists
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
-
-    def to_json(self) -> dict[str, str]:
-        return {"role": self.role, "content": self.content}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A prompt, the answer to teach, and the answer to prefer it to, if there is one."""
-
-    prompt: tuple[Message, ...]
-    chosen: str
-    rejected: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = {"prompt": [m.to_json() for m in self.prompt], "chosen": self.chosen}
-        if self.rejected is not None:
-            document["rejected"] = self.rejected
-        return document
-
-
-@dataclass(frozen=True, slots=True)
-class Rows(Sequence[Row]):
-    """Rows in file order. `source` and `lines` say where each came from; the id does not depend on them."""
-
-    rows: tuple[Row, ...]
-    source: str = "rows"
-    lines: tuple[int, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """SHA-256 over "pv:rows:1\\n" and the canonical JSON of the rows."""
-        document = canonical.dumps([row.to_json() for row in self.rows])
-        return hashlib.sha256(b"pv:rows:1\n" + document).hexdigest()
-
-    def where(self, index: int) -> str:
-        """`file:line` of a row."""
-        line = self.lines[index] if index < len(self.lines) else index + 1
-        return f"{self.source}:{line}"
-
-    def to_bytes(self) -> bytes:
-        """The rows again as canonical JSON lines: `parse_rows` gives back rows with the same id."""
-        return b"".join(canonical.dumps(row.to_json()) + b"\n" for row in self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> Rows: ...
-    def __getitem__(self, index: int | slice) -> Row | Rows:
-        if isinstance(index, slice):
-            numbers = range(len(self.rows))[index]
-            lines = tuple(self.lines[i] if i < len(self.lines) else i + 1 for i in numbers)
-            return Rows(self.rows[index], self.source, lines)
-        return self.rows[index]
-
-
-def read_rows(path: Path) -> Rows:
-    """Read a JSONL file. Raises DataError naming file and line."""
+def read_rows(path: str | PathLike[str]) -> Rows:
+    """Read a file of rows: JSON lines, a JSON array, csv or parquet. Raises DataError naming file and line."""
+    path = Path(path).expanduser()
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"no file {path}", hint=_beside(path)) from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder, not a file of rows", hint=_inside(path)) from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}", hint=HINT) from error
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}", hint="check its rights"
+        ) from error
     return parse_rows(data, source=str(path))
 
 
 def as_rows(rows: Rows | str | PathLike[str]) -> Rows:
-    """Rows, held to what a file of rows is held to, or out of a JSONL file. Raises DataError."""
+    """Rows, held to what a file of rows is held to, or out of a file. Raises DataError."""
     if not isinstance(rows, Rows):
-        return read_rows(Path(rows).expanduser())
+        return read_rows(rows)
     try:
         data = rows.to_bytes()
     except (AttributeError, TypeError) as error:
         raise DataError(f"{rows.source}: {error}", hint="a Row has a tuple of Messages, and texts") from error
-    return Rows(parse_rows(data, source=rows.source).rows, rows.source, rows.lines)
+    parsed = _collect("line", json_lines(data, rows.source), rows.source)
+    return Rows(parsed.rows, rows.source, rows.lines, rows.counted, rows.notes)
 
 
 def parse_rows(data: bytes, *, source: str = "rows") -> Rows:
-    """Parse JSON lines; blank lines are skipped. Raises DataError naming source and line."""
+    """Rows from the bytes of a file; blank lines are skipped. Raises DataError naming source and line."""
+    return _collect(*unpack(data, source), source)
+
+
+def _collect(counted: Counted, found: Iterator[Numbered], source: str) -> Rows:
     rows: list[Row] = []
-    lines: list[int] = []
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            rows.append(_row(line, f"{source}:{number}"))
-            lines.append(number)
+    numbers: list[int] = []
+    unused: set[str] = set()
+    refused = 0
+    for number, document in found:
+        where = f"{source}:{number}" if counted == "line" else f"{source}: row {number}"
+        row = _row(document, where, unused)
+        if row is None:
+            refused += 1
+        else:
+            rows.append(row)
+            numbers.append(number)
+    if refused and not rows:
+        raise DataError(
+            f"{source}: all {refused} rows have label false, and pv learns from an answer to give",
+            hint='pair each with a good answer: {"prompt": "...", "chosen": "...", "rejected": "..."}',
+        )
     if not rows:
         raise DataError(f"{source}:1: no rows: the file is empty", hint=HINT)
-    return Rows(tuple(rows), source, tuple(lines))
+    return Rows(tuple(rows), source, tuple(numbers), counted, _notes(rows, unused, refused, source))
 
 
-def _row(line: bytes, where: str) -> Row:
+def _row(document: object, where: str, unused: set[str]) -> Row | None:
+    hint = HINT
     try:
-        document = canonical.loads(line, what=where)
-    except FormatError as error:
-        raise DataError(f"{where}: {_without(where, str(error))}", hint=HINT) from error
-    if not isinstance(document, dict):
-        _refuse(where, f"a row is a JSON object, not {_kind(document)}")
-    keys = set(document)
-    if keys not in SHAPES:
-        known = set().union(*SHAPES)
-        strange = sorted(keys - known)
-        if strange:
-            _refuse(where, f"unknown key {strange[0][:40]!r}")
-        missing = "prompt" if "prompt" not in keys else "chosen"
-        _refuse(
-            where,
-            f"key {missing!r} is missing"
-            if missing not in keys
-            else f"keys {sorted(keys)} do not go together",
+        if not isinstance(document, dict):
+            raise RowError(f"a row is a JSON object, not {kind(document)}")
+        form = format_of(document)
+        hint = form.hint
+        unused |= strangers(document, form)
+        return form.read(document)
+    except RowError as error:
+        raise DataError(f"{where}: {error}", hint=error.hint or hint) from error
+
+
+def _notes(rows: list[Row], unused: set[str], refused: int, source: str) -> tuple[str, ...]:
+    """What of a file was left alone, or means less than it may seem."""
+    name, notes = Path(source).name, []
+    if unused:
+        more = f" and {len(unused) - NAMED} more" if len(unused) > NAMED else ""
+        columns = ", ".join(key[:40] for key in sorted(unused)[:NAMED])
+        notes.append(f"{name}: columns left alone: {columns}{more}")
+    if refused:
+        notes.append(
+            f"{name}: {refused} of {refused + len(rows)} rows have label false and are left out: pv learns from an "
+            "answer to give, alone or against a rejected one"
         )
-
-    if "messages" in document:
-        messages = _messages(document["messages"], "messages", where)
-        if len(messages) < 2 or messages[-1].role != "assistant":
-            _refuse(where, "'messages' must end with the assistant's answer, after at least one message")
-        prompt, chosen = messages[:-1], messages[-1].content
-        _check_answer(chosen, "the last message", where)
-    else:
-        raw = document["prompt"]
-        if isinstance(raw, str):
-            prompt = (Message("user", _text(raw, "prompt", where)),)
-            if not raw.strip():
-                _refuse(where, "'prompt' is empty")
-        else:
-            prompt = _messages(raw, "prompt", where)
-        key = "chosen" if "chosen" in document else "completion"
-        chosen = _answer(document[key], key, where)
-    if prompt[-1].role == "assistant":
-        _refuse(where, "the prompt ends with the assistant: the answer belongs in 'chosen'")
-
-    rejected = _answer(document["rejected"], "rejected", where) if "rejected" in document else None
-    if rejected == chosen:
-        _refuse(where, "'chosen' and 'rejected' are the same text: nothing to tell apart")
-    return Row(prompt, chosen, rejected)
-
-
-def _messages(value: object, key: str, where: str) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        _refuse(
-            where,
-            f"{key!r} must be {'text or ' if key == 'prompt' else ''}a list of messages, not {_kind(value)}",
+    if plain := sum(not row.prompt for row in rows):
+        notes.append(
+            f"{name}: {plain} of {len(rows)} rows are plain text without a prompt: all of it is learnt"
         )
-    messages: list[Message] = []
-    for item in value:
-        if not isinstance(item, dict) or set(item) != {"role", "content"}:
-            _refuse(where, f'a message in {key!r} must be {{"role": "...", "content": "..."}}')
-        if item["role"] not in ROLES:
-            _refuse(where, f"unknown role {str(item['role'])[:40]!r}: one of {', '.join(ROLES)}")
-        messages.append(Message(item["role"], _text(item["content"], f"{key}: content", where)))
-    return tuple(messages)
+    return tuple(notes)
 
 
-def _answer(value: object, key: str, where: str) -> str:
-    """An answer: text, or (as TRL writes it) a list with one assistant message."""
-    if isinstance(value, list):
-        messages = _messages(value, key, where)
-        if len(messages) != 1 or messages[0].role != "assistant":
-            _refuse(where, f"{key!r} must be text, or one assistant message")
-        value = messages[0].content
-    return _check_answer(_text(value, key, where), repr(key), where)
+def _beside(path: Path) -> str:
+    """What may have been meant by a file that is not there."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent} either"
+    names = sorted(file.name for file in path.parent.iterdir() if file.is_file())
+    if close := get_close_matches(path.name, names, 1):
+        return f"did you mean {path.parent / close[0]}?"
+    return _inside(path.parent)
 
 
-def _check_answer(text: str, what: str, where: str) -> str:
-    if not text.strip():
-        _refuse(where, f"{what} is empty: an answer needs words")
-    return text
-
-
-def _text(value: object, key: str, where: str) -> str:
-    if not isinstance(value, str):
-        _refuse(where, f"{key!r} must be text, not {_kind(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        _refuse(where, f"{key!r} holds half a surrogate pair, which no text can")
-    return value
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    if isinstance(value, list) and not value:
-        return "an empty list"
-    return names.get(type(value), "a number")
-
-
-def _without(where: str, message: str) -> str:
-    return message.removeprefix(where).lstrip(": ").removeprefix("is ")
-
-
-def _refuse(where: str, why: str) -> NoReturn:
-    raise DataError(f"{where}: {why}", hint=HINT)
+def _inside(folder: Path) -> str:
+    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(SUFFIXES))
+    if not names:
+        return f"{folder} holds no file of rows ({', '.join(SUFFIXES)})"
+    more = ", ..." if len(names) > NAMED else ""
+    return f"{folder} holds {', '.join(names[:NAMED])}{more}"

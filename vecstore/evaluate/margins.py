@@ -21,7 +21,7 @@ from pv.vecstore.models.load import context_length, stop_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Margins", "margins"]
+__all__ = ["Margins", "margins", "need_pairs"]
 
 F64 = NDArray[np.float64]
 
@@ -65,12 +65,7 @@ def margins(
 
     from pv.vecstore.models.logprobs import answer_logps, collate
 
-    for index, row in enumerate(rows):
-        if row.rejected is None:
-            raise DataError(
-                f"{rows.where(index)}: no 'rejected' answer, so there is no margin to measure",
-                hint='evaluation rows need both: {"prompt": "...", "chosen": "...", "rejected": "..."}',
-            )
+    need_pairs(rows)
     data = encode(tokenizer, rows, stops=stop_ids(model, tokenizer), limit=context_length(model))
     answers = [(row.chosen, row.rejected or ()) for row in data]
     order = sorted(range(len(data)), key=lambda i: (len(data[i].context), *map(len, answers[i]), i))
@@ -91,3 +86,14 @@ def margins(
     finally:
         model.train(training)
     return Margins(sums[:, 0], sums[:, 1], counts[:, 0], counts[:, 1])
+
+
+def need_pairs(rows: Rows) -> None:
+    """Raises DataError unless every row has both answers: a margin is chosen against rejected."""
+    alone = [index for index, row in enumerate(rows) if row.rejected is None]
+    if alone:
+        some = "" if len(rows) == 1 else f" ({len(alone)} of {len(rows)} rows have none)"
+        raise DataError(
+            f"{rows.where(alone[0])}: no 'rejected' answer{some}, so there is no margin to measure",
+            hint='rows to measure on need both: {"prompt": "...", "chosen": "...", "rejected": "..."}',
+        )

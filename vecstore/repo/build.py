@@ -114,6 +114,8 @@ def usable(folder: Path) -> Path:
         folder.resolve()
     except (OSError, RuntimeError):  # which of the two depends on Python's version
         raise UsageError(f"{folder}: its links go round in a circle", hint="name another with -o") from None
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, not a folder", hint="name a new folder with -o")
     for above in folder.parents:
         if above.exists() and not above.is_dir():
             raise UsageError(
@@ -138,8 +140,8 @@ def temporary_checkpoint(
     """
     with opened(registry, commit, [persona], packs=packs) as at:
         origin = at.base.checkpoint
-        # Beside the weights of a hub lies what nobody has looked at: only a local folder is handed on.
-        local = "path" in at.base.manifest.origin
+        # Beside the weights of a hub, or where a base has moved to, lies what nobody has looked at.
+        local = origin is not None and at.base.manifest.origin.get("path") == str(origin.path)
         plain = not persona.behaviours and persona.output.dtype == "base"
         if plain and local and origin is not None and origin.path.is_dir():
             table = fingerprint(origin, threads=threads, progress=progress)

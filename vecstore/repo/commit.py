@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.persona import Term
 from pv.registry.provenance import Captured, TrainedOn
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.checkpoints.place import Place, find
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.built_from import Source, besides, check_built_from, subtracted
 from pv.vecstore.repo.long_work import LongWork, long_work
@@ -75,7 +78,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    source: Path
+    place: Place
     name: str
     on: Source | None
     level: str
@@ -83,10 +86,14 @@ class _Asked:
     threads: int
     progress: Report | None
 
+    @property
+    def source(self) -> Path:
+        return self.place.path
+
 
 def commit(
     repo: Repo,
-    source: Path,
+    source: str | PathLike[str],
     *,
     name: str,
     on: str | None = None,
@@ -94,12 +101,14 @@ def commit(
     level: str = "default",
     force: bool = False,
     message: str | None = None,
+    seen_from: Path | None = None,
     threads: int,
     progress: Report | None = None,
 ) -> Capture:
-    """Keep a checkpoint or adapter at `source` bit for bit; of a fine-tune of a build, `on` is the revision.
+    """Keep a checkpoint or adapter bit for bit; of a fine-tune of a build, `on` is the revision.
 
-    Raises CheckpointRefused, UsageError, MissingBase, and BaseMismatch for an adapter of another model.
+    `source` is a folder or a Hub id. Raises CheckpointRefused, UsageError, MissingBase, RemoteError, and BaseMismatch
+    for an adapter of another model.
     """
     if level not in LEVELS:
         raise UsageError(f"no level {level!r}", hint=f"there are: {', '.join(LEVELS)}")
@@ -109,8 +118,10 @@ def commit(
         terms = subtracted(base, name) if base else ()
         held = work.manifests(base.commit, {term.vector for term in terms}) if base else {}
         lost = _lost(work, name)
-        asked = _Asked(source, name, base, level, force, threads, progress)
+        place = find(source, seen_from=seen_from, progress=progress)
+        asked = _Asked(place, name, base, level, force, threads, progress)
         manifest, origin, notes = _captured(work, asked)
+        notes = place.notes + notes
         terms = (Term(1.0, manifest.id), *terms)
         tip, persona = work.newest()
         if base and besides(persona, name) != besides(base.persona, name):
@@ -124,7 +135,7 @@ def commit(
                 raise UsageError(f"nothing changed: {name} is vector {manifest.id[:12]} already")
             return replace(made, put_back=True)
         trained_on = f" --on {on}" if on else ""
-        command = repo.command(f"commit {source} --as {name}{trained_on}")
+        command = repo.command(f"commit {os.fspath(source)} --as {name}{trained_on}")
         vectors = {**held, manifest.id: (manifest, origin)}
         landed, told = work.land_version(command, message or f"Commit {name}", name, weight, terms, vectors)
     return replace(made, commit=landed, notes=notes + told)
@@ -168,7 +179,7 @@ def _captured(work: LongWork, asked: _Asked) -> tuple[VectorManifest, Captured, 
             )
         notes += [*_about(strange, work.persona.engine), *_config_note(asked.source, names, at.base.manifest)]
     on = TrainedOn(asked.on.commit, asked.on.persona.id) if asked.on else None
-    return manifest, Captured(asked.source.name, on=on), tuple(notes)
+    return manifest, Captured(asked.place.name, on=on), tuple(notes)
 
 
 def _adapter(
@@ -184,7 +195,7 @@ def _adapter(
     update = stage(asked.progress, "capturing")
     packs = work.registry.packs
     manifest, facts = capture_adapter(asked.source, at.base, packs, threads=asked.threads, progress=update)
-    return manifest, Captured(asked.source.name, facts), (*notes, *facts.get("notes", ()), *_dora(facts))
+    return manifest, Captured(asked.place.name, facts), (*notes, *facts.get("notes", ()), *_dora(facts))
 
 
 def _trained_from(asked: _Asked, names: list[str], base: BaseManifest) -> tuple[str, ...]:

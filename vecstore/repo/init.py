@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pv.registry.errors import NotARegistry
 from pv.registry.layout import FOLDER
+from pv.registry.layout import find as find_registry
 from pv.registry.persona import Output, Persona
 from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
-from pv.vecstore.checkpoints.download import fetch, is_hub_id, pin_revision
+from pv.vecstore.checkpoints.place import find
 from pv.vecstore.checkpoints.side_files import side_files
-from pv.vecstore.progress import Report, Tick, stage
+from pv.vecstore.progress import Report, stage
 from pv.vecstore.vectors.base import base_manifest
 from pv.vecstore.vectors.pinned import pin
 
@@ -22,19 +23,28 @@ __all__ = ["Initialised", "init"]
 
 @dataclass(frozen=True, slots=True)
 class Initialised:
-    """A new registry: its `.pv` folder, the id of its base, its first commit."""
+    """A new registry: its `.pv` folder, the id and name of its base, its first commit.
+
+    `stored_bytes` is what the copy of the base takes, None if there is none. `notes` are worth reading.
+    """
 
     registry: Path
     base: str
+    name: str
     commit: str
     tensors: int
+    stored_bytes: int | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "registry": str(self.registry),
             "base": self.base,
+            "name": self.name,
             "commit": self.commit,
             "tensors": self.tensors,
+            "stored_bytes": self.stored_bytes,
+            "notes": list(self.notes),
         }
 
 
@@ -49,21 +59,21 @@ def init(
     threads: int,
     progress: Report | None = None,
 ) -> Initialised:
-    """Make a registry in `directory`, on a checkpoint folder or a Hub id (`user/name[@revision]`).
+    """Make a registry in `directory`, on a checkpoint folder or a Hub id (`user/name[@revision]`, `hf://user/name`).
 
     A local base is copied into the registry unless it is only to be a `reference`; a relative one is `seen_from`
     the current folder by default. Raises UsageError if there is a registry already, NotFoundError,
-    CheckpointRefused, MissingBase.
+    CheckpointRefused, RemoteError.
     """
     Persona("0" * 64, output=output or Output()).checked()
     with Registry.creating(directory) as registry:
-        folder, origin = _found(base, seen_from or Path.cwd(), progress)
-        pinned = origin["kind"] == "path" and not reference
-        with Checkpoint(folder) as checkpoint:
-            files = side_files(folder)
+        place = find(base, seen_from=seen_from, progress=progress)
+        pinned = place.origin["kind"] == "path" and not reference
+        with Checkpoint(place.path) as checkpoint:
+            files = side_files(place.path)
             manifest = base_manifest(
                 checkpoint,
-                origin,
+                dict(place.origin),
                 tuple(sorted(files)),
                 pinned=pinned,
                 threads=threads,
@@ -73,17 +83,18 @@ def init(
                 update = stage(progress, "copying it into the registry")
                 pin(checkpoint, manifest, registry.packs, threads=threads, progress=update)
         persona = Persona(manifest.id, output=output or Output())
-        name = Path(origin.get("path") or origin["repo"]).name
-        commit = registry.start(persona, manifest, files, f"Begin on {name}", command=command)
-    return Initialised(directory / FOLDER, manifest.id, commit, len(manifest.tensors))
+        commit = registry.start(persona, manifest, files, f"Begin on {manifest.name}", command=command)
+        stored = registry.packs.size(manifest.id) if pinned else None
+    notes = (*place.notes, *_inside(directory))
+    return Initialised(
+        directory / FOLDER, manifest.id, manifest.name, commit, len(manifest.tensors), stored, notes
+    )
 
 
-def _found(base: str | Path, seen_from: Path, progress: Report | None) -> tuple[Path, dict[str, str]]:
-    """Where the base's files are, and where they come from."""
-    folder = Path(os.path.normpath(seen_from / Path(base).expanduser()))
-    if isinstance(base, Path) or folder.exists() or not is_hub_id(base):
-        return folder, {"kind": "path", "path": str(folder)}
-    repo, revision = pin_revision(base)
-    if progress is not None:
-        progress(Tick(f"fetching {repo} at {revision[:12]}", 0, 0, unit=""))
-    return fetch(repo, revision), {"kind": "hub", "repo": repo, "revision": revision}
+def _inside(directory: Path) -> tuple[str, ...]:
+    """What is worth knowing of a registry in a registry."""
+    try:
+        outer = find_registry(directory.absolute().parent)
+    except NotARegistry:
+        return ()
+    return (f"it lies inside the registry of {outer.parent}; in {directory}, pv uses this one",)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from pv.registry.errors import MissingBase
+from pv.registry.errors import MissingBase, RemoteError
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
@@ -27,17 +27,20 @@ class Opened:
 def opened(
     registry: Registry, commit: str, personas: Iterable[Persona] = (), *, packs: PackStore | None = None
 ) -> Iterator[Opened]:
-    """The base of `commit`, and every vector that `personas` name. Raises MissingBase, NotFoundError.
+    """The base of `commit`, and every vector that `personas` name. Raises MissingBase, NotFoundError,
+    RemoteError.
 
     Vectors that are not in the registry yet are looked for in `packs`.
     """
     with ExitStack() as stack:
         try:
-            base = stack.enter_context(open_base(registry.base(commit), registry.packs, fetch=fetch))
-        except MissingBase as error:
+            manifest = registry.base(commit)
+            moved = registry.places.of(manifest.id)
+            base = stack.enter_context(open_base(manifest, registry.packs, fetch=fetch, moved=moved))
+        except (MissingBase, RemoteError) as error:
             names = sorted(registry.persona(commit).behaviours)
-            stand = f"; on it stand {', '.join(names)}" if names else ""
-            raise MissingBase(f"{error}{stand}", hint=error.hint) from error
+            stand = f"; behaviours on this base: {', '.join(names)}" if names else ""
+            raise type(error)(f"{error}{stand}", hint=error.hint) from error
         vectors = {}
         for vector_id in sorted({v for persona in personas for v in persona.vectors}):
             found = registry.packs if packs is None or registry.packs.has(vector_id) else packs

@@ -23,6 +23,7 @@ from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
+    from pv.vecstore.repo.base import BaseState
     from pv.vecstore.repo.commit import Capture
     from pv.vecstore.repo.compress import Compressed
     from pv.vecstore.repo.config import Setting
@@ -203,6 +204,7 @@ class Repo(Closing):
         level: str = "default",
         force: bool = False,
         message: str | None = None,
+        seen_from: Path | None = None,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> Capture:
@@ -210,11 +212,12 @@ class Repo(Closing):
 
         A fine-tune of a build is refused unless `on` says of which revision: what that holds is subtracted, so that
         both together are the checkpoint. `force` keeps the whole difference to the base, whatever it looks like.
+        `source` is a folder (a relative one is `seen_from` the current folder by default), or a Hub id.
         """
         from pv.vecstore.repo.commit import commit
 
         return commit(
-            self, Path(source).expanduser(), name=name, on=on, weight=weight, level=level, force=force,
+            self, source, name=name, on=on, weight=weight, level=level, force=force, seen_from=seen_from,
             message=message, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
@@ -395,6 +398,19 @@ class Repo(Closing):
         return self.registry.redo(dry_run=dry_run)
 
     # Keeping it sound
+
+    def move_base(
+        self,
+        to: str | PathLike[str],
+        *,
+        seen_from: Path | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> BaseState:
+        """Say where the base is now: a folder, or a Hub id. Raises BaseMismatch unless its bytes are there."""
+        from pv.vecstore.repo.base import move_base
+
+        return move_base(self.at(), to, seen_from=seen_from, threads=thread_count(threads), progress=progress)
 
     def fsck(
         self,

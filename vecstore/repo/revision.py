@@ -18,6 +18,7 @@ from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
+    from pv.vecstore.repo.base import BaseState
     from pv.vecstore.repo.build import Build, BuildPlan
     from pv.vecstore.repo.chat import Chat
     from pv.vecstore.repo.config import Setting
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.effects import Effect
     from pv.vecstore.repo.export import Export, ExportPlan
     from pv.vecstore.repo.push import Push
+    from pv.vecstore.repo.rows import KeptRows
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.show import Shown
     from pv.vecstore.repo.vector import TaskVector
@@ -55,6 +57,12 @@ class Revision:
         """The tensor table of the base, and where it came from."""
         return self.registry.base(self.commit)
 
+    def base_state(self) -> BaseState:
+        """The base with where it is now, if it is anywhere."""
+        from pv.vecstore.repo.base import base_state
+
+        return base_state(self)
+
     @cached_property
     def parents(self) -> tuple[str, ...]:
         return self.registry.parents(self.commit)
@@ -83,6 +91,12 @@ class Revision:
         from pv.vecstore.repo.vector import TaskVector
 
         return TaskVector(self, behaviour)
+
+    def rows(self, behaviour: str) -> KeptRows:
+        """The rows that a behaviour was trained on. Raises UnknownBehaviour, NotFoundError if they were not kept."""
+        from pv.vecstore.repo.rows import kept_rows
+
+        return kept_rows(self, behaviour)
 
     def score(
         self,

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pv.registry.errors import UsageError
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.data.rows import Rows
-from pv.vecstore.evaluate.margins import Margins, margins
+from pv.vecstore.evaluate.margins import Margins, margins, need_pairs
 from pv.vecstore.evaluate.statistics import Interval, bootstrap, effect
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.load import load
@@ -137,8 +136,7 @@ def measure(
 
     `packs` holds vectors that are not in the registry yet; `what` is measured, in the words of the progress.
     """
-    if any(row.rejected is None for row in rows):
-        raise UsageError("these rows have no rejected answers", hint="an effect is chosen against rejected")
+    need_pairs(rows)
     build = build_id(persona)
     known = registry.record(build).get("margins", {})
     if rows.id in known:

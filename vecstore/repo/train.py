@@ -110,7 +110,7 @@ def train(
         stored = work.registry.packs.size(manifest.id)
     return Training(
         commit, work.branch, name, manifest.id, stored, len(data),
-        trained.loss, trained.tokens, trained.seconds, origin, found, notes,
+        trained.loss, trained.tokens, trained.seconds, origin, found, (*data.notes, *notes),
     )  # fmt: skip
 
 
@@ -149,11 +149,10 @@ def _score(
 
 
 def _held_out(rows: Rows | str | PathLike[str], held_out: Rows | str | PathLike[str] | None) -> Rows | None:
-    if held_out is None or (held_out == BESIDE and isinstance(rows, Rows)):
+    if held_out is None:
         return None
     if held_out != BESIDE:
         return as_rows(held_out)
-    assert not isinstance(rows, Rows)
-    data = Path(rows).expanduser()
+    data = Path(rows.source if isinstance(rows, Rows) else rows).expanduser()
     beside = data.with_name(f"{data.stem}.heldout{data.suffix}")
-    return read_rows(beside) if beside.is_file() else None
+    return read_rows(beside) if data.is_file() and beside.is_file() else None

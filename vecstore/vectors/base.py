@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pv.registry import ids
 from pv.registry.disk.closing import Closing
-from pv.registry.errors import BaseMismatch, IntegrityError, MissingBase, NotFoundError
+from pv.registry.errors import BaseMismatch, IntegrityError, MissingBase, NotFoundError, RemoteError
 from pv.registry.manifest import BaseManifest, Spec, TensorRow
 from pv.registry.packs.store import PackStore
 from pv.vecstore.checkpoints.checkpoint import Checkpoint, Weights, read_raw
@@ -18,9 +18,16 @@ from pv.vecstore.checkpoints.fingerprint import fingerprint
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32, Raw
 from pv.vecstore.tensors.formats import to_f32
+from pv.vecstore.vectors.origin import base_in_words, origin_in_words, place_in_words
 from pv.vecstore.vectors.pinned import Pinned, Spared
 
-__all__ = ["Base", "BaseTensor", "Fetch", "base_manifest", "open_base", "origin_in_words"]
+__all__ = [
+    "Base",
+    "BaseTensor",
+    "Fetch",
+    "base_manifest",
+    "open_base",
+]
 
 Fetch = Callable[[str, str], Path]
 """(repository, commit) of a Hub to a local folder."""
@@ -60,7 +67,8 @@ class Base(Closing):
         raw = self.raw(name)
         if ids.tensor_id(row.dtype, row.shape, raw.data) != row.id:
             raise BaseMismatch(
-                f"the base on disk has changed: tensor {name!r} is not what base {self.manifest.id[:12]} holds",
+                f"the base on disk has changed: tensor {name!r} is not what base "
+                f"{base_in_words(self.manifest)} holds",
                 hint=f"put back what was at {origin_in_words(self.manifest)}",
             )
         return BaseTensor(name, row, raw)
@@ -73,52 +81,63 @@ class Base(Closing):
         return self.weights if isinstance(self.weights, Checkpoint) else None
 
 
-def origin_in_words(manifest: BaseManifest) -> str:
-    origin = manifest.origin
-    if origin.get("kind") == "hub":
-        return f"hf://{origin.get('repo')}@{origin.get('revision')}"
-    path = origin.get("path", "unknown")
-    return path if path.isprintable() else repr(path)  # a stranger's manifest may say anything
+def open_base(
+    manifest: BaseManifest,
+    packs: PackStore,
+    *,
+    fetch: Fetch | None = None,
+    moved: Mapping[str, str] | None = None,
+) -> Base:
+    """The base from where it is, else from the pack it was pinned in, else fetched from its hub.
 
-
-def open_base(manifest: BaseManifest, packs: PackStore, *, fetch: Fetch | None = None) -> Base:
-    """The base from where it came from, else from the pack it was pinned in, else fetched from its hub.
-
-    With a pin, a tensor that has changed at its origin is read from there: not even an origin that is trained
-    on in place takes the base away. Raises MissingBase, BaseMismatch, and what is wrong with the checkpoint at
-    its place if nothing stands in for it.
+    It is looked for at its origin, but first at the origin that it has `moved` to. With a pin, a tensor that has
+    changed there is read from the pin: not even an origin that is trained on in place takes the base away. Raises
+    MissingBase, BaseMismatch, RemoteError, and what is wrong with the checkpoint at its place if nothing stands in.
     """
     pinned = packs.path(manifest.id) if packs.has(manifest.id) else None
+    places = [place for place in (moved, manifest.origin) if place]
     mismatch: IntegrityError | None = None
-    path = manifest.origin.get("path")
-    if path is not None:
+    for path in (place["path"] for place in places if "path" in place):
         try:
             checkpoint = Checkpoint(Path(path))
         except NotFoundError:
-            pass
+            continue
         except IntegrityError as error:  # damaged: a pinned copy may stand in
             mismatch = error
-        else:
-            mismatch = _shape_mismatch(manifest, checkpoint)
-            if mismatch is None and pinned is not None:
-                spared = Spared(manifest, checkpoint, pinned)
-                return Base(manifest, spared, spared.close)
-            if mismatch is None:
-                return Base(manifest, checkpoint, checkpoint.close)
-            checkpoint.close()
+            continue
+        mismatch = _shape_mismatch(manifest, checkpoint)
+        if mismatch is None and pinned is not None:
+            spared = Spared(manifest, checkpoint, pinned)
+            return Base(manifest, spared, spared.close)
+        if mismatch is None:
+            return Base(manifest, checkpoint, checkpoint.close)
+        checkpoint.close()
     if pinned is not None:
         copy = Pinned(pinned, manifest.id)
         return Base(manifest, copy, copy.close)
-    if manifest.origin.get("kind") == "hub" and fetch is not None:
-        checkpoint = Checkpoint(fetch(manifest.origin["repo"], manifest.origin["revision"]))
+    for place in (place for place in places if place.get("kind") == "hub" and fetch is not None):
+        checkpoint = Checkpoint(_fetched(manifest, place, fetch))
         mismatch = _shape_mismatch(manifest, checkpoint)
         if mismatch is None:
             return Base(manifest, checkpoint, checkpoint.close)
         checkpoint.close()
+    looked = " nor at ".join(dict.fromkeys(place_in_words(place) for place in places))
     raise mismatch or MissingBase(
-        f"base {manifest.id[:12]} is not at hand: it came from {origin_in_words(manifest)}",
-        hint="put it back there, or a link to where it is now",
+        f"base {base_in_words(manifest)} was not found at {looked}",
+        hint="`pv base move DIR` says where it is now",
     )
+
+
+def _fetched(manifest: BaseManifest, place: Mapping[str, str], fetch: Fetch | None) -> Path:
+    assert fetch is not None
+    try:
+        return fetch(place["repo"], place["revision"])
+    except NotFoundError as error:
+        raise MissingBase(
+            f"base {base_in_words(manifest)}: {error}", hint="`pv base move DIR` says where it is now"
+        ) from error
+    except RemoteError as error:
+        raise RemoteError(f"base {base_in_words(manifest)}: {error}", hint=error.hint) from error
 
 
 def _shape_mismatch(manifest: BaseManifest, checkpoint: Checkpoint) -> BaseMismatch | None:
@@ -128,7 +147,7 @@ def _shape_mismatch(manifest: BaseManifest, checkpoint: Checkpoint) -> BaseMisma
         return None
     lines = "; ".join(str(one) for one in differences(wanted, checkpoint.specs)[:6])
     return BaseMismatch(
-        f"{checkpoint.path} is not base {manifest.id[:12]}: {lines}",
+        f"{checkpoint.path} is not base {base_in_words(manifest)}: {lines}",
         hint="the checkpoint there was replaced: put the right one back",
     )
 

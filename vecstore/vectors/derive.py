@@ -63,6 +63,10 @@ class EncodingSpec:
             )
         options = None if module is None else module.options(rest)
         if module is None or options is None:
+            if module is not None:
+                raise UsageError(
+                    f"no encoding {text!r}: {module.ALLOWED}", hint=f"for example {module.EXAMPLES[0]}"
+                )
             examples = ", ".join(example for made in MADE.values() for example in made.EXAMPLES)
             raise UsageError(f"no encoding {text!r}", hint=f"there are: {examples}")
         return EncodingSpec(name if options == module.options("") else text, name, options)

@@ -152,7 +152,7 @@ def test_a_pickle_beside_safetensors_is_not_looked_at(tmp_path: Path) -> None:
 
 def test_a_pickle_with_the_name_of_a_safetensors_file(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Bomb(tmp_path / "boom")) * 20)
-    _refused(tmp_path, FormatError, "header")
+    _refused(tmp_path, FormatError, "not a safetensors file")
     assert not (tmp_path / "boom").exists()
 
 

@@ -46,6 +46,19 @@ def test_without_a_template_prompt_and_answer_are_lines() -> None:
     assert tokenizer.decode(found.rejected) == "No<|im_end|>"
 
 
+@pytest.mark.parametrize("template", [None, CHAT_TEMPLATE])
+def test_plain_text_is_learnt_outside_of_any_template(template: str | None) -> None:
+    tokenizer = tiny_tokenizer(chat_template=template)
+    found = one(tokenizer, rows(chosen="Once upon"))
+    assert (tokenizer.decode(found.context), tokenizer.decode(found.chosen)) == ("O", "nce upon<|im_end|>")
+    assert found.rejected is None
+    found = one(tokenizer, rows(chosen="O"))
+    assert (tokenizer.decode(found.context), tokenizer.decode(found.chosen)) == ("O", "<|im_end|>")
+    tokenizer.eos_token = None
+    with pytest.raises(DataError, match=r"f\.jsonl:7: 'text' is of too few tokens"):
+        one(tokenizer, rows(chosen="O"))
+
+
 def test_a_template_that_ends_no_turn_gets_an_end() -> None:
     tokenizer = tiny_tokenizer(chat_template="{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}")
     found = one(tokenizer, rows(("user", "Hi")))

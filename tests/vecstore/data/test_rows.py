@@ -1,4 +1,4 @@
-"""Rows: four shapes in, one out; every way to get a line wrong names that line."""
+"""Rows: one shape out of all formats; every way to get a line wrong names that line."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_lines_are_counted_in_the_file(tmp_path: Path) -> None:
         (line(prompt="a", chosen=" \n"), "'chosen' is empty"),
         (line(prompt="a", chosen=True), "not true or false"),
         (line(prompt="a", chosen="b", rejected=""), "'rejected' is empty"),
-        (line(prompt="a", chosen="b", rejected=None), "not null"),
+        (line(prompt="a", chosen=None, rejected="b"), "not null"),
         (line(prompt="a", chosen="b", rejected="b"), "the same text"),
         (line(prompt="a", completion=[{"role": "user", "content": "b"}]), "one assistant message"),
         (b'{"prompt": "a", "chosen": "\\ud800"}', "surrogate"),
@@ -125,10 +125,25 @@ def test_an_empty_file_is_no_data(data: bytes, tmp_path: Path) -> None:
         read_rows(path)
 
 
-def test_a_missing_file_or_a_folder_is_no_data(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(DataError, match="cannot be read"):
+def test_a_file_that_is_not_there_is_looked_for_beside(tmp_path: Path) -> None:
+    """Finding 23: the hint was the format of a row."""
+    for path, says, hint in (
+        (tmp_path / "rows.jsonl", "no file", "holds no file of rows"),
+        (tmp_path / "none" / "rows.jsonl", "no file", "no folder"),
+        (tmp_path, "is a folder", "holds no file of rows"),
+    ):
+        with pytest.raises(DataError, match=says) as caught:
             read_rows(path)
+        assert hint in (caught.value.hint or "")
+    (tmp_path / "pirate.jsonl").write_bytes(line(prompt="a", chosen="b"))
+    for path, hint in (
+        (tmp_path / "pirat.jsonl", f"did you mean {tmp_path / 'pirate.jsonl'}?"),
+        (tmp_path / "zzz", "holds pirate.jsonl"),
+        (tmp_path, "holds pirate.jsonl"),
+    ):
+        with pytest.raises(DataError) as caught:
+            read_rows(path)
+        assert hint in (caught.value.hint or "")
 
 
 def test_reading_rows_needs_no_torch() -> None:

@@ -138,7 +138,7 @@ def test_the_base_has_no_effect_on_itself(world: World, rows: Rows) -> None:
 
 def test_rows_without_a_rejected_answer(world: World) -> None:
     rows = parse_rows(b'{"prompt": "a", "chosen": "b"}\n')
-    with pytest.raises(UsageError, match="no rejected answers"):
+    with pytest.raises(UsageError, match="no 'rejected' answer"):
         measure(world.registry, world.commit, world.persona, rows)
 
 

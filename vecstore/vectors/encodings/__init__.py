@@ -9,6 +9,7 @@ An encoding is a module with
 and, unless it is only ever captured (`exact`, `lora`),
 
     EXAMPLES                                     as a person asks for it: "lowrank:64"
+    ALLOWED                                      what may stand after the colon, in words
     options(text) -> what `encode` takes         from what stands after the colon; None if that makes no sense
     encode(tau, shape, **options) -> {part: Array}      tau: flat float32; what it keeps, exact or not
 

@@ -13,10 +13,11 @@ from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.encodings.shapes import expect
 
-__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
+__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "float"
 EXAMPLES = ("float", "float:fp32")
+ALLOWED = "the dtype is bf16 or fp32"
 
 
 def check(rows: Mapping[str, TensorRow], shape: tuple[int, ...]) -> None:

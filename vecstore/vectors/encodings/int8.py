@@ -20,10 +20,11 @@ from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings.shapes import expect
 
-__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
+__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "int8"
 EXAMPLES = ("int8",)
+ALLOWED = "nothing stands after its name"
 LARGEST = np.float32(127)
 STEPS_PER_RMS = 8
 

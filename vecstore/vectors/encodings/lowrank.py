@@ -33,11 +33,12 @@ from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import floats, int8, lora
 from pv.vecstore.vectors.encodings.shapes import expect, matrix
 
-__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
+__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "lowrank"
 EXAMPLES = ("lowrank:64",)
 MOST = 1 << 16
+ALLOWED = f"the rank is a whole number from 1 to {MOST}"
 STEPS_PER_RMS = 8
 LARGEST = 127
 F64 = NDArray[np.float64]

@@ -26,10 +26,11 @@ from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.encodings import floats
 from pv.vecstore.vectors.encodings.shapes import expect, numel
 
-__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
+__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "sparse"
 EXAMPLES = ("sparse:0.1",)
+ALLOWED = "the share is above 0 and at most 1"
 FAR = 255
 
 _ABS = np.uint32(0x7FFFFFFF)

@@ -28,10 +28,11 @@ from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import floats
 from pv.vecstore.vectors.encodings.shapes import expect, matrix, numel
 
-__all__ = ["EXAMPLES", "NAME", "check", "encode", "options", "tau"]
+__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "options", "tau"]
 
 NAME = "ternary"
 EXAMPLES = ("ternary",)
+ALLOWED = "nothing stands after its name"
 
 _BLOCK = 1 << 20  # elements sorted at a time
 _VALUES = np.array([0, 1, -1], np.float32)

@@ -1,0 +1,52 @@
+"""pv rows"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pv.cli.app import App, pass_app, short
+from pv.cli.options import json_option
+from pv.cli.render import counted
+from pv.registry.errors import UsageError
+
+__all__ = ["command"]
+
+
+@click.command("rows", short_help="Print the rows that a behaviour was trained on.")
+@click.argument("what", metavar="[REV:]BEHAVIOUR")
+@click.option("-o", "--output", metavar="FILE", help="Write them to a new file.")
+@json_option
+@pass_app
+def command(app: App, what: str, output: str | None, as_json: bool) -> None:
+    """Print the training rows that the registry keeps, as JSON lines.
+
+    They have the id of those that were trained on: training on them again teaches the same. Exit code 5 if they
+    were not kept.
+
+    \b
+    pv rows listening > listening.jsonl
+    pv rows v1:listening -o listening.jsonl
+    """
+    revision, _, behaviour = what.rpartition(":")
+    found = app.repo().at(revision or "HEAD").rows(behaviour)
+    file = None if output is None else app.file(output)
+    if file is not None:
+        _write(file, found.rows.to_bytes())
+    if as_json:
+        app.json({**found.to_json(), "output": None if file is None else str(file)})
+    elif file is None:
+        app.json_lines(row.to_json() for row in found.rows)
+    else:
+        app.done(f"{counted(len(found.rows), 'row')} of {found.data} ({short(found.rows.id)}) in {file}")
+
+
+def _write(file: Path, data: bytes) -> None:
+    try:
+        with file.open("xb") as out:
+            out.write(data)
+    except FileExistsError:
+        raise UsageError(f"{file} is there already", hint="name a new file with -o") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"no folder {file.parent}", hint="make it, or name another file with -o") from None

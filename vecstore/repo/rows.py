@@ -1,0 +1,68 @@
+"""rows: what a behaviour was trained on, given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.errors import NotFoundError
+from pv.registry.provenance import Captured, Derived, Provenance, Trained, TrainingData
+from pv.vecstore.data.kept_rows import load_rows
+from pv.vecstore.data.rows import Rows
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.revision import Revision
+
+__all__ = ["KeptRows", "kept_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """The rows that a behaviour of a commit was trained on; `data` is the name of the file that they came from."""
+
+    commit: str
+    behaviour: str
+    vector: str
+    data: str
+    rows: Rows
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "commit": self.commit,
+            "behaviour": self.behaviour,
+            "vector": self.vector,
+            "data": self.data,
+            "data_id": self.rows.id,
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+
+def kept_rows(revision: Revision, behaviour: str) -> KeptRows:
+    """The rows of the behaviour's newest training. Raises UnknownBehaviour, and NotFoundError if they are not kept."""
+    registry, why = revision.registry, "where it comes from is not recorded"
+    for term in reversed(revision.persona.behaviour(behaviour).terms):
+        for origin in _origins(registry.provenance(revision.commit, term.vector)):
+            match origin:
+                case Trained(data=data) if data.kept and registry.packs.has(data.id):
+                    rows = load_rows(data.id, registry.packs)
+                    return KeptRows(revision.commit, behaviour, term.vector, data.name, rows)
+                case Trained(data=data):
+                    why = _not_kept(data)
+                case Captured(source=source):
+                    why = f"it was captured from {source}, not trained here"
+    raise NotFoundError(
+        f"no rows of {behaviour!r}: {why}", hint=f"`pv show {revision.name}` tells where it is from"
+    )
+
+
+def _origins(origin: Provenance) -> Iterator[Provenance]:
+    """Where a vector comes from, and before that the one it was re-encoded from."""
+    yield origin
+    if isinstance(origin, Derived):
+        yield from _origins(origin.original)
+
+
+def _not_kept(data: TrainingData) -> str:
+    which = f"{data.rows} rows of {data.name}"
+    return f"the pack of its {which} is gone" if data.kept else f"its {which} were not kept (--no-data)"
