@@ -45,7 +45,8 @@ def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool)
     """Free the room of what neither a branch, a tag, a remote branch nor an operation needs.
 
     Packs go to the quarantine first, and are deleted by a later gc. Nothing is touched if any commit is
-    damaged, and nothing that a running process holds.
+    damaged, and nothing that a running process holds. Builds that `chat` and `eval` kept in .pv/cache go too: they
+    are made again when they are needed.
 
     \b
     pv gc --dry-run
@@ -73,6 +74,9 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     gone = len(plan.commits) + len(plan.objects)
     if gone:
         echo(f"{counted(gone, 'git object')} {would}deleted")
+    if plan.builds:
+        taken = size(sum(build.nbytes for build in plan.builds))
+        echo(f"{counted(len(plan.builds), 'build')} in the cache, {taken}, {would}deleted")
     for name in plan.leftovers:
         echo(f"{name} {would}deleted: left by a killed process")
     if plan.young:

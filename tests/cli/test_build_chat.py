@@ -260,3 +260,32 @@ def test_a_prompt_that_does_not_fit(world: World, pv: InProcess) -> None:
     said = pv("chat", "-p", "x", "--max-tokens", "0")
     assert said.code == 2
     assert pv("chat", "-p", "x", "--temperature", "inf").code == 2
+
+
+def test_a_build_that_was_kept_is_not_made_again(world: World, pv: InProcess) -> None:
+    """Not even the base is needed for it. A file of it that was changed is not believed."""
+    ask = ("chat", "-p", "One?", "--max-tokens", "4", "--json")
+    pv.ok("scale", "listening", "0.5")
+    first = replies(pv.ok(*ask))
+    (entry,) = (
+        entry
+        for entry in (world.folder / ".pv" / "cache").iterdir()
+        if '"weight":0.5' in (entry / "checkpoint" / "persona.json").read_text()
+    )
+    weights = entry / "checkpoint" / "model.safetensors"
+    inode = weights.stat().st_ino
+    assert replies(pv.ok(*ask)) == first and weights.stat().st_ino == inode
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-2000] + bytes(2000))
+    assert replies(pv.ok(*ask)) == first and weights.read_bytes() == whole
+    assert pv.ok("fsck").code == 0
+
+
+def test_a_cache_of_no_bytes_keeps_nothing(
+    world: World, pv: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pv.ok("gc")
+    monkeypatch.setenv("PV_CACHE_BYTES", "0")
+    pv.ok("chat", "-p", "One?", "--max-tokens", "2")
+    assert not any((world.folder / ".pv" / "cache").iterdir())
+    assert not any((world.folder / ".pv" / "tmp").iterdir())

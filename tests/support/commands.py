@@ -253,7 +253,8 @@ class World:
     def state(self) -> dict[str, str]:
         """Everything in the registry that means something: refs, packs, records, and files left over.
 
-        Git objects that nothing names are left out: they are harmless, and git itself leaves them too.
+        Git objects that nothing names are left out: they are harmless, and git itself leaves them too. So are builds
+        that were kept: they can go at any time.
         """
         root = self.folder / ".pv"
         found = {}
@@ -261,7 +262,7 @@ class World:
             name = path.relative_to(root).as_posix()
             if path.parent == root and path.is_file() and not path.stat().st_size:
                 continue  # files that are only there to be locked
-            if path.is_file() and not name.startswith("history.git/objects/"):
+            if path.is_file() and not name.startswith(("history.git/objects/", "cache/")):
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
             elif path.is_dir() and name.startswith(("tmp/", "quarantine/")):
                 found[name] = "a folder"

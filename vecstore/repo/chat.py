@@ -46,11 +46,10 @@ def chat(
 ) -> Iterator[Chat]:
     """The revision, or (`base`) its bare base, built and loaded. Raises MissingBase, CheckpointRefused."""
     persona = revision.persona.without_behaviours() if base else revision.persona
-    update = stage(progress, "building")
     with torch_threads(threads):
         with temporary_checkpoint(
-            revision.registry, revision.commit, persona, threads=threads, progress=update
+            revision.registry, revision.commit, persona, threads=threads, progress=progress
         ) as folder:
-            stage(progress, "loading the model")
+            stage(progress, "loading the model", "")
             model, tokenizer = load(folder)
         yield Chat(model, tokenizer)
