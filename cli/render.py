@@ -14,6 +14,7 @@ from pv.registry.persona import Behaviour, Persona
 
 __all__ = [
     "behaviour_line",
+    "columns",
     "combine_words",
     "conflict_side",
     "counted",
@@ -48,10 +49,13 @@ def table(
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     out = StringIO()
-    seen = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDEST  # a pipe has no edge
-    columns = width or min(seen, WIDEST)
-    Console(file=out, width=columns, color_system=None).print(drawn)
+    Console(file=out, width=width or columns(), color_system=None).print(drawn)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+
+
+def columns() -> int:
+    """How wide a table may be: a pipe has no edge."""
+    return min(shutil.get_terminal_size().columns, WIDEST) if sys.stdout.isatty() else WIDEST
 
 
 def _numeric(cell: str) -> bool:

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
     from pv.vecstore.repo.build import Build, BuildPlan
     from pv.vecstore.repo.chat import Chat
+    from pv.vecstore.repo.compare import Comparison
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.push import Push
     from pv.vecstore.repo.score import Score
+    from pv.vecstore.repo.score_all import Scores
     from pv.vecstore.repo.show import Shown
     from pv.vecstore.repo.vector import TaskVector
     from pv.vecstore.repo.verify import Verdict
@@ -75,6 +77,39 @@ class Revision:
         from pv.vecstore.repo.score import score
 
         return score(self, as_rows(rows), dtype=dtype, threads=thread_count(threads), progress=progress)
+
+    def compare(
+        self,
+        other: str | Revision,
+        rows: Rows | str | PathLike[str],
+        *,
+        dtype: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Comparison:
+        """Measure this one and another on the same held-out rows, and their difference row by row."""
+        from pv.vecstore.data.rows import as_rows
+        from pv.vecstore.repo.compare import compare
+
+        return compare(
+            self, self._other(other), as_rows(rows), dtype=dtype, threads=thread_count(threads), progress=progress
+        )
+
+    def score_all(
+        self,
+        sets: Sequence[Rows | str | PathLike[str]] = (),
+        *,
+        dtype: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Scores:
+        """Every behaviour alone, and the persona, on every set; by default the held-out rows that were kept."""
+        from pv.vecstore.data.rows import as_rows
+        from pv.vecstore.repo.score_all import score_all
+
+        return score_all(
+            self, [as_rows(rows) for rows in sets], dtype=dtype, threads=thread_count(threads), progress=progress
+        )
 
     def build(
         self,
@@ -133,9 +168,7 @@ class Revision:
         """From this one to another."""
         from pv.vecstore.repo.diff import diff
 
-        if isinstance(other, str):
-            other = Revision(self.registry, self.registry.resolve(other), other)
-        return diff(self, other, weights=weights, progress=progress)
+        return diff(self, self._other(other), weights=weights, progress=progress)
 
     def chat(
         self, *, base: bool = False, threads: int | None = None, progress: Report | None = None
@@ -186,6 +219,11 @@ class Revision:
         from pv.vecstore.repo.show import show
 
         return show(self)
+
+    def _other(self, revision: str | Revision) -> Revision:
+        if isinstance(revision, Revision):
+            return revision
+        return Revision(self.registry, self.registry.resolve(revision), revision)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Revision) and other.commit == self.commit

@@ -6,7 +6,8 @@ nothing is measured twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from pv.vecstore.repo.thread_count import thread_count
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Score", "measure", "score", "score_persona"]
+__all__ = ["Score", "measure", "measure_sets", "score", "score_persona", "scored"]
 
 FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 
@@ -93,6 +94,11 @@ def score_persona(
     """Measure persona and base on the same rows; the score is noted in the build's record."""
     before = measure(registry, commit, persona.without_behaviours(), rows, threads=threads, progress=progress)
     after = measure(registry, commit, persona, rows, threads=threads, progress=progress)
+    return scored(registry, persona, rows, before, after)
+
+
+def scored(registry: Registry, persona: Persona, rows: Rows, before: Margins, after: Margins) -> Score:
+    """The score that margins of base and persona give; noted in the build's record."""
     result = Score(
         Path(rows.source).name,
         rows.id,
@@ -120,19 +126,44 @@ def measure(
 
     `packs` holds vectors that are not in the registry yet.
     """
-    if any(row.rejected is None for row in rows):
-        raise UsageError("these rows have no rejected answers", hint="an effect is chosen against rejected")
+    (found,) = measure_sets(
+        registry, commit, persona, [rows], threads=threads, progress=lambda rows: progress, packs=packs
+    )
+    return found
+
+
+def measure_sets(
+    registry: Registry,
+    commit: str,
+    persona: Persona,
+    sets: Sequence[Rows],
+    *,
+    threads: int | None = None,
+    progress: Callable[[Rows], Progress | None] = lambda rows: None,
+    packs: PackStore | None = None,
+) -> list[Margins]:
+    """The same on several sets of rows, for which the model is loaded once. `progress` gives each set's."""
+    for rows in sets:
+        if any(row.rejected is None for row in rows):
+            hint = "an effect is chosen against rejected"
+            raise UsageError(f"{rows.source}: these rows have no rejected answers", hint=hint)
     build = build_id(persona)
     known = registry.record(build).get("margins", {})
-    if rows.id in known:
-        return _margins(known[rows.id])
-    checkpoint = temporary_checkpoint(registry, commit, persona, threads=thread_count(threads), packs=packs)
-    with checkpoint as folder, torch_threads(threads):
-        model, tokenizer = load(folder)
-        found = margins(model, tokenizer, rows, progress=progress)
-    document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}
-    registry.update_record(build, {"margins": {rows.id: document}})
-    return found
+    with ExitStack() as held:
+        model = None
+        for rows in sets:
+            update = progress(rows)
+            if rows.id in known:
+                continue
+            if model is None:
+                threads = thread_count(threads)
+                held.enter_context(torch_threads(threads))
+                checkpoint = temporary_checkpoint(registry, commit, persona, threads=threads, packs=packs)
+                model, tokenizer = load(held.enter_context(checkpoint))
+            found = margins(model, tokenizer, rows, progress=update)
+            document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}
+            known = registry.update_record(build, {"margins": {rows.id: document}})["margins"]
+    return [_margins(known[rows.id]) for rows in sets]
 
 
 def _margins(document: Mapping[str, Any]) -> Margins:

@@ -93,7 +93,8 @@ def train(
             threads=threads,
             progress=stage(progress, "writing the vector"),
         )
-        packs = (store_rows(data, work.registry.packs),) if keep_rows else ()
+        keep = [data, *([held] if held is not None else [])] if keep_rows else []
+        packs = tuple(dict.fromkeys(store_rows(rows, work.registry.packs) for rows in keep))
         found = None if held is None else _score(work, name, manifest.id, held, threads, progress)
         origin = TrainedProvenance(
             TrainingData(Path(data.source).name, data.id, len(data), keep_rows),
