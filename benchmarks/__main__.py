@@ -6,7 +6,7 @@ import importlib
 import sys
 import time
 
-NAMES = ("startup", "behaviour", "replies", "storage", "commit")
+NAMES = ("startup", "chat", "behaviour", "replies", "storage", "commit")
 
 
 def main() -> int:

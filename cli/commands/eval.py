@@ -34,8 +34,12 @@ WORDS = {
 
 @click.command("eval", short_help="Measure a behaviour on held-out rows.")
 @click.argument("what", nargs=-1, metavar="[A [B]] [ROWS.jsonl]")
-@click.option("--all", "every", is_flag=True, help="Each behaviour alone and the persona, on all held-out rows.")
-@click.option("--data", "files", multiple=True, metavar="FILE", help="With --all: these rows (can be repeated).")
+@click.option(
+    "--all", "every", is_flag=True, help="Each behaviour alone and the persona, on all held-out rows."
+)
+@click.option(
+    "--data", "files", multiple=True, metavar="FILE", help="With --all: these rows (can be repeated)."
+)
 @dtype_option("Dtype of the builds that are measured.")
 @threads_option
 @json_option
@@ -95,12 +99,16 @@ def _asked(app: App, what: Sequence[str], every: bool, files: Sequence[str]) -> 
     if files:
         raise UsageError("--data goes with --all", hint=RIGHT)
     if not 1 <= len(what) <= 3:
-        raise UsageError(f"eval takes up to two revisions and a file of rows, not {len(what)} words", hint=RIGHT)
+        raise UsageError(
+            f"eval takes up to two revisions and a file of rows, not {len(what)} words", hint=RIGHT
+        )
     *revisions, rows = what
     early = [name for name in revisions if app.file(name).is_file()]
     if early and not app.file(rows).is_file():
         rest = [name for name in what if name != early[0]]
-        raise UsageError(f"{rows} is not a file", hint=f"the rows come last: pv eval {' '.join([*rest, early[0]])}")
+        raise UsageError(
+            f"{rows} is not a file", hint=f"the rows come last: pv eval {' '.join([*rest, early[0]])}"
+        )
     return revisions or ["HEAD"], rows
 
 
@@ -143,7 +151,11 @@ def _show_pair(a: Revision, b: Revision, found: Comparison) -> None:
         echo("A and B are the same build")
     else:
         words = WORDS[found.difference.verdict]
-        echo(words.format(more="the behaviour is stronger in B", less="the behaviour is weaker in B", other="in A"))
+        echo(
+            words.format(
+                more="the behaviour is stronger in B", less="the behaviour is weaker in B", other="in A"
+            )
+        )
 
 
 def _show_all(app: App, revision: Revision, found: Scores) -> None:

@@ -133,7 +133,7 @@ def test_fsck_imports_neither_torch_nor_numpy(world: World, process: Processes) 
 def test_train_names_its_rows_and_the_branch_it_began_on(world: World, pv: InProcess) -> None:
     provenance = pv.ok("show", "--json").json["provenance"][vector_of(pv, "listening")]
     rows = provenance["data"]["id"]
-    assert provenance["packs"] == [rows]
+    assert provenance["packs"] == [rows, provenance["held_out"]["data_id"]]
     pack(world, rows).unlink()
     said = pv("fsck")
     assert said.code == 3 and "the pack of this rows is missing" in said.out
@@ -164,7 +164,7 @@ def test_gc_says_what_would_go_and_then_takes_it(world: World, pv: InProcess) ->
     pv.ok("branch", "other")  # now the undo can expire
     document = pv.ok("gc", "--dry-run", "--json", *options).json
     gone = sorted(one["name"] for one in document["quarantine"])
-    assert document["dry_run"] and vector in gone and len(gone) == 2  # and its rows
+    assert document["dry_run"] and vector in gone and len(gone) == 3  # and its rows
     assert pack(world, vector).exists()
     said = pv.ok("gc", *options)
     assert f"pack {vector[:12]}" in said.out and "quarantine" in said.out

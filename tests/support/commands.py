@@ -29,8 +29,10 @@ __all__ = [
     "Said",
     "World",
     "behaviours",
+    "command",
     "commits",
     "isolate",
+    "take_terminal",
     "tensors",
     "write_rows",
     "write_tensors",
@@ -178,7 +180,7 @@ class Processes:
             stderr=slave,
             env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **(env or {})},
             start_new_session=True,
-            preexec_fn=_take_terminal,
+            preexec_fn=take_terminal,
         )
         os.close(slave)
         try:
@@ -217,7 +219,7 @@ def command(arguments: tuple[str | Path, ...]) -> list[str]:
     return [sys.executable, "-m", "pv.cli.main", *map(str, arguments)]
 
 
-def _take_terminal() -> None:
+def take_terminal() -> None:
     """Make stdin the controlling terminal, so that a typed Ctrl-C becomes a signal."""
     import fcntl
     import termios

@@ -71,6 +71,8 @@ def compare(
         scored = score(revision, rows, dtype=dtype, threads=threads, progress=progress)
         found.append(Measured(revision.name, revision.commit, scored))
         persona = revision.persona.with_output(dtype=dtype)
-        margins.append(measure(revision.registry, revision.commit, persona, rows, threads=threads))  # known now
+        margins.append(
+            measure(revision.registry, revision.commit, persona, rows, threads=threads)
+        )  # known now
     before, after = margins
     return Comparison(*found, effect(after, before), effect(after, before, per_token=True))

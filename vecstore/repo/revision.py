@@ -92,7 +92,12 @@ class Revision:
         from pv.vecstore.repo.compare import compare
 
         return compare(
-            self, self._other(other), as_rows(rows), dtype=dtype, threads=thread_count(threads), progress=progress
+            self,
+            self._other(other),
+            as_rows(rows),
+            dtype=dtype,
+            threads=thread_count(threads),
+            progress=progress,
         )
 
     def score_all(
@@ -108,7 +113,11 @@ class Revision:
         from pv.vecstore.repo.score_all import score_all
 
         return score_all(
-            self, [as_rows(rows) for rows in sets], dtype=dtype, threads=thread_count(threads), progress=progress
+            self,
+            [as_rows(rows) for rows in sets],
+            dtype=dtype,
+            threads=thread_count(threads),
+            progress=progress,
         )
 
     def build(

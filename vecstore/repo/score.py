@@ -152,13 +152,14 @@ def measure_sets(
     with ExitStack() as held:
         model = None
         for rows in sets:
-            update = progress(rows)
             if rows.id in known:
                 continue
+            update = progress(rows)
             if model is None:
-                threads = thread_count(threads)
                 held.enter_context(torch_threads(threads))
-                checkpoint = temporary_checkpoint(registry, commit, persona, threads=threads, packs=packs)
+                checkpoint = temporary_checkpoint(
+                    registry, commit, persona, threads=thread_count(threads), packs=packs
+                )
                 model, tokenizer = load(held.enter_context(checkpoint))
             found = margins(model, tokenizer, rows, progress=update)
             document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}

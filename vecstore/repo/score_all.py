@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from pv.registry.persona import Persona
 from pv.registry.provenance import Derived, Provenance, Trained
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
+from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.progress import Progress, Report, stage
 from pv.vecstore.repo.score import Score, measure_sets, scored
 
@@ -71,24 +71,21 @@ def score_all(
         (name, replace(plain, behaviours={name: replace(behaviour, weight=1.0)}))
         for name, behaviour in sorted(persona.behaviours.items())
     ]
-    numbers, total = count(1), len(sets) * (len(lines) + 2)
+    places = {rows.id: place for place, rows in enumerate(sets, start=1)}
 
-    def margins(name: str, of: Persona) -> Any:
+    def margins(line: int, name: str, of: Persona) -> list[Margins]:
         def report(rows: Rows) -> Progress | None:
-            label = f"measuring {next(numbers)} of {total}: {name} on {Path(rows.source).name}"
+            number, total = line * len(sets) + places[rows.id], (len(lines) + 2) * len(sets)
+            label = f"measuring {number} of {total}: {name} on {Path(rows.source).name}"
             return stage(progress, label, "answers")
 
-        return measure_sets(
-            revision.registry, revision.commit, of, sets, threads=threads, progress=report
-        )
+        return measure_sets(revision.registry, revision.commit, of, sets, threads=threads, progress=report)
 
-    before = margins("the base", plain)
+    before = margins(0, "the base", plain)
     found = []
-    for name, of in [*lines, (None, persona)]:
-        after = margins(name or "the persona", of)
-        scores = [
-            scored(revision.registry, of, *three) for three in zip(sets, before, after, strict=True)
-        ]
+    for number, (name, of) in enumerate([*lines, (None, persona)], start=1):
+        after = margins(number, name or "the persona", of)
+        scores = [scored(revision.registry, of, *three) for three in zip(sets, before, after, strict=True)]
         found.append(Line(name, scores[0].build, tuple(scores)))
     return Scores(revision.commit, tuple(found), without)
 

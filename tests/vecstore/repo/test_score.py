@@ -110,7 +110,9 @@ def test_nothing_is_measured_twice(world: World, rows: Rows) -> None:
     renamed = replace(world.plain, behaviours={"y": behaviour(0.5, world.vector)})
     with pytest.raises(MissingBase, match=str(world.folder)):
         measure(world.registry, world.commit, renamed, rows)
-    assert len(measure(world.registry, world.commit, world.persona, rows[:3])) == 3  # by the build that was kept
+    assert (
+        len(measure(world.registry, world.commit, world.persona, rows[:3])) == 3
+    )  # by the build that was kept
     world.registry.builds.clear()
     with pytest.raises(MissingBase):
         measure(world.registry, world.commit, world.persona, rows[:2])
