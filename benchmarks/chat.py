@@ -1,4 +1,4 @@
-"""How long `pv chat -p` takes where the build was kept: a whole process, beside transformers on a folder of the same build.
+"""How long `pv chat -p` takes of a build that was kept takes: a whole process, beside transformers on the same build.
 
 In pairs, one after the other. The peer loads as transformers does unless told otherwise (bf16 here), and as pv does
 (float32, so that replies are what `eval` measures); the bar is held against the former.
