@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv.cli.app import App
+from pv.cli.app import App, short
 from pv.cli.say import echo, plain
 from pv.cli.wrap import Wrap
 from pv.registry.errors import PvError
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.chat import Chat, Message
+    from pv.vecstore.repo.revision import Revision
 
 __all__ = ["Talk", "Voice", "typed"]
 
@@ -31,7 +32,7 @@ HELP = """  /system TEXT   set the system prompt; without TEXT there is none
 class Voice:
     """Who answers, and what was said so far."""
 
-    label: str
+    revision: Revision
     chat: Chat
     said: list[Message] = field(default_factory=list)
     replies: list[dict[str, str]] = field(default_factory=list)
@@ -53,7 +54,8 @@ class Talk:
         """Ask all, in turn. Raises KeyboardInterrupt and what a reply raises, unless someone is typing."""
         for voice in self.voices:
             if len(self.voices) > 1 and not self.quiet:
-                echo(click.style(f"{plain(voice.label)}:", bold=True))
+                label = f"{plain(voice.revision.name)} ({short(voice.revision.commit)}):"
+                echo(click.style(label, bold=True))
             try:
                 if not self._answer(voice, text):
                     return

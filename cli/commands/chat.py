@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pv.cli.app import App, pass_app, short
+from pv.cli.app import App, pass_app
 from pv.cli.options import json_option, threads_option
 from pv.cli.render import persona_line
 from pv.cli.talk import Talk, Voice, typed
@@ -60,27 +60,22 @@ def command(
     with ExitStack() as stack:
         with app.progress() as progress:
             voices = [
-                Voice(
-                    f"{rev.name} ({short(rev.commit)})",
-                    stack.enter_context(rev.chat(base=base, threads=threads, progress=progress)),
-                )
+                Voice(rev, stack.enter_context(rev.chat(base=base, threads=threads, progress=progress)))
                 for rev in revisions
             ]
         person = not prompts and sys.stdin.isatty()
-        talk = Talk(app, voices, system, max_tokens, sampling, quiet=as_json, person=person)
-        if person:
-            names = "the base" if base else " and ".join(persona_line(rev.persona) for rev in revisions)
-            app.note(f"talking to {names}; /help lists commands, Ctrl-D ends")
-        _run(talk, prompts)
-    found = [
-        {"commit": rev.commit, "base": base, "replies": voice.replies}
-        for rev, voice in zip(revisions, voices, strict=True)
-    ]
+        _run(Talk(app, voices, system, max_tokens, sampling, quiet=as_json, person=person), prompts, base)
     if as_json:
-        app.json(found[0] if len(found) == 1 else {"a": found[0], "b": found[1]})
+        found = [{"commit": one.revision.commit, "base": base, "replies": one.replies} for one in voices]
+        app.json(found[0] if len(found) == 1 else dict(zip("ab", found, strict=True)))
 
 
-def _run(talk: Talk, prompts: tuple[str, ...]) -> None:
+def _run(talk: Talk, prompts: tuple[str, ...], base: bool) -> None:
+    if talk.person:
+        names = (persona_line(voice.revision.persona) for voice in talk.voices)
+        talk.app.note(
+            f"talking to {'the base' if base else ' and '.join(names)}; /help lists commands, Ctrl-D ends"
+        )
     for text in prompts:
         talk.afresh()
         talk.ask(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.commands import InProcess, Processes, World, write_rows
 
 from pv.registry.registry import Registry
@@ -17,10 +18,11 @@ def held_out(world: World) -> Path:
     return world.rows.with_name("rows.heldout.jsonl")
 
 
-def margins(world: World, build: str, data: str) -> np.ndarray:
+def margins(world: World, build: str, data: str) -> NDArray[np.float64]:
     with Registry.find(world.folder) as registry:
         known = registry.record(build)["margins"][data]
-    return np.array(known["chosen"]) - np.array(known["rejected"])
+    chosen, rejected = (np.array(known[key], np.float64) for key in ("chosen", "rejected"))
+    return chosen - rejected
 
 
 def test_two_revisions_are_compared_row_by_row(world: World, pv: InProcess, held_out: Path) -> None:

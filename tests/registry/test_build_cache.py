@@ -87,14 +87,16 @@ def _replaced(model: Path) -> None:
     other.rename(model)
 
 
+def _linked(model: Path) -> None:
+    model.rename(model.parent.parent / "elsewhere")
+    model.symlink_to("../elsewhere")
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "other bytes": _other_bytes,
     "another file in its place": _replaced,
     "touched": lambda model: os.utime(model),
-    "a link": lambda model: (
-        model.rename(model.parent.parent / "elsewhere"),
-        model.symlink_to("../elsewhere"),
-    ),
+    "a link": _linked,
     "longer": lambda model: model.write_bytes(b"weights, and more"),
     "gone": lambda model: model.unlink(),
     "a file beside": lambda model: model.with_name("adapter_config.json").write_text("{}"),

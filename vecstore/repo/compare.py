@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pv.vecstore.data.rows import Rows
+from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.evaluate.statistics import Interval, effect
 from pv.vecstore.progress import Report
 from pv.vecstore.repo.score import Score, measure, score
@@ -66,13 +67,12 @@ def compare(
     progress: Report | None = None,
 ) -> Comparison:
     """Measure both and their difference. Raises as `score` does."""
-    found, margins = [], []
-    for revision in (a, b):
-        scored = score(revision, rows, dtype=dtype, threads=threads, progress=progress)
-        found.append(Measured(revision.name, revision.commit, scored))
+
+    def measured(revision: Revision) -> tuple[Measured, Margins]:
+        found = score(revision, rows, dtype=dtype, threads=threads, progress=progress)
         persona = revision.persona.with_output(dtype=dtype)
-        margins.append(
-            measure(revision.registry, revision.commit, persona, rows, threads=threads)
-        )  # known now
-    before, after = margins
-    return Comparison(*found, effect(after, before), effect(after, before, per_token=True))
+        known = measure(revision.registry, revision.commit, persona, rows)
+        return Measured(revision.name, revision.commit, found), known
+
+    (first, before), (second, after) = measured(a), measured(b)
+    return Comparison(first, second, effect(after, before), effect(after, before, per_token=True))
