@@ -111,11 +111,14 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __version__: str
 
 
-def open(path: str | PathLike[str] = ".") -> Repo:
-    """The repository of a folder, or of the nearest folder above. Raises NotARegistry."""
+def open(path: str | PathLike[str] = ".", *, cache_bytes: int | None = None) -> Repo:
+    """The repository of a folder, or of the nearest folder above. Raises NotARegistry.
+
+    `cache_bytes` is how much of builds is kept, for whoever needs one again: 4 GB, unless told otherwise.
+    """
     from pv.vecstore.repo.repo import Repo
 
-    return Repo.open(path)
+    return Repo.open(path) if cache_bytes is None else Repo.open(path, cache_bytes=cache_bytes)
 
 
 def init(

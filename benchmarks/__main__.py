@@ -9,7 +9,7 @@ import time
 
 from benchmarks.kit import BASE, ORIGIN
 
-NAMES = ("startup", "behaviour", "replies", "storage", "commit", "diff", "exact")
+NAMES = ("startup", "chat", "behaviour", "replies", "storage", "commit", "diff", "exact")
 
 
 def main() -> int:

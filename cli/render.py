@@ -18,6 +18,7 @@ from pv.vecstore.publish.words import interval
 __all__ = [
     "behaviour_line",
     "change_lines",
+    "columns",
     "combine_words",
     "counted",
     "interval",
@@ -39,10 +40,10 @@ def table(
 ) -> str:
     """A plain table: headers, aligned columns; numbers to the right. Cells break between words at the edge."""
     table = [[plain(cell) for cell in row] for row in (header, *rows)]
-    room = (width or min(edge() or WIDEST, WIDEST)) - 3 * len(header) + 1  # a pipe has no edge
-    columns = list(zip(*table, strict=True))
-    widths = _widths(columns, room)
-    right = [len(table) > 1 and all(map(_numeric, cells[1:])) for cells in columns]
+    room = (width or columns()) - 3 * len(header) + 1
+    down = list(zip(*table, strict=True))
+    widths = _widths(down, room)
+    right = [len(table) > 1 and all(map(_numeric, cells[1:])) for cells in down]
     lines = [title] if title else []
     for at, row in enumerate(table):
         broken = [
@@ -94,6 +95,11 @@ def _broken(cell: str, width: int) -> list[str]:
 def _pad(text: str, width: int, *, right: bool) -> str:
     space = " " * (width - cells(text))
     return space + text if right else text + space
+
+
+def columns() -> int:
+    """How wide a table may be: a pipe has no edge."""
+    return min(edge() or WIDEST, WIDEST)
 
 
 def _numeric(cell: str) -> bool:

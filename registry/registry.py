@@ -20,6 +20,7 @@ from typing import Any
 
 from pv.registry import layout
 from pv.registry.base_places import BasePlaces
+from pv.registry.build_cache import BYTES, BuildCache
 from pv.registry.build_records import RecordStore
 from pv.registry.combine import Combine
 from pv.registry.disk import locks
@@ -55,12 +56,13 @@ class Head:
 class Registry(Closing):
     """One `.pv` folder, opened. Close it, or use it in a `with`: it keeps a git process for reading."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, cache_bytes: int = BYTES) -> None:
         self.root = layout.open_folder(root)
         self._inside = threading.local()
         self.packs = PackStore(self.root, writing=self.writing)
         self.history = GitRepository(self.root / "history.git")
         self.history.check_config()
+        self.builds = BuildCache(self.root, cache_bytes)
         self._records = RecordStore(self.root)
         self.places = BasePlaces(self.root)
         """Where bases are on this machine that have moved."""
@@ -85,9 +87,9 @@ class Registry(Closing):
                 raise UsageError("a registry needs a first commit")
 
     @staticmethod
-    def find(start: Path) -> Registry:
+    def find(start: Path, *, cache_bytes: int = BYTES) -> Registry:
         """The registry of `start` or of the nearest folder above. Raises NotARegistry."""
-        return Registry(layout.find(start))
+        return Registry(layout.find(start), cache_bytes=cache_bytes)
 
     def close(self) -> None:
         self.history.close()

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import Number, Whole, json_option, threads_option
 from pv.cli.render import persona_line
-from pv.cli.say import echo, plain
-
-if TYPE_CHECKING:
-    from pv.vecstore.repo.chat import Chat
+from pv.cli.talk import Talk, Voice, typed
+from pv.registry.errors import UsageError
 
 __all__ = ["command"]
 
 
 @click.command("chat", short_help="Talk to a persona.")
-@click.argument("rev", default="HEAD")
+@click.argument("revs", nargs=-1, metavar="[A [B]]")
 @click.option("-p", "--prompt", "prompts", multiple=True, help="Say this, print the reply, and end.")
 @click.option("--max-tokens", type=Whole(1), default=256, show_default=True, help="Longest reply.")
 @click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--seed", type=Whole(), default=0, help="Seed for a temperature above 0.")
+@click.option("--system", metavar="TEXT", help="System prompt.")
 @click.option("--base", is_flag=True, help="Talk to the bare base instead.")
 @threads_option
 @json_option
@@ -32,67 +30,57 @@ __all__ = ["command"]
 def command(
     app: App,
     /,
-    rev: str,
+    revs: tuple[str, ...],
     prompts: tuple[str, ...],
+    system: str | None,
     max_tokens: int,
     base: bool,
     threads: int,
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Talk to a revision of the persona. An empty line or Ctrl-D ends.
+    """Talk to a revision (default HEAD), or to two: each answers every prompt, and remembers its own replies.
+
+    Each -p is a conversation of its own. Without -p, lines are typed, or read from stdin; at a terminal /help lists
+    the commands, Ctrl-C ends a reply, and Ctrl-D the chat.
 
     \b
     pv chat
     pv chat v1 -p "Let's use SQLite for this."
-    pv chat --base -p "Let's use SQLite for this."
+    pv chat main style -p "Let's use SQLite for this."
+    pv chat --base --system "Answer in French."
     """
     from contextlib import ExitStack
 
-    revision = app.repo().at(rev)
+    if len(revs) > (1 if base else 2):
+        raise UsageError(
+            "chat takes up to two revisions, and --base one", hint="pv chat A B, or pv chat --base A"
+        )
+    revisions = [app.repo().at(rev) for rev in revs or ("HEAD",)]
     with ExitStack() as stack:
         with app.progress() as progress:
-            chat = stack.enter_context(revision.chat(base=base, threads=threads, progress=progress))
-        if not prompts and sys.stdin.isatty():
-            app.note(
-                f"talking to {'the base' if base else persona_line(revision.persona)}; an empty line ends"
-            )
-        answers = list(_answers(chat, prompts, max_tokens, quiet=as_json, **sampling))
+            voices = [
+                Voice(rev, stack.enter_context(rev.chat(base=base, threads=threads, progress=progress)))
+                for rev in revisions
+            ]
+        person = not prompts and sys.stdin.isatty()
+        _run(Talk(app, voices, system, max_tokens, sampling, quiet=as_json, person=person), prompts, base)
     if as_json:
-        app.json({"commit": revision.commit, "replies": answers})
+        found = [{"commit": one.revision.commit, "base": base, "replies": one.replies} for one in voices]
+        app.json(found[0] if len(found) == 1 else dict(zip("ab", found, strict=True)))
 
 
-def _answers(
-    chat: Chat, prompts: tuple[str, ...], max_tokens: int, *, quiet: bool, **sampling: Any
-) -> Iterator[dict[str, str]]:
-    """Ask, and print the answers as they come. Prompts given beforehand are asked one by one, afresh."""
-    from pv.vecstore.repo.chat import Message
-
-    history: list[Message] = []
-    for text in prompts or _typed():
-        if prompts:
-            history = []
-        history.append(Message("user", text))
-        pieces = []
-        for piece in chat.stream(history, max_tokens, **sampling):
-            pieces.append(piece)
-            if not quiet:
-                echo(plain(piece), nl=False)
-        if not quiet:
-            echo()
-        history.append(Message("assistant", "".join(pieces)))
-        yield {"prompt": text, "reply": history[-1].content}
-
-
-def _typed() -> Iterator[str]:
-    person = sys.stdin.isatty()
-    while True:
-        if person:
-            click.echo("> ", nl=False, err=True)  # stdout is for replies
-        try:
-            text = input().strip()
-        except EOFError:
+def _run(talk: Talk, prompts: tuple[str, ...], base: bool) -> None:
+    if talk.person:
+        names = (persona_line(voice.revision.persona) for voice in talk.voices)
+        talk.app.note(
+            f"talking to {'the base' if base else ' and '.join(names)}; /help lists commands, Ctrl-D ends"
+        )
+    for text in prompts:
+        talk.afresh()
+        talk.ask(text)
+    for text in () if prompts else typed(talk.app, talk.person):
+        if not talk.person or not text.startswith("/") or text.startswith("//"):
+            talk.ask(text[1:] if talk.person and text.startswith("//") else text)
+        elif not talk.command(text):
             return
-        if not text:
-            return
-        yield text

@@ -2,69 +2,181 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import dtype_option, json_option, threads_option
-from pv.cli.render import interval, persona_line, table
+from pv.cli.render import columns, interval, persona_line, table
 from pv.cli.say import echo, plain
 from pv.registry.errors import UsageError
 from pv.vecstore.publish.words import VERDICTS, caveats
 
 if TYPE_CHECKING:
+    from pv.vecstore.evaluate.statistics import Interval
+    from pv.vecstore.repo.compare import Comparison
+    from pv.vecstore.repo.revision import Revision
     from pv.vecstore.repo.score import Score
+    from pv.vecstore.repo.score_all import Scores
 
 __all__ = ["command"]
 
+INTERVAL = "+38.96 [+35.86, +42.17]"  # as wide as most
+UNIT = "nats, 95 % interval"
+RIGHT = "pv eval [A [B]] ROWS.jsonl: the file of rows comes last"
+WORDS = {
+    "up": "the interval lies above 0: the behaviour is stronger in B than in A",
+    "down": "the interval lies below 0: the behaviour is weaker in B than in A",
+    "inconclusive": "the interval includes 0: these rows show no difference between A and B",
+}
+
 
 @click.command("eval", short_help="Measure a behaviour on held-out rows.")
-@click.argument("what", nargs=-1, required=True, metavar="[REV] DATA.jsonl")
-@dtype_option("Of the build that is measured.")
+@click.argument("what", nargs=-1, metavar="[A [B]] [ROWS.jsonl]")
+@click.option(
+    "--all", "every", is_flag=True, help="Each behaviour alone and the persona, on all held-out rows."
+)
+@click.option(
+    "--data", "files", multiple=True, metavar="FILE", help="With --all: these rows (can be repeated)."
+)
+@dtype_option("Dtype of the builds that are measured.")
 @threads_option
 @json_option
 @pass_app
-def command(app: App, what: tuple[str, ...], dtype: str | None, threads: int, as_json: bool) -> None:
-    """Measure a revision on held-out rows, with its base as the control.
+def command(
+    app: App,
+    what: tuple[str, ...],
+    every: bool,
+    files: tuple[str, ...],
+    dtype: str | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Measure one revision (default HEAD), or the difference of two, on held-out rows.
 
-    Margin: log-probability of the chosen answer minus that of the rejected one, in nats. Effect: margin
-    after minus margin of the base, averaged over rows; 95 % intervals from a paired bootstrap over rows.
-    Rows that a behaviour was trained on are counted, if the registry keeps its training rows. Results are kept
-    per build: asking again costs nothing.
+    Margin: log-probability of the chosen answer minus that of the rejected one, in nats. Effect: margin minus
+    margin of the base, averaged over rows. B - A: margin of B minus margin of A, on the same rows. Intervals
+    (95 %) come from a paired bootstrap over rows. Rows that a behaviour was trained on are counted, if the
+    registry keeps its training rows. Measurements are kept per build, and not made twice.
+
+    --all measures on the held-out rows that `pv train` kept, or on those of --data.
 
     \b
-    pv eval examples/behaviours/listening.heldout.jsonl
-    pv eval v1 examples/behaviours/listening.heldout.jsonl --json
+    pv eval listening.heldout.jsonl
+    pv eval v1 listening.heldout.jsonl --json
+    pv eval main style listening.heldout.jsonl
+    pv eval --all
     """
-    if len(what) > 2:
-        raise UsageError("eval takes a revision and a file of rows", hint="pv eval [REV] DATA.jsonl")
-    rev, data = ("HEAD", what[0]) if len(what) == 1 else what
+    revisions, data = _asked(app, what, every, files)
     repo = app.repo()
-    revision, rows = repo.at(rev), app.rows(data, repo)
+    first, *others = [repo.at(name) for name in revisions]
+    sets = [app.rows(name, repo) for name in ([data] if data else files)]
     with app.progress() as progress:
-        found = revision.score(rows, dtype=dtype, threads=threads, progress=progress)
-    if as_json:
-        app.json({"commit": revision.commit, "build": found.build, **found.to_json()})
-        return
-    echo(f"{rev} ({short(revision.commit)})  {persona_line(revision.persona)}")
-    echo(_drawn(found))
+        if every:
+            scores = first.score_all(sets, dtype=dtype, threads=threads, progress=progress)
+        elif others:
+            pair = first.compare(others[0], sets[0], dtype=dtype, threads=threads, progress=progress)
+        else:
+            found = first.score(sets[0], dtype=dtype, threads=threads, progress=progress)
+    if every:
+        app.json(scores) if as_json else _show_all(app, first, scores)
+    elif others:
+        app.json(pair) if as_json else _show_pair(first, others[0], pair)
+    elif as_json:
+        app.json({"commit": first.commit, "build": found.build, **found.to_json()})
+    else:
+        _show(first, found)
+
+
+def _asked(app: App, what: Sequence[str], every: bool, files: Sequence[str]) -> tuple[Sequence[str], str]:
+    """Revisions, and the file of rows. Raises UsageError with what was meant."""
+    if every:
+        if len(what) > 1:
+            raise UsageError(
+                "--all measures one revision", hint="pv eval --all [REV] [--data ROWS.jsonl] names the rows"
+            )
+        return what or ("HEAD",), ""
+    if files:
+        raise UsageError("--data goes with --all", hint=RIGHT)
+    if not 1 <= len(what) <= 3:
+        raise UsageError(
+            f"eval takes up to two revisions and a file of rows, not {len(what)} words", hint=RIGHT
+        )
+    *revisions, rows = what
+    early = [name for name in revisions if app.file(name).is_file()]
+    if early and not app.file(rows).is_file():
+        rest = [name for name in what if name != early[0]]
+        raise UsageError(
+            f"{rows} is not a file", hint=f"the rows come last: pv eval {' '.join([*rest, early[0]])}"
+        )
+    return revisions or ["HEAD"], rows
+
+
+def _headline(label: str, revision: Revision) -> str:
+    return f"{label}{revision.name} ({short(revision.commit)})  {persona_line(revision.persona)}"
+
+
+def _one(i: Interval) -> str:
+    return interval(i.mean, i.low, i.high)
+
+
+def _cells(rows: Sequence[tuple[str, Interval]]) -> list[list[str]]:
+    return [[label, _one(i), str(i.n)] for label, i in rows]
+
+
+def _show(revision: Revision, found: Score) -> None:
+    rows = (
+        ("margin of the base", found.base_margin),
+        ("margin", found.margin),
+        ("effect", found.effect),
+        ("effect per token", found.effect_per_token),
+    )
+    echo(_headline("", revision))
+    echo(table([found.data, UNIT, "rows"], _cells(rows)))
     if revision.persona.is_base:
         echo("no behaviour has a weight: this is the base, whose effect is 0 by definition")
     else:
         echo(VERDICTS[found.effect.verdict][1])
+    _caveats(found)
+
+
+def _caveats(found: Score) -> None:
     for line in caveats(found.effect.n, found.overlap):
         echo(plain(line))
 
 
-def _drawn(found: Score) -> str:
-    cells = [
-        [label, interval(i.mean, i.low, i.high), str(i.n)]
-        for label, i in (
-            ("margin of the base", found.base_margin),
-            ("margin", found.margin),
-            ("effect", found.effect),
-            ("effect per token", found.effect_per_token),
-        )
+def _show_pair(a: Revision, b: Revision, found: Comparison) -> None:
+    rows = (
+        ("effect of A", found.a.score.effect),
+        ("effect of B", found.b.score.effect),
+        ("B - A", found.difference),
+        ("B - A per token", found.difference_per_token),
+    )
+    echo(_headline("A  ", a))
+    echo(_headline("B  ", b))
+    echo(table([found.a.score.data, UNIT, "rows"], _cells(rows)))
+    if found.a.score.build == found.b.score.build:
+        echo("A and B are the same build")
+    else:
+        echo(WORDS[found.difference.verdict])
+    _caveats(found.b.score)
+
+
+def _show_all(app: App, revision: Revision, found: Scores) -> None:
+    echo(_headline("", revision))
+    sets = [f"{score.data}, {score.effect.n} rows" for score in found.lines[0].scores]
+    lines = [
+        [line.behaviour or "the persona", *(_one(score.effect) for score in line.scores)]
+        for line in found.lines
     ]
-    return table([found.data, "nats, 95 % interval", "rows"], cells)
+    echo(f"effect in {UNIT}; each behaviour alone at weight 1, and the persona")
+    wide = max(len(line[0]) for line in lines) + sum(max(len(name), len(INTERVAL)) + 3 for name in sets)
+    if wide <= columns():
+        echo(table(["", *sets], lines))
+    else:
+        pairs = [[name, one, e] for name, *es in lines for one, e in zip(sets, es, strict=True)]
+        echo(table(["", "held-out rows", "effect"], pairs))
+    if found.without_rows:
+        app.note(f"  no held-out rows are kept of {', '.join(found.without_rows)}; --data FILE names them")

@@ -46,7 +46,8 @@ def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool)
 
     What `pv undo` can still bring back is kept: an operation can be undone until it is forgotten, which is
     --expire days after it was done. Packs go to the quarantine first, and are deleted by a later gc. Nothing is
-    touched if any commit is damaged, and nothing that a running process holds.
+    touched if any commit is damaged, and nothing that a running process holds. Builds that `chat` and `eval` kept
+    in .pv/cache go too: they are made again when they are needed.
 
     \b
     pv gc --dry-run
@@ -76,6 +77,9 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     gone = len(plan.commits) + len(plan.objects)
     if gone:
         echo(f"{counted(gone, 'git object')} {would}deleted")
+    if plan.builds:
+        taken = size(sum(build.nbytes for build in plan.builds))
+        echo(f"{counted(len(plan.builds), 'build')} in the cache, {taken}, {would}deleted")
     for name in plan.leftovers:
         echo(f"{name} {would}deleted: left by a killed process")
     if plan.young:

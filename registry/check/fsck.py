@@ -32,7 +32,17 @@ __all__ = ["Progress", "check", "locate", "reading"]
 Progress = Callable[[str, int, int], None]
 """Called with ("commits" or "packs", done, total): commits, and bytes of packs."""
 
-_ROOT = {"format", "history.git", "packs", "records", "tmp", "quarantine", "bases.json", ".gitignore"}
+_ROOT = {
+    "format",
+    "history.git",
+    "packs",
+    "records",
+    "cache",
+    "tmp",
+    "quarantine",
+    "bases.json",
+    ".gitignore",
+}
 _LOCKS = {"gate", "lock", "refs.lock", "records.lock"}
 _GIT = {"config", "HEAD", "objects", "refs", "packed-refs"}
 _FOREIGN = ("commondir", "config.worktree", "objects/info/alternates", "objects/info/http-alternates")

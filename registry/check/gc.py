@@ -2,6 +2,7 @@
 
 Kept is what any ref leads to (branches, tags, remote branches), what an operation that has not expired
 could bring back, what a process that is still running holds, and whatever is younger than the grace period.
+Builds that were kept can be made again: all go but those in use.
 
 With the registry to itself, in this order, each step durable before the next: expire old operations;
 delete what has lain in quarantine for longer than the grace period; move packs that nothing names into the
@@ -49,7 +50,7 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a gc does. `restore` are packs in quarantine that a commit needs after all.
+    """What a gc does. `restore` are packs in quarantine that a commit needs after all; `builds` go from the cache.
 
     `commits` and `objects` are ids of git objects, each before those that it leads to. `young` and
     `in_use` count packs that no commit needs, and that stay all the same.
@@ -64,6 +65,7 @@ class Plan:
     leftovers: tuple[str, ...]
     young: int
     in_use: int
+    builds: tuple[Garbage, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -76,13 +78,14 @@ class Plan:
                 self.commits,
                 self.objects,
                 self.leftovers,
+                self.builds,
             )
         )
 
     @property
     def freed(self) -> int:
-        """Bytes of packs that are deleted."""
-        return sum(garbage.nbytes for garbage in self.purge)
+        """Bytes of packs and builds that are deleted."""
+        return sum(garbage.nbytes for garbage in (*self.purge, *self.builds))
 
 
 def plan(
@@ -111,6 +114,8 @@ def plan(
     quarantine, young, in_use = _unneeded(registry.packs, known, grace_s)
     restore, purge = _quarantined(registry.packs, known, grace_s)
     swept = tempfiles.everywhere(registry.root)
+    now = time.time()
+    builds = [Garbage(k.build, k.nbytes, now - k.used) for k in registry.builds.kept() if not k.in_use]
     return Plan(
         expire=tuple(operation.seq for operation in begin.operations[len(keep) :]),
         restore=restore,
@@ -119,6 +124,7 @@ def plan(
         commits=commits,
         objects=others,
         leftovers=tuple(tempfiles.place(registry.root, path) for path in swept),
+        builds=tuple(builds),
         young=young,
         in_use=in_use,
     )
@@ -151,6 +157,8 @@ def collect(
         for dead in (todo.commits, todo.objects):
             _delete([loose.object_path(history.path, i) for i in dead if i not in alive])
         _delete([tempfiles.at(root, name) for name in todo.leftovers])
+        for garbage in todo.builds:
+            registry.builds.take_out(garbage.name)
     return todo
 
 

@@ -246,11 +246,10 @@ def test_a_conversation_comes_from_stdin_and_an_empty_line_ends_it(world: World,
 
 
 def test_a_conversation_on_a_terminal(world: World, process: Processes) -> None:
-    said = process.on_terminal("chat", "--max-tokens", "3", type="One?\nTwo?\n\x03", env={"NO_COLOR": "1"})
-    assert "talking to listening 1; an empty line ends" in said.out
+    said = process.on_terminal("chat", "--max-tokens", "3", type="One?\nTwo?\n/exit\n", env={"NO_COLOR": "1"})
+    assert "talking to listening 1; /help lists commands, Ctrl-D ends" in said.out
     assert said.out.count("> ") >= 3
-    assert said.code == 130
-    assert "interrupted" in said.out
+    assert said.code == 0
 
 
 def test_a_prompt_that_does_not_fit(world: World, pv: InProcess) -> None:
@@ -260,3 +259,32 @@ def test_a_prompt_that_does_not_fit(world: World, pv: InProcess) -> None:
     said = pv("chat", "-p", "x", "--max-tokens", "0")
     assert said.code == 2
     assert pv("chat", "-p", "x", "--temperature", "inf").code == 2
+
+
+def test_a_build_that_was_kept_is_not_made_again(world: World, pv: InProcess) -> None:
+    """Not even the base is needed for it. A file of it that was changed is not believed."""
+    ask = ("chat", "-p", "One?", "--max-tokens", "4", "--json")
+    pv.ok("scale", "listening", "0.5")
+    first = replies(pv.ok(*ask))
+    (entry,) = (
+        entry
+        for entry in (world.folder / ".pv" / "cache").iterdir()
+        if '"weight":0.5' in (entry / "checkpoint" / "persona.json").read_text()
+    )
+    weights = entry / "checkpoint" / "model.safetensors"
+    inode = weights.stat().st_ino
+    assert replies(pv.ok(*ask)) == first and weights.stat().st_ino == inode
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-2000] + bytes(2000))
+    assert replies(pv.ok(*ask)) == first and weights.read_bytes() == whole
+    assert pv.ok("fsck").code == 0
+
+
+def test_a_cache_of_no_bytes_keeps_nothing(
+    world: World, pv: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pv.ok("gc")
+    monkeypatch.setenv("PV_CACHE_BYTES", "0")
+    pv.ok("chat", "-p", "One?", "--max-tokens", "2")
+    assert not any((world.folder / ".pv" / "cache").iterdir())
+    assert not any((world.folder / ".pv" / "tmp").iterdir())

@@ -387,3 +387,11 @@ def test_paths_that_cannot_be(world: World, pv: InProcess) -> None:
             said = pv(*line)
             assert said.code in (2, 4, 5), (line, said)  # loop/x may be on the Hub, which is not reached
             assert said.err.count("error: ") == 1
+
+
+def test_a_cache_size_that_is_none(world: World, pv: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("much", "-1", "", "1e9", "4 GB"):
+        monkeypatch.setenv("PV_CACHE_BYTES", wrong)
+        refused(pv("status"), 2, "PV_CACHE_BYTES", "4000000000")
+    monkeypatch.setenv("PV_CACHE_BYTES", "0")
+    pv.ok("status")

@@ -39,7 +39,7 @@ def test_fsck_of_a_sound_registry(world: World, pv: InProcess) -> None:
     assert "nothing is damaged" in said.err and "every tensor decoded" in said.err
     document = pv.ok("fsck", "--json").json
     assert (document["schema"], document["clean"], document["findings"]) == (1, True, [])
-    assert (document["commits"], document["packs"]) == (2, 3)  # the base, the vector, its rows
+    assert (document["commits"], document["packs"]) == (2, 4)  # the base, the vector, both its rows
     assert {k: v for k, v in world.state().items() if k != "gate"} == {
         k: v for k, v in before.items() if k != "gate"
     }
@@ -168,7 +168,7 @@ def test_fsck_imports_neither_torch_nor_numpy(world: World, process: Processes) 
 def test_train_names_its_rows_and_the_branch_it_began_on(world: World, pv: InProcess) -> None:
     provenance = pv.ok("show", "--json").json["provenance"][vector_of(pv, "listening")]
     rows = provenance["data"]["id"]
-    assert provenance["packs"] == [rows]
+    assert provenance["packs"] == [rows, provenance["held_out"]["data_id"]]
     pack(world, rows).unlink()
     said = pv("fsck")
     assert said.code == 3 and "the pack of this rows is missing" in said.out
@@ -182,6 +182,9 @@ def test_gc_says_what_would_go_and_then_takes_it(world: World, pv: InProcess) ->
     pv.ok("drop", "listening")
     pv.ok("undo")
     pv.ok("undo")  # back before the training
+    (build,) = (world.folder / ".pv" / "cache").iterdir()  # on which it was measured
+    assert "1 build in the cache, 120 kB, would be deleted" in pv.ok("gc", "-n").out and build.is_dir()
+    assert "1 build in the cache, 120 kB, deleted" in pv.ok("gc").out and not build.exists()
     assert pv.ok("gc").err.endswith("nothing to take out\n")
     before = world.state()
     now = {"--grace": "0", "--expire": "0"}
@@ -196,7 +199,7 @@ def test_gc_says_what_would_go_and_then_takes_it(world: World, pv: InProcess) ->
     pv.ok("branch", "other")  # now the undo can expire
     document = pv.ok("gc", "--dry-run", "--json", *options).json
     gone = sorted(one["name"] for one in document["quarantine"])
-    assert document["dry_run"] and vector in gone and len(gone) == 2  # and its rows
+    assert document["dry_run"] and vector in gone and len(gone) == 3  # and its rows
     assert pack(world, vector).exists()
     said = pv.ok("gc", *options)
     assert f"pack {vector[:12]}" in said.out and "quarantine" in said.out

@@ -113,7 +113,7 @@ def test_the_listed_words_are_those_of_the_program() -> None:
     assert literals("Output", "dtype") == set(OUTPUT_CHOICES)
     assert literals("Output", "rounding") == set(ROUNDINGS)
     verdicts = get_args(get_type_hints(vars(Interval)["verdict"].fget)["return"])
-    assert literals("Score", "verdict") == literals("Eval", "verdict") == set(verdicts)
+    assert literals("Score", "verdict") == literals("EvalOne", "verdict") == set(verdicts)
     assert literals("Merge", "kind") == set(get_args(get_type_hints(MergeOutcome)["kind"]))
     assert literals("Finding", "kind") == kinds_of_findings() >= NOTES
     choices = {word for method in METHODS.values() for option in method.options for word in option.choices}
@@ -173,9 +173,13 @@ STORY = """
 0 diff HEAD HEAD --exit-code
 0 eval {held_out}
 0 eval HEAD~1 {held_out}
+0 eval HEAD~1 HEAD {held_out}
+0 eval --all
+0 eval --all HEAD --data {held_out} --dtype fp32
 0 chat -p Hi -p Ho --max-tokens 2
 0 rows listening
 0 rows HEAD:listening -o {out}.jsonl
+0 chat HEAD~1 HEAD -p Hi --max-tokens 2
 0 scale listening -0.5
 0 negate listening
 0 add more=HEAD~1:listening --weight 2
@@ -403,7 +407,7 @@ def test_garbage(world: World, answer: Answer) -> None:
     left.touch()
     os.utime(left, (0, 0))
     gone = [answer("gc", "--expire", "0")]
-    assert gone[0]["young"] == 2  # the vector and its rows
+    assert gone[0]["young"] == 3  # the vector and both its rows
     gone += [answer("gc", "--expire", "0", "--grace", "0") for _ in range(2)]
     for key in ("expire", "git_objects", "leftovers", "quarantine", "purge", "freed_bytes"):
         assert any(one[key] for one in gone), key

@@ -29,8 +29,10 @@ __all__ = [
     "Said",
     "World",
     "behaviours",
+    "command",
     "commits",
     "isolate",
+    "take_terminal",
     "tensors",
     "write_rows",
     "write_tensors",
@@ -178,7 +180,7 @@ class Processes:
             stderr=slave,
             env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **(env or {})},
             start_new_session=True,
-            preexec_fn=_take_terminal,
+            preexec_fn=take_terminal,
         )
         os.close(slave)
         try:
@@ -217,7 +219,7 @@ def command(arguments: tuple[str | Path, ...]) -> list[str]:
     return [sys.executable, "-m", "pv.cli.main", *map(str, arguments)]
 
 
-def _take_terminal() -> None:
+def take_terminal() -> None:
     """Make stdin the controlling terminal, so that a typed Ctrl-C becomes a signal."""
     import fcntl
     import termios
@@ -253,7 +255,8 @@ class World:
     def state(self) -> dict[str, str]:
         """Everything in the registry that means something: refs, packs, records, and files left over.
 
-        Git objects that nothing names are left out: they are harmless, and git itself leaves them too.
+        Git objects that nothing names are left out: they are harmless, and git itself leaves them too. So are builds
+        that were kept: they can go at any time.
         """
         root = self.folder / ".pv"
         found = {}
@@ -261,7 +264,7 @@ class World:
             name = path.relative_to(root).as_posix()
             if path.parent == root and path.is_file() and not path.stat().st_size:
                 continue  # files that are only there to be locked
-            if path.is_file() and not name.startswith("history.git/objects/"):
+            if path.is_file() and not name.startswith(("history.git/objects/", "cache/")):
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
             elif path.is_dir() and name.startswith(("tmp/", "quarantine/")):
                 found[name] = "a folder"

@@ -6,8 +6,8 @@ the same words for a prompt whether it is asked alone or in a batch (up to round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pv.registry.errors import DataError, UsageError
 from pv.vecstore.data.chat_template import encode_prompt
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Prompt", "replies", "stream"]
+__all__ = ["Finish", "Prompt", "replies", "stream"]
 
 Prompt = str | Sequence[Message]
+Finish = Literal["stop", "length", "context"]
+"""What ended a reply: the model, `max_new_tokens`, or the model's context, which is full."""
 UNFINISHED = "\ufffd"  # what a decoder writes for half of a character
 
 
@@ -66,8 +68,8 @@ def stream(
     *,
     temperature: float = 0.0,
     seed: int = 0,
-) -> Iterator[str]:
-    """One answer, piece by piece as it is written; the pieces joined are the answer."""
+) -> Generator[str, None, Finish]:
+    """One answer, piece by piece as it is written; the pieces joined are the answer. Returns what ended it."""
     tokens: list[int] = []
     shown = ""
     text = ""
@@ -82,6 +84,15 @@ def stream(
             shown = text
     if text.startswith(shown) and len(text) > len(shown):
         yield text[len(shown) :]
+    if len(tokens) < _room(model, [context], max_new_tokens):
+        return "stop"
+    return "length" if len(tokens) == max_new_tokens else "context"
+
+
+def _room(model: PreTrainedModel, contexts: Sequence[Sequence[int]], max_new_tokens: int) -> int:
+    """How many tokens can be written."""
+    limit = context_length(model)
+    return max_new_tokens if limit is None else min(max_new_tokens, limit - max(map(len, contexts)))
 
 
 def _encode(
@@ -110,9 +121,6 @@ def _generate(
 
     if max_new_tokens < 1 or not 0 <= temperature < float("inf"):
         raise UsageError("max_new_tokens must be at least 1, and temperature 0 or more")
-    limit = context_length(model)
-    if limit is not None:
-        max_new_tokens = min(max_new_tokens, limit - max(map(len, contexts)))
     stops = set(stop_ids(model, tokenizer))
     generator = torch.Generator().manual_seed(seed)
     width = max(map(len, contexts))
@@ -127,7 +135,7 @@ def _generate(
     training = model.training
     model.eval()
     try:
-        for _ in range(max_new_tokens):
+        for _ in range(_room(model, contexts, max_new_tokens)):
             with torch.no_grad():
                 output = model(
                     input_ids=ids,

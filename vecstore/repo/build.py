@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from pv.vecstore.checkpoints.fingerprint import fingerprint
 from pv.vecstore.merge.build import Built, build_id
 from pv.vecstore.merge.build import build as write_build
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
-from pv.vecstore.progress import Progress, Report, stage
+from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.opening import opened
 
 if TYPE_CHECKING:
@@ -130,32 +130,69 @@ def temporary_checkpoint(
     commit: str,
     persona: Persona,
     *,
+    what: str = "",
     threads: int = 2,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     packs: PackStore | None = None,
 ) -> Iterator[Path]:
-    """A folder that holds the persona's checkpoint while the block runs. `packs`: see `opened`.
+    """A folder that holds the persona's checkpoint while the block runs. `packs`: see `opened`; `what` is built.
 
-    An empty persona whose base lies in a folder is that folder, once its bytes have been checked.
+    A build that was kept is not made again. An empty persona whose base lies in a folder is that folder, once its
+    bytes have been checked.
     """
+    with ExitStack() as held:
+        folder = held.enter_context(registry.builds.using(build_id(persona)))
+        if folder is None:
+            folder = _made(registry, commit, persona, held, what, threads, progress, packs)
+        yield folder
+
+
+def _made(
+    registry: Registry,
+    commit: str,
+    persona: Persona,
+    held: ExitStack,
+    what: str,
+    threads: int,
+    progress: Report | None,
+    packs: PackStore | None,
+) -> Path:
+    """The folder of a checkpoint that was not there; `held` keeps it."""
+    making = held.enter_context(registry.builds.making(build_id(persona)))
     with opened(registry, commit, [persona], packs=packs) as at:
         origin = at.base.checkpoint
         # Beside the weights of a hub, or where a base has moved to, lies what nobody has looked at.
         local = origin is not None and at.base.manifest.origin.get("path") == str(origin.path)
         plain = not persona.behaviours and persona.output.dtype == "base"
         if plain and local and origin is not None and origin.path.is_dir():
-            table = fingerprint(origin, threads=threads, progress=progress)
+            update = stage(progress, "checking the base")
+            table = fingerprint(origin, threads=threads, progress=update)
             if table == dict(at.base.manifest.tensors):
-                yield origin.path
-                return
-        with registry.packs.scratch("build") as tmp:
-            folder = tmp / build_id(persona)[:12]
+                return origin.path
+
+        def write() -> Built:
             files = registry.base_files(commit)
-            made = write_build(
-                persona, at.base, at.vectors, folder, side_files=files, threads=threads, progress=progress
+            update = stage(progress, f"building {what}".rstrip())
+            return write_build(
+                persona,
+                at.base,
+                at.vectors,
+                making.folder,
+                side_files=files,
+                threads=threads,
+                progress=update,
             )
-            record_build(registry, made)
-            yield folder
+
+        try:
+            made = write()
+        except StorageError:  # a full disk, perhaps of builds that were kept
+            if not registry.builds.clear():
+                raise
+            made = write()
+    record_build(registry, made)
+    if packs is None:  # else it holds what may never be committed
+        making.keep(made.weights)
+    return making.folder
 
 
 def record_build(registry: Registry, made: Built) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pv.vecstore.data.rows import Message
-from pv.vecstore.models.generate import Prompt, replies, stream
+from pv.vecstore.models.generate import Finish, Prompt, replies, stream
 from pv.vecstore.models.load import load
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.progress import Report, stage
@@ -31,8 +31,8 @@ class Chat:
 
     def stream(
         self, conversation: Sequence[Message], max_tokens: int = 256, **sampling: Any
-    ) -> Iterator[str]:
-        """The answer to a conversation, piece by piece. Raises DataError if it leaves no room for one."""
+    ) -> Generator[str, None, Finish]:
+        """The answer to a conversation, piece by piece; it returns what ended it. Raises DataError if none fits."""
         return stream(self.model, self.tokenizer, tuple(conversation), max_tokens, **sampling)
 
     def replies(self, prompts: Sequence[Prompt], max_tokens: int = 256, **sampling: Any) -> list[str]:
@@ -46,11 +46,10 @@ def chat(
 ) -> Iterator[Chat]:
     """The revision, or (`base`) its bare base, built and loaded. Raises MissingBase, CheckpointRefused."""
     persona = revision.persona.without_behaviours() if base else revision.persona
-    update = stage(progress, "building")
     with torch_threads(threads):
         with temporary_checkpoint(
-            revision.registry, revision.commit, persona, threads=threads, progress=update
+            revision.registry, revision.commit, persona, threads=threads, progress=progress
         ) as folder:
-            stage(progress, "loading the model")
+            stage(progress, "loading the model", "")
             model, tokenizer = load(folder)
         yield Chat(model, tokenizer)

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pv.registry.build_cache import BYTES
 from pv.registry.combine import Combine
 from pv.registry.disk.closing import Closing
 from pv.registry.errors import UsageError
@@ -56,12 +57,16 @@ class Repo(Closing):
         self._command_line = command_line
 
     @staticmethod
-    def open(path: str | PathLike[str] = ".", *, command_line: str | None = None) -> Repo:
+    def open(
+        path: str | PathLike[str] = ".", *, command_line: str | None = None, cache_bytes: int = BYTES
+    ) -> Repo:
         """Open the repository of a folder, or of the nearest above. Raises NotARegistry.
 
-        `command_line` is what edits and long work are recorded as; by default, what each verb does.
+        `command_line` is what edits and long work are recorded as; by default, what each verb does. `cache_bytes` is
+        how much of builds is kept for the next that needs one; 0: nothing.
         """
-        return Repo(Registry.find(Path(path).expanduser()), command_line=command_line)
+        registry = Registry.find(Path(path).expanduser(), cache_bytes=cache_bytes)
+        return Repo(registry, command_line=command_line)
 
     def command(self, said: str) -> str:
         """What an operation is recorded as."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.base import BaseState
     from pv.vecstore.repo.build import Build, BuildPlan
     from pv.vecstore.repo.chat import Chat
+    from pv.vecstore.repo.compare import Comparison
     from pv.vecstore.repo.config import Setting
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.effects import Effect
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.push import Push
     from pv.vecstore.repo.rows import KeptRows
     from pv.vecstore.repo.score import Score
+    from pv.vecstore.repo.score_all import Scores
     from pv.vecstore.repo.show import Shown
     from pv.vecstore.repo.vector import TaskVector
     from pv.vecstore.repo.verify import Verdict
@@ -111,6 +113,48 @@ class Revision:
         from pv.vecstore.repo.score import score
 
         return score(self, as_rows(rows), dtype=dtype, threads=thread_count(threads), progress=progress)
+
+    def compare(
+        self,
+        other: str | Revision,
+        rows: Rows | str | PathLike[str],
+        *,
+        dtype: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Comparison:
+        """Measure this one and another on the same held-out rows, and their difference row by row."""
+        from pv.vecstore.data.rows import as_rows
+        from pv.vecstore.repo.compare import compare
+
+        return compare(
+            self,
+            self._other(other),
+            as_rows(rows),
+            dtype=dtype,
+            threads=thread_count(threads),
+            progress=progress,
+        )
+
+    def score_all(
+        self,
+        sets: Sequence[Rows | str | PathLike[str]] = (),
+        *,
+        dtype: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Scores:
+        """Every behaviour alone, and the persona, on every set; by default the held-out rows that were kept."""
+        from pv.vecstore.data.rows import as_rows
+        from pv.vecstore.repo.score_all import score_all
+
+        return score_all(
+            self,
+            [as_rows(rows) for rows in sets],
+            dtype=dtype,
+            threads=thread_count(threads),
+            progress=progress,
+        )
 
     def build(
         self,
@@ -255,6 +299,11 @@ class Revision:
         from pv.vecstore.repo.show import show
 
         return show(self)
+
+    def _other(self, revision: str | Revision) -> Revision:
+        if isinstance(revision, Revision):
+            return revision
+        return Revision(self.registry, self.registry.resolve(revision), revision)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Revision) and other.commit == self.commit

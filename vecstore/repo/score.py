@@ -6,7 +6,8 @@ nothing is measured twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from pv.vecstore.repo.training_rows import compared
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Score", "measure", "score", "score_persona"]
+__all__ = ["Score", "measure", "measure_sets", "score", "score_persona", "scored"]
 
 FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 
@@ -107,6 +108,18 @@ def score_persona(
     after = before
     if not persona.is_base:
         after = measure(registry, commit, persona, rows, what=what, threads=threads, progress=progress)
+    return scored(registry, persona, rows, before, after, overlap)
+
+
+def scored(
+    registry: Registry,
+    persona: Persona,
+    rows: Rows,
+    before: Margins,
+    after: Margins,
+    overlap: Overlap | None = None,
+) -> Score:
+    """The score that margins of base and persona give; noted in the build's record."""
     result = Score(
         Path(rows.source).name,
         rows.id,
@@ -136,24 +149,49 @@ def measure(
 
     `packs` holds vectors that are not in the registry yet; `what` is measured, in the words of the progress.
     """
-    need_pairs(rows)
-    build = build_id(persona)
-    known = registry.record(build).get("margins", {})
-    if rows.id in known:
-        return _margins(known[rows.id])
-    what = what or ", ".join(sorted(persona.behaviours)) or "the base"
-    update = stage(progress, f"building {what}" if persona.behaviours else f"reading {what}")
-    checkpoint = temporary_checkpoint(
-        registry, commit, persona, threads=thread_count(threads), progress=update, packs=packs
+    (found,) = measure_sets(
+        registry, commit, persona, [rows], what=what, threads=threads, progress=progress, packs=packs
     )
-    with checkpoint as folder, torch_threads(threads):
-        said(progress, "loading the model")
-        model, tokenizer = load(folder)
-        update = stage(progress, f"measuring {what} on {Path(rows.source).name}", "rows", len(rows))
-        found = margins(model, tokenizer, rows, progress=update)
-    document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}
-    registry.update_record(build, {"margins": {rows.id: document}})
     return found
+
+
+def measure_sets(
+    registry: Registry,
+    commit: str,
+    persona: Persona,
+    sets: Sequence[Rows],
+    *,
+    what: str = "",
+    label: Callable[[Rows], str] | None = None,
+    threads: int | None = None,
+    progress: Report | None = None,
+    packs: PackStore | None = None,
+) -> list[Margins]:
+    """The same on several sets of rows, for which the model is loaded once. `label` names each set's stage."""
+    for rows in sets:
+        need_pairs(rows)
+    build = build_id(persona)
+    what = what or ", ".join(sorted(persona.behaviours)) or "the base"
+    known = registry.record(build).get("margins", {})
+    with ExitStack() as held:
+        model = None
+        for rows in sets:
+            if rows.id in known:
+                continue
+            if model is None:
+                checkpoint = temporary_checkpoint(
+                    registry, commit, persona, what=what, threads=thread_count(threads), progress=progress,
+                    packs=packs,
+                )  # fmt: skip
+                folder = held.enter_context(checkpoint)
+                held.enter_context(torch_threads(threads))
+                said(progress, "loading the model")
+                model, tokenizer = load(folder)
+            name = label(rows) if label else f"measuring {what} on {Path(rows.source).name}"
+            found = margins(model, tokenizer, rows, progress=stage(progress, name, "rows", len(rows)))
+            document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}
+            known = registry.update_record(build, {"margins": {rows.id: document}})["margins"]
+    return [_margins(known[rows.id]) for rows in sets]
 
 
 def _margins(document: Mapping[str, Any]) -> Margins:

@@ -93,7 +93,8 @@ def train(
             threads=threads,
             progress=stage(progress, "writing the vector"),
         )
-        packs = (store_rows(data, work.registry.packs),) if keep_rows else ()
+        keep = [data, *([held] if held is not None else [])] if keep_rows else []
+        packs = tuple(dict.fromkeys(store_rows(rows, work.registry.packs) for rows in keep))
         found = None if held is None else _score(work, name, manifest.id, data, held, threads, progress)
         origin = TrainedProvenance(
             TrainingData(Path(data.source).name, data.id, len(data), keep_rows),
@@ -125,8 +126,9 @@ def _run(
             progress(Tick(label, s.step, s.steps, "steps", *now))
 
     plain = Persona(work.persona.base, engine=work.persona.engine)
-    update = stage(progress, "reading the base")
-    checkpoint = temporary_checkpoint(work.registry, work.commit, plain, threads=threads, progress=update)
+    checkpoint = temporary_checkpoint(
+        work.registry, work.commit, plain, what="the base", threads=threads, progress=progress
+    )
     with checkpoint as folder:
         said(progress, "loading the model")
         return run(folder, data, options, progress=step, threads=threads)

@@ -110,8 +110,12 @@ def test_nothing_is_measured_twice(world: World, rows: Rows) -> None:
     renamed = replace(world.plain, behaviours={"y": behaviour(0.5, world.vector)})
     with pytest.raises(MissingBase, match=str(world.folder)):
         measure(world.registry, world.commit, renamed, rows)
+    assert (
+        len(measure(world.registry, world.commit, world.persona, rows[:3])) == 3
+    )  # by the build that was kept
+    world.registry.builds.clear()
     with pytest.raises(MissingBase):
-        measure(world.registry, world.commit, world.persona, rows[:3])
+        measure(world.registry, world.commit, world.persona, rows[:2])
 
 
 def test_a_score_is_an_effect_against_the_base(world: World, rows: Rows) -> None:
@@ -169,8 +173,18 @@ def test_a_built_checkpoint_is_there_while_the_block_runs(world: World) -> None:
     with temporary_checkpoint(world.registry, world.commit, world.persona) as folder:
         assert (folder / "model.safetensors").is_file()
         assert (folder / "config.json").read_bytes() == (world.folder / "config.json").read_bytes()
-        assert folder.is_relative_to(world.registry.packs.tmp)
-    assert not folder.exists()
+    assert world.leftovers == set()
+    with temporary_checkpoint(world.registry, world.commit, world.persona) as again:
+        assert again == folder == world.registry.builds.path(build_id(world.persona)) / "checkpoint"
+    whole = (folder / "model.safetensors").read_bytes()
+    _touch(folder / "model.safetensors")
+    with temporary_checkpoint(world.registry, world.commit, world.persona) as anew:
+        assert (anew / "model.safetensors").read_bytes() == whole, "nobody knows whose bytes those were"
+    world.registry.builds.limit = 0
+    world.registry.builds.clear()
+    with temporary_checkpoint(world.registry, world.commit, world.persona) as brief:
+        assert brief.is_relative_to(world.registry.packs.tmp)
+    assert not brief.exists()
     assert world.leftovers == set()
     assert len(world.registry.record(build_id(world.persona))["weights"]) == 64
 

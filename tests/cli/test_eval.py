@@ -1,0 +1,144 @@
+"""pv eval of two revisions, and of all behaviours: what the words mean, and what the numbers are."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.commands import InProcess, Processes, World, write_rows
+
+from pv.registry.registry import Registry
+
+
+@pytest.fixture
+def held_out(world: World) -> Path:
+    return world.rows.with_name("rows.heldout.jsonl")
+
+
+def margins(world: World, build: str, data: str) -> NDArray[np.float64]:
+    with Registry.find(world.folder) as registry:
+        known = registry.record(build)["margins"][data]
+    chosen, rejected = (np.array(known[key], np.float64) for key in ("chosen", "rejected"))
+    return chosen - rejected
+
+
+def test_two_revisions_are_compared_row_by_row(world: World, pv: InProcess, held_out: Path) -> None:
+    """Finding 30. The difference is that of the margins; its interval is not that of two effects."""
+    pv.ok("scale", "listening", "0.5")
+    found = pv.ok("eval", "HEAD~1", "HEAD", held_out, "--json").json
+    a, b = found["a"], found["b"]
+    assert (a["revision"], b["revision"], found["n"]) == ("HEAD~1", "HEAD", 4)
+    alone = pv.ok("eval", "HEAD~1", held_out, "--json").json
+    assert {key: a[key] for key in alone if key != "schema"} == {
+        k: v for k, v in alone.items() if k != "schema"
+    }
+    rows = margins(world, b["build"], found["data_id"]) - margins(world, a["build"], found["data_id"])
+    difference = found["difference"]
+    assert difference["mean"] == pytest.approx(rows.mean())
+    assert rows.min() <= difference["low"] <= difference["high"] <= rows.max()
+    assert found["verdict"] == ("down" if difference["high"] < 0 else "inconclusive")
+    there = pv.ok("eval", "HEAD", "HEAD~1", held_out, "--json").json["difference"]
+    assert there["mean"] == pytest.approx(-difference["mean"])
+    said = pv.ok("eval", "HEAD~1", "HEAD", held_out).out
+    assert said.startswith("A  HEAD~1 (") and "\nB  HEAD (" in said and "B - A per token" in said
+    assert said.splitlines()[-1].startswith("the interval ")
+
+
+def test_a_revision_beside_itself(world: World, pv: InProcess, held_out: Path) -> None:
+    found = pv.ok("eval", "HEAD", "main", held_out, "--json").json
+    assert found["difference"] == {"mean": 0, "low": 0, "high": 0} and found["verdict"] == "inconclusive"
+    assert pv.ok("eval", "HEAD", "main", held_out).out.endswith("A and B are the same build\n")
+
+
+def test_all_needs_no_files(world: World, pv: InProcess, held_out: Path) -> None:
+    """Each behaviour alone at weight 1, and the persona, on the rows that training kept."""
+    other = write_rows(world.folder / "brief.jsonl", 5, answer="No")
+    write_rows(world.folder / "brief.heldout.jsonl", 3, answer="No")
+    pv.ok("train", other, "--as", "brief", "--max-steps", "1", "--threads", "1")
+    for file in (other, world.folder / "brief.heldout.jsonl"):
+        file.unlink()
+    pv.ok("scale", "brief", "0.25")
+    pv.ok("commit", world.tuned, "--as", "tuned")
+    found = pv.ok("eval", "--all", "--json").json
+    assert [line["behaviour"] for line in found["lines"]] == ["brief", "listening", "tuned", None]
+    assert found["without_rows"] == ["tuned"]
+    for line in found["lines"]:
+        assert [(score["data"], score["n"]) for score in line["scores"]] == [
+            ("brief.heldout.jsonl", 3),
+            ("rows.heldout.jsonl", 4),
+        ]
+    listening = pv.ok("show", "HEAD", "--json").json["provenance"]
+    (trained,) = (
+        one["held_out"] for one in listening.values() if one.get("data", {}).get("name") == "rows.jsonl"
+    )
+    assert found["lines"][1]["scores"][1]["effect"] == trained["effect"]
+    persona = pv.ok("eval", held_out, "--json").json
+    assert found["lines"][-1]["scores"][1]["effect"] == persona["effect"]
+    assert found["lines"][-1]["build"] == persona["build"]
+
+    said = pv.ok("eval", "--all")
+    assert [line.split("  ")[0].strip() for line in said.out.splitlines()[-4:]] == [
+        "brief",
+        "listening",
+        "tuned",
+        "the persona",
+    ]
+    assert "no held-out rows are kept of tuned" in said.err and "measuring" not in said.err
+
+
+def test_all_says_how_many_of_how_many(world: World, process: Processes, pv: InProcess) -> None:
+    shutil.rmtree(world.folder / ".pv" / "records")
+    screen = process.on_terminal("eval", "--all", "--threads", "1", env={"COLUMNS": "100"}).out
+    assert "measuring 1 of 3: the base on" in screen and "measuring 2 of 3: listening on" in screen
+    assert "measuring 3 of 3" not in screen, (
+        "listening alone at weight 1 is the persona: it was measured as 2 of 3"
+    )
+
+
+def test_all_on_rows_that_are_named(world: World, pv: InProcess, held_out: Path) -> None:
+    more = write_rows(world.folder / "more.jsonl", 5)
+    found = pv.ok("eval", "--all", "HEAD", "--data", held_out, "--data", "more.jsonl", "--json").json
+    assert [score["data"] for score in found["lines"][0]["scores"]] == [held_out.name, more.name]
+
+
+def test_rows_that_nobody_kept(world: World, pv: InProcess) -> None:
+    other = write_rows(world.folder / "other.jsonl", 5, answer="No")
+    pv.ok("drop", "listening")
+    pv.ok("train", other, "--as", "brief", "--max-steps", "1", "--no-data", "--held-out", world.rows)
+    said = pv("eval", "--all")
+    assert (said.code, said.out) == (2, "")
+    assert "no held-out rows of brief" in said.err and "pv eval --all HEAD --data" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("HEAD", "HEAD", "HEAD", "rows.jsonl"), "pv eval [A [B]] ROWS.jsonl"),
+        ((), "pv eval [A [B]] ROWS.jsonl"),
+        (("rows.jsonl", "HEAD"), "the rows come last: pv eval HEAD rows.jsonl"),
+        (("HEAD", "rows.jsonl", "main"), "the rows come last: pv eval HEAD main rows.jsonl"),
+        (("--data", "rows.jsonl", "rows.jsonl"), "pv eval [A [B]] ROWS.jsonl"),
+        (("--all", "HEAD", "rows.jsonl"), "pv eval --all [REV] [--data ROWS.jsonl]"),
+    ],
+)
+def test_words_that_are_wrong(world: World, pv: InProcess, words: tuple[str, ...], hint: str) -> None:
+    write_rows(world.folder / "rows.jsonl")
+    said = pv("eval", *words)
+    assert (said.code, said.out) == (2, "") and hint in said.err, said
+
+
+def test_bad_input(world: World, pv: InProcess, held_out: Path) -> None:
+    plain = world.folder / "plain.jsonl"
+    plain.write_text('{"prompt": "a", "chosen": "b"}\n' * 2)
+    for words, code, said in (
+        (("HEAD", "nowhere", held_out), 5, "nowhere"),
+        (("HEAD", "HEAD", "none.jsonl"), 2, "none.jsonl"),
+        (("HEAD", "HEAD", plain), 2, "no rejected answers"),
+        (("--all", "--data", plain), 2, "no rejected answers"),
+        (("--all", "--data", "none.jsonl"), 2, "none.jsonl"),
+    ):
+        answer = pv("eval", *words)
+        assert (answer.code, answer.out) == (code, "") and said in answer.err, answer

@@ -1,0 +1,127 @@
+"""score_all: every behaviour alone, and all of them together, on every set of held-out rows.
+
+What was measured before is not measured again, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.errors import UsageError
+from pv.registry.persona import Persona
+from pv.registry.provenance import Derived, Provenance, Trained
+from pv.vecstore.data.kept_rows import load_rows
+from pv.vecstore.data.rows import Rows
+from pv.vecstore.evaluate.margins import Margins
+from pv.vecstore.progress import Report
+from pv.vecstore.repo.score import Score, measure_sets, scored
+from pv.vecstore.repo.training_rows import compared
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.revision import Revision
+
+__all__ = ["Line", "Scores", "score_all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A behaviour alone at weight 1, or (None) the persona: its score on each set, in the sets' order."""
+
+    behaviour: str | None
+    build: str
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The persona's line is the last. `without_rows` are behaviours whose held-out rows are not at hand."""
+
+    commit: str
+    lines: tuple[Line, ...]
+    without_rows: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "commit": self.commit,
+            "lines": [
+                {"behaviour": x.behaviour, "build": x.build, "scores": [one.to_json() for one in x.scores]}
+                for x in self.lines
+            ],
+            "without_rows": list(self.without_rows),
+        }
+
+
+def score_all(
+    revision: Revision,
+    sets: Sequence[Rows] = (),
+    *,
+    dtype: str | None = None,
+    threads: int,
+    progress: Report | None = None,
+) -> Scores:
+    """Measure on `sets`, or on the held-out rows that the registry keeps. Raises UsageError if there are none."""
+    registry, persona = revision.registry, revision.persona.with_output(dtype=dtype)
+    plain = Persona(persona.base, output=persona.output, engine=persona.engine)
+    without: tuple[str, ...] = ()
+    if not sets:
+        sets, without = _kept(revision)
+    lines: list[tuple[str | None, Persona]] = [
+        (name, replace(plain, behaviours={name: replace(behaviour, weight=1.0)}))
+        for name, behaviour in sorted(persona.behaviours.items())
+    ]
+    places = {rows.id: place for place, rows in enumerate(sets, start=1)}
+
+    def margins(line: int, name: str, of: Persona) -> list[Margins]:
+        def label(rows: Rows) -> str:
+            number, total = line * len(sets) + places[rows.id], (len(lines) + 2) * len(sets)
+            return f"measuring {number} of {total}: {name} on {Path(rows.source).name}"
+
+        return measure_sets(
+            registry, revision.commit, of, sets, what=name, label=label, threads=threads, progress=progress
+        )
+
+    before = margins(0, "the base", plain)
+    found = []
+    for number, (name, of) in enumerate([*lines, (None, persona)], start=1):
+        after = margins(number, name or "the persona", of)
+        scores = [
+            scored(registry, of, rows, old, new, compared(registry, revision.commit, of.behaviours, rows))
+            for rows, old, new in zip(sets, before, after, strict=True)
+        ]
+        found.append(Line(name, scores[0].build, tuple(scores)))
+    return Scores(revision.commit, tuple(found), without)
+
+
+def _kept(revision: Revision) -> tuple[list[Rows], tuple[str, ...]]:
+    """The sets on which the persona's behaviours were measured, and the behaviours of which there is none."""
+    registry, persona = revision.registry, revision.persona
+    sets: dict[str, Rows] = {}
+    without = []
+    for name, behaviour in sorted(persona.behaviours.items()):
+        own = {}
+        for term in behaviour.terms:
+            data = _held_out(registry.provenance(revision.commit, term.vector))
+            if data is not None and registry.packs.has(data[0]):
+                own[data[0]] = Rows(load_rows(data[0], registry.packs).rows, data[1])
+        sets |= own
+        if not own:
+            without.append(name)
+    if not sets:
+        raise UsageError(
+            f"no held-out rows of {', '.join(without) or 'any behaviour'} are in the registry",
+            hint=f"name their files: pv eval --all {revision.name} --data ROWS.heldout.jsonl",
+        )
+    return list(sets.values()), tuple(without)
+
+
+def _held_out(origin: Provenance) -> tuple[str, str] | None:
+    """(id, name of the file) of the rows on which a vector was measured when it was trained."""
+    while isinstance(origin, Derived):
+        origin = origin.original
+    match origin.held_out if isinstance(origin, Trained) else None:
+        case {"data_id": str(rows), "data": str(name)} if rows in origin.packs:
+            return rows, name
+    return None
