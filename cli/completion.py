@@ -125,8 +125,20 @@ def _elsewhere(registry: Registry, incomplete: str) -> list[str]:
     ]
 
 
+def _here_or_elsewhere(registry: Registry, incomplete: str) -> list[str]:
+    """`[REV:]BEHAVIOUR`"""
+    return _elsewhere(registry, incomplete) if ":" in incomplete else _behaviours(registry, incomplete)
+
+
+def _anything(registry: Registry, incomplete: str) -> list[str]:
+    """A revision, a behaviour, `REV:BEHAVIOUR`."""
+    if ":" in incomplete:
+        return _elsewhere(registry, incomplete)
+    return [*_revisions(registry, incomplete), *_behaviours(registry, incomplete)]
+
+
 def _takes(registry: Registry, incomplete: str) -> list[str]:
-    """`NAME=ours|theirs|W`"""
+    """`NAME=ours`, `NAME=theirs`"""
     return [f"{name}={side}" for name in _behaviours(registry, incomplete) for side in ("ours", "theirs")]
 
 
@@ -139,19 +151,29 @@ KINDS: dict[
     ("tag", "name"): Kind(_tags),
     ("eval", "what"): Kind(_revisions, files="file"),
     ("push", "what"): REVISION,
+    ("log", "what"): Kind(_anything),
+    ("show", "what"): Kind(_anything),
+    ("rename", "old"): BEHAVIOUR,
+    ("log", "behaviour"): BEHAVIOUR,
     "[NAME=]REV:BEHAVIOUR": Kind(_elsewhere),
-    "NAME=ours|theirs|W": Kind(_takes),
+    "[REV:]BEHAVIOUR": Kind(_here_or_elsewhere),
+    "[REV:]NAME": Kind(_here_or_elsewhere),
+    "NAME=CHOICE": Kind(_takes),
     "CHECKPOINT": Kind(None, files="file"),
-    "DATA.jsonl": Kind(None, files="file"),
+    "ROWS": Kind(None, files="file"),
     "DIR": Kind(None, files="dir"),
     "DIR_OR_HUB_ID": Kind(None, files="dir"),
+    "DIR_OR_HUB_ID]": Kind(None, files="dir"),
     "FILE": Kind(None, files="file"),
     "[REV]": REVISION,
     "REV": REVISION,
     "a": REVISION,
     "b": REVISION,
     "branch": REVISION,
+    "at": REVISION,
     "name": BEHAVIOUR,
+    "names": BEHAVIOUR,
+    "revs": REVISION,
     "rev": REVISION,
 }
 

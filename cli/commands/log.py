@@ -179,9 +179,14 @@ def _beside_graph(entries: list[LogEntry], texts: list[list[str]]) -> list[str]:
 
 def _one_line(entry: LogEntry, current: str, effects: tuple[Effect, ...]) -> Iterator[str]:
     commit = click.style(short(entry.id), fg="yellow")
-    changed = "; ".join(line.replace("  ", " ") for line in changed_lines(entry.before, entry.persona))
+    changed = "; ".join(map(_shorter, changed_lines(entry.before, entry.persona)))
     said = f"{commit}{_names(entry, current)} {plain(entry.subject)}{f'  [{changed}]' if changed else ''}"
     yield said + "".join(f"  {effect_words(effect)}" for effect in effects)
+
+
+def _shorter(line: str) -> str:
+    """`listening 1 -> 0.5` of `~ listening  weight 1 -> 0.5`."""
+    return line.removeprefix("~ ").replace("  weight ", " ").replace("  ", " ")
 
 
 def _full(entry: LogEntry, current: str, effects: tuple[Effect, ...]) -> Iterator[str]:

@@ -13,11 +13,13 @@ LONGEST = 45
 VERBS = "pv.vecstore.repo"
 VALUES = (  # what a command may read of the floors below: words, choices and frozen values
     "pv.cli",
+    "pv.registry.changes",
     "pv.registry.combine",
     "pv.registry.errors",
     "pv.registry.exit_codes",
     "pv.registry.persona",
     "pv.registry.provenance",
+    "pv.registry.words",
     "pv.vecstore.publish.lineage",
     "pv.vecstore.publish.words",
     "pv.vecstore.train.options",

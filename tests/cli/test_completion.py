@@ -44,12 +44,17 @@ def test_commands_and_options(complete: Complete) -> None:
     assert complete("completion", "") == ["bash", "zsh", "fish"]
 
 
-@pytest.mark.parametrize(
-    "command", ["show", "build", "log", "merge", "diff", "chat", "revert", "cherry-pick"]
-)
+@pytest.mark.parametrize("command", ["build", "merge", "diff", "chat", "revert", "cherry-pick"])
 def test_revisions(complete: Complete, command: str) -> None:
     assert complete(command, "") == ["HEAD", "main", "terse", "v1"]
     assert complete(command, "te") == ["terse"]
+
+
+@pytest.mark.parametrize("command", ["show", "log"])
+def test_revisions_and_behaviours(complete: Complete, command: str) -> None:
+    assert complete(command, "") == ["HEAD", "main", "terse", "v1", "listening", "quick"]
+    assert complete(command, "te") == ["terse"]
+    assert complete(command, "terse:") == ["terse:listening"]
 
 
 def test_branches_tags_and_second_places(complete: Complete) -> None:
@@ -90,7 +95,8 @@ def test_files(complete: Complete) -> None:
 
 def test_every_place_for_a_text_completes_or_is_free_text(complete: Complete) -> None:
     """A new parameter is named as those it is like, or belongs here."""
-    free = {"message", "seed", "endpoint", "parent", "prompts", "to", "topic"}
+    free = {"message", "endpoint", "parent", "prompts", "system", "to", "topic", "grep", "new", "either"}
+    free |= {"verb", "key", "value"}
     for name in NAMES:
         command = cli.get_command(click.Context(cli, resilient_parsing=True), name)
         assert command is not None

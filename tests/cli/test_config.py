@@ -6,7 +6,7 @@ import pytest
 from support.commands import InProcess, World, commits
 
 ALL = {
-    "engine": 1,
+    "engine": 2,
     "combine.method": "add",
     "output.dtype": "base",
     "output.rounding": "stochastic",
@@ -16,7 +16,7 @@ ALL = {
 
 def test_it_lists_and_prints(world: World, pv: InProcess) -> None:
     assert pv.ok("config").out.splitlines() == [
-        "engine           1",
+        "engine           2",
         "combine.method   add",
         "output.dtype     base",
         "output.rounding  stochastic",
@@ -72,7 +72,7 @@ WRONG = [
     (("output.seed", "1.5"), "must be a whole number"),
     (("output.seed", "many"), "must be a whole number"),
     (("output.seed", "9007199254740992"), "a whole number from 0"),
-    (("engine", "99"), "there are: 1"),
+    (("engine", "99"), "there are: 1, 2"),
     (("engine", "new"), "must be a whole number"),
     (("combine.method", "mix"), "there are: add, ties"),
     (("combine.density",), "pv combine ties --density 0.2"),

@@ -96,6 +96,8 @@ def _exists(line: str) -> bool:
     command = cli.get_command(context, words[0])
     if command is None:
         return False
+    if isinstance(command, click.Group) and len(words) > 1 and words[1] in command.commands:
+        command, words = command.commands[words[1]], words[1:]
     known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)} | {"-h", "--help"}
     given = [re.match(r"--?[a-z][a-z-]*", word) for word in words[1:]]
     return {match[0] for match in given if match} <= known

@@ -160,7 +160,7 @@ def test_an_encoding_that_lacks_our_characters_is_no_error(world: World, process
     said = process("show", env={"PYTHONIOENCODING": "ascii"})
     assert said.code == 0
     assert process("-C", "caf\xe9", "status", env={"PYTHONIOENCODING": "ascii"}).code == 2
-    said = process("diff", env={"PYTHONIOENCODING": "latin-1"})
+    said = process("diff", "--weights", env={"PYTHONIOENCODING": "latin-1"})
     assert said.code == 0
     assert "by layer" in said.out
     assert process("scale", "listening", "2", "-m", "caf\xe9 \U0001f600").code == 0

@@ -343,7 +343,7 @@ def test_what_is_so_already_is_no_error(terse: None, world: World, pv: InProcess
         ("config", "combine.method", "ties"),
         ("config", "combine.density", "0.2"),
         ("config", "output.seed", "0"),
-        ("config", "engine", "1"),
+        ("config", "engine", "2"),
     ):
         said = pv.ok(*words)
         assert "already: nothing to commit" in said.err, said

@@ -249,7 +249,7 @@ STORY = """
 0 gc -n
 0 gc
 """
-ELSEWHERE = {"init"}  # not in the story: a test of its own
+ELSEWHERE = {"init", "help", "completion"}  # a test of its own; no JSON
 
 WRONG = """
 1 merge terse

@@ -142,7 +142,7 @@ def _is_build(path: Path, source: Source, name: str, on: Source | None) -> Usage
     one = min(besides(source.persona, name))
     return UsageError(
         f"{path} is the build of {source}: as a behaviour it would count {held} twice",
-        hint=f"to take a behaviour from there: pv add {one}={source.revision}:{one}; --force keeps the whole "
+        hint=f"`pv add {one}={source.revision}:{one}` takes a behaviour from there; `--force` keeps the whole "
         "difference to the base all the same",
     )
 
@@ -150,7 +150,7 @@ def _is_build(path: Path, source: Source, name: str, on: Source | None) -> Usage
 def _fine_tune(path: Path, source: Source, name: str) -> UsageError:
     return UsageError(
         f"{path} was fine-tuned from the build of {source}: as a behaviour it would count {_names(source, name)} twice",
-        hint=f"pv commit {path} --on {source.revision} --as {name} keeps what is its own; --force keeps the whole "
+        hint=f"`pv commit {path} --on {source.revision} --as {name}` keeps what is its own; `--force` keeps the whole "
         "difference to the base all the same",
     )
 

@@ -326,7 +326,8 @@ PLAIN = {"div", "strong", "span", "table", "thead", "tbody", "tr", "th", "td", "
 def test_what_draws_itself_shows_what_it_is(repo: pv.Repo) -> None:
     repo.scale("x", 0.5, modules={"*.mlp.*": 0.25})
     drawn = {
-        thing.__class__.__name__: Balanced(thing._repr_html_()) for thing in (repo, repo.at(), repo.diff())
+        thing.__class__.__name__: Balanced(thing._repr_html_())
+        for thing in (repo, repo.at(), repo.diff(weights=True))
     }
     for page in drawn.values():
         assert page.tags <= PLAIN
