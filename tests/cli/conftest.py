@@ -112,7 +112,7 @@ def made_big(tmp_path_factory: pytest.TempPathFactory) -> World:
     noise, step = random.standard_normal((2, 1 << 20)).astype(np.float16)
     weights = {f"layers.{i:02d}.weight": np.roll(noise, 997 * i) for i in range(48)}
     tuned = {name: w + np.float16(0.01) * np.roll(step, 31) for name, w in weights.items()}
-    first = dict(list(tuned.items())[:8])
+    first = {name: w + np.float16(0.01) * np.roll(step, 77) for name, w in list(weights.items())[:8]}
     for name, table in {"base": weights, "tuned": tuned, "first": {**weights, **first}}.items():
         (sources / name).mkdir()
         save_file(table, sources / name / "model.safetensors")

@@ -100,6 +100,21 @@ def test_what_was_trained_apart_is_taken(two: World, pv: InProcess, tmp_path: Pa
     pv.ok("train", rows, "--as", "no", "--max-steps", "2", "--threads", "1", "--held-out", "none")
 
 
+def test_what_holds_all_of_a_behaviour_and_more_is_no_build(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
+    """Where the behaviour moves anything, it is the build bit for bit; elsewhere it was tuned."""
+    table, few = tensors(world.tuned), tmp_path / "few"
+    shutil.copytree(world.base, few)
+    half = dict(sorted(table.items())[: len(table) // 2])
+    write_tensors(few / "model.safetensors", {**tensors(world.base), **half})
+    pv.ok("drop", "listening")
+    pv.ok("commit", few, "--as", "few")
+    said = pv("commit", world.tuned, "--as", "more")
+    assert said.code == 2 and "was fine-tuned from the build of HEAD (" in said.err
+    pv.ok("commit", world.tuned, "--on", "HEAD", "--as", "more")
+
+
 def test_the_next_version_of_a_behaviour_may_come_from_its_build(
     two: World, pv: InProcess, tmp_path: Path
 ) -> None:

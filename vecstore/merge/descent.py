@@ -44,7 +44,7 @@ FAINT = 1e-6  # share of |τ|²: rounding that did so little, or little but undo
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """`rest`: the squared norm of what is not the persona's, over that of τ. `same`: nothing else was seen at all.
+    """`rest`: the squared norm of what is not the persona's, over that of τ. `same`: nothing else was seen.
 
     `unmarked`: a build may be without the mark: rounding does nothing to it, or it may have been written wider.
     """
@@ -72,7 +72,7 @@ class Samples:
     def __init__(
         self, checkpoint: Weights, base: Base, vectors: Mapping[str, Vector], names: Sequence[str]
     ) -> None:
-        self._base, self._vectors, self._names = base, vectors, names
+        self._base, self._names, self.vectors = base, names, vectors
         self._checkpoint = checkpoint
         self._tensors: dict[str, BaseTensor] = {}
         self._taus: dict[tuple[str, str], F32] = {}
@@ -88,7 +88,7 @@ class Samples:
             return None
 
     def _descent(self, persona: Persona) -> Descent | None:
-        held = holdings({v: self._vectors[v] for v in persona.vectors})
+        held = holdings({v: self.vectors[v] for v in persona.vectors})
         sums = np.zeros(3)  # <τ,τ>  <f-b,τ>  |f-b-τ|²
         noises = np.zeros((len(ROUNDINGS), 3))  # <r,r>  <τ,r>  <f-b,r>
         same, wider = True, False
@@ -129,7 +129,7 @@ class Samples:
 
     def _tau(self, vector: str, name: str) -> F32:
         if (vector, name) not in self._taus:
-            self._taus[vector, name] = self._vectors[vector].tau(name, self._tensor(name))
+            self._taus[vector, name] = self.vectors[vector].tau(name, self._tensor(name))
         return self._taus[vector, name]
 
 

@@ -18,6 +18,7 @@ from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.align import Aligned
 from pv.vecstore.checkpoints.fingerprint import table_id
+from pv.vecstore.merge.build import table
 from pv.vecstore.merge.descent import Descent, Samples, sampled_tensors
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.repo.known_builds import known_builds, named_history
@@ -89,9 +90,11 @@ def check_built_from(
     looked_at = _looked_at(registry, on)
     with _samples(checkpoint, base, registry, looked_at) as samples:
         found = [(source, descent) for source in looked_at if (descent := samples(source.persona))]
+        same = [source for source, descent in found if descent.same]  # as far as was seen; now the rest
+        exact = [source for source in same if _gives(source.persona, base, samples, weights)]
     if on is not None:
         own = next((descent for source, descent in found if source is on), None)
-        if own is not None and own.same and not _is_own(on.persona, name, on):
+        if on in exact and not _is_own(on.persona, name, on):
             raise _is_build(path, on, name, on)
         if own is not None and not own.resembles:
             raise UsageError(
@@ -103,11 +106,17 @@ def check_built_from(
             return []
         if descent.descends:
             if besides(source.persona, name):
-                raise (
-                    _fine_tune(path, source, name) if not descent.same else _is_build(path, source, name, on)
-                )
+                raise _is_build(path, source, name, on) if source in exact else _fine_tune(path, source, name)
             return []
     return [] if on else [_resembling(*one, name) for one in found if _may_be(*one, name)][:1]
+
+
+def _gives(persona: Persona, base: Base, samples: Samples, weights: str) -> bool:
+    """Whether these weights are the persona's build, computed. Not if it cannot be built."""
+    try:
+        return table_id(table(persona, base, samples.vectors)) == weights
+    except IntegrityError:
+        return False
 
 
 def _is_own(persona: Persona, name: str, on: Source | None) -> bool:
