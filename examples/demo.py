@@ -87,7 +87,7 @@ class Show:
     def compare(self) -> None:
         self.title("What is there, and what differs")
         self.pv("log", "--graph", "--all", "--oneline")
-        self.pv("diff", "alone", "style")
+        self.pv("diff", "alone", "style", "--weights")
 
     def merge(self) -> None:
         self.title("Merge them; and again with half a weight, and with a negated one")
