@@ -72,7 +72,7 @@ def _right_of_it(tick: Tick) -> int:
     """The columns that what is right of a stage's name takes, at most."""
     if not tick.total:
         return 30 if tick.done else 11
-    return 57 if tick.loss is not None else 44 if tick.unit == "bytes" else 34
+    return 57 if tick.unit == "steps" else 44 if tick.unit == "bytes" else 34
 
 
 def _columns(tick: Tick) -> list[ProgressColumn]:
@@ -118,9 +118,10 @@ class Lines:
 
 def _how_far(tick: Tick) -> list[str]:
     """`step 3/18`, `loss 4.913`; `12/30 answers`; `12 MB of 269 MB`: nothing of what is not known."""
-    if tick.loss is not None:
+    if tick.unit == "steps":  # of which none is done yet: no loss
+        loss = [] if tick.loss is None else [f"loss {tick.loss:.3f}"]
         rate = [] if tick.tokens_per_s is None else [f"{tick.tokens_per_s:.0f} tokens/s"]
-        return [f"step {tick.done}/{tick.total}", f"loss {tick.loss:.3f}", *rate]
+        return [f"step {tick.done}/{tick.total}", *loss, *rate]
     if not tick.total:
         return [_amount(tick.done, tick.unit)] if tick.done else []
     if tick.unit == "bytes":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import click
 
 from pv.cli.app import App, short
 from pv.cli.say import echo, plain
+from pv.cli.terminal import edge
 from pv.cli.wrap import Wrap
 from pv.registry.errors import PvError
 
@@ -129,8 +129,7 @@ class Talk:
 
 def _writer() -> Wrap:
     """Replies wrapped at the terminal's width; where there is none, nothing is wrapped."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    return Wrap(lambda text: echo(text, nl=False), width)
+    return Wrap(lambda text: echo(text, nl=False), edge())
 
 
 def typed(app: App, person: bool) -> Iterator[str]:

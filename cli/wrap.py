@@ -10,15 +10,19 @@ __all__ = ["Wrap"]
 class Wrap:
     """`piece` takes text as it comes, `end` what is left. A word is written once it is whole, and fits its line.
 
-    A word longer than a line is broken by the terminal; wide characters (Chinese, Japanese) are words of their own.
+    Without a width nothing is broken, and every character is written as it comes. A word longer than a line is broken by the terminal; wide characters (Chinese, Japanese) are words of their own.
     """
 
-    def __init__(self, write: Callable[[str], None], width: int) -> None:
-        self._write, self._width = write, max(width, 1)
+    def __init__(self, write: Callable[[str], None], width: int | None) -> None:
+        self._write, self._width = write, max(width or 0, 1)
+        self._broken = width is not None
         self._column = 0
         self._space = self._word = ""
 
     def piece(self, text: str) -> None:
+        if not self._broken:
+            self._write(text)
+            return
         for character in text:
             if character == "\n":
                 self._flush()

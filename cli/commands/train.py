@@ -49,15 +49,26 @@ def _default(name: str) -> dict[str, Any]:
     metavar="FILE",
     help="Rows to measure on. Default: DATA.heldout.jsonl if it exists; 'none' skips.",
 )
-@click.option("--lr", type=Number(0, above=True), help="Learning rate, as AdamW's.")
-@click.option("--epochs", type=Whole(1), help="Passes over the rows.")
-@click.option("--batch", type=Whole(1), help="Rows a step.")
-@click.option("--rank", type=Whole(1), help="Rank of Apollo's projection.")
-@click.option("--max-steps", type=Whole(1), help="Stop after so many steps.")
-@click.option("--optimizer", type=click.Choice(["apollo", "adamw"]), help="Default: apollo.")
-@click.option("--preference", type=Number(0), help="Weight of telling chosen from rejected; 0: only imitate.")
-@click.option("--train-embeddings", is_flag=True, default=None, help="Train embeddings and head too.")
-@click.option("--full-context", is_flag=True, help="Let the gradient through the prompt as well.")
+@click.option("--lr", type=Number(0, above=True), **_default("lr"), help="Learning rate.")
+@click.option("--epochs", type=Whole(1), **_default("epochs"), help="Epochs: passes over the rows.")
+@click.option("--batch", type=Whole(1), **_default("batch"), help="Batch size: rows a step.")
+@click.option(
+    "--max-steps", type=Whole(1), help="Stop after so many steps. Default: when the epochs are over."
+)
+@click.option(
+    "--optimizer", type=click.Choice(["apollo", "adamw"]), **_default("optimizer"), help="Optimizer."
+)
+@click.option(
+    "--rank", type=Whole(1), **_default("rank"), help="Rank of the projected gradients, for apollo."
+)
+@click.option(
+    "--preference",
+    type=Number(0),
+    **_default("preference"),
+    help="P, the weight of the preference loss beside the SFT loss on chosen; 0: SFT only.",
+)
+@click.option("--train-embeddings", is_flag=True, help="Train embeddings and head too.")
+@click.option("--full-context", is_flag=True, help="Also backpropagate through prompt positions.")
 @click.option(
     "--encoding",
     type=click.Choice(["int8", "float"]),

@@ -17,7 +17,7 @@ def referred(made: World, pv: InProcess, tmp_path: Path) -> Path:
     base = shutil.copytree(made.base, tmp_path / "tiny-base")
     pv.ok("init", "--base", base, "--reference")
     pv.ok("commit", made.tuned, "--as", "other")
-    pv.ok("commit", made.tuned, "--as", "more")
+    pv.ok("commit", made.tuned, "--as", "more", "--force")
     return base
 
 
@@ -27,7 +27,7 @@ def test_the_base_has_a_name(world: World, pv: InProcess) -> None:
     short = pv.ok("base", "--json").json["id"][:12]
     assert f"base     base ({short})" in status.out
     assert "output   builds are written in the base's dtype, rounded stochastically (seed 0)" in status.out
-    assert f", base base ({short})" in pv.ok("show").out
+    assert f"base     base ({short})" in pv.ok("show").out
     assert pv.ok("status", "--json").json["base"] == {"name": "base", "found": "folder"}
     text = pv.ok("base").out
     for line in (

@@ -62,7 +62,7 @@ def test_a_build_is_refused(two: World, pv: InProcess, tmp_path: Path) -> None:
 
 def test_what_to_do_instead_of_a_build_can_be_typed(two: World, pv: InProcess, tmp_path: Path) -> None:
     said = pv("commit", built(pv, tmp_path / "out", "both"), "--as", "more")
-    words = said.err.partition("pv add ")[2].partition(";")[0]
+    words = said.err.partition("pv add ")[2].partition("`")[0]
     assert words == "listening=both:listening"
     pv.ok("drop", "listening")
     pv.ok("add", words)

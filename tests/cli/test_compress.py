@@ -295,7 +295,7 @@ def test_what_would_be_larger_is_refused(world: World, pv: InProcess) -> None:
     pv.ok("undo")
     pv.ok("compress", "listening", "--to", "float", "--force")
     shown = pv.ok("show").out
-    assert re.search(r"- listening 1  vector [0-9a-f]{12}\n\+ listening 1  vector [0-9a-f]{12}\n", shown)
+    assert re.search(r"~ listening  vector [0-9a-f]{12} -> [0-9a-f]{12}\n", shown)
     made = r"  float of [0-9a-f]{12}, relative L2 error of the vector 0\.00\d\n  effect not measured in this encoding\n"
     assert re.search(made + "  trained on ", shown)
 

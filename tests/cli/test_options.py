@@ -93,7 +93,7 @@ def test_they_reach_the_commands(world: World, pv: InProcess) -> None:
         (("compress", "listening", "--to", "sparse:2"), "the share is above 0 and at most 1"),
         (("compress", "listening", "--to", "int8:3"), "nothing stands after its name"),
         (("log", "-n", "x"), "must be a whole number >= 1"),
-        (("revert", "HEAD", "-m", "hi"), "must be a whole number >= 1"),
+        (("revert", "HEAD", "--mainline", "hi"), "must be a whole number >= 1"),
     ):
         said = pv(*words)
         assert (said.code, said.out) == (2, ""), said

@@ -76,7 +76,7 @@ def test_what_is_downloaded_is_what_was_built_and_loads(
         built["weights"],
         f"{score['effect']['mean']:+.2f}",
         "rows.jsonl",
-        "trained on `rows.jsonl`, 6 rows",
+        "trained on 6 rows of `rows.jsonl`",
     ):
         assert words in card
     assert json.loads((folder / "persona.json").read_bytes()) == pv.ok("status", "--json").json["persona"]

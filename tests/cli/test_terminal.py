@@ -118,7 +118,7 @@ def test_errors_notes_and_tables_break_between_words(world: World, process: Proc
         (("switch", branch), f"'{branch}'"),
         (("-C", "/", "status"), "above"),
         (("help", "git"), "`mkdir DIR && cp -r .pv DIR/`"),
-        (("diff",), "relative"),
+        (("diff", "--weights"), "relative"),
     ):
         shown = process.on_terminal(*line, env=env).out.replace("\r\n", "\n")
         assert whole in shown, line

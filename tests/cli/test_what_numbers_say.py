@@ -194,7 +194,7 @@ def test_the_base_has_no_effect_by_definition(world: World, pv: InProcess, held_
 
 
 STAGES = [
-    "reading the base",
+    "checking the base",
     "loading the model",
     "measuring the base on h.jsonl",
     "training x",

@@ -27,7 +27,18 @@ from pv.registry.registry import Head, Registry
 
 def test_a_new_registry(registry: Registry, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [".pv"]
-    names = {"format", "gate", "history.git", "lock", "packs", "quarantine", "records", "refs.lock", "tmp"}
+    names = {
+        ".gitignore",
+        "format",
+        "gate",
+        "history.git",
+        "lock",
+        "packs",
+        "quarantine",
+        "records",
+        "refs.lock",
+        "tmp",
+    }
     assert {p.name for p in (tmp_path / ".pv").iterdir()} == names
     assert (tmp_path / ".pv/format").read_text() == '{"git":"sha1","hash":"sha256","pv":1}\n'
     head = registry.head()

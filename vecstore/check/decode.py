@@ -110,7 +110,9 @@ class _DeepCheck:
         base = self._base(manifest.base, stack)
         if base is None or not self._vector(pack_id, base):
             hint = "put it back, and run `pv fsck --deep` again"
-            what = f"not decoded: its base {manifest.base[:12]} was not found"
+            known = self.report.bases.get(manifest.base)
+            name = base_in_words(known) if known else manifest.base[:12]
+            what = f"not decoded: its base {name} was not found"
             self.found.append(self.report.about_pack(pack_id, "unchecked", what, hint=hint))
 
     def _vector(self, pack_id: str, base: Base) -> bool:

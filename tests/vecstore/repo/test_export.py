@@ -70,7 +70,7 @@ def comes_back(repo: pv.Repo, folder: Path, name: str = "x") -> None:
     assert exported.captured
     assert like(read_all(folder / "exported"), TUNED)
     assert exported.written.weights == built.weights
-    assert repo.at().verify(folder / "exported", threads=1).same
+    assert repo.at().verify(folder / "exported", threads=1).weights_same
     with Checkpoint(folder.parent / "tuned") as committed:
         assert exported.written.weights == table_id(fingerprint(committed))
 
