@@ -10,7 +10,8 @@ __all__ = ["Wrap"]
 class Wrap:
     """`piece` takes text as it comes, `end` what is left. A word is written once it is whole, and fits its line.
 
-    Without a width nothing is broken, and every character is written as it comes. A word longer than a line is broken by the terminal; wide characters (Chinese, Japanese) are words of their own.
+    Without a width nothing is broken, and every character is written as it comes. A word longer than a line is broken
+    by the terminal; wide characters (Chinese, Japanese) are words of their own.
     """
 
     def __init__(self, write: Callable[[str], None], width: int | None) -> None:
