@@ -9,7 +9,7 @@ import time
 
 from benchmarks.kit import BASE, ORIGIN
 
-NAMES = ("startup", "chat", "behaviour", "replies", "storage", "commit", "diff", "exact")
+NAMES = ("startup", "chat", "behaviour", "replies", "storage", "commit", "diff", "compress", "exact")
 
 
 def main() -> int:

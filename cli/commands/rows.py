@@ -16,11 +16,12 @@ __all__ = ["command"]
 
 @click.command("rows", short_help="Print the rows that a behaviour was trained on.")
 @click.argument("what", metavar="[REV:]BEHAVIOUR")
+@click.option("--held-out", is_flag=True, help="The held-out rows that it was measured on, instead.")
 @click.option("-o", "--output", metavar="FILE", help="Write them to a new file.")
 @json_option
 @pass_app
-def command(app: App, what: str, output: str | None, as_json: bool) -> None:
-    """Print the training rows that the registry keeps, as JSON lines.
+def command(app: App, what: str, held_out: bool, output: str | None, as_json: bool) -> None:
+    """Print the rows of a behaviour's training that the registry keeps, as JSON lines.
 
     They have the id of those that were trained on: training on them again teaches the same. Exit code 5 if they
     were not kept.
@@ -28,9 +29,10 @@ def command(app: App, what: str, output: str | None, as_json: bool) -> None:
     \b
     pv rows listening > listening.jsonl
     pv rows v1:listening -o listening.jsonl
+    pv rows listening --held-out -o listening.heldout.jsonl
     """
     revision, _, behaviour = what.rpartition(":")
-    found = app.repo().at(revision or "HEAD").rows(behaviour)
+    found = app.repo().at(revision or "HEAD").rows(behaviour, held_out=held_out)
     file = None if output is None else app.file(output)
     if file is not None:
         _write(file, found.rows.to_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 from support.commands import InProcess, Processes, World
 
@@ -35,6 +36,20 @@ def test_rows_come_back_as_they_were_trained_on(world: World, pv: InProcess) -> 
     assert found["output"] is None and found["rows"] == again
     pv.ok("train", "-", "--as", "piped", *QUICK, stdin=said.out)
     assert data_id(pv, "piped") == found["data_id"]
+
+
+def test_held_out_rows_come_back_too(world: World, pv: InProcess, tmp_path: Path) -> None:
+    held_out = world.rows.with_name("rows.heldout.jsonl")
+    found = pv.ok("rows", "listening", "--held-out", "--json").json
+    assert (found["held_out"], found["data"]) == (True, held_out.name)
+    pv.ok("rows", "HEAD:listening", "--held-out", "-o", tmp_path / "again.jsonl")
+    again = pv.ok("eval", tmp_path / "again.jsonl", "--json").json
+    assert again["data_id"] == found["data_id"] == pv.ok("eval", held_out, "--json").json["data_id"]
+    pv.ok("commit", world.tuned, "--as", "tuned")
+    assert pv("rows", "tuned", "--held-out").code == 5
+    pv.ok("train", world.rows, "--as", "bare", "--max-steps", "1", "--held-out", "none", "--threads", "1")
+    said = pv("rows", "bare", "--held-out")
+    assert (said.code, "no held-out rows were kept" in said.err) == (5, True)
 
 
 def test_rows_that_are_not_there(world: World, pv: InProcess) -> None:

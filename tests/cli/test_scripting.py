@@ -179,6 +179,7 @@ STORY = """
 0 chat -p Hi -p Ho --max-tokens 2
 0 rows listening
 0 rows HEAD:listening -o {out}.jsonl
+0 rows listening --held-out
 0 chat HEAD~1 HEAD -p Hi --max-tokens 2
 0 scale listening -0.5
 0 negate listening

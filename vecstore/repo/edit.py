@@ -18,7 +18,18 @@ from pv.vecstore.merge.module_factors import matches
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["Committed", "add", "combine", "commit_edit", "drop", "negate", "output", "rename", "scale"]
+__all__ = [
+    "Committed",
+    "add",
+    "combine",
+    "commit_edit",
+    "drop",
+    "negate",
+    "output",
+    "rename",
+    "rule_of",
+    "scale",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +200,17 @@ def _check_once(names: Sequence[str]) -> None:
 def _free(persona: Persona, name: str) -> str:
     """A name like this one that is not taken: `brief2`."""
     return next(free for n in count(2) if (free := f"{name[:60]}{n}") not in persona.behaviours)
+
+
+def rule_of(rule: str | Combine, preset: str | None, options: Mapping[str, Any]) -> Combine:
+    """A method's name and its options, or a rule that has them already. Raises UsageError."""
+    if isinstance(rule, str):
+        return Combine.of(rule, preset=preset, **options)
+    if preset is not None or options:
+        raise UsageError(
+            "a Combine has its options already", hint='name the method: combine("ties", density=0.3)'
+        )
+    return rule
 
 
 def _check_patterns(repo: Repo, patterns: Iterable[str]) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.build_cache import BYTES
 from pv.registry.combine import Combine
 from pv.registry.disk.closing import Closing
-from pv.registry.errors import UsageError
 from pv.registry.history.log import LogEntry
 from pv.registry.history.operations import Operation
 from pv.registry.history.threeway import Take
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.versions import Version
 
 __all__ = ["Repo"]
-
-DAY_S = 86400.0
-LONGEST_DAYS = 100_000
 
 
 class Repo(Closing):
@@ -300,7 +296,7 @@ class Repo(Closing):
         """Set the merge method: `repo.combine("ties", density=0.3)`, `repo.combine("add")`, or a Combine."""
         from pv.vecstore.repo import edit
 
-        return edit.combine(self, _rule(rule, preset, options), message=message)
+        return edit.combine(self, edit.rule_of(rule, preset, options), message=message)
 
     def output(
         self,
@@ -335,9 +331,9 @@ class Repo(Closing):
 
         A bare weight settles where the sides differ in nothing else.
         """
-        from pv.vecstore.repo import merge
+        from pv.vecstore.repo import edit, merge
 
-        made = None if rule is None else _rule(rule, None, {})
+        made = None if rule is None else edit.rule_of(rule, None, {})
         return merge.merge(self, revision, take=take, rule=made, message=message)
 
     def revert(
@@ -441,8 +437,9 @@ class Repo(Closing):
         """Take out packs and objects that no branch, tag or operation needs. Raises UsageError for days below 0."""
         from pv.vecstore.repo.gc import collect
 
-        grace, expire = _seconds(grace_days), _seconds(expire_days)
-        return collect(self, grace_s=grace, expire_s=expire, dry_run=dry_run, progress=progress)
+        return collect(
+            self, grace_days=grace_days, expire_days=expire_days, dry_run=dry_run, progress=progress
+        )
 
     def close(self) -> None:
         self.registry.close()
@@ -454,19 +451,3 @@ class Repo(Closing):
         from pv.vecstore.repo.html import repo_html
 
         return repo_html(self)
-
-
-def _seconds(days: float) -> float:
-    if not 0 <= days <= LONGEST_DAYS:
-        raise UsageError(f"a number of days from 0 to {LONGEST_DAYS}, not {days}")
-    return days * DAY_S
-
-
-def _rule(rule: str | Combine, preset: str | None, options: Mapping[str, Any]) -> Combine:
-    if isinstance(rule, str):
-        return Combine.of(rule, preset=preset, **options)
-    if preset is not None or options:
-        raise UsageError(
-            "a Combine has its options already", hint='name the method: combine("ties", density=0.3)'
-        )
-    return rule

@@ -94,11 +94,14 @@ class Revision:
 
         return TaskVector(self, behaviour)
 
-    def rows(self, behaviour: str) -> KeptRows:
-        """The rows that a behaviour was trained on. Raises UnknownBehaviour, NotFoundError if they were not kept."""
+    def rows(self, behaviour: str, *, held_out: bool = False) -> KeptRows:
+        """The rows that a behaviour was trained on, or those it was measured on then.
+
+        Raises UnknownBehaviour, NotFoundError if they were not kept.
+        """
         from pv.vecstore.repo.rows import kept_rows
 
-        return kept_rows(self, behaviour)
+        return kept_rows(self, behaviour, held_out=held_out)
 
     def score(
         self,

@@ -19,13 +19,14 @@ __all__ = ["KeptRows", "kept_rows"]
 
 @dataclass(frozen=True, slots=True)
 class KeptRows:
-    """The rows that a behaviour of a commit was trained on; `data` is the name of the file that they came from."""
+    """The rows that a behaviour was trained on, or `held_out` and measured on; `data` is the file they came from."""
 
     commit: str
     behaviour: str
     vector: str
     data: str
     rows: Rows
+    held_out: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -34,16 +35,26 @@ class KeptRows:
             "vector": self.vector,
             "data": self.data,
             "data_id": self.rows.id,
+            "held_out": self.held_out,
             "rows": [row.to_json() for row in self.rows],
         }
 
 
-def kept_rows(revision: Revision, behaviour: str) -> KeptRows:
-    """The rows of the behaviour's newest training. Raises UnknownBehaviour, and NotFoundError if they are not kept."""
+def kept_rows(revision: Revision, behaviour: str, *, held_out: bool = False) -> KeptRows:
+    """The rows of the behaviour's newest training, or those that it was measured on then.
+
+    Raises UnknownBehaviour, and NotFoundError if they are not kept.
+    """
     registry, why = revision.registry, "where it comes from is not recorded"
     for term in reversed(revision.persona.behaviour(behaviour).terms):
         for origin in _origins(registry.provenance(revision.commit, term.vector)):
             match origin:
+                case Trained() if held_out:
+                    name, rows_id = _measured_on(origin)
+                    if rows_id in origin.packs and registry.packs.has(rows_id):
+                        rows = load_rows(rows_id, registry.packs)
+                        return KeptRows(revision.commit, behaviour, term.vector, name, rows, held_out=True)
+                    why = "no held-out rows were kept when it was trained"
                 case Trained(data=data) if data.kept and registry.packs.has(data.id):
                     rows = load_rows(data.id, registry.packs)
                     return KeptRows(revision.commit, behaviour, term.vector, data.name, rows)
@@ -61,6 +72,14 @@ def _origins(origin: Provenance) -> Iterator[Provenance]:
     yield origin
     if isinstance(origin, Derived):
         yield from _origins(origin.original)
+
+
+def _measured_on(origin: Trained) -> tuple[str, str]:
+    """The file's name and the rows' id."""
+    match origin.held_out:
+        case {"data": str(name), "data_id": str(rows_id)}:
+            return name, rows_id
+    return "", ""
 
 
 def _not_kept(data: TrainingData) -> str:
