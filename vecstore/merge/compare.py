@@ -29,6 +29,7 @@ from pv.vecstore.vectors.vector import Vector
 __all__ = ["Comparison", "compare"]
 
 BLOCK = 1 << 15  # elements looked at at a time: with a row for each behaviour, they stay in the cache
+SHORT = 1 << 11  # elements whose products are summed in fp32
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
@@ -66,8 +67,8 @@ def compare(
         own = base.tensor(tensor) if any(plans) else None
         decoded = taus([*plans[0], *plans[1], *there.values()], vectors, tensor, own)
         change = None
-        if own is not None and (old.combine, plans[0]) != (new.combine, plans[1]):
-            rules = (old.combine, plans[0]), (new.combine, plans[1])
+        rules = _apart((old.combine, plans[0]), (new.combine, plans[1]))
+        if own is not None and rules[0] != rules[1]:
             change = _change(tensor, _steps(rules, decoded), own.f32)
         return change, _products(
             list(there.values()), [names.index(name) for name in there], decoded, len(names)
@@ -88,6 +89,16 @@ def compare(
 # What moved
 
 Planned = tuple[Combine, tuple[Operand, ...]]
+
+
+def _apart(old: Planned, new: Planned) -> tuple[Planned, Planned]:
+    """Both plans; of sums, without the terms that they have in common."""
+    if not (is_linear(old[0]) and is_linear(new[0])):
+        return old, new
+    first, second = (
+        tuple(one for one in mine[1] if one not in theirs[1]) for mine, theirs in ((old, new), (new, old))
+    )
+    return (old[0], first), (old[0], second)
 
 
 def _steps(rules: tuple[Planned, Planned], decoded: Mapping[str, F32]) -> Iterator[tuple[slice, F32]]:
@@ -133,7 +144,7 @@ def _square(x: F32) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Products:
-    """Over every two of n behaviours, each (n, n): dot products; elements both move; those they move the same way."""
+    """Over every two of n behaviours, each (n, n): dot products; above the diagonal, elements both move, and alike."""
 
     dot: F64
     overlap: I64
@@ -159,15 +170,16 @@ def _products(
         return total
     here = _Products.none(len(operands))
     weights = np.array([one.weight for one in operands])
+    first, second = np.triu_indices(len(operands), 1)
     for part in _blocks(len(next(iter(decoded.values())))):
         cut = {vector: tau[part] for vector, tau in decoded.items()}
         rows = np.stack([summed(one, cut) for one in operands])  # (k, block)
-        wide = rows.astype(np.float64)
-        np.add(here.dot, wide @ wide.T, out=here.dot)
+        np.add(here.dot, _dots(rows), out=here.dot)
         if len(operands) > 1:
             up, down = _bits(rows > 0), _bits(rows < 0)  # (k, words)
-            np.add(here.overlap, _both(up | down, up | down), out=here.overlap)
-            np.add(here.agree, _both(up, up) + _both(down, down), out=here.agree)
+            both = (up | down)[first] & (up | down)[second]  # (pairs, words)
+            here.overlap[first, second] += _count(both)
+            here.agree[first, second] += _count(both & ~(up[first] ^ up[second]))
     flipped = np.sign(weights)[:, None] * np.sign(weights)[None] < 0
     agree = np.where(flipped, here.overlap - here.agree, here.agree)
     at = np.ix_(where, where)
@@ -187,10 +199,19 @@ def _bits(rows: NDArray[np.bool_]) -> NDArray[np.uint64]:
     return words.view(np.uint64)
 
 
-def _both(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> I64:
-    """How many bits rows i of `a` and j of `b` have in common, (k, k)."""
-    common: I64 = np.bitwise_count(a[:, None] & b[None]).sum(axis=2, dtype=np.int64)
-    return common
+def _count(words: NDArray[np.uint64]) -> I64:
+    """How many bits of each row are set, (pairs,)."""
+    found: I64 = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
+    return found
+
+
+def _dots(rows: F32) -> F64:
+    """Dot products of every two rows: of a few thousand elements in fp32, and the sum of those in fp64."""
+    whole = rows.shape[1] // SHORT * SHORT
+    short = rows[:, :whole].reshape(len(rows), -1, SHORT).swapaxes(0, 1)  # (pieces, k, SHORT)
+    rest = rows[:, whole:].astype(np.float64)
+    products: F64 = (short @ short.swapaxes(1, 2)).sum(axis=0, dtype=np.float64) + rest @ rest.T
+    return products
 
 
 def _blocks(size: int) -> Iterator[slice]:
