@@ -171,9 +171,13 @@ def _products(
     here = _Products.none(len(operands))
     weights = np.array([one.weight for one in operands])
     first, second = np.triu_indices(len(operands), 1)
-    for part in _blocks(len(next(iter(decoded.values())))):
+    size = len(next(iter(decoded.values())))
+    room = np.empty((len(operands), min(BLOCK, size)), np.float32)
+    for part in _blocks(size):
         cut = {vector: tau[part] for vector, tau in decoded.items()}
-        rows = np.stack([summed(one, cut) for one in operands])  # (k, block)
+        rows = room[:, : min(BLOCK, size - part.start)]  # (k, block)
+        for row, one in zip(rows, operands, strict=True):
+            row[:] = summed(one, cut)
         np.add(here.dot, _dots(rows), out=here.dot)
         if len(operands) > 1:
             up, down = _bits(rows > 0), _bits(rows < 0)  # (k, words)
