@@ -14,7 +14,7 @@ NAMES = ("startup", "chat", "behaviour", "replies", "storage", "commit", "diff",
 
 def main() -> int:
     names = sys.argv[1:] or NAMES
-    print(f"base: {BASE.name}, {ORIGIN}" if "PV_TEST_BASE" not in os.environ else f"base: {BASE}")
+    print(f"base: {BASE.name}, {ORIGIN}" if not os.environ.get("PV_TEST_BASE") else f"base: {BASE}")
     failed = []
     for name in names:
         if name not in NAMES:

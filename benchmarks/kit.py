@@ -24,7 +24,7 @@ from pv.vecstore.vectors.base import base_manifest
 ROWS = Path(__file__).resolve().parent.parent / "examples" / "behaviours"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "personavec"
 ORIGIN = "dequantised to bf16 from a Q4_1 GGUF by examples/embedded_model.py: not the weights on the Hub"
-BASE = Path(os.environ.get("PV_TEST_BASE", CACHE / "SmolLM2-135M-Instruct"))
+BASE = Path(os.environ.get("PV_TEST_BASE") or CACHE / "SmolLM2-135M-Instruct")
 
 
 @dataclass

@@ -303,7 +303,7 @@ def rows() -> dict[str, bytes | Callable[[], bytes]]:
         "half a surrogate for a key": b'{"\\ud800":1}\n',
         "NaN": ROW.replace(b'"a"', b"NaN"),
         "two prompts": b'{"prompt":"a","prompt":"b","chosen":"c"}\n',
-        "a key too many": b'{"prompt":"a","chosen":"b","eval":"c"}\n',
+        "a key that is nearly one": b'{"prompt":"a","chosen":"b","rejectd":"c"}\n',
         "a key that is not one of ours, 5000 long": b'{"' + b"k" * 5000 + b'":1}\n',
         "no answer": b'{"prompt":"a"}\n',
         "an empty answer": b'{"prompt":"a","chosen":" "}\n',
