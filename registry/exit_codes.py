@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
 
 MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.DONE: "done",
-    ExitCode.NO: "differs, a conflict, or nothing that keeps enough",
+    ExitCode.NO: "no: it differs, conflicts, or no encoding keeps enough",
     ExitCode.USAGE: "usage, or bad input",
     ExitCode.INTEGRITY: "integrity: bytes are not what they should be",
     ExitCode.REMOTE: "the network, or the Hub, refused",

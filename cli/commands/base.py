@@ -60,9 +60,9 @@ def _lines(state: BaseState) -> Iterator[str]:
     yield f"origin   {state.origin}"
     if state.moved:
         yield f"moved    {state.looked_at}"
-    yield f"copy     {'in the registry' if state.pinned else 'none: only noted where it is'}"
+    yield f"copy     {'in the registry' if state.pinned else 'none (referenced only)'}"
     yield f"read     from {where(state)}" if state.found else f"missing  {where(state)}"
-    yield f"licence  {state.licence or 'no file of that name beside it'}"
+    yield f"licence  {state.licence or 'no licence file found'}"
 
 
 def where(state: BaseState) -> str:

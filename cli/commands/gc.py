@@ -22,14 +22,14 @@ DAY = 86400.0
 
 
 @click.command("gc", short_help="Delete what no branch, tag or undo needs.")
-@click.option("-n", "--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
 @click.option(
     "--grace",
     type=Number(0),
     default=14.0,
     show_default=True,
     metavar="DAYS",
-    help="Keep packs that nothing needs for so long, and again so long in quarantine.",
+    help="Quarantine packs that have been unneeded for this long; delete them after as long again.",
 )
 @click.option(
     "--expire",
@@ -87,7 +87,7 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     if plan.in_use:
         app.note(f"  {_unneeded(plan.in_use)} in use by another process")
     if plan.empty:
-        app.done("nothing to take out")
+        app.done("nothing to delete")
     else:
         app.done(f"{size(plan.freed)} {would}freed")
 

@@ -86,7 +86,7 @@ def _known(shown: KnownVector) -> Iterator[str]:
 def _commit(shown: Shown) -> list[str]:
     entry, persona = shown.entry, shown.entry.persona
     return [
-        *([f"{shown.found} is that of"] if shown.found else []),
+        *([f"{shown.found} belongs to"] if shown.found else []),
         click.style(f"commit {entry.id}", fg="yellow"),
         f"author   {plain(entry.author)} <{plain(entry.email)}>, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         *(f"parent   {short(parent)}" for parent in entry.parents),

@@ -13,9 +13,9 @@ __all__ = ["command"]
 
 
 @click.command("undo", short_help="Take back the last operation, or go back to an earlier one.")
-@click.option("-n", "count", type=Whole(1), metavar="N", help="Take back so many operations, as one.")
+@click.option("-n", "count", type=Whole(1), metavar="N", help="Take back the last N operations, as one.")
 @click.option("--to", type=Whole(1), metavar="OP", help="Go back to how it was after operation OP.")
-@click.option("--dry-run", is_flag=True, help="Say what would be taken back, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be taken back, and change nothing.")
 @json_option
 @pass_app
 def command(app: App, count: int | None, to: int | None, dry_run: bool, as_json: bool) -> None:

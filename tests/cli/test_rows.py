@@ -95,11 +95,11 @@ def test_other_columns_are_named_before_the_training(world: World, pv: InProcess
     lines = [{**json.loads(line), "id": 7} for line in world.rows.read_text().splitlines()]
     (world.folder / "wide.json").write_text(json.dumps(lines))
     said = pv.ok("train", "wide.json", "--as", "wide", *QUICK, "--held-out", "none", "--json")
-    assert said.err.splitlines()[0] == "  wide.json: columns left alone: id"
-    assert said.json["notes"] == ["wide.json: columns left alone: id"]
+    assert said.err.splitlines()[0] == "  wide.json: ignored columns: id"
+    assert said.json["notes"] == ["wide.json: ignored columns: id"]
     said = pv.ok("train", "wide.json", "--as", "wide", *QUICK, "--seed", "2", "--held-out", "wide.json")
-    assert said.err.count("columns left alone") == 2, "once for each file"
-    assert "columns left alone: id" in pv.ok("eval", "wide.json").err
+    assert said.err.count("ignored columns") == 2, "once for each file"
+    assert "ignored columns: id" in pv.ok("eval", "wide.json").err
 
 
 def test_plain_text_and_verdicts_are_trained_on(world: World, pv: InProcess) -> None:

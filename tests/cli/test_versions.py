@@ -52,10 +52,10 @@ def test_show_of_a_behaviour_and_of_a_vector(world: World, pv: InProcess) -> Non
     assert "all versions" not in pv.ok("show", "HEAD~2:listening").out
     said = pv.ok("show", first[:12]).out
     assert said.startswith(f"vector {first[:12]}  int8, ")
-    assert "no tip of a branch and no tag uses it; the history keeps it" in said
+    assert "used by no branch tip or tag; kept by the history" in said
     assert f"first in {commits(pv)[2]['id'][:12]} as listening" in said
     persona = pv.ok("show", "--json").json["persona_id"]
-    assert pv.ok("show", persona[:12]).out.startswith(f"persona {persona[:12]} is that of\ncommit ")
+    assert pv.ok("show", persona[:12]).out.startswith(f"persona {persona[:12]} belongs to\ncommit ")
     said = pv.ok("show").out
     assert "base     base (" in said
     assert "output   in the base's dtype, rounded stochastically (seed 0)\n" in said
@@ -88,7 +88,7 @@ def test_all_vectors(world: World, pv: InProcess) -> None:
     assert lines[-1].startswith("2 vectors, ")
     pv.ok("undo")
     said = pv.ok("vectors").out
-    assert "  in no branch or tag any more; it is kept for undo, until gc forgets the operation\n" in said
+    assert "  used by no branch or tag any more; kept for undo, until gc forgets the operation\n" in said
     found = pv.ok("vectors", "--json").json["vectors"]
     assert [(known["id"], known["kept_for"]) for known in found] == [(second, "undo"), (first, "use")]
 
@@ -157,7 +157,7 @@ def test_which_commits(terse: None, pv: InProcess) -> None:
     assert [commit["message"] for commit in terse_tip] == ["Scale listening to 0.5"]
     for words, code, said in (
         ("-0", 2, "must be a whole number >= 1"),
-        ("--since yesterday", 2, "no date such as 2026-01-31"),
+        ("--since yesterday", 2, "not a date such as 2026-01-31"),
         ("--graph --grep x", 2, "--graph draws every commit"),
         ("a...b", 5, "A..B"),
         ("nope..main", 5, "no branch, tag or commit 'nope'"),
