@@ -109,13 +109,13 @@ def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager
     a base and weighted behaviours. Every change is a commit, and every commit can be built into a checkpoint.
 
     \b
-    pv init --base ./SmolLM2-135M-Instruct      begin a persona on a base checkpoint
-    pv train listening.jsonl --as listening     learn a behaviour; a commit
-    pv scale listening 0.5                      half of it; a commit
+    pv init --base ./SmolLM2-135M-Instruct      start from a base checkpoint
+    pv train listening.jsonl --as listening     train a behaviour; a commit
+    pv scale listening 0.5                      set its weight to a half; a commit
     pv build -o ./persona                       a checkpoint that loads anywhere
-    pv revert HEAD                              as if it had never been
+    pv revert HEAD                              take that back, in a commit
 
-    `pv help COMMAND` shows a command's options and examples, `pv help git` what git's words are here.
+    `pv help COMMAND` shows a command's options and examples, `pv help git` lists what replaces git's commands.
     """
     ctx.color = colour()
     line = ctx.obj if isinstance(ctx.obj, Line) else Line()

@@ -101,7 +101,7 @@ class Talk:
         if finish == "length":
             self.app.note(f"  (cut at {self.max_tokens} tokens: --max-tokens allows longer replies)")
         elif finish == "context":
-            self.app.note("  (cut: the model's context is full; what it has read and written fills it)")
+            self.app.note("  (cut: the model's context is full)")
         elif finish == "interrupted":
             self.app.note("  (interrupted)")
 

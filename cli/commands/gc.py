@@ -46,8 +46,8 @@ def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool)
 
     What `pv undo` can still bring back is kept: an operation can be undone until it is forgotten, which is
     --expire days after it was done. Packs go to the quarantine first, and are deleted by a later gc. Nothing is
-    touched if any commit is damaged, and nothing that a running process holds. Builds that `chat` and `eval` kept
-    in .pv/cache go too: they are made again when they are needed.
+    deleted if any commit is damaged, nor anything that a running process uses. Builds that `chat` and `eval` kept
+    in .pv/cache are deleted too, and made again when they are needed.
 
     \b
     pv gc --dry-run

@@ -49,6 +49,6 @@ def _write(file: Path, data: bytes) -> None:
         with file.open("xb") as out:
             out.write(data)
     except FileExistsError:
-        raise UsageError(f"{file} is there already", hint="name a new file with -o") from None
+        raise UsageError(f"{file} exists already", hint="name a new file with -o") from None
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"no folder {file.parent}", hint="make it, or name another file with -o") from None

@@ -31,7 +31,7 @@ def command(app: App, count: int | None, to: int | None, dry_run: bool, as_json:
     """
     if count is not None and to is not None:
         raise UsageError(
-            "-n and --to are two ways to say the same", hint="`pv op log` has the numbers for --to"
+            "-n and --to exclude each other", hint="use one of them; `pv op log` has the numbers for --to"
         )
     repo = app.repo()
     before = repo.head

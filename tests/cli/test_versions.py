@@ -268,7 +268,7 @@ def test_going_back_to_an_operation(terse: None, pv: InProcess) -> None:
         ("--to x", 2, "'x'"),
         ("-n 0", 2, "range"),
         ("-n 50", 2, "there are not 50 operations"),
-        ("-n 2 --to 1", 2, "two ways to say the same"),
+        ("-n 2 --to 1", 2, "exclude each other"),
     ):
         answer = pv("undo", *line.split())
         assert (answer.code, answer.out, text in answer.err) == (code, "", True), answer

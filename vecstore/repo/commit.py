@@ -243,7 +243,7 @@ def _dora(facts: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _parts(manifest: VectorManifest) -> dict[str, int]:
-    """How many tensors are kept as factors, as their difference to the base, and whole."""
+    """How many tensors are kept as factors, as their difference from the base, and whole."""
     kinds = {"ft": "whole", "tau": "difference"}
     found = (
         next((kinds[part] for part in parts if part in kinds), "factors")

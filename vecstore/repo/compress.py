@@ -194,7 +194,7 @@ def _check_gain(candidates: Candidates, only: Candidate) -> None:
         raise UsageError(
             f"as {only.spec.text}, {candidates.name} would take {only.stored_bytes / 1e3:,.1f} kB, and takes "
             f"{candidates.stored_bytes / 1e3:,.1f} kB now: nothing was changed",
-            hint="--force does it all the same",
+            hint="--force commits it anyway",
         )
 
 

@@ -160,7 +160,7 @@ def add(
         if name in persona.behaviours:
             raise UsageError(
                 f"there is a behaviour {name!r} here already",
-                hint=f"bring it under another name: pv add {_free(persona, name)}={revision}:{behaviour}; "
+                hint=f"add it under another name: pv add {_free(persona, name)}={revision}:{behaviour}; "
                 f"or in its place: pv drop {name}, then pv add again",
             )
         return persona.with_behaviour(name, brought)

@@ -213,7 +213,7 @@ class Repo(Closing):
         """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller.
 
         A fine-tune of a build is refused unless `on` says of which revision: what that holds is subtracted, so that
-        both together are the checkpoint. `force` keeps the whole difference to the base, whatever it looks like.
+        both together are the checkpoint. `force` keeps the whole difference from the base, whatever it looks like.
         `source` is a folder (a relative one is `seen_from` the current folder by default), or a Hub id.
         """
         from pv.vecstore.repo.commit import commit
