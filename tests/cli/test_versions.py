@@ -266,7 +266,7 @@ def test_going_back_to_an_operation(terse: None, pv: InProcess) -> None:
         ("--to 99", 5, "there is no operation 99"),
         ("--to 0", 2, "must be a whole number >= 1"),
         ("--to x", 2, "'x'"),
-        ("-n 0", 2, "range"),
+        ("-n 0", 2, "must be a whole number >= 1"),
         ("-n 50", 2, "there are not 50 operations"),
         ("-n 2 --to 1", 2, "exclude each other"),
     ):

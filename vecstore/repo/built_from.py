@@ -64,7 +64,7 @@ def subtracted(source: Source, name: str) -> tuple[Term, ...]:
         )
         raise UsageError(
             f"what {source} holds cannot be subtracted, because it is not a sum of whole vectors: {why}",
-            hint="--force instead of --on keeps the whole difference from the base; drop those behaviours then",
+            hint="--force instead of --on keeps the whole difference from the base, for use without those behaviours",
         )
     return tuple(
         Term(0.0 - behaviour.weight * term.coefficient, term.vector)
