@@ -98,7 +98,7 @@ class Lazy(click.Group):
 )
 @click.option("-C", "directory", metavar="DIR", default=".", help="Run as if started in DIR.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no notes; errors are still printed.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of a bug.")
+@click.option("-v", "--verbose", is_flag=True, help="Show more details, and the traceback of a bug.")
 @click.option("--no-pager", is_flag=True, help="Do not page long output.")
 @click.version_option(package_name="personavec", prog_name="pv", message="%(prog)s %(version)s")
 @click.pass_context

@@ -180,4 +180,6 @@ def _show_all(app: App, revision: Revision, found: Scores) -> None:
         pairs = [[name, one, e] for name, *es in lines for one, e in zip(sets, es, strict=True)]
         echo(table(["", "held-out rows", "effect"], pairs))
     if found.without_rows:
-        app.note(f"  no held-out rows are kept of {', '.join(found.without_rows)}; --data FILE names them")
+        app.note(
+            f"  no held-out rows are kept for {', '.join(found.without_rows)}; give them with --data FILE"
+        )

@@ -31,7 +31,7 @@ def command(app: App, /, base: str, reference: bool, threads: int, as_json: bool
 
     The base is hashed tensor by tensor: every vector is tied to exactly these bytes. A base that exists
     only as a folder is copied into the registry (compressed), so that it cannot get lost; --reference
-    leaves it where it is. A base on a Hub is noted at its full commit; a folder of that name is taken first.
+    leaves it where it is. A base on a Hub is recorded with its full commit; a folder of that name takes precedence.
 
     \b
     pv init --base ./SmolLM2-135M-Instruct

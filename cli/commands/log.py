@@ -143,7 +143,7 @@ def _behaviour(app: App, repo: Repo, what: str) -> tuple[str, str] | None:
 
     asked = behaviour_named(repo, what)
     if asked is None and repo.head.commit and what in repo.persona.behaviours:
-        app.note(f"{what} is a revision, and a behaviour too: pv log --behaviour {what} shows its versions")
+        app.note(f"{what} is both a revision and a behaviour: pv log --behaviour {what} shows its versions")
     return asked
 
 

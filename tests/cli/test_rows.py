@@ -73,7 +73,7 @@ def test_rows_that_are_not_there(world: World, pv: InProcess) -> None:
 
 def test_a_file_is_written_once(world: World, pv: InProcess) -> None:
     (world.folder / "mine.jsonl").write_text("precious")
-    for name, words in (("mine.jsonl", "is there already"), ("no/where.jsonl", "no folder")):
+    for name, words in (("mine.jsonl", "exists already"), ("no/where.jsonl", "no folder")):
         said = pv("rows", "listening", "-o", name)
         assert (said.code, words in said.err) == (2, True)
     assert (world.folder / "mine.jsonl").read_text() == "precious"

@@ -67,12 +67,15 @@ def test_a_name_that_is_both_is_the_revision_and_that_is_said(world: World, pv: 
     assert "Begin on" in said.out and "Train" not in said.out
     assert (
         said.err
-        == "listening is a revision, and a behaviour too: pv log --behaviour listening shows its versions\n"
+        == "listening is both a revision and a behaviour: pv log --behaviour listening shows its versions\n"
     )
     assert pv.ok("log", "--behaviour", "listening").out.startswith("version 1")
     said = pv.ok("show", "listening")
     assert said.out.startswith("commit ")
-    assert said.err == "listening is a revision, and a behaviour too: pv show HEAD:listening\n"
+    assert (
+        said.err
+        == "listening is both a revision and a behaviour: pv show HEAD:listening shows the behaviour\n"
+    )
 
 
 def test_all_vectors(world: World, pv: InProcess) -> None:

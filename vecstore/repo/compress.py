@@ -132,7 +132,9 @@ def _asked(
             hint=f"pv compress {name} --keep {keep:g} --data HELD_OUT.jsonl",
         )
     if keep is not None and not 0 < keep <= 1:
-        raise UsageError(f"a share is above 0 and at most 1, not {keep:g}", hint="keep=0.95 is 95 %")
+        raise UsageError(
+            f"a share is above 0 and at most 1, not {keep:g}", hint="for example 0.95, which is 95 %"
+        )
     specs = [EncodingSpec.parse(text) for text in dict.fromkeys(to or LADDER)]
     return specs, None if data is None else as_rows(data)
 

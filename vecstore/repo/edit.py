@@ -223,7 +223,7 @@ def _check_patterns(repo: Repo, patterns: Iterable[str]) -> None:
         if not any(matches(pattern, name) for name in tensors):
             raise UsageError(
                 f"no tensor of the base matches {pattern[:200]!r}",
-                hint=f"its names are like {min(tensors, default='')!r}; * stands for anything",
+                hint=f"its names are like {min(tensors, default='')!r}; * matches anything",
             )
 
 
