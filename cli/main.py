@@ -97,8 +97,8 @@ class Lazy(click.Group):
     invoke_without_command=True,
 )
 @click.option("-C", "directory", metavar="DIR", default=".", help="Run as if started in DIR.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no notes; errors stay.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of a bug.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no notes; errors are still printed.")
+@click.option("-v", "--verbose", is_flag=True, help="Show more details, and the traceback of a bug.")
 @click.option("--no-pager", is_flag=True, help="Do not page long output.")
 @click.version_option(package_name="personavec", prog_name="pv", message="%(prog)s %(version)s")
 @click.pass_context
@@ -109,13 +109,13 @@ def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager
     a base and weighted behaviours. Every change is a commit, and every commit can be built into a checkpoint.
 
     \b
-    pv init --base ./SmolLM2-135M-Instruct      begin a persona on a base checkpoint
-    pv train listening.jsonl --as listening     learn a behaviour; a commit
-    pv scale listening 0.5                      half of it; a commit
+    pv init --base ./SmolLM2-135M-Instruct      start from a base checkpoint
+    pv train listening.jsonl --as listening     train a behaviour; a commit
+    pv scale listening 0.5                      set its weight to a half; a commit
     pv build -o ./persona                       a checkpoint that loads anywhere
-    pv revert HEAD                              as if it had never been
+    pv revert HEAD                              take that back, in a commit
 
-    `pv help COMMAND` shows a command's options and examples, `pv help git` what git's words are here.
+    `pv help COMMAND` shows a command's options and examples, `pv help git` lists what replaces git's commands.
     """
     ctx.color = colour()
     line = ctx.obj if isinstance(ctx.obj, Line) else Line()

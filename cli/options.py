@@ -65,6 +65,9 @@ class Whole(click.IntRange):
             self.fail(f"{value!r} must be a whole number{_bounds(self)}", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        return _shown_range(self, super()._describe_range())
+
 
 class Number(click.FloatRange):
     """A finite number: `Number(0, above=True)` is above 0."""
@@ -83,10 +86,18 @@ class Number(click.FloatRange):
             self.fail(f"{value!r} must be a number{_bounds(self)}", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        return _shown_range(self, super()._describe_range())
+
 
 def _within(number: float, kind: click.IntRange | click.FloatRange) -> bool:
     below = kind.min is not None and (number < kind.min or (number == kind.min and kind.min_open))
     return not below and (kind.max is None or number <= kind.max)
+
+
+def _shown_range(kind: click.IntRange | click.FloatRange, words: str) -> str:
+    """Of a number without bounds click would say `x<=None`."""
+    return "" if kind.min is None and kind.max is None else words
 
 
 def _bounds(kind: click.IntRange | click.FloatRange) -> str:
@@ -145,7 +156,7 @@ weight_option = click.option(
     "--weight",
     type=read_weight,
     metavar="NUMBER",
-    help="Its weight in the persona; 1 if it is new, else as it was.",
+    help="Its weight in the persona. Default: 1 if new, else unchanged.",
 )
 
 
@@ -153,7 +164,7 @@ def threads_choice(help: str) -> Callable[[Command], Command]:
     return click.option("--threads", type=Whole(1, 256), default=os.cpu_count() or 1, help=help)
 
 
-threads_option = threads_choice("Threads; no result depends on it.")
+threads_option = threads_choice("Number of threads; no result depends on it.")
 shard_option = click.option(
     "--shard-size",
     "shard_bytes",
@@ -193,13 +204,15 @@ def mainline_options(what_for: str) -> Callable[[Command], Command]:
 
         for option in (
             click.option("--message", help="The commit's message."),
-            click.option("--mainline", type=Whole(1), metavar="N", help="The parent."),
+            click.option(
+                "--mainline", type=Whole(1), metavar="N", help="The number of the parent, for a merge."
+            ),
             click.option(
                 "-m",
                 "either",
                 multiple=True,
                 metavar="N|MESSAGE",
-                help=f"A number: of a merge, the parent to {what_for}, 1 being the branch that was merged into "
+                help=f"A number: the parent to {what_for} when REV is a merge; 1 is the branch that was merged into "
                 "(--mainline). Other text: the commit's message (--message). Both may be given.",
             ),
         ):
@@ -271,7 +284,9 @@ def combine_options(command: Command) -> Command:
         words = f"{', '.join(methods)}: {what} (default: {_text(option)})."
         with_rule = click.option(f"--{name}", _key(name), type=kind, help=words)(with_rule)
     presets = sorted({preset for method in METHODS.values() for preset in method.presets})
-    return click.option("--preset", type=click.Choice(presets), help="Another tool's switches.")(with_rule)
+    return click.option(
+        "--preset", type=click.Choice(presets), help="Set the options as another tool has them."
+    )(with_rule)
 
 
 def _switches() -> dict[str, tuple[list[str], Option]]:
@@ -305,6 +320,6 @@ def _rule(method: str | None, preset: str | None, given: dict[str, Any]) -> Comb
         value = options.get(which, preset)
         method = owner if click.get_current_context().info_name == "combine" else f"--method {owner}"
         raise UsageError(
-            f"--{which} belongs to a merge method, and none is named", hint=f"{method} --{which} {value}"
+            f"--{which} is an option of a merge method, and none is given", hint=f"{method} --{which} {value}"
         )
     return None

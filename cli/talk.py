@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Talk", "Voice", "typed"]
 
 HELP = """  /system TEXT   set the system prompt; without TEXT there is none
-  /reset         begin afresh, with the same system prompt
+  /reset         start a new conversation, with the same system prompt
   /exit          end, as Ctrl-D does
   //...          a line that begins with one /
   Ctrl-C ends a reply. Up and down arrows bring back what you typed."""
@@ -62,7 +62,7 @@ class Talk:
             except PvError as error:
                 if not self.person:
                     raise
-                self.app.note(f"error: {error}; /reset begins afresh")
+                self.app.note(f"error: {error}; /reset starts a new conversation")
                 return
 
     def _answer(self, voice: Voice, text: str) -> bool:
@@ -101,7 +101,7 @@ class Talk:
         if finish == "length":
             self.app.note(f"  (cut at {self.max_tokens} tokens: --max-tokens allows longer replies)")
         elif finish == "context":
-            self.app.note("  (cut: the model's context is full; what it has read and written fills it)")
+            self.app.note("  (cut: the model's context is full)")
         elif finish == "interrupted":
             self.app.note("  (interrupted)")
 

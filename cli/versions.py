@@ -89,8 +89,8 @@ def use_words(known: KnownVector) -> str:
             where.setdefault(use.behaviour, []).append(ref_name(use.ref))
         return "; ".join(f"{name} in {', '.join(map(plain, refs))}" for name, refs in where.items())
     if known.kept_for == "history":
-        return "no tip of a branch and no tag uses it; the history keeps it"
-    return "in no branch or tag any more; it is kept for undo, until gc forgets the operation"
+        return "used by no branch tip or tag; kept by the history"
+    return "used by no branch or tag any more; kept for undo, until gc forgets the operation"
 
 
 def ref_names(refs: Iterable[str], current: str | None = None) -> list[str]:

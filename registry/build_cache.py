@@ -6,7 +6,8 @@
 
 A build is made in a temporary folder of this form and appears by one rename. Invariant: what is handed out is a
 build whose every file is, by size, times and inode, the file that was written here; any other is taken out, and
-made again. So a copied registry brings no builds along, and nobody's bytes are taken for ours.
+made again. So a copied registry brings no builds along, and nobody's bytes are taken for ours. The order of use, by
+which builds are taken out, is that of the seals' (build.json) times of modification, which `using` sets.
 """
 
 from __future__ import annotations

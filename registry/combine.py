@@ -69,7 +69,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                     Option(
                         "density",
                         0.2,
-                        "Share of each tensor's elements that the trim keeps, the largest.",
+                        "Share of each tensor's elements, largest first, that trimming keeps.",
                         above=0,
                         most=1,
                     ),

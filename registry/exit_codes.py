@@ -24,14 +24,14 @@ class ExitCode(IntEnum):
 
 MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.DONE: "done",
-    ExitCode.NO: "differs, a conflict, or nothing that keeps enough",
+    ExitCode.NO: "no: it differs, conflicts, or no encoding keeps enough",
     ExitCode.USAGE: "usage, or bad input",
-    ExitCode.INTEGRITY: "integrity: bytes are not what they should be",
-    ExitCode.REMOTE: "the network, or the Hub, refused",
+    ExitCode.INTEGRITY: "integrity: damaged or wrong bytes",
+    ExitCode.REMOTE: "network or Hub error",
     ExitCode.NOT_FOUND: "not found",
     ExitCode.BUG: "a bug in pv",
-    ExitCode.DISK: "the disk refused",
+    ExitCode.DISK: "disk error",
     ExitCode.NO_REGISTRY: "not a registry",
     ExitCode.INTERRUPTED: "interrupted",
-    ExitCode.READER_GONE: "the reader of stdout went away",
+    ExitCode.READER_GONE: "stdout was closed (broken pipe)",
 }

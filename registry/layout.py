@@ -37,7 +37,7 @@ def creating(directory: Path) -> Iterator[Path]:
     target = directory / FOLDER
     if target.exists() or target.is_symlink():
         known = (target / "format").is_file()
-        raise UsageError(f"{target} is there already", hint=_SHOWN if known else _what_it_is(target))
+        raise UsageError(f"{target} exists already", hint=_SHOWN if known else _what_it_is(target))
     durable.make_dirs(directory)
     for left in tempfiles.beside(target):
         tempfiles.delete(left)
@@ -57,7 +57,7 @@ def creating(directory: Path) -> Iterator[Path]:
             except OSError as error:
                 if not target.exists():
                     raise
-                raise UsageError(f"{target} is there already", hint="another pv has just made it") from error
+                raise UsageError(f"{target} exists already", hint="another pv has just made it") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -161,7 +161,10 @@ class Persona:
         if seed is not None and (
             isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 53
         ):
-            raise UsageError(f"the seed must be a whole number from 0 to 2^53 - 1, not {_shown(seed)}")
+            raise UsageError(
+                f"the seed must be a whole number from 0 to 2^53 - 1, not {_shown(seed)}",
+                hint="`pv config output.seed 0` sets it",
+            )
         given = {"dtype": dtype, "rounding": rounding, "seed": seed}
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         return replace(self, output=replace(self.output, **changed))

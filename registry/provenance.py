@@ -104,7 +104,7 @@ class TrainedOn:
 class Captured:
     """`source` is the name of the folder or file; `adapter` is what is needed to write an adapter out again.
 
-    `on`: the vector is the whole difference to the base; what that persona holds is in it too.
+    `on`: the vector is the whole difference from the base; what that persona holds is in it too.
     """
 
     source: str

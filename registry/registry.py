@@ -261,7 +261,9 @@ class Registry(Closing):
             if not (allow_empty or second_parent) and after.to_bytes() == before.to_bytes():
                 if unchanged_ok:
                     return tip.commit
-                raise UsageError("nothing changed: the persona is like that already")
+                raise UsageError(
+                    "nothing changed: the persona is like that already", hint="`pv status` shows it"
+                )
             others = [*also_from, *([second_parent] if second_parent else [])]
             commit = plan.commit(
                 after,

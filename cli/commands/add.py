@@ -15,7 +15,7 @@ __all__ = ["command"]
 @click.command("add", short_help="Bring a behaviour from another revision.")
 @click.argument("what", metavar="[NAME=]REV:BEHAVIOUR")
 @click.option(
-    "--weight", type=read_weight, metavar="NUMBER", help="Its weight here; as it is there by default."
+    "--weight", type=read_weight, metavar="NUMBER", help="Its weight here. Default: its weight in REV."
 )
 @message_option
 @json_option

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("base", short_help="Show the base, or say where it is now.")
+@click.command("base", short_help="Show the base, or set where it is now.")
 @click.argument("verb", required=False, metavar="[move")
 @click.argument("to", required=False, metavar="DIR_OR_HUB_ID]")
 @threads_option
 @json_option
 @pass_app
 def command(app: App, verb: str | None, to: str | None, threads: int, as_json: bool) -> None:
-    """Show the base that the vectors here belong to, and where it is; or say where it is now.
+    """Show the base that the vectors here belong to, and where it is; or set where it is now.
 
     `move` reads every tensor at the new place first: only these very bytes are the base. It holds for every commit,
     and for this copy of the registry alone: nothing is committed.
@@ -36,7 +36,7 @@ def command(app: App, verb: str | None, to: str | None, threads: int, as_json: b
     pv base move HuggingFaceTB/SmolLM2-135M-Instruct
     """
     if verb not in (None, "move") or (verb and not to):
-        raise UsageError("base takes nothing, or `move` and a place", hint="pv base move DIR_OR_HUB_ID")
+        raise UsageError("base takes no argument, or `move` and a place", hint="pv base move DIR_OR_HUB_ID")
     repo = app.repo()
     if to is None:
         state = repo.at().base_state()
@@ -60,9 +60,9 @@ def _lines(state: BaseState) -> Iterator[str]:
     yield f"origin   {state.origin}"
     if state.moved:
         yield f"moved    {state.looked_at}"
-    yield f"copy     {'in the registry' if state.pinned else 'none: only noted where it is'}"
+    yield f"copy     {'in the registry' if state.pinned else 'none (referenced only)'}"
     yield f"read     from {where(state)}" if state.found else f"missing  {where(state)}"
-    yield f"licence  {state.licence or 'no file of that name beside it'}"
+    yield f"licence  {state.licence or 'no licence file found'}"
 
 
 def where(state: BaseState) -> str:

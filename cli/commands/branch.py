@@ -20,7 +20,7 @@ __all__ = ["command"]
 @click.option(
     "-m", "--move", is_flag=True, help="Rename the branch NAME to NEW; with one name, the current branch."
 )
-@click.option("-v", "verbose", is_flag=True, help="List them with the message of the commit that each is at.")
+@click.option("-v", "verbose", is_flag=True, help="List each with the message of its commit.")
 @json_option
 @pass_app
 def command(

@@ -21,9 +21,9 @@ __all__ = ["command"]
 
 @click.command("build", short_help="Write the persona's checkpoint.")
 @click.argument("rev", default="HEAD")
-@click.option("-o", "--output", metavar="DIR", help="The folder to make (required).")
-@dtype_option("Instead of the persona's own.")
-@rounding_option("Instead of the persona's own.")
+@click.option("-o", "--output", metavar="DIR", help="The folder to write to (required).")
+@dtype_option("Output dtype, instead of the persona's setting.")
+@rounding_option("Rounding, instead of the persona's setting.")
 @shard_option
 @click.option("--force", is_flag=True, help="Replace a folder that pv built.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be written.")
@@ -42,9 +42,9 @@ def command(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Build a revision into a checkpoint folder that transformers, vLLM and the rest load as it is.
+    """Build a revision into a checkpoint folder that transformers, vLLM and others load as it is.
 
-    The same persona gives the same bytes, always: the weights' id printed here is what to compare.
+    The same persona always gives the same bytes: compare builds by the weights' id that is printed.
 
     \b
     pv build -o ./persona

@@ -18,12 +18,24 @@ __all__ = ["command"]
 
 @click.command("chat", short_help="Talk to a persona.")
 @click.argument("revs", nargs=-1, metavar="[A [B]]")
-@click.option("-p", "--prompt", "prompts", multiple=True, help="Say this, print the reply, and end.")
-@click.option("--max-tokens", type=Whole(1), default=256, show_default=True, help="Longest reply.")
-@click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=Whole(), default=0, help="Seed for a temperature above 0.")
+@click.option(
+    "-p",
+    "--prompt",
+    "prompts",
+    multiple=True,
+    help="Send this prompt, print the reply, and exit (can be repeated).",
+)
+@click.option("--max-tokens", type=Whole(1), default=256, show_default=True, help="Longest reply, in tokens.")
+@click.option(
+    "--temperature",
+    type=Number(0),
+    default=0.0,
+    show_default=True,
+    help="Sampling temperature; 0 is greedy decoding.",
+)
+@click.option("--seed", type=Whole(), default=0, help="Seed of the sampling.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
-@click.option("--base", is_flag=True, help="Talk to the bare base instead.")
+@click.option("--base", is_flag=True, help="Talk to the base model instead.")
 @threads_option
 @json_option
 @pass_app

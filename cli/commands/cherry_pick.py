@@ -11,7 +11,7 @@ from pv.cli.report import report
 __all__ = ["command"]
 
 
-@click.command("cherry-pick", short_help="Do here what one commit did elsewhere.")
+@click.command("cherry-pick", short_help="Apply the change of another commit to this branch.")
 @click.argument("rev")
 @mainline_options("compare it with")
 @take_option
@@ -20,7 +20,7 @@ __all__ = ["command"]
 def command(
     app: App, rev: str, mainline: int | None, takes: tuple[str, ...], message: str | None, as_json: bool
 ) -> None:
-    """Repeat on this branch what one commit did on another.
+    """Apply the change of another commit to this branch, as a new commit.
 
     \b
     pv cherry-pick experiments~1

@@ -29,9 +29,11 @@ __all__ = ["command"]
     type=click.Choice(["default", "max"]),
     default="default",
     show_default=True,
-    help="max: a tenth smaller, some twenty times slower.",
+    help="Compression: max is a tenth smaller and some twenty times slower.",
 )
-@click.option("--force", is_flag=True, help="Also if it looks like a build, or names another model.")
+@click.option(
+    "--force", is_flag=True, help="Commit it even if it looks like a build, or names another base model."
+)
 @threads_option
 @json_option
 @pass_app
@@ -50,9 +52,9 @@ def command(
     """Keep a checkpoint that was fine-tuned from this base, bit for bit, as a behaviour.
 
     CHECKPOINT is a folder of safetensors (one file or shards), whatever trained it. What is kept is its
-    difference to the base; frozen tensors cost nothing. The folder of a PEFT adapter is taken too: the
+    difference from the base; frozen tensors cost nothing. The folder of a PEFT adapter is taken too: the
     factors of LoRA and rsLoRA as they are, what DoRA does as a difference. So is a Hub id, at its full commit.
-    What was fine-tuned from a build needs --on: REV and the new behaviour together are the checkpoint.
+    What was fine-tuned from a build needs --on: REV and the new behaviour together give the checkpoint.
 
     \b
     pv commit ./my-sft-run --as helpful -m "SFT on 500 rows"

@@ -15,18 +15,18 @@ __all__ = ["command"]
 PROGRAMS = ("pv", "personavec")
 
 
-@click.command("completion", short_help="Print what makes Tab complete in a shell.")
+@click.command("completion", short_help="Print a shell completion script.")
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print the script that lets a shell complete commands, options, revisions, behaviours and files.
+    """Print a shell script that completes commands, options, revisions, behaviours and files.
 
     \b
     eval "$(pv completion bash)"                              in ~/.bashrc
     eval "$(pv completion zsh)"                               in ~/.zshrc, after compinit
     pv completion fish > ~/.config/fish/completions/pv.fish   once
 
-    The script is for the name it was asked under: `personavec completion bash` completes `personavec`.
+    The script completes the program that printed it: `personavec completion bash` completes `personavec`.
     """
     from pv.cli.completion import Bash
     from pv.cli.main import VARIABLE

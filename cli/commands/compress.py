@@ -26,9 +26,10 @@ __all__ = ["command"]
     "--to",
     multiple=True,
     metavar="ENCODING",
-    help="float, float:fp32, int8, ternary, lowrank:64, sparse:0.1; with --keep several, or none for a ladder of them.",
+    help="float, float:fp32, int8, ternary, lowrank:64, sparse:0.1; with --keep it can be repeated, and by default "
+    "a ladder is tried.",
 )
-@click.option("--keep", type=Number(0, 1, above=True), help="The share of the effect that must stay.")
+@click.option("--keep", type=Number(0, 1, above=True), help="Share of the effect that must remain.")
 @click.option("--data", metavar="FILE", help="Held-out rows to measure the effect on.")
 @click.option("--force", is_flag=True, help="Commit even if it is larger.")
 @message_option
@@ -46,10 +47,10 @@ def command(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Re-encode a behaviour's vectors, smaller and approximate, and commit the behaviour with them.
+    """Re-encode a behaviour's vectors to take less space, approximately, and commit the behaviour with them.
 
-    What comes out are other vectors, with ids of their own and an error measured against those before. With
-    held-out rows the effect is measured too. --keep 0.95 tries a ladder of encodings, then ranks or shares
+    The results are new vectors, with ids of their own and an error measured against the old ones. With held-out
+    rows the effect is measured too. --keep 0.95 tries a ladder of encodings, then ranks or shares
     between two of its rungs, and commits the smallest for which the lower end of the 95 % interval of the kept
     share is at least 0.95. If there is none, nothing is committed, and the exit code is 1.
 
@@ -113,6 +114,6 @@ def _say(app: App, found: Compressed) -> None:
             f"on branch {found.branch}"
         )
     elif found.effect is not None and found.effect.low <= 0:
-        app.note(f"{name} has no effect on these rows that is surely above 0: there is nothing to keep")
+        app.note(f"the effect of {name} on these rows is not clearly above 0: there is nothing to keep")
     else:
         app.note(f"no smaller encoding keeps {found.share:g} of the effect of {name}: nothing was committed")

@@ -61,7 +61,7 @@ def command(
         lines = [*_recipe(found), *_weights(found)]
         app.page("\n".join(lines) if lines else "no difference")
         if found and found.weights is None and found.old.base == found.new.base and not recipe:
-            app.note("  weights were not compared: --weights does")
+            app.note("  weights were not compared; add --weights")
     if exit_code and found:
         raise click.exceptions.Exit(ExitCode.NO)
 

@@ -58,8 +58,9 @@ def command(
 
     Margin: log-probability of the chosen answer minus that of the rejected one, in nats. Effect: margin minus
     margin of the base, averaged over rows. B - A: margin of B minus margin of A, on the same rows. Intervals
-    (95 %) come from a paired bootstrap over rows. Rows that a behaviour was trained on are counted, if the
-    registry keeps its training rows. Measurements are kept per build, and not made twice.
+    (95 %) come from a paired bootstrap over rows. Held-out rows that are also training rows are
+    counted and reported, where the registry keeps the training rows. Measurements are kept per build, and not made
+    twice.
 
     --all measures on the held-out rows that `pv train` kept, or on those of --data.
 
@@ -179,4 +180,6 @@ def _show_all(app: App, revision: Revision, found: Scores) -> None:
         pairs = [[name, one, e] for name, *es in lines for one, e in zip(sets, es, strict=True)]
         echo(table(["", "held-out rows", "effect"], pairs))
     if found.without_rows:
-        app.note(f"  no held-out rows are kept of {', '.join(found.without_rows)}; --data FILE names them")
+        app.note(
+            f"  no held-out rows are kept for {', '.join(found.without_rows)}; give them with --data FILE"
+        )

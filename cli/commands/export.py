@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 @click.command("export", short_help="Write the checkpoint that was committed as a behaviour.")
 @click.argument("what", metavar="[REV:]NAME")
-@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to make.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write to.")
 @shard_option
 @click.option("--force", is_flag=True, help="Replace a folder that pv built or exported.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be written.")
@@ -42,7 +42,7 @@ def command(
 
     A captured checkpoint comes back bit for bit, in the dtypes it had; config and tokenizer are the base's. A
     behaviour that is not one captured checkpoint (trained, an adapter, several terms) is built alone at weight 1,
-    as the persona's builds are written. The ✓ line, and `captured` in the JSON, say which of both it was.
+    as the persona's builds are written. The ✓ line, and `captured` in the JSON, say which of the two it was.
 
     \b
     pv export house-style -o ./house-style

@@ -31,7 +31,7 @@ NOUNS = {
 
 @click.command("fsck", short_help="Check that nothing in the registry is damaged.")
 @click.option("--deep", is_flag=True, help="Decode every pack against its base, too, and hash every tensor.")
-@click.option("--repair", is_flag=True, help="Mend what can be mended. Nothing is thrown away.")
+@click.option("--repair", is_flag=True, help="Repair what can be repaired. Nothing is deleted.")
 @threads_option
 @json_option
 @pass_app
@@ -113,7 +113,7 @@ def _damage(app: App, report: Report, what: str, *, repaired: bool) -> None:
     if report.behaviours:
         app.note(f"affected behaviours: {', '.join(report.behaviours)}")
     if not repaired and any(finding.repairable for finding in report.damage):
-        app.note("`pv fsck --repair` tries to mend it")
+        app.note("`pv fsck --repair` tries to repair it")
 
 
 def _affected(finding: Finding) -> list[str]:

@@ -22,14 +22,14 @@ DAY = 86400.0
 
 
 @click.command("gc", short_help="Delete what no branch, tag or undo needs.")
-@click.option("-n", "--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
 @click.option(
     "--grace",
     type=Number(0),
     default=14.0,
     show_default=True,
     metavar="DAYS",
-    help="Keep packs that nothing needs for so long, and again so long in quarantine.",
+    help="Quarantine packs that have been unneeded for this long; delete them after as long again.",
 )
 @click.option(
     "--expire",
@@ -46,8 +46,8 @@ def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool)
 
     What `pv undo` can still bring back is kept: an operation can be undone until it is forgotten, which is
     --expire days after it was done. Packs go to the quarantine first, and are deleted by a later gc. Nothing is
-    touched if any commit is damaged, and nothing that a running process holds. Builds that `chat` and `eval` kept
-    in .pv/cache go too: they are made again when they are needed.
+    deleted if any commit is damaged, nor anything that a running process uses. Builds that `chat` and `eval` kept
+    in .pv/cache are deleted too, and made again when they are needed.
 
     \b
     pv gc --dry-run
@@ -87,7 +87,7 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     if plan.in_use:
         app.note(f"  {_unneeded(plan.in_use)} in use by another process")
     if plan.empty:
-        app.done("nothing to take out")
+        app.done("nothing to delete")
     else:
         app.done(f"{size(plan.freed)} {would}freed")
 

@@ -9,11 +9,11 @@ from pv.cli.say import echo
 __all__ = ["command"]
 
 
-@click.command("help", short_help="Show the help of a command, or what git's words are here.")
+@click.command("help", short_help="Show the help of a command, or what replaces git's commands.")
 @click.argument("topic", required=False, metavar="[COMMAND|git]")
 @click.pass_context
 def command(ctx: click.Context, topic: str | None) -> None:
-    """Show the help of pv or of one command; `pv help git` lists git's words and what does the same here.
+    """Show the help of pv or of one command. `pv help git` lists what replaces git's commands.
 
     \b
     pv help

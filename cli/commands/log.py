@@ -49,7 +49,7 @@ def read_time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"{text!r} is no date such as 2026-01-31 or 2026-01-31T12:00") from None
+        raise click.BadParameter(f"{text!r} is not a date such as 2026-01-31 or 2026-01-31T12:00") from None
 
 
 def read_end(text: str) -> datetime:
@@ -59,19 +59,22 @@ def read_end(text: str) -> datetime:
 
 @click.command("log", cls=Log, short_help="Show the history, or the versions of a behaviour.")
 @click.argument("what", default="HEAD", metavar="[REV | A..B | BEHAVIOUR]")
-@click.option(
-    "--behaviour", metavar="NAME", help="The versions of this behaviour; REV is where to look from."
-)
-@click.option("--graph", "as_graph", is_flag=True, help="Draw how the lines of history join.")
-@click.option("--all", "everything", is_flag=True, help="From every branch and tag.")
-@click.option("--oneline", is_flag=True, help="One line each, cut at the edge of the terminal.")
-@click.option("-n", "limit", type=Whole(1), metavar="N", help="At most so many; also -1, -2, ...")
-@click.option("--grep", metavar="TEXT", help="Only commits with this in their message; upper or lower case.")
+@click.option("--behaviour", metavar="NAME", help="Show the versions of this behaviour, seen from REV.")
+@click.option("--graph", "as_graph", is_flag=True, help="Draw the history as a graph.")
+@click.option("--all", "everything", is_flag=True, help="Start from every branch and tag.")
+@click.option("--oneline", is_flag=True, help="One line per commit, cut at the width of the terminal.")
+@click.option("-n", "limit", type=Whole(1), metavar="N", help="Show at most N; -5 is short for -n 5.")
+@click.option("--grep", metavar="TEXT", help="Only commits whose message contains TEXT, ignoring case.")
 @click.option("--since", type=read_time, metavar="DATE", help="Only commits from this date on.")
-@click.option("--until", type=read_end, metavar="DATE", help="Only commits up to this date, and on it.")
-@click.option("--scores", is_flag=True, help="The effects that were measured of each commit's build.")
+@click.option("--until", type=read_end, metavar="DATE", help="Only commits up to and including this date.")
+@click.option("--scores", is_flag=True, help="Show the effects that were measured of each commit's build.")
 @click.option(
-    "-p", "--patch", "--stat", is_flag=True, expose_value=False, help="As in git; it is shown always."
+    "-p",
+    "--patch",
+    "--stat",
+    is_flag=True,
+    expose_value=False,
+    help="Accepted as in git; changes are always shown.",
 )
 @json_option
 @pass_app
@@ -140,7 +143,7 @@ def _behaviour(app: App, repo: Repo, what: str) -> tuple[str, str] | None:
 
     asked = behaviour_named(repo, what)
     if asked is None and repo.head.commit and what in repo.persona.behaviours:
-        app.note(f"{what} is a revision, and a behaviour too: pv log --behaviour {what} shows its versions")
+        app.note(f"{what} is both a revision and a behaviour: pv log --behaviour {what} shows its versions")
     return asked
 
 

@@ -17,7 +17,7 @@ __all__ = ["command"]
 @json_option
 @pass_app
 def command(app: App, names: tuple[str, ...], message: str | None, as_json: bool) -> None:
-    """Flip the sign of each behaviour's weight, in one commit: the model is pushed the other way.
+    """Flip the sign of each behaviour's weight, in one commit: its delta is subtracted instead of added.
 
     \b
     pv negate sycophancy

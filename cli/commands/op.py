@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("op", short_help="Show what was done here, for undo.")
+@click.group("op", short_help="Show the operation log.")
 def command() -> None:
-    """Show what was done here: every change of branches, tags and HEAD, by number.
+    """Show the operation log: every change of branches, tags and HEAD, by number.
 
     \b
     pv op log
@@ -28,14 +28,14 @@ def command() -> None:
     """
 
 
-@command.command("log", short_help="List what was done.")
-@click.option("-n", "limit", type=Whole(1), metavar="N", help="At most so many.")
+@command.command("log", short_help="List the operations.")
+@click.option("-n", "limit", type=Whole(1), metavar="N", help="Show at most N.")
 @json_option
 @pass_app
 def log(app: App, limit: int | None, as_json: bool) -> None:
     """List the operations, newest first: number, time, author, command, and what each moved.
 
-    One that was taken back by `pv undo` is marked; `pv gc` forgets old ones.
+    Operations that `pv undo` took back are marked; `pv gc` forgets old ones.
 
     \b
     pv op log

@@ -23,8 +23,8 @@ __all__ = ["command"]
 @click.option("-m", "--message", help="The Hub commit's message.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--parent", metavar="SHA", help="Refuse unless the Hub branch is still at this commit.")
-@click.option("--force", is_flag=True, help="Go over commits, or a model, that pv did not push.")
-@click.option("--endpoint", metavar="URL", help="Another Hub; HF_ENDPOINT by default.")
+@click.option("--force", is_flag=True, help="Push over commits, or a model, that pv did not push.")
+@click.option("--endpoint", metavar="URL", help="Use another Hub. Default: HF_ENDPOINT.")
 @click.option("-n", "--dry-run", is_flag=True, help="Build and write the card, send nothing.")
 @threads_option
 @json_option
@@ -65,4 +65,4 @@ def _say(app: App, made: Push) -> None:
     else:
         app.done(f"{pushed.url} holds exactly this already")
     for note in pushed.notes:
-        app.note(f"  the Hub remarks: {note}")
+        app.note(f"  the Hub says: {note}")

@@ -12,7 +12,7 @@ __all__ = ["command"]
 
 
 @click.command("redo", short_help="Take back the last undo.")
-@click.option("--dry-run", is_flag=True, help="Say what would be brought back, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be brought back, and change nothing.")
 @json_option
 @pass_app
 def command(app: App, dry_run: bool, as_json: bool) -> None:

@@ -23,8 +23,8 @@ __all__ = ["command"]
 def command(app: App, what: str, held_out: bool, output: str | None, as_json: bool) -> None:
     """Print the rows of a behaviour's training that the registry keeps, as JSON lines.
 
-    They have the id of those that were trained on: training on them again teaches the same. Exit code 5 if they
-    were not kept.
+    They have the id of those that were trained on: training on them again, with the same options on the same machine,
+    gives the same vector. Exit code 5 if they were not kept.
 
     \b
     pv rows listening > listening.jsonl
@@ -49,6 +49,6 @@ def _write(file: Path, data: bytes) -> None:
         with file.open("xb") as out:
             out.write(data)
     except FileExistsError:
-        raise UsageError(f"{file} is there already", hint="name a new file with -o") from None
+        raise UsageError(f"{file} exists already", hint="name a new file with -o") from None
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"no folder {file.parent}", hint="make it, or name another file with -o") from None

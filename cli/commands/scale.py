@@ -23,9 +23,9 @@ __all__ = ["command"]
     type=read_factor,
     multiple=True,
     metavar="PATTERN=FACTOR",
-    help="Scale the tensors whose names match by a factor more; replaces the factors it had.",
+    help="Multiply tensors whose names match PATTERN by FACTOR as well; replaces the earlier factors.",
 )
-@click.option("--no-modules", is_flag=True, help="Remove the module factors it had.")
+@click.option("--no-modules", is_flag=True, help="Remove its module factors.")
 @message_option
 @json_option
 @pass_app
@@ -40,7 +40,8 @@ def command(
 ) -> None:
     """Set the weight of a behaviour. 0 builds as if it were absent; below 0 it is reversed.
 
-    With --module, some tensors get more or less of it than others; where several patterns match, the factors multiply.
+    With --module, some tensors get more or less of it than others; where several patterns match, their factors are
+    multiplied.
     Module factors stay until other ones are given, or --no-modules.
 
     \b
@@ -50,6 +51,9 @@ def command(
     pv scale listening 1 --no-modules
     """
     if modules and no_modules:
-        raise UsageError("--module sets factors, --no-modules takes them away")
+        raise UsageError(
+            "--module sets factors, --no-modules removes them",
+            hint=f"`pv scale {name} {weight:g} --no-modules` removes them",
+        )
     factors = dict(modules) if modules or no_modules else None
     report(app, app.repo().scale(name, weight, modules=factors, message=message), as_json=as_json)

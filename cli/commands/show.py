@@ -51,7 +51,7 @@ def command(app: App, what: str, as_json: bool) -> None:
         app.json({**kind, **shown.to_json()})
     elif isinstance(shown, Shown):
         if what != "HEAD" and shown.found is None and what in repo.persona.behaviours:
-            app.note(f"{what} is a revision, and a behaviour too: pv show HEAD:{what}")
+            app.note(f"{what} is both a revision and a behaviour: pv show HEAD:{what} shows the behaviour")
         app.page("\n".join([*_commit(shown), *_behaviours(shown), *_vectors(shown.vectors)]))
     elif isinstance(shown, ShownBehaviour):
         app.page("\n".join([*_behaviour(shown), *_vectors(shown.version.vectors), *_versions(shown)]))
@@ -86,7 +86,7 @@ def _known(shown: KnownVector) -> Iterator[str]:
 def _commit(shown: Shown) -> list[str]:
     entry, persona = shown.entry, shown.entry.persona
     return [
-        *([f"{shown.found} is that of"] if shown.found else []),
+        *([f"{shown.found} belongs to"] if shown.found else []),
         click.style(f"commit {entry.id}", fg="yellow"),
         f"author   {plain(entry.author)} <{plain(entry.email)}>, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         *(f"parent   {short(parent)}" for parent in entry.parents),

@@ -12,14 +12,14 @@ from pv.registry.errors import UsageError
 __all__ = ["command"]
 
 
-@click.command("switch", short_help="Go to another branch.")
+@click.command("switch", short_help="Switch to another branch.")
 @click.argument("name")
 @click.option("-c", "--create", is_flag=True, help="Create the branch first.")
 @click.argument("at", required=False, metavar="[REV]")
 @json_option
 @pass_app
 def command(app: App, name: str, create: bool, at: str | None, as_json: bool) -> None:
-    """Go to another branch, or with - to the one before; -c creates it, at a revision (HEAD by default).
+    """Switch to another branch, or with - to the previous one; -c creates it, at a revision (HEAD by default).
 
     \b
     pv switch main

@@ -19,7 +19,7 @@ __all__ = ["command"]
 @json_option
 @pass_app
 def command(app: App, name: str | None, at: str | None, delete: bool, as_json: bool) -> None:
-    """List tags, name a revision (HEAD by default), or delete a name.
+    """List tags, create one at a revision (HEAD by default), or delete one.
 
     \b
     pv tag

@@ -47,13 +47,13 @@ def _default(name: str) -> dict[str, Any]:
 @click.option(
     "--held-out",
     metavar="FILE",
-    help="Rows to measure on. Default: DATA.heldout.jsonl if it exists; 'none' skips.",
+    help="Rows to measure on; 'none' skips. Default for rows.jsonl: rows.heldout.jsonl, if it exists.",
 )
 @click.option("--lr", type=Number(0, above=True), **_default("lr"), help="Learning rate.")
 @click.option("--epochs", type=Whole(1), **_default("epochs"), help="Epochs: passes over the rows.")
-@click.option("--batch", type=Whole(1), **_default("batch"), help="Batch size: rows a step.")
+@click.option("--batch", type=Whole(1), **_default("batch"), help="Batch size: rows per step.")
 @click.option(
-    "--max-steps", type=Whole(1), help="Stop after so many steps. Default: when the epochs are over."
+    "--max-steps", type=Whole(1), help="Stop after this many steps. Default: at the end of the last epoch."
 )
 @click.option(
     "--optimizer", type=click.Choice(["apollo", "adamw"]), **_default("optimizer"), help="Optimizer."
@@ -79,7 +79,9 @@ def _default(name: str) -> dict[str, Any]:
 @click.option("--no-data", is_flag=True, help="Do not keep the rows in the registry.")
 @click.option("--seed", type=Whole(), **_default("seed"), help="Seed of the rows' order and of projections.")
 @message_option
-@threads_choice("Threads. A training is repeated bit for bit with the same number on the same machine.")
+@threads_choice(
+    "Number of threads. Training again with the same number on the same machine gives the same bits."
+)
 @json_option
 @pass_app
 def command(
@@ -95,10 +97,11 @@ def command(
     """Train a behaviour on the persona's base, from rows of prompt, chosen and rejected answers.
 
     Full-parameter fine-tuning of the base in fp32, by default with the optimizer Apollo. What it learned is kept as
-    a vector of its own and added to the persona; a name that exists gets a new version, trained from the base
-    again. Rows are JSON lines, a JSON array, csv or parquet, or `-` for stdin: {"prompt": "...", "chosen": "...",
-    "rejected": "..."}, where rejected may be left out, or another format of docs/rows.md.
-    Held-out rows give its effect: how much the margin of chosen over rejected grew against the base.
+    a vector of its own and added to the persona; a name that exists gets a new version, trained from the base, not
+    from the version before.
+    Rows are JSON lines, a JSON array, csv or parquet, or `-` for stdin: {"prompt": "...", "chosen": "...", "rejected":
+    "..."}, where rejected may be left out, or another format of docs/rows.md. Held-out rows give its effect: how much
+    the margin of chosen over rejected grew against the base.
 
     \b
     The loss of a step is SFT + P * preference:

@@ -13,9 +13,9 @@ __all__ = ["command"]
 
 
 @click.command("undo", short_help="Take back the last operation, or go back to an earlier one.")
-@click.option("-n", "count", type=Whole(1), metavar="N", help="Take back so many operations, as one.")
+@click.option("-n", "count", type=Whole(1), metavar="N", help="Take back the last N operations, as one.")
 @click.option("--to", type=Whole(1), metavar="OP", help="Go back to how it was after operation OP.")
-@click.option("--dry-run", is_flag=True, help="Say what would be taken back, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be taken back, and change nothing.")
 @json_option
 @pass_app
 def command(app: App, count: int | None, to: int | None, dry_run: bool, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def command(app: App, count: int | None, to: int | None, dry_run: bool, as_json:
     """
     if count is not None and to is not None:
         raise UsageError(
-            "-n and --to are two ways to say the same", hint="`pv op log` has the numbers for --to"
+            "-n and --to exclude each other", hint="use one of them; `pv op log` has the numbers for --to"
         )
     repo = app.repo()
     before = repo.head

@@ -17,7 +17,7 @@ __all__ = ["command"]
 @json_option
 @pass_app
 def command(app: App, as_json: bool) -> None:
-    """List every vector, newest first: how it is kept and was made, what was measured of it, and who uses it.
+    """List every vector, newest first: how it is stored, how it was made, its measured effect, and what uses it.
 
     `pv show ID` shows one of them; `pv log BEHAVIOUR` those of one behaviour.
 

@@ -22,12 +22,12 @@ __all__ = ["command"]
 SHOWN = 10
 
 
-@click.command("verify", short_help="Is this checkpoint that persona's build?")
+@click.command("verify", short_help="Check whether a checkpoint is a revision's build.")
 @click.argument("checkpoint", metavar="DIR")
 @click.argument("rev", required=False)
-@click.option("--weights-only", is_flag=True, help="Compare no files beside the weights.")
-@dtype_option("As it was given to `pv build`.")
-@rounding_option("As it was given to `pv build`.")
+@click.option("--weights-only", is_flag=True, help="Compare the weights only, no other files.")
+@dtype_option("The value that was given to `pv build`.")
+@rounding_option("The value that was given to `pv build`.")
 @threads_option
 @json_option
 @pass_app
@@ -41,10 +41,12 @@ def command(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Check that DIR holds, bit for bit, the build of a revision. Without REV: say of which one. Exit code 1 if not.
+    """Check that DIR holds, bit for bit, the build of REV. Exit code 1 if not.
+
+    Without REV, find the revision that it is the build of. Exit code 1 if there is none.
 
     Weights are compared tensor by tensor, however they are split into files. Every other file must be as `pv build`
-    writes it: none changed, missing or added, save a model card, licences, pictures and git's own files. If the build
+    writes it: none changed, missing or added, except a model card, licences, pictures and git's own files. If the build
     was made here, what was recorded then is compared; otherwise every tensor is computed again. Nothing is written.
 
     \b
@@ -69,7 +71,7 @@ def command(
 def _yes(app: App, verdict: Verdict) -> None:
     what = "weights" if verdict.files is None else "weights and files"
     if verdict.base:
-        app.done(f"this is the base {verdict.base}, {what}")
+        app.done(f"these are the base's {what}: {verdict.base}")
     else:
         own = next((_options(one) for one in verdict.known if one.commit == verdict.commit), "")
         how = "as recorded" if verdict.recorded else "computed again"
@@ -90,7 +92,7 @@ def _no(app: App, verdict: Verdict, *, sought: bool) -> None:
     start = "not the build of" if known or not sought else "not a known build; compared with"
     echo(f"{start} {_name(verdict)}: {differ} {verb}")
     if verdict.base and not verdict.weights_same:
-        echo(f"  the weights are those of the base {verdict.base}")
+        echo(f"  these are the base's weights: {verdict.base}")
     elif verdict.known and not verdict.weights_same:
         echo(f"  the weights are those of {_listed(verdict.known)}")
     elif verdict.dtype:

@@ -86,7 +86,7 @@ def _by_prefix(history: GitRepository, prefix: str) -> str:
         return commits[0]
     if commits:
         raise UnknownRevision(
-            f"{prefix!r} could be any of {len(commits)} commits",
+            f"{prefix!r} is ambiguous: {len(commits)} commits begin with it",
             hint=f"write more digits: {', '.join(c[: len(prefix) + 4] for c in commits[:5])}",
         )
     raise UnknownRevision(f"no commit {prefix!r}", hint="`pv log --all` lists the commits")

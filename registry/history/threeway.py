@@ -143,7 +143,10 @@ def _share(name: str, choice: str, ours: Behaviour | None, theirs: Behaviour | N
         )
     weight = source.weight * float(factor) + 0.0
     if not abs(weight) <= LARGEST:
-        raise UsageError(f"--take {name}={choice}: the weight would be {weight:g}")
+        raise UsageError(
+            f"--take {name}={choice}: the weight would be {weight:g}",
+            hint=f"give a smaller factor, as in --take '{name}={side}*0.5'",
+        )
     return replace(source, weight=weight)
 
 
@@ -151,7 +154,9 @@ def _unambiguous(name: str, weight: float, ours: Behaviour | None, theirs: Behav
     """What a bare weight is the weight of. Raises UsageError if the sides differ in more than their weights."""
     source = ours or theirs
     if source is None:
-        raise UnknownBehaviour(f"{name!r} is on neither side: it cannot be given a weight")
+        raise UnknownBehaviour(
+            f"{name!r} is on neither side: it cannot be given a weight", hint=f"leave --take {name} out"
+        )
     if ours and theirs and not same(replace(ours, weight=theirs.weight), theirs):
         sides = f"ours is {value_words(ours)}; theirs is {value_words(theirs)}"
         raise UsageError(

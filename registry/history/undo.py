@@ -89,7 +89,7 @@ def before_undo(history: GitRepository, count: int = 1) -> int:
         if found == count:
             return target
     if target is None:
-        raise UsageError("nothing left to undo")
+        raise UsageError("nothing left to undo", hint="`pv op log` lists the operations")
     raise UsageError(f"there are not {count} operations to undo", hint="`pv op log` lists them")
 
 

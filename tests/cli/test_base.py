@@ -34,7 +34,7 @@ def test_the_base_has_a_name(world: World, pv: InProcess) -> None:
         f"base     base ({short})",
         f"origin   {world.base}",
         "copy     in the registry",
-        "licence  no file",
+        "licence  no licence file found",
     ):
         assert line in text
 

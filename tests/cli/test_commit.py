@@ -322,7 +322,7 @@ def test_a_config_that_names_another_model_is_noted(two: World, pv: InProcess, t
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "_name_or_path": "ada/other"}))
     said = pv.ok("commit", folder, "--as", "a")
-    assert "its config.json names ada/other; what is kept is the difference to base" in said.err
+    assert "its config.json names ada/other; what is kept is the difference from base" in said.err
 
 
 def test_dora_is_called_what_it_is(world: World, pv: InProcess, tmp_path: Path) -> None:

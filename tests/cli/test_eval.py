@@ -87,7 +87,7 @@ def test_all_needs_no_files(world: World, pv: InProcess, held_out: Path) -> None
         "tuned",
         "the persona",
     ]
-    assert "no held-out rows are kept of tuned" in said.err and "measuring" not in said.err
+    assert "no held-out rows are kept for tuned" in said.err and "measuring" not in said.err
 
 
 def test_all_says_how_many_of_how_many(world: World, process: Processes, pv: InProcess) -> None:

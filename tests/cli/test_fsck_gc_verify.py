@@ -72,7 +72,7 @@ def test_gc_says_what_undo_keeps(world: World, pv: InProcess) -> None:
     pv.ok("branch", "other")
     pv.ok("gc")  # the builds that were kept
     said = pv.ok("gc")
-    assert "nothing to take out" in said.err
+    assert "nothing to delete" in said.err
     said = pv.ok("gc", "--expire", "0")
     assert "3 packs that nothing needs are younger than the grace period" in said.err
     assert re.search(r"operations? \d.* forgotten: `pv undo` can no longer take (it|them) back\n", said.out)
@@ -186,7 +186,7 @@ def test_gc_says_what_would_go_and_then_takes_it(world: World, pv: InProcess) ->
     (build,) = (world.folder / ".pv" / "cache").iterdir()  # on which it was measured
     assert "1 build in the cache, 120 kB, would be deleted" in pv.ok("gc", "-n").out and build.is_dir()
     assert "1 build in the cache, 120 kB, deleted" in pv.ok("gc").out and not build.exists()
-    assert pv.ok("gc").err.endswith("nothing to take out\n")
+    assert pv.ok("gc").err.endswith("nothing to delete\n")
     before = world.state()
     now = {"--grace": "0", "--expire": "0"}
     options = [word for pair in now.items() for word in pair]
@@ -208,7 +208,7 @@ def test_gc_says_what_would_go_and_then_takes_it(world: World, pv: InProcess) ->
     said = pv.ok("gc", *options)
     assert f"pack {vector[:12]}" in said.out and "deleted" in said.out
     assert list((world.folder / ".pv/quarantine").iterdir()) == []
-    assert "nothing to take out" in pv.ok("gc", *options).err
+    assert "nothing to delete" in pv.ok("gc", *options).err
     pv.ok("fsck", "--deep")
 
 

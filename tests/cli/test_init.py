@@ -89,7 +89,7 @@ def test_a_registry_that_is_there_is_left_alone(world: World, pv: InProcess) -> 
     before = world.state()
     said = pv("init", "--base", world.base)
     assert (said.code, said.out) == (2, "")
-    assert "is there already" in said.err
+    assert "exists already" in said.err
     assert "pv status" in said.err
     assert world.state() == before
 

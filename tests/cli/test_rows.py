@@ -73,7 +73,7 @@ def test_rows_that_are_not_there(world: World, pv: InProcess) -> None:
 
 def test_a_file_is_written_once(world: World, pv: InProcess) -> None:
     (world.folder / "mine.jsonl").write_text("precious")
-    for name, words in (("mine.jsonl", "is there already"), ("no/where.jsonl", "no folder")):
+    for name, words in (("mine.jsonl", "exists already"), ("no/where.jsonl", "no folder")):
         said = pv("rows", "listening", "-o", name)
         assert (said.code, words in said.err) == (2, True)
     assert (world.folder / "mine.jsonl").read_text() == "precious"
@@ -95,11 +95,11 @@ def test_other_columns_are_named_before_the_training(world: World, pv: InProcess
     lines = [{**json.loads(line), "id": 7} for line in world.rows.read_text().splitlines()]
     (world.folder / "wide.json").write_text(json.dumps(lines))
     said = pv.ok("train", "wide.json", "--as", "wide", *QUICK, "--held-out", "none", "--json")
-    assert said.err.splitlines()[0] == "  wide.json: columns left alone: id"
-    assert said.json["notes"] == ["wide.json: columns left alone: id"]
+    assert said.err.splitlines()[0] == "  wide.json: ignored columns: id"
+    assert said.json["notes"] == ["wide.json: ignored columns: id"]
     said = pv.ok("train", "wide.json", "--as", "wide", *QUICK, "--seed", "2", "--held-out", "wide.json")
-    assert said.err.count("columns left alone") == 2, "once for each file"
-    assert "columns left alone: id" in pv.ok("eval", "wide.json").err
+    assert said.err.count("ignored columns") == 2, "once for each file"
+    assert "ignored columns: id" in pv.ok("eval", "wide.json").err
 
 
 def test_plain_text_and_verdicts_are_trained_on(world: World, pv: InProcess) -> None:
@@ -127,7 +127,7 @@ def test_hints_fit_what_was_given(world: World, pv: InProcess) -> None:
         (("eval", "."), "is a folder, not a file of rows", "holds empty.jsonl, rows.jsonl"),
         (("eval", "empty.jsonl"), "no rows: the file is empty", "one row"),
         (("eval", "packed.jsonl.gz"), "is gzip", "gunzip -k"),
-        (("eval", "-"), "no rows on stdin", "a pipe"),
+        (("eval", "-"), "no rows on stdin", "pipe them in"),
         (("train", "rows.jsonl", "--as", "x", "--held-out", "nope"), "no file", "holds empty.jsonl"),
         (("train", "none/rows.jsonl", "--as", "x"), "no file", "no folder"),
         (("compress", "listening", "--to", "int8", "--data", "main"), "'main' is a revision", "ROWS.jsonl"),

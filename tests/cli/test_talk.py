@@ -155,7 +155,7 @@ def test_a_conversation_that_is_reset_begins_afresh(chat: Terminal) -> None:
 
 def test_a_prompt_that_does_not_fit_is_no_end(chat: Terminal) -> None:
     chat.type("x" * 600 + "\n")
-    assert "context holds 512; /reset begins afresh" in " ".join(chat.until("\n> ").split())
+    assert "context holds 512; /reset starts a new conversation" in " ".join(chat.until("\n> ").split())
     chat.type("One?\n")
     chat.until("cut at 3")
 

@@ -193,10 +193,10 @@ def test_the_options_of_the_build_are_found_too(world: World, pv: InProcess, tmp
 
 def test_the_base_is_known(world: World, pv: InProcess) -> None:
     said = pv.ok("verify", world.base)
-    assert "this is the base base (" in said.err
+    assert "these are the base's weights and files: base (" in said.err
     document = pv("verify", world.base, "HEAD", "--json")
     assert document.code == 1 and document.json["is_base"]
-    assert "the weights are those of the base base (" in pv("verify", world.base, "HEAD").out
+    assert "these are the base's weights: base (" in pv("verify", world.base, "HEAD").out
     pv.ok("verify", world.base, "HEAD~1")
 
 

@@ -52,10 +52,10 @@ def test_show_of_a_behaviour_and_of_a_vector(world: World, pv: InProcess) -> Non
     assert "all versions" not in pv.ok("show", "HEAD~2:listening").out
     said = pv.ok("show", first[:12]).out
     assert said.startswith(f"vector {first[:12]}  int8, ")
-    assert "no tip of a branch and no tag uses it; the history keeps it" in said
+    assert "used by no branch tip or tag; kept by the history" in said
     assert f"first in {commits(pv)[2]['id'][:12]} as listening" in said
     persona = pv.ok("show", "--json").json["persona_id"]
-    assert pv.ok("show", persona[:12]).out.startswith(f"persona {persona[:12]} is that of\ncommit ")
+    assert pv.ok("show", persona[:12]).out.startswith(f"persona {persona[:12]} belongs to\ncommit ")
     said = pv.ok("show").out
     assert "base     base (" in said
     assert "output   in the base's dtype, rounded stochastically (seed 0)\n" in said
@@ -67,12 +67,15 @@ def test_a_name_that_is_both_is_the_revision_and_that_is_said(world: World, pv: 
     assert "Begin on" in said.out and "Train" not in said.out
     assert (
         said.err
-        == "listening is a revision, and a behaviour too: pv log --behaviour listening shows its versions\n"
+        == "listening is both a revision and a behaviour: pv log --behaviour listening shows its versions\n"
     )
     assert pv.ok("log", "--behaviour", "listening").out.startswith("version 1")
     said = pv.ok("show", "listening")
     assert said.out.startswith("commit ")
-    assert said.err == "listening is a revision, and a behaviour too: pv show HEAD:listening\n"
+    assert (
+        said.err
+        == "listening is both a revision and a behaviour: pv show HEAD:listening shows the behaviour\n"
+    )
 
 
 def test_all_vectors(world: World, pv: InProcess) -> None:
@@ -88,7 +91,7 @@ def test_all_vectors(world: World, pv: InProcess) -> None:
     assert lines[-1].startswith("2 vectors, ")
     pv.ok("undo")
     said = pv.ok("vectors").out
-    assert "  in no branch or tag any more; it is kept for undo, until gc forgets the operation\n" in said
+    assert "  used by no branch or tag any more; kept for undo, until gc forgets the operation\n" in said
     found = pv.ok("vectors", "--json").json["vectors"]
     assert [(known["id"], known["kept_for"]) for known in found] == [(second, "undo"), (first, "use")]
 
@@ -157,7 +160,7 @@ def test_which_commits(terse: None, pv: InProcess) -> None:
     assert [commit["message"] for commit in terse_tip] == ["Scale listening to 0.5"]
     for words, code, said in (
         ("-0", 2, "must be a whole number >= 1"),
-        ("--since yesterday", 2, "no date such as 2026-01-31"),
+        ("--since yesterday", 2, "not a date such as 2026-01-31"),
         ("--graph --grep x", 2, "--graph draws every commit"),
         ("a...b", 5, "A..B"),
         ("nope..main", 5, "no branch, tag or commit 'nope'"),
@@ -268,7 +271,7 @@ def test_going_back_to_an_operation(terse: None, pv: InProcess) -> None:
         ("--to x", 2, "'x'"),
         ("-n 0", 2, "must be a whole number >= 1"),
         ("-n 50", 2, "there are not 50 operations"),
-        ("-n 2 --to 1", 2, "two ways to say the same"),
+        ("-n 2 --to 1", 2, "exclude each other"),
     ):
         answer = pv("undo", *line.split())
         assert (answer.code, answer.out, text in answer.err) == (code, "", True), answer

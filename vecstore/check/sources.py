@@ -96,7 +96,11 @@ def restore(root: Path, report: Report, finding: Finding, fetch: Fetch | None, t
             packfile.inspect(lost.scratch.path(pack_id), pack_id)
             packs.put(lost.scratch.path(pack_id), pack_id)
     except PvError as error:
-        return Mended(finding.where, f"cannot be made again: {error}", done=False)
+        return Mended(
+            finding.where,
+            f"cannot be made again: {error}{f'; {error.hint}' if error.hint else ''}",
+            done=False,
+        )
     return Mended(finding.where, how)
 
 
@@ -107,10 +111,14 @@ def _origin(base: BaseManifest, place: Mapping[str, str], fetch: Fetch | None) -
     if path is None and place.get("kind") == "hub" and fetch is not None:
         path = str(fetch(place["repo"], place["revision"]))
     if path is None or not Path(path).exists():
-        raise MissingBase(f"{place_in_words(place)} is not there")
+        raise MissingBase(
+            f"{place_in_words(place)} is not there", hint="`pv base move DIR` says where the base is now"
+        )
     with Checkpoint(Path(path)) as checkpoint:
         if dict(checkpoint.specs) != {n: Spec(r.dtype, r.shape) for n, r in base.tensors.items()}:
-            raise BaseMismatch(f"{path} holds another checkpoint now")
+            raise BaseMismatch(
+                f"{path} holds another checkpoint now", hint="`pv base move DIR` says where the base is now"
+            )
         yield checkpoint
 
 

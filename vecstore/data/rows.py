@@ -95,12 +95,12 @@ def _row(document: object, where: str, unused: set[str]) -> Row | None:
 
 
 def _notes(rows: list[Row], unused: set[str], refused: int, source: str) -> tuple[str, ...]:
-    """What of a file was left alone, or means less than it may seem."""
+    """What of a file was ignored, or means less than it may seem."""
     name, notes = Path(source).name, []
     if unused:
         more = f" and {len(unused) - NAMED} more" if len(unused) > NAMED else ""
         columns = ", ".join(key[:40] for key in sorted(unused)[:NAMED])
-        notes.append(f"{name}: columns left alone: {columns}{more}")
+        notes.append(f"{name}: ignored columns: {columns}{more}")
     if refused:
         notes.append(
             f"{name}: {refused} of {refused + len(rows)} rows have label false and are left out: pv learns from an "
@@ -108,7 +108,7 @@ def _notes(rows: list[Row], unused: set[str], refused: int, source: str) -> tupl
         )
     if plain := sum(not row.prompt for row in rows):
         notes.append(
-            f"{name}: {plain} of {len(rows)} rows are plain text without a prompt: all of it is learnt"
+            f"{name}: {plain} of {len(rows)} rows are plain text without a prompt: the whole text is trained on"
         )
     return tuple(notes)
 

@@ -132,7 +132,10 @@ def _tensor(persona: Persona, base: Base, vectors: Mapping[str, Vector], name: s
     row, raw, added, moved = own.row, own.raw, None, None
     if operands := plan(persona, holdings(vectors), name):
         if row.dtype not in FLOATS:
-            raise IntegrityError(f"tensor {name!r} is {row.dtype}: a vector cannot be added to it")
+            raise IntegrityError(
+                f"tensor {name!r} is {row.dtype}: a vector cannot be added to it",
+                hint="`pv fsck --deep` says which vectors are damaged",
+            )
         if (vector := _taken_whole(persona, operands, vectors, name)) is not None:
             row, raw = vector.kept(name, own)
             moved = differing(raw, row.dtype, own)

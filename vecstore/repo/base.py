@@ -107,7 +107,7 @@ def move_base(
         raise BaseMismatch(
             f"{place_in_words(place.origin)} is not base {base_in_words(manifest)}: {len(wrong)} of its "
             f"{len(manifest.tensors)} tensors differ; {wrong[0]}",
-            hint="vectors belong to exactly these bytes; another base begins another registry: pv init",
+            hint="vectors belong to exactly these bytes; for another base, create another registry with pv init",
         )
     same = dict(place.origin) == dict(manifest.origin)
     revision.registry.places.move(manifest.id, None if same else place.origin)

@@ -113,7 +113,7 @@ def usable(folder: Path) -> Path:
     try:
         folder.resolve()
     except (OSError, RuntimeError):  # which of the two depends on Python's version
-        raise UsageError(f"{folder}: its links go round in a circle", hint="name another with -o") from None
+        raise UsageError(f"{folder}: its symbolic links form a loop", hint="name another with -o") from None
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, not a folder", hint="name a new folder with -o")
     for above in folder.parents:

@@ -2,7 +2,7 @@
 
 The fine-tuned weights minus the base's are the whole way from the base: a persona that has those behaviours already
 would count them twice. So `commit` refuses such a checkpoint, unless it is told what to subtract (--on) or to take the
-whole difference all the same (--force).
+whole difference anyway (--force).
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def subtracted(source: Source, name: str) -> tuple[Term, ...]:
             f"{scaled[0]} has module factors" if scaled else f"its behaviours are combined with {rule.method}"
         )
         raise UsageError(
-            f"what {source} holds cannot be subtracted, because it is no sum of whole vectors: {why}",
-            hint="--force instead of --on keeps the whole difference to the base, to be used without those behaviours",
+            f"what {source} holds cannot be subtracted, because it is not a sum of whole vectors: {why}",
+            hint="--force instead of --on keeps the whole difference from the base, for use without those behaviours",
         )
     return tuple(
         Term(0.0 - behaviour.weight * term.coefficient, term.vector)
@@ -99,7 +99,7 @@ def check_built_from(
         if own is not None and not own.resembles:
             raise UsageError(
                 f"{path} does not hold what {on} holds: {_names(on, name)} cannot be subtracted from it",
-                hint=f"if it was trained from the base: pv commit {path} --as {name}; --force subtracts all the same",
+                hint=f"if it was trained from the base: pv commit {path} --as {name}; --force subtracts anyway",
             )
     for source, descent in sorted(found, key=_likeliest):
         if on is not None and (source is on or besides(source.persona, name) == besides(on.persona, name)):
@@ -152,7 +152,7 @@ def _is_build(path: Path, source: Source, name: str, on: Source | None) -> Usage
     return UsageError(
         f"{path} is the build of {source}: as a behaviour it would count {held} twice",
         hint=f"`pv add {one}={source.revision}:{one}` takes a behaviour from there; `--force` keeps the whole "
-        "difference to the base all the same",
+        "difference from the base anyway",
     )
 
 
@@ -160,7 +160,7 @@ def _fine_tune(path: Path, source: Source, name: str) -> UsageError:
     return UsageError(
         f"{path} was fine-tuned from the build of {source}: as a behaviour it would count {_names(source, name)} twice",
         hint=f"`pv commit {path} --on {source.revision} --as {name}` keeps what is its own; `--force` keeps the whole "
-        "difference to the base all the same",
+        "difference from the base anyway",
     )
 
 

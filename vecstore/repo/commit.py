@@ -125,14 +125,20 @@ def commit(
         terms = (Term(1.0, manifest.id), *terms)
         tip, persona = work.newest()
         if base and besides(persona, name) != besides(base.persona, name):
-            notes += (f"{name} and what {base} holds give the checkpoint; this branch holds something else",)
+            notes += (
+                f"{name} gives the checkpoint only together with what {base} holds, "
+                "and this branch holds something else",
+            )
         made = Capture(
             tip, work.branch, name, manifest.id, manifest.encoding, _parts(manifest),
             work.registry.packs.size(manifest.id), origin.on, _named(base, name), notes,
         )  # fmt: skip
         if persona.with_terms(name, terms, weight) == persona:
             if manifest.id not in lost:
-                raise UsageError(f"nothing changed: {name} is vector {manifest.id[:12]} already")
+                raise UsageError(
+                    f"nothing changed: {name} is vector {manifest.id[:12]} already",
+                    hint=f"`pv show {name}` shows it; `pv scale {name} WEIGHT` sets its weight",
+                )
             return replace(made, put_back=True)
         trained_on = f" --on {on}" if on else ""
         command = repo.command(f"commit {os.fspath(source)} --as {name}{trained_on}")
@@ -223,7 +229,7 @@ def _config_note(source: Path, names: list[str], base: BaseManifest) -> list[str
     said = name_in_config(config.read_bytes())
     if said is None or not differs(said, names):
         return []
-    return [f"its config.json names {said}; what is kept is the difference to {base.name}"]
+    return [f"its config.json names {said}; what is kept is the difference from {base.name}"]
 
 
 def _dora(facts: dict[str, Any]) -> tuple[str, ...]:
@@ -232,12 +238,12 @@ def _dora(facts: dict[str, Any]) -> tuple[str, ...]:
         return ()
     what = "1 tensor is kept as its" if dense == 1 else f"{dense} tensors are kept as their"
     return (
-        f"{what} difference to the base in fp32, which takes more room: not factors alone make it (DoRA)",
+        f"{what} difference from the base in fp32, which takes more space: DoRA is not low-rank factors alone",
     )
 
 
 def _parts(manifest: VectorManifest) -> dict[str, int]:
-    """How many tensors are kept as factors, as their difference to the base, and whole."""
+    """How many tensors are kept as factors, as their difference from the base, and whole."""
     kinds = {"ft": "whole", "tau": "difference"}
     found = (
         next((kinds[part] for part in parts if part in kinds), "factors")
@@ -251,11 +257,11 @@ def _about(strange: list[str], engine: int) -> list[str]:
         return []
     more = f" and {len(strange) - 1} more tensors" if len(strange) > 1 else ""
     builds = (
-        "no build of engine 1 can hold them"
+        "; no build with engine 1 does"
         if engine < 2
-        else "of builds only this alone at weight 1 holds them"
+        else ", and so does a build of this behaviour alone at weight 1"
     )
-    return [f"{strange[0]}{more}: not all numbers are finite. They come back with `pv export`; {builds}"]
+    return [f"{strange[0]}{more}: some values are not finite: `pv export` gives them back{builds}"]
 
 
 def _lost(work: LongWork, name: str) -> set[str]:

@@ -91,7 +91,9 @@ def compress(
     specs, rows = _asked(name, to, keep, data)
     with long_work(repo) as work, Candidates(work, name, threads=threads) as candidates:
         if keep is None and candidates.is_already(specs[0]):
-            raise UsageError(f"nothing changed: {name} is {specs[0].text} already")
+            raise UsageError(
+                f"nothing changed: {name} is {specs[0].text} already", hint="name another encoding with --to"
+            )
         search = _Search(candidates, rows, keep, progress)
         search.make(specs)
         if keep is None and not force:
@@ -125,9 +127,14 @@ def _asked(
             hint=f"pv compress {name} --to int8, or pv compress {name} --keep 0.95 --data HELD_OUT.jsonl",
         )
     if keep is not None and data is None:
-        raise UsageError("--keep needs --data: an effect is measured on held-out rows")
+        raise UsageError(
+            "--keep needs --data: an effect is measured on held-out rows",
+            hint=f"pv compress {name} --keep {keep:g} --data HELD_OUT.jsonl",
+        )
     if keep is not None and not 0 < keep <= 1:
-        raise UsageError(f"a share is above 0 and at most 1, not {keep:g}", hint="keep=0.95 is 95 %")
+        raise UsageError(
+            f"a share is above 0 and at most 1, not {keep:g}", hint="for example 0.95, which is 95 %"
+        )
     specs = [EncodingSpec.parse(text) for text in dict.fromkeys(to or LADDER)]
     return specs, None if data is None else as_rows(data)
 
@@ -189,7 +196,7 @@ def _check_gain(candidates: Candidates, only: Candidate) -> None:
         raise UsageError(
             f"as {only.spec.text}, {candidates.name} would take {only.stored_bytes / 1e3:,.1f} kB, and takes "
             f"{candidates.stored_bytes / 1e3:,.1f} kB now: nothing was changed",
-            hint="--force does it all the same",
+            hint="--force commits it anyway",
         )
 
 

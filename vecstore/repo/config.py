@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.changes import FIELDS, field
 from pv.registry.combine import METHODS, Combine
 from pv.registry.errors import UsageError
-from pv.registry.persona import Persona
+from pv.registry.persona import ENGINE, Persona
 from pv.vecstore.repo.edit import Committed, commit_edit
 
 if TYPE_CHECKING:
@@ -92,7 +92,10 @@ def _switched(now: Combine, name: str, value: Setting) -> Combine:
         try:
             value = float(value)
         except ValueError:
-            raise UsageError(f"combine.{name} must be a number, not {str(value)[:40]!r}") from None
+            raise UsageError(
+                f"combine.{name} must be a number, not {str(value)[:40]!r}",
+                hint=f"for example: `pv config combine.{name} {option.default}`",
+            ) from None
     return Combine.of(now.method, **{**now.options, name: value})
 
 
@@ -110,4 +113,8 @@ def _whole(key: str, value: Setting) -> int:
             raise ValueError
         return int(value)
     except (ValueError, OverflowError):
-        raise UsageError(f"{key} must be a whole number, not {str(value)[:40]!r}") from None
+        example = ENGINE if key == "engine" else 0
+        raise UsageError(
+            f"{key} must be a whole number, not {str(value)[:40]!r}",
+            hint=f"for example: `pv config {key} {example}`",
+        ) from None

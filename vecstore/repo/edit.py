@@ -95,7 +95,7 @@ def negate(repo: Repo, names: Sequence[str], *, message: str | None = None) -> C
             behaviour = persona.behaviour(name)
             if not behaviour.weight:
                 raise UsageError(
-                    f"{name} has weight 0: nothing changes if its sign does",
+                    f"{name} has weight 0: changing its sign changes nothing",
                     hint=f"give it a weight first: pv scale {name} -1",
                 )
             persona = persona.with_behaviour(name, replace(behaviour, weight=-behaviour.weight))
@@ -153,11 +153,14 @@ def add(
 
     def edit(persona: Persona) -> Persona:
         if persona.base != theirs.base:
-            raise UsageError(f"{revision} is a persona of another base ({theirs.base[:12]})")
+            raise UsageError(
+                f"{revision} is a persona of another base ({theirs.base[:12]})",
+                hint=f"`pv rows {revision}:{behaviour} -o ROWS.jsonl` writes its rows, to train it on this base",
+            )
         if name in persona.behaviours:
             raise UsageError(
                 f"there is a behaviour {name!r} here already",
-                hint=f"bring it under another name: pv add {_free(persona, name)}={revision}:{behaviour}; "
+                hint=f"add it under another name: pv add {_free(persona, name)}={revision}:{behaviour}; "
                 f"or in its place: pv drop {name}, then pv add again",
             )
         return persona.with_behaviour(name, brought)
@@ -220,7 +223,7 @@ def _check_patterns(repo: Repo, patterns: Iterable[str]) -> None:
         if not any(matches(pattern, name) for name in tensors):
             raise UsageError(
                 f"no tensor of the base matches {pattern[:200]!r}",
-                hint=f"its names are like {min(tensors, default='')!r}; * stands for anything",
+                hint=f"its names are like {min(tensors, default='')!r}; * matches anything",
             )
 
 

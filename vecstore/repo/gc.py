@@ -57,5 +57,7 @@ def collect(
 
 def _seconds(days: float) -> float:
     if not 0 <= days <= LONGEST_DAYS:
-        raise UsageError(f"a number of days from 0 to {LONGEST_DAYS}, not {days}")
+        raise UsageError(
+            f"a number of days from 0 to {LONGEST_DAYS}, not {days}", hint="leave it out for the default"
+        )
     return days * DAY_S

@@ -83,7 +83,7 @@ class LongWork:
         tip = self.registry.branches().get(self.branch)
         if tip is None:
             raise NotFoundError(
-                f"branch {self.branch!r} is gone: it was deleted while this was at work",
+                f"branch {self.branch!r} is gone: it was deleted while this command ran",
                 hint=f"`pv branch {self.branch} {self.commit[:12]}` brings it back; then run the command again",
             )
         return tip

@@ -87,7 +87,7 @@ def cherry_pick(
     take: Mapping[str, Take] | None = None,
     message: str | None = None,
 ) -> Committed:
-    """Do here what one commit did elsewhere. Raises ConflictError, UsageError."""
+    """Apply the change of another commit to this branch. Raises ConflictError, UsageError."""
     target = repo.registry.resolve(revision)
     command = repo.command(f"cherry-pick {revision}")
     try:

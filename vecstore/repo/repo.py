@@ -184,8 +184,9 @@ class Repo(Closing):
     ) -> Training:
         """Train a behaviour on the base, from rows (a JSONL file, or Rows), and commit it.
 
-        `held_out` rows give its effect: by default DATA.heldout.jsonl if it lies beside, None for none. `options`
-        are those of TrainOptions: lr, epochs, batch, rank, seed, ... Raises DataError, TrainingFailed, MissingBase.
+        `held_out` rows give its effect: by default ROWS.heldout with the same suffix (of rows.jsonl:
+        rows.heldout.jsonl), if it lies beside; None for none. `options` are those of TrainOptions: lr, epochs,
+        batch, rank, seed, ... Raises DataError, TrainingFailed, MissingBase.
         """
         from pv.vecstore.repo.train import train
         from pv.vecstore.train.options import TrainOptions
@@ -212,7 +213,7 @@ class Repo(Closing):
         """Commit a fine-tuned checkpoint or a PEFT adapter as a behaviour, bit for bit. `level="max"` is smaller.
 
         A fine-tune of a build is refused unless `on` says of which revision: what that holds is subtracted, so that
-        both together are the checkpoint. `force` keeps the whole difference to the base, whatever it looks like.
+        both together are the checkpoint. `force` keeps the whole difference from the base, whatever it looks like.
         `source` is a folder (a relative one is `seen_from` the current folder by default), or a Hub id.
         """
         from pv.vecstore.repo.commit import commit
@@ -357,7 +358,7 @@ class Repo(Closing):
         take: Mapping[str, Take] | None = None,
         message: str | None = None,
     ) -> Committed:
-        """Do here what a commit did elsewhere."""
+        """Apply the change of another commit to this branch."""
         from pv.vecstore.repo import merge
 
         return merge.cherry_pick(self, revision, mainline=mainline, take=take, message=message)

@@ -63,7 +63,8 @@ def kept_rows(revision: Revision, behaviour: str, *, held_out: bool = False) -> 
                 case Captured(source=source):
                     why = f"it was captured from {source}, not trained here"
     raise NotFoundError(
-        f"no rows of {behaviour!r}: {why}", hint=f"`pv show {revision.name}` tells where it is from"
+        f"no rows of {behaviour!r}: {why}",
+        hint=f"`pv show {revision.name}:{behaviour}` shows where it came from",
     )
 
 

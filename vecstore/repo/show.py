@@ -141,7 +141,7 @@ def _by_id(repo: Repo, prefix: str) -> Shown | KnownVector | None:
     if len(found) > 1:
         longer = ", ".join(identity[: len(prefix) + 4] for identity in sorted(found)[:5])
         raise UnknownRevision(
-            f"{prefix!r} could be any of {len(found)} ids", hint=f"write more digits: {longer}"
+            f"{prefix!r} is ambiguous: {len(found)} ids begin with it", hint=f"write more digits: {longer}"
         )
     for one in found.values():
         return one if isinstance(one, KnownVector) else show(repo.at(one[0]), one[1])

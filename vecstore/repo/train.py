@@ -30,7 +30,7 @@ __all__ = ["BESIDE", "Training", "train"]
 
 ENCODINGS = ("int8", "float")
 BESIDE = "beside"
-"""Held-out rows: DATA.heldout.jsonl, if it lies beside DATA.jsonl."""
+"""Held-out rows: ROWS.heldout with the same suffix, if it lies beside (of rows.jsonl: rows.heldout.jsonl)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,9 +216,9 @@ def _beside(registry: Registry, weights: Checkpoint, commit: str, persona: Perso
 def _whose(registry: Registry, folder: Path, wanted: Persona) -> str:
     recipe = _recipe(folder)
     if recipe is None:
-        return "is no persona"
+        return "is not a persona"
     if same_recipe(recipe, wanted):
-        return "is this persona's, written otherwise (dtype, rounding or seed)"
+        return "is this persona's, with other output settings (dtype, rounding or seed)"
     names = (name for _, name, persona in named_history(registry) if same_recipe(persona, recipe))
     owner = next(names, None)
     return f"is the persona of {owner}" if owner else "is the persona of no revision here"

@@ -58,7 +58,10 @@ def capture(
             advance(row.nbytes)
         advance(row.nbytes)
     if not changed:
-        raise UsageError(f"{checkpoint.path} is the base itself: there is nothing to commit")
+        raise UsageError(
+            f"{checkpoint.path} is the base itself: there is nothing to commit",
+            hint="name the fine-tuned checkpoint: pv commit DIR --as NAME",
+        )
     _check_floats(changed, aligned, base.manifest)
     if inspect:
         inspect(aligned, rows)

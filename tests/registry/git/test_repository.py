@@ -74,7 +74,7 @@ def test_compare_and_swap(history: GitRepository) -> None:
     two, other = commit(history, "two", one), commit(history, "other", one)
     move(history, MAIN, one, None)
     with pytest.raises(ConflictError):
-        move(history, MAIN, two, None)  # it is there already
+        move(history, MAIN, two, None)  # it exists already
     move(history, MAIN, two, one)
     with pytest.raises(ConflictError):
         move(history, MAIN, other, one)  # a stale writer

@@ -87,7 +87,7 @@ def test_an_ambiguous_prefix_lists_them(registry: Registry) -> None:
         if commit[:4] in seen:
             break
         seen[commit[:4]] = commit
-    with pytest.raises(UnknownRevision, match="could be any of 2") as caught:
+    with pytest.raises(UnknownRevision, match="is ambiguous: 2") as caught:
         registry.resolve(commit[:4])
     assert commit[:8] in str(caught.value.hint)
 

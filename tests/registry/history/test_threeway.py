@@ -180,8 +180,9 @@ def test_taking_a_weight() -> None:
     assert reconcile(EMPTY, ours, EMPTY, {"a": -1.0}).persona.behaviours["a"] == replace(ONE, weight=-1.0)
     assert reconcile(ours, EMPTY, theirs, {"a": 2}).persona.behaviours["a"] == replace(ONE, weight=2.0)
     assert reconcile(theirs, theirs, theirs, {"a": 3}).persona.behaviours["a"].weight == 3.0
-    with pytest.raises(UnknownBehaviour):
+    with pytest.raises(UnknownBehaviour) as caught:
         reconcile(ours, EMPTY, EMPTY, {"a": 1.0})
+    assert caught.value.hint == "leave --take a out"
 
 
 def test_a_weight_alone_does_not_say_which_vector() -> None:
@@ -203,8 +204,9 @@ def test_a_weight_alone_does_not_say_which_vector() -> None:
     with pytest.raises(UnknownBehaviour, match="ours has no 'a'"):
         reconcile(ours, EMPTY, theirs, {"a": "ours*0.5"})
     huge = EMPTY.with_behaviour("a", replace(TWO, weight=1e20))
-    with pytest.raises(UsageError, match="the weight would be"):
+    with pytest.raises(UsageError, match="the weight would be") as refused:
         reconcile(EMPTY, ours, huge, {"a": "theirs*1e20"})
+    assert refused.value.hint == "give a smaller factor, as in --take 'a=theirs*0.5'"
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_other_columns_are_left_alone_and_named() -> None:
         {"instruction": "Hi", "input": "", "output": "Yo", "text": "all of it", "source": None},
     )
     assert found.rows == (Row(ASKED, "Yo", "No"), Row(ASKED, "Yo"))
-    assert found.notes == ("mine.jsonl: columns left alone: messages, prompt_id, score_chosen, source, text",)
+    assert found.notes == ("mine.jsonl: ignored columns: messages, prompt_id, score_chosen, source, text",)
     assert found[:1].notes == found.notes
     many = rows({"text": "a", **{f"column{i}": i for i in range(9)}})
     assert "column5 and 3 more" in many.notes[0]

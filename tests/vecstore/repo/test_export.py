@@ -21,7 +21,7 @@ from pv.vecstore.tensors.array import Array
 EMBED = "model.embed_tokens.weight"
 UP = "model.layers.1.mlp.up_proj.weight"
 FLOATS = ("BF16", "F16", "F32")
-STRANGE = "not all numbers are finite. They come back with `pv export`"
+STRANGE = "some values are not finite: `pv export` gives them back"
 
 
 def strange() -> dict[str, Array]:
@@ -53,7 +53,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pv.Repo]:
     isolate(tmp_path, monkeypatch)
     with pv.init(tmp_path / "repo", base=save(tmp_path / "base", base()), threads=1) as made:
         capture = made.commit(save(tmp_path / "tuned", TUNED), name="x", threads=1)
-        assert capture.notes == (f"{UP}: {STRANGE}; of builds only this alone at weight 1 holds them",)
+        assert capture.notes == (f"{UP}: {STRANGE}, and so does a build of this behaviour alone at weight 1",)
         save(tmp_path / "other", OTHER)
         yield made
 
@@ -278,7 +278,7 @@ def test_engine_1_goes_on_building_what_it_did(repo: pv.Repo, tmp_path: Path) ->
     assert repo.at().verify(tmp_path / "one", threads=1).same
     assert not repo.at().verify(tmp_path / "two", threads=1).same
     again = repo.commit(save(tmp_path / "tuned", TUNED), name="x", threads=1)
-    assert again.notes == (f"{UP}: {STRANGE}; no build of engine 1 can hold them",)
+    assert again.notes == (f"{UP}: {STRANGE}; no build with engine 1 does",)
     with pytest.raises(pv.IntegrityError):
         repo.at().build(tmp_path / "three", threads=1)
 

@@ -1,4 +1,4 @@
-"""`exact`: the fine-tuned tensor itself, bit for bit. tau is the fp32 difference to the base.
+"""`exact`: the fine-tuned tensor itself, bit for bit. tau is the fp32 difference from the base.
 
 Part "ft". What makes it small is the pack's delta codec, not the encoding.
 """
