@@ -178,7 +178,8 @@ def _products(
         rows = room[:, : min(BLOCK, size - part.start)]  # (k, block)
         for row, one in zip(rows, operands, strict=True):
             row[:] = summed(one, cut)
-        np.add(here.dot, _dots(rows), out=here.dot)
+        with np.errstate(all="ignore"):  # what is not finite gives what is not a number
+            np.add(here.dot, _dots(rows), out=here.dot)
         if len(operands) > 1:
             up, down = _bits(rows > 0), _bits(rows < 0)  # (k, words)
             both = (up | down)[first] & (up | down)[second]  # (pairs, words)
