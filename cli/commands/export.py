@@ -40,9 +40,10 @@ def command(
 ) -> None:
     """Write a behaviour's checkpoint as it was committed, whatever the persona does with it.
 
-    A captured checkpoint comes back bit for bit, in the dtypes it had; config and tokenizer are the base's. A
-    behaviour that is not one captured checkpoint (trained, an adapter, several terms) is built alone at weight 1,
-    as the persona's builds are written. The ✓ line, and `captured` in the JSON, say which of both it was.
+    A captured checkpoint comes back bit for bit, in the dtypes it had, also one that was committed with --on; config
+    and tokenizer are the base's. A behaviour that is not one captured checkpoint (trained, an adapter, compressed) is
+    built alone at weight 1, as the persona's builds are written. The ✓ line, and `captured` in the JSON, say which of
+    both it was.
 
     \b
     pv export house-style -o ./house-style

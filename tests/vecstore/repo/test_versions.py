@@ -11,7 +11,8 @@ from support.vectors import nudged, save, small_base
 
 import pv
 from pv.registry import ids, provenance
-from pv.vecstore.repo.effects import Effect, known_effects, own_effect
+from pv.vecstore.publish.words import Effect
+from pv.vecstore.repo.effects import known_effects, own_effect
 from pv.vecstore.repo.show import Shown, ShownBehaviour
 from pv.vecstore.repo.vectors import KnownVector
 
