@@ -40,9 +40,7 @@ def move_lines(refs: Iterable[RefChange], head: tuple[str, str]) -> Iterator[str
         yield f"HEAD {before} -> {after}"
 
 
-def report_way(
-    app: App, repo: Repo, went: WentBack, word: str, *, as_json: bool, dry_run: bool
-) -> None:
+def report_way(app: App, repo: Repo, went: WentBack, word: str, *, as_json: bool, dry_run: bool) -> None:
     """Say what undo or redo took back, what moved, and where things are now; as JSON the same.
 
     Of what it did itself, whatever others do by now.

@@ -53,10 +53,11 @@ def reconcile(
     """
     take = dict(take or {})
     before = {} if ancestor is None else ancestor.behaviours
-    here = {*ours.behaviours, *theirs.behaviours}
-    names = sorted({*before, *here})
-    _check_take(take, sorted(here))
-    merger = _Merger(take, here)
+    names = sorted({*before, *ours.behaviours, *theirs.behaviours})
+    fields = {name for name in FIELDS if name not in ours.behaviours and name not in theirs.behaviours}
+    of_behaviours = [name for name in names if name not in fields]
+    _check_take(take, of_behaviours)
+    merger = _Merger(take, of_behaviours)
     if ours.base != theirs.base:  # even if one side only changed it: the vectors of the other stay behind
         base = None if ancestor is None else ancestor.base
         merger.conflicts.append(Conflict("base", "field", base, ours.base, theirs.base))

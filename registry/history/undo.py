@@ -140,7 +140,9 @@ def back_to(history: GitRepository, number: int, doing: str = "undo") -> WentBac
             f"cannot {doing} {said}: branch {target.removeprefix(refs.HEADS)} would be left without a commit",
             hint="`pv switch` to another branch first" if len(now.refs) > 2 else "it is the first operation",
         )
-    return WentBack(number, taken, brought, tuple(changes), (now.head, target), (now.refs.get(now.head), after))
+    return WentBack(
+        number, taken, brought, tuple(changes), (now.head, target), (now.refs.get(now.head), after)
+    )
 
 
 def _net(later: list[Operation]) -> tuple[list[RefChange], tuple[str, str] | None]:
