@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from support.commands import InProcess, World, tensors, write_rows, write_tensors
 
-from pv.registry.persona import Term
+from pv.registry.errors import UsageError
+from pv.registry.persona import Persona, Term
+from pv.vecstore.progress import Tick
 from pv.vecstore.repo.repo import Repo
 
 
@@ -61,6 +64,16 @@ def test_a_build_is_refused(two: World, pv: InProcess, tmp_path: Path) -> None:
     assert pv.ok("log", "--all", "--json").out == before
     assert list((two.folder / ".pv" / "tmp").iterdir()) == []
     pv.ok("commit", tmp_path / "both", "--as", "more", "--force")
+
+
+def test_a_build_that_is_computed_again_says_how_far_it_is(two: World, pv: InProcess, tmp_path: Path) -> None:
+    folder = built(pv, tmp_path / "out", "both")
+    shutil.rmtree(two.folder / ".pv" / "records")
+    ticks: list[Tick] = []
+    with Repo.open(two.folder) as repo, pytest.raises(UsageError, match="is the build of both"):
+        repo.commit(folder, name="more", threads=1, progress=ticks.append)
+    found = [tick for tick in ticks if tick.stage == "computing the build of both"]
+    assert found[-1].done == found[-1].total > 0
 
 
 def test_what_to_do_instead_of_a_build_can_be_typed(two: World, pv: InProcess, tmp_path: Path) -> None:
@@ -258,7 +271,7 @@ def test_with_one_more_term_it_is_that_checkpoint_no_more(two: World, pv: InProc
             repo.persona.behaviour("polite").terms[0],
         ):
             terms = (*repo.persona.behaviour("polite").terms, more)
-            repo.registry.change("test", "One more", lambda now, terms=terms: now.with_terms("polite", terms))
+            repo.registry.change("test", "One more", partial(Persona.with_terms, name="polite", terms=terms))
             assert not repo.at().plan_export("polite", tmp_path / "none").captured
             repo.undo()
         assert repo.at().plan_export("polite", tmp_path / "none").captured
