@@ -49,9 +49,10 @@ def command(
     """Re-encode a behaviour's vectors, smaller and approximate, and commit the behaviour with them.
 
     What comes out are other vectors, with ids of their own and an error measured against those before. With
-    held-out rows the effect is measured too. --keep 0.95 tries a ladder of encodings, then ranks or shares
-    between two of its rungs, and commits the smallest for which the lower end of the 95 % interval of the kept
-    share is at least 0.95. If there is none, nothing is committed, and the exit code is 1.
+    held-out rows the effect is measured too: of the behaviour alone at weight 1, with its module factors if it has
+    some. --keep 0.95 tries a ladder of encodings, then ranks or shares between two of its rungs, and commits the
+    smallest for which the lower end of the 95 % interval of the kept share is at least 0.95. If there is none,
+    nothing is committed, and the exit code is 1.
 
     \b
     pv compress listening --to int8
