@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from pv.cli.app import App, short
 from pv.cli.render import persona_line
-from pv.cli.report import changes_since, say_changes
+from pv.cli.report import changes_between, say_changes
 from pv.cli.say import plain
 from pv.cli.versions import ref_name
+from pv.registry.git.refs import HEADS
 
 if TYPE_CHECKING:
     from pv.registry.git.objects import RefChange
     from pv.registry.history.operations import Operation
     from pv.registry.history.undo import WentBack
-    from pv.registry.registry import Head
     from pv.vecstore.repo.repo import Repo
 
 __all__ = ["move_lines", "operation_line", "report_way"]
@@ -40,13 +40,16 @@ def move_lines(refs: Iterable[RefChange], head: tuple[str, str]) -> Iterator[str
         yield f"HEAD {before} -> {after}"
 
 
-def report_way(
-    app: App, repo: Repo, before: Head, went: WentBack, word: str, *, as_json: bool, dry_run: bool
-) -> None:
-    """Say what undo or redo took back, what moved, and where things are now; as JSON the same."""
-    head, changed = repo.head, changes_since(repo, before)
+def report_way(app: App, repo: Repo, went: WentBack, word: str, *, as_json: bool, dry_run: bool) -> None:
+    """Say what undo or redo took back, what moved, and where things are now; as JSON the same.
+
+    Of what it did itself, whatever others do by now.
+    """
+    changed = changes_between(repo, *went.commits)
+    branch = went.head[0 if dry_run else 1].removeprefix(HEADS)
+    commit = went.commits[0 if dry_run else 1]
     if as_json:
-        where = {"branch": head.branch, "commit": head.commit}
+        where = {"branch": branch, "commit": commit}
         listed = [change.to_json() for change in changed]
         app.json({word: went.command, **went.to_json(), "dry_run": dry_run, **where, "changes": listed})
         return
@@ -62,8 +65,8 @@ def report_way(
         app.done(f"nothing to do: everything is as it was after operation {went.to}")
     for line in move_lines(went.refs, went.head):
         app.note(f"  {line}")
-    app.note(
-        f"on branch {head.branch} at {short(head.commit)}{' now, and nothing was changed' if dry_run else ''}"
-    )
     say_changes(app, changed)
-    app.note(f"  {persona_line(repo.persona)}")
+    now = " now, and nothing was changed" if dry_run else ""
+    app.note(f"on branch {branch} at {short(commit)}{now}")
+    if commit is not None:
+        app.note(f"  {persona_line(repo.at(commit).persona)}")

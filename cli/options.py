@@ -56,6 +56,9 @@ class Whole(click.IntRange):
 
     name = "integer"
 
+    def _describe_range(self) -> str:
+        return super()._describe_range() if _bounds(self) else ""
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
             number = int(value)
@@ -76,6 +79,9 @@ class Number(click.FloatRange):
 
     def __init__(self, least: float | None = None, most: float | None = None, *, above: bool = False) -> None:
         super().__init__(least, most, min_open=above)
+
+    def _describe_range(self) -> str:
+        return super()._describe_range() if _bounds(self) else ""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:

@@ -13,14 +13,13 @@ from pv.registry.changes import Change, changes
 from pv.registry.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from pv.registry.registry import Head
     from pv.vecstore.merge.folder import Written
     from pv.vecstore.repo.build import BuildPlan
     from pv.vecstore.repo.edit import Committed
     from pv.vecstore.repo.export import ExportPlan
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["changes_since", "echo_sums", "report", "report_plan", "say_changes"]
+__all__ = ["changes_between", "echo_sums", "report", "report_plan", "say_changes"]
 
 
 def report(app: App, made: Committed, *, as_json: bool) -> None:
@@ -42,12 +41,12 @@ def say_changes(app: App, changes: Iterable[Change]) -> None:
             echo(line, err=True)
 
 
-def changes_since(repo: Repo, before: Head) -> tuple[Change, ...]:
-    """What differs between the persona at HEAD and the one where HEAD was."""
-    if before.commit is None:
+def changes_between(repo: Repo, before: str | None, after: str) -> tuple[Change, ...]:
+    """What differs between the personas of two commits."""
+    if before is None:
         return ()
     with contextlib.suppress(IntegrityError):  # a damaged commit that was left: it is `pv fsck` that says so
-        return changes(repo.at(before.commit).persona, repo.persona)
+        return changes(repo.at(before).persona, repo.at(after).persona)
     return ()
 
 

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING
 import click
 
 from pv.cli.app import short
-from pv.cli.render import interval, number, size
+from pv.cli.render import number, size
 from pv.cli.say import plain
 from pv.registry.persona import Behaviour
-from pv.registry.provenance import Captured, Derived, Provenance, Trained
+from pv.vecstore.publish.lineage import brief
+from pv.vecstore.publish.words import effect_name
 
 if TYPE_CHECKING:
-    from pv.vecstore.repo.effects import Effect
+    from pv.vecstore.publish.words import Effect
     from pv.vecstore.repo.stored_vector import StoredVector
     from pv.vecstore.repo.vectors import KnownVector
     from pv.vecstore.repo.versions import Version
 
 __all__ = [
+    "effect_lines",
     "effect_words",
-    "made_words",
     "one_line_each",
     "ref_name",
     "ref_names",
@@ -40,8 +41,8 @@ def version_blocks(versions: Sequence[Version]) -> Iterator[str]:
         yield f"weight   {_weights(version)}"
         for vector, factor in zip(version.vectors, _factors(version.behaviour), strict=True):
             yield f"vector   {short(vector.id)}{factor}, {stored_words(vector)}"
-            yield f"made     {made_words(vector.provenance)}"
-            yield f"effect   {effect_words(vector.effect) if vector.effect else 'not measured'}"
+            yield f"made     {brief(vector.provenance, plain)}"
+            yield from effect_lines("effect   ", [vector.effect])
         yield ""
         yield from (f"    {line}".rstrip() for line in map(plain, version.entry.message.splitlines()))
         yield ""
@@ -50,8 +51,9 @@ def version_blocks(versions: Sequence[Version]) -> Iterator[str]:
 def one_line_each(versions: Sequence[Version]) -> Iterator[str]:
     for version in versions:
         ids = ", ".join(short(vector.id) for vector in version.vectors)
-        made = "; ".join(dict.fromkeys(made_words(vector.provenance) for vector in version.vectors))
-        effects = "".join(f", {effect_words(v.effect)}" for v in version.vectors if v.effect)
+        made = "; ".join(dict.fromkeys(brief(vector.provenance, plain) for vector in version.vectors))
+        measured = dict.fromkeys(effect_words(v.effect) for v in version.vectors if v.effect)
+        effects = "".join(f", {effect}" for effect in measured)
         said = (
             f"{click.style(f'{version.number:>3}', fg='yellow')}  {short(version.entry.id)}{_where(version)}"
         )
@@ -59,20 +61,21 @@ def one_line_each(versions: Sequence[Version]) -> Iterator[str]:
 
 
 def effect_words(effect: Effect) -> str:
-    said = interval(effect.mean, effect.low, effect.high)
-    return f"{said} nats, 95 %, n={effect.n} ({plain(effect.data)})"
+    """An effect where all has one line."""
+    return f"{effect.figures(plain)}{effect.brief(plain)}"
 
 
-def made_words(origin: Provenance) -> str:
-    """How a vector was made, in a few words."""
-    match origin:
-        case Trained(data=data):
-            return f"trained on {plain(data.name)}"
-        case Captured(source=source):
-            return f"captured from {plain(source)}"
-        case Derived(encoding=encoding, derived_from=source):
-            return f"compressed to {plain(encoding)} from {short(source)}"
-    return "by other means"
+def effect_lines(title: str, effects: Iterable[Effect | None]) -> Iterator[str]:
+    """Effects and what to know of each, a line each; `title` is before the first."""
+    for effect in effects:
+        if effect is None:
+            yield f"{title}not measured"
+            continue
+        name = effect_name(effect.overlap).removeprefix("held-out effect").removeprefix("effect ")
+        together = f"of {effect.vectors} vectors together" if effect.vectors > 1 else ""
+        for line in (" ".join(filter(None, (together, name, effect.figures(plain)))), *effect.caveats(plain)):
+            yield f"{title}{line}"
+            title = " " * len(title)
 
 
 def stored_words(vector: StoredVector) -> str:

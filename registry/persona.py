@@ -170,8 +170,13 @@ class Persona:
         return replace(self, output=replace(self.output, **changed))
 
     def without_behaviours(self) -> Persona:
-        """The base, written as this persona is: what effects are measured against."""
-        return replace(self, behaviours=MappingProxyType({}))
+        """The base, written as this persona is: what effects are measured against, whatever the merge method."""
+        return replace(self, behaviours=MappingProxyType({}), combine=Combine())
+
+    def alone(self, name: str) -> Persona:
+        """A behaviour by itself at weight 1 in every module, written as this persona is. Raises UnknownBehaviour."""
+        whole = Behaviour(1.0, self.behaviour(name).terms)
+        return replace(self.without_behaviours(), behaviours=MappingProxyType({name: whole}))
 
     def checked(self) -> Persona:
         """Itself, if it can be read again once it is written. Raises UsageError that names the field."""

@@ -31,7 +31,9 @@ __all__ = [
     "Unknown",
     "checked",
     "from_bytes",
+    "origin",
     "read",
+    "trained",
 ]
 
 
@@ -172,6 +174,19 @@ def read(document: Mapping[str, Any]) -> Provenance:
     except (LookupError, TypeError, ValueError, RecursionError, FormatError):
         pass
     return Unknown(document)
+
+
+def trained(known: Provenance) -> Trained | None:
+    """The training that a vector is from, however often it was encoded anew; None if it is from none, or not known."""
+    first = origin(known)
+    return first if isinstance(first, Trained) else None
+
+
+def origin(known: Provenance) -> Provenance:
+    """Where the vector came from that was there before any other encoding."""
+    while isinstance(known, Derived):
+        known = known.original
+    return known
 
 
 def from_bytes(data: bytes, what: str) -> Provenance:

@@ -14,7 +14,7 @@ from pv.cli.graph import graph
 from pv.cli.options import Whole, json_option
 from pv.cli.render import persona_line
 from pv.cli.say import plain
-from pv.cli.versions import effect_words, one_line_each, ref_names, version_blocks
+from pv.cli.versions import effect_lines, effect_words, one_line_each, ref_names, version_blocks
 from pv.cli.width import cut
 from pv.registry.changes import changes
 from pv.registry.errors import UsageError
@@ -23,7 +23,7 @@ from pv.registry.words import change_line
 
 if TYPE_CHECKING:
     from pv.registry.history.log import LogEntry
-    from pv.vecstore.repo.effects import Effect
+    from pv.vecstore.publish.words import Effect
     from pv.vecstore.repo.repo import Repo
 
 __all__ = ["command"]
@@ -44,17 +44,17 @@ class Log(click.Command):
         return super().parse_args(ctx, spelled)
 
 
-def read_time(text: str) -> datetime:
-    """A date, or a date and a time, of here unless it has an offset."""
+def read_time(text: str, days: int = 0) -> datetime:
+    """A date, or a date and a time, of here unless it has an offset; or so many days later."""
     try:
-        return datetime.fromisoformat(text).astimezone()
+        return datetime.fromisoformat(text).astimezone() + timedelta(days)
     except (ValueError, OverflowError):
         raise click.BadParameter(f"{text!r} is not a date such as 2026-01-31 or 2026-01-31T12:00") from None
 
 
 def read_end(text: str) -> datetime:
     """The same; a date alone is the end of that day."""
-    return read_time(text) + timedelta(days=1 if re.fullmatch(r"[\d-]+", text) else 0)
+    return read_time(text, 1 if re.fullmatch(r"[\d-]+", text) else 0)
 
 
 @click.command("log", cls=Log, short_help="Show the history, or the versions of a behaviour.")
@@ -198,12 +198,9 @@ def _full(entry: LogEntry, current: str, effects: tuple[Effect, ...]) -> Iterato
         yield f"merge    {' '.join(map(short, entry.parents))}"
     yield f"author   {plain(entry.author)}, {entry.time.astimezone():%Y-%m-%d %H:%M}"
     yield f"persona  {persona_line(entry.persona)}"
-    for title, lines in (
-        ("changed", changed_lines(entry.before, entry.persona)),
-        ("effect", [effect_words(effect) for effect in effects]),
-    ):
-        for place, line in enumerate(lines):
-            yield f"{'' if place else title:<9}{line}"
+    for place, line in enumerate(changed_lines(entry.before, entry.persona)):
+        yield f"{'' if place else 'changed':<9}{line}"
+    yield from effect_lines("effect   ", effects)
     yield ""
     yield from (f"    {line}".rstrip() for line in map(plain, entry.message.splitlines()))
     yield ""

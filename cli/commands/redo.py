@@ -23,5 +23,4 @@ def command(app: App, dry_run: bool, as_json: bool) -> None:
     pv redo --dry-run
     """
     repo = app.repo()
-    before = repo.head
-    report_way(app, repo, before, repo.redo(dry_run=dry_run), "redone", as_json=as_json, dry_run=dry_run)
+    report_way(app, repo, repo.redo(dry_run=dry_run), "redone", as_json=as_json, dry_run=dry_run)

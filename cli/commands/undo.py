@@ -34,6 +34,5 @@ def command(app: App, count: int | None, to: int | None, dry_run: bool, as_json:
             "-n and --to exclude each other", hint="use one of them; `pv op log` has the numbers for --to"
         )
     repo = app.repo()
-    before = repo.head
     went = repo.undo(count=count or 1, to=to, dry_run=dry_run)
-    report_way(app, repo, before, went, "undone", as_json=as_json, dry_run=dry_run)
+    report_way(app, repo, went, "undone", as_json=as_json, dry_run=dry_run)

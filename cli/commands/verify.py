@@ -72,6 +72,9 @@ def _yes(app: App, verdict: Verdict) -> None:
     what = "weights" if verdict.files is None else "weights and files"
     if verdict.base:
         app.done(f"these are the base's {what}: {verdict.base}")
+        app.note(
+            f"  and the build of {_listed(verdict.known) or _name(verdict)}: no behaviour has a weight there"
+        )
     else:
         own = next((_options(one) for one in verdict.known if one.commit == verdict.commit), "")
         how = "as recorded" if verdict.recorded else "computed again"

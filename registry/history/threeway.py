@@ -18,7 +18,7 @@ A conflict is settled by a `Take`:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -54,8 +54,10 @@ def reconcile(
     take = dict(take or {})
     before = {} if ancestor is None else ancestor.behaviours
     names = sorted({*before, *ours.behaviours, *theirs.behaviours})
-    _check_take(take, names)
-    merger = _Merger(take)
+    fields = {name for name in FIELDS if name not in ours.behaviours and name not in theirs.behaviours}
+    of_behaviours = [name for name in names if name not in fields]
+    _check_take(take, of_behaviours)
+    merger = _Merger(take, of_behaviours)
     if ours.base != theirs.base:  # even if one side only changed it: the vectors of the other stay behind
         base = None if ancestor is None else ancestor.base
         merger.conflicts.append(Conflict("base", "field", base, ours.base, theirs.base))
@@ -90,13 +92,15 @@ def revert(
 
 
 class _Merger:
-    def __init__(self, take: Mapping[str, Take]) -> None:
-        self.take = take
+    def __init__(self, take: Mapping[str, Take], behaviours: Collection[str]) -> None:
+        """A behaviour may be called as a field is; then what is taken is the behaviour's."""
+        self.take = {name: choice for name, choice in take.items() if name in behaviours}
+        self.of_fields = {name: choice for name, choice in take.items() if name not in behaviours}
         self.conflicts: list[Conflict] = []
 
     def field(self, name: str, before: Any, ours: Any, theirs: Any) -> Any:
-        if name in self.take:
-            return _side(name, self.take[name], ours, theirs)
+        if name in self.of_fields:
+            return _side(name, self.of_fields[name], ours, theirs)
         return self._three_way(name, "field", before, ours, theirs)
 
     def behaviour(

@@ -26,7 +26,7 @@ class WentBack:
     """What undo or redo did, or would do: `taken_back` and `brought_back` are operations, newest first.
 
     `refs` and `head` are as in an operation: what there was, and what there is now. `to` is the number of the
-    operation after which things were like that.
+    operation after which things were like that. `commits` are those of HEAD, before and after.
     """
 
     to: int
@@ -34,6 +34,7 @@ class WentBack:
     brought_back: tuple[Operation, ...]
     refs: tuple[RefChange, ...]
     head: tuple[str, str]
+    commits: tuple[str | None, str]
 
     @property
     def command(self) -> str:
@@ -133,12 +134,15 @@ def back_to(history: GitRepository, number: int, doing: str = "undo") -> WentBac
         )
     target = now.head if head is None else head[1]
     left = {**now.refs, **{c.ref: c.new for c in changes}}
-    if left.get(target) is None:
+    after = left.get(target)
+    if after is None:
         raise UsageError(
             f"cannot {doing} {said}: branch {target.removeprefix(refs.HEADS)} would be left without a commit",
             hint="`pv switch` to another branch first" if len(now.refs) > 2 else "it is the first operation",
         )
-    return WentBack(number, taken, brought, tuple(changes), (now.head, target))
+    return WentBack(
+        number, taken, brought, tuple(changes), (now.head, target), (now.refs.get(now.head), after)
+    )
 
 
 def _net(later: list[Operation]) -> tuple[list[RefChange], tuple[str, str] | None]:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.commands import InProcess, World, tensors, write_rows, write_tensors
+
+from pv.registry.errors import UsageError
+from pv.registry.persona import Persona, Term
+from pv.vecstore.progress import Tick
+from pv.vecstore.repo.repo import Repo
 
 
 def tune(source: Path, to: Path, *, seed: int = 5, by: float = 3e-4, wide: bool = False) -> Path:
@@ -58,6 +64,16 @@ def test_a_build_is_refused(two: World, pv: InProcess, tmp_path: Path) -> None:
     assert pv.ok("log", "--all", "--json").out == before
     assert list((two.folder / ".pv" / "tmp").iterdir()) == []
     pv.ok("commit", tmp_path / "both", "--as", "more", "--force")
+
+
+def test_a_build_that_is_computed_again_says_how_far_it_is(two: World, pv: InProcess, tmp_path: Path) -> None:
+    folder = built(pv, tmp_path / "out", "both")
+    shutil.rmtree(two.folder / ".pv" / "records")
+    ticks: list[Tick] = []
+    with Repo.open(two.folder) as repo, pytest.raises(UsageError, match="is the build of both"):
+        repo.commit(folder, name="more", threads=1, progress=ticks.append)
+    found = [tick for tick in ticks if tick.stage == "computing the build of both"]
+    assert found[-1].done == found[-1].total > 0
 
 
 def test_what_to_do_instead_of_a_build_can_be_typed(two: World, pv: InProcess, tmp_path: Path) -> None:
@@ -155,6 +171,7 @@ def test_with_on_both_together_are_the_checkpoint(two: World, pv: InProcess, tmp
     assert vectors == [terms[1][1], terms[0][1], terms[2][1]]
 
     assert close(built(pv, tmp_path / "whole"), further) == 0
+    comes_back(pv, tmp_path / "export", further)
     for on in ("further~1", "HEAD"):
         assert "nothing changed: polite is vector" in pv("commit", further, "--on", on, "--as", "polite").err
     assert f"captured from further, trained on the build of {commit[:12]}" in pv.ok("show").out
@@ -222,6 +239,42 @@ def test_a_new_version_on_a_build_that_holds_it(two: World, pv: InProcess, tmp_p
         "listening"
     ]
     assert close(built(pv, tmp_path / "whole"), further) == 0
+
+
+def comes_back(pv: InProcess, to: Path, committed: Path, name: str = "polite") -> None:
+    assert pv.ok("export", name, "-o", to, "--dry-run", "--json").json["captured"]
+    said = pv.ok("export", name, "-o", to, "--json").json
+    assert said["captured"] and said["build"] is None
+    assert tensors(to) == tensors(committed)
+
+
+def test_what_was_committed_with_on_is_exported_as_it_was(two: World, pv: InProcess, tmp_path: Path) -> None:
+    further = tune(built(pv, tmp_path / "out", "both"), tmp_path / "further")
+    pv.ok("commit", further, "--on", "both", "--as", "polite", "--weight", "0.3")
+    comes_back(pv, tmp_path / "a", further)
+    pv.ok("scale", "polite", "2", "--module", "*.mlp.*=0.5")
+    pv.ok("add", "kind=HEAD:polite")
+    pv.ok("drop", "listening")
+    pv.ok("combine", "ties")
+    comes_back(pv, tmp_path / "b", further, "kind")
+    pv.ok("compress", "polite", "--to", "int8", "--force")
+    said = pv.ok("export", "polite", "-o", tmp_path / "c")
+    assert "not one captured checkpoint (3 vectors), so built alone at weight 1" in said.err
+
+
+def test_with_one_more_term_it_is_that_checkpoint_no_more(two: World, pv: InProcess, tmp_path: Path) -> None:
+    further = tune(built(pv, tmp_path / "out", "both"), tmp_path / "further")
+    pv.ok("commit", further, "--on", "both", "--as", "polite")
+    with Repo.open(two.folder) as repo:
+        for more in (
+            Term(0.5, repo.persona.behaviour("listening").terms[0].vector),
+            repo.persona.behaviour("polite").terms[0],
+        ):
+            terms = (*repo.persona.behaviour("polite").terms, more)
+            repo.registry.change("test", "One more", partial(Persona.with_terms, name="polite", terms=terms))
+            assert not repo.at().plan_export("polite", tmp_path / "none").captured
+            repo.undo()
+        assert repo.at().plan_export("polite", tmp_path / "none").captured
 
 
 def test_on_the_wrong_revision(two: World, pv: InProcess, tmp_path: Path) -> None:

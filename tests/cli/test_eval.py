@@ -90,6 +90,17 @@ def test_all_needs_no_files(world: World, pv: InProcess, held_out: Path) -> None
     assert "no held-out rows are kept for tuned" in said.err and "measuring" not in said.err
 
 
+def test_alone_is_without_module_factors_and_without_a_merge_method(world: World, pv: InProcess) -> None:
+    """What training measured is not measured again, nor is the base."""
+    before = pv.ok("eval", "--all", "--json").json["lines"][0]
+    records = set((world.folder / ".pv" / "records").rglob("*"))
+    pv.ok("scale", "listening", "0.5", "--module", "*.mlp.*=0.5")
+    pv.ok("combine", "ties")
+    found, persona = pv.ok("eval", "--all", "--json").json["lines"]
+    assert found == before and persona["build"] != found["build"]
+    assert len(set((world.folder / ".pv" / "records").rglob("*.json")) - records) == 1
+
+
 def test_all_says_how_many_of_how_many(world: World, process: Processes, pv: InProcess) -> None:
     shutil.rmtree(world.folder / ".pv" / "records")
     screen = process.on_terminal("eval", "--all", "--threads", "1", env={"COLUMNS": "100"}).out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -65,6 +66,14 @@ def test_what_is_not(kind: Any, text: str, says: str) -> None:
     with pytest.raises(click.BadParameter) as caught:
         kind.convert(text, None, None)
     assert says in caught.value.message
+
+
+def test_where_there_are_no_bounds_the_help_names_none(world: World, pv: InProcess) -> None:
+    for name in ("train", "chat", "combine", "merge"):
+        assert "None" not in pv.ok(name, "--help").out, name
+    assert "x>=1" in pv.ok("train", "--help").out
+    page = Path(__file__).parents[2] / "docs" / "cli.md"
+    assert "None" not in page.read_text("utf-8")
 
 
 def test_every_command_has_them() -> None:

@@ -200,6 +200,18 @@ def test_the_base_is_known(world: World, pv: InProcess) -> None:
     pv.ok("verify", world.base, "HEAD~1")
 
 
+def test_the_build_of_a_persona_with_weights_of_0_is_the_base(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
+    pv.ok("scale", "listening", "0")
+    pv.ok("build", "-o", tmp_path / "out")
+    for folder in (world.base, tmp_path / "out"):
+        said = pv.ok("verify", folder)
+        assert "this is the base base (" in said.err and "  and the build of HEAD (" in said.err
+        found = pv.ok("verify", folder, "--json").json
+        assert found["is_base"] and [one["revision"] for one in found["known"]] == ["HEAD", "HEAD~2"]
+
+
 def test_two_commits_with_one_persona(world: World, pv: InProcess, tmp_path: Path) -> None:
     pv.ok("build", "-o", tmp_path / "out")
     pv.ok("scale", "listening", "2")

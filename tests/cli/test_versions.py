@@ -35,6 +35,7 @@ def test_the_versions_of_a_behaviour(world: World, pv: InProcess) -> None:
     assert below[1] == f"commit   {first_commit[:12]}"
     assert below[5] == "made     trained on rows.jsonl"
     assert below[6].startswith("effect   ") and below[6].endswith("nats, 95 %, n=4 (rows.heldout.jsonl)")
+    assert below[7] == "         n=4 is too few for an interval to be trusted"
     one_each = pv.ok("log", "listening", "--oneline").out.splitlines()
     assert [line.split()[:2] for line in one_each] == [["2", head[:12]], ["1", first_commit[:12]]]
     assert len(pv.ok("log", "listening", "-1", "--json").json["versions"]) == 1
@@ -87,7 +88,11 @@ def test_all_vectors(world: World, pv: InProcess) -> None:
     assert lines[0].startswith(f"{second[:12]}  ternary, ")
     assert lines[1] == "  listening in small"
     assert lines[2].startswith(f"{first[:12]}  int8, ") and "trained on rows.jsonl" in lines[2]
-    assert lines[3].startswith("  effect ") and lines[4] == "  listening in main"
+    assert (
+        lines[3].startswith("  effect ")
+        and lines[4] == "         n=4 is too few for an interval to be trusted"
+    )
+    assert lines[5] == "  listening in main"
     assert lines[-1].startswith("2 vectors, ")
     pv.ok("undo")
     said = pv.ok("vectors").out
@@ -153,6 +158,7 @@ def test_which_commits(terse: None, pv: InProcess) -> None:
         ("--since 2020-01-01", [head, first]),
         ("--until 2020-01-01", []),
         ("--until 2999-01-01T10:00", [head, first]),
+        ("--until 9999-12-30", [head, first]),
         ("-n 1 --grep begin", [first]),
     ):
         assert [commit["id"] for commit in commits(pv, *words.split())] == expected, words
@@ -161,6 +167,7 @@ def test_which_commits(terse: None, pv: InProcess) -> None:
     for words, code, said in (
         ("-0", 2, "must be a whole number >= 1"),
         ("--since yesterday", 2, "not a date such as 2026-01-31"),
+        ("--until 9999-12-31", 2, "not a date such as 2026-01-31"),
         ("--graph --grep x", 2, "--graph draws every commit"),
         ("a...b", 5, "A..B"),
         ("nope..main", 5, "no branch, tag or commit 'nope'"),
@@ -176,7 +183,8 @@ def test_the_effects_of_builds(world: World, pv: InProcess) -> None:
         line for line in pv.ok("log", "--scores", "-1").out.splitlines() if line.startswith("effect   ")
     ]
     assert len(effect) == 1 and effect[0].endswith(" nats, 95 %, n=4 (rows.heldout.jsonl)")
-    assert effect[0].removeprefix("effect   ") in pv.ok("log", "--scores", "--oneline", "-1").out
+    one = f"{effect[0].removeprefix('effect   ')} (n too small)\n"
+    assert pv.ok("log", "--scores", "--oneline", "-1").out.endswith(one)
     assert "effect" not in pv.ok("log").out
     head, begin = pv.ok("log", "--scores", "--json").json["commits"]
     assert [score["n"] for score in head["scores"]] == [4]
@@ -228,6 +236,23 @@ def test_the_operations_are_numbered_and_say_what_they_moved(terse: None, pv: In
         (("op", "nope"), 2),
     ):
         assert pv(*words).code == code, words
+
+
+def test_what_would_be_undone_is_what_is_undone(terse: None, pv: InProcess) -> None:
+    """HEAD stays in a dry run, and yet the changes that there would be are listed."""
+    at = commits(pv)[0]["id"]
+    pv.ok("scale", "listening", "2")
+    for words in (("undo",), ("redo",), ("undo",)):
+        would, did = (pv.ok(*words, *more, "--json").json for more in (("--dry-run",), ()))
+        assert [change["name"] for change in would["changes"]] == ["listening"]
+        assert would["changes"] == did["changes"] and would["refs"] == did["refs"]
+        assert (would["commit"], did["commit"]) == (did["refs"][0]["old"], did["refs"][0]["new"])
+    assert did["commit"] == at
+    pv.ok("switch", "terse")  # HEAD moves, and no branch
+    found = pv.ok("undo", "--dry-run", "--json").json
+    assert (found["branch"], found["refs"]) == ("terse", [])
+    assert found["changes"][0]["after"]["weight"] == 1
+    assert pv.ok("undo", "--json").json["branch"] == "main"
 
 
 def test_undo_says_whose_it_was_and_what_is_where(

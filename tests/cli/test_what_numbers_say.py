@@ -147,6 +147,15 @@ def test_compress_says_on_which_rows(world: World, pv: InProcess, held_out: Path
     assert "relative L2 error" in said.out and "error of tau" not in said.out + said.err
     (origin,) = pv.ok("show", "--json").json["provenance"].values()
     assert origin["measured"]["overlap"]["rows"] == 6
+    assert "\neffect   on rows of which 6 are training rows " in pv.ok("log", "listening").out
+    assert "\n  effect on rows of which 6 are training rows " in pv.ok("vectors").out
+    assert "(6 training rows; n too small)" in pv.ok("log", "listening", "--oneline").out
+    assert "(6 training rows; n too small)" in pv.ok("show", "listening").out
+    pv.ok("eval", world.rows)
+    assert "\neffect   on rows of which 6 are training rows " in pv.ok("log", "--scores", "-1").out
+    assert "(6 training rows; n too small)" in pv.ok("log", "--scores", "--oneline", "-1").out
+    shown = pv.ok("show", origin["original"]["data"]["id"][:12], "--json").json
+    assert shown["kind"] == "vector", "the rows lead to a vector, however it is kept now"
     assert "in this encoding: effect on rows of which 6 are training rows" in pv.ok("show").out
     pv.ok("undo")
     said = pv.ok("compress", "listening", "--to", "sparse:0.3", "--data", held_out)

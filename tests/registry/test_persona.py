@@ -99,6 +99,19 @@ def test_an_engine_is_read_as_it_is_and_kept(engine: int) -> None:
     assert max(ENGINES) == ENGINE
 
 
+@given(personas)
+def test_alone_and_without_behaviours_it_is_written_as_the_persona_is(persona: Persona) -> None:
+    """The merge method is no part of how the base is written, nor of what one behaviour does alone."""
+    base = persona.without_behaviours()
+    assert base.to_bytes() == Persona(persona.base, output=persona.output, engine=persona.engine).to_bytes()
+    for name, behaviour in persona.behaviours.items():
+        alone = persona.alone(name)
+        assert alone.behaviours == {name: Behaviour(1.0, behaviour.terms)}
+        assert alone.without_behaviours().to_bytes() == base.to_bytes()
+    with pytest.raises(UnknownBehaviour):
+        persona.alone("no-such")
+
+
 def test_a_newer_schema_says_upgrade() -> None:
     document = {**json.loads(PLAIN.to_bytes()), "schema": 9}
     with pytest.raises(FormatError) as caught:

@@ -20,8 +20,10 @@ from pv.registry.provenance import (
     Unknown,
     checked,
     from_bytes,
+    origin,
     read,
 )
+from pv.registry.provenance import trained as training
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
 IDS = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -50,6 +52,17 @@ first = st.one_of(trained, captured, OBJECTS.map(Unknown))
 derived = st.builds(
     Derived, IDS, WORDS, NUMBERS, NUMBERS, first, st.none() | OBJECTS, PACKS, EXTRA, st.none() | IDS
 )
+
+
+@given(first, st.integers(0, 3))
+def test_a_vector_is_from_where_the_first_was_however_often_it_was_encoded(
+    known: Provenance, times: int
+) -> None:
+    here = known
+    for _ in range(times):
+        here = Derived("0" * 64, "int8", 0.1, 0.1, here)
+    assert origin(here) is known
+    assert training(here) is (known if isinstance(known, Trained) else None)
 
 
 @given(st.one_of(trained, captured, derived))

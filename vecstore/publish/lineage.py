@@ -13,7 +13,18 @@ from pv.registry.provenance import Captured, Derived, Provenance, Trained
 from pv.vecstore.publish.words import Quote, effect, last_part, share
 from pv.vecstore.train.options import Extent
 
-__all__ = ["NOTHING", "extent", "first", "lineage", "losses", "measured", "original", "ran", "taught"]
+__all__ = [
+    "NOTHING",
+    "brief",
+    "extent",
+    "first",
+    "lineage",
+    "losses",
+    "measured",
+    "original",
+    "ran",
+    "taught",
+]
 
 NOTHING = "not recorded"
 SETTINGS = ("optimizer", "lr", "batch", "seed")
@@ -32,6 +43,18 @@ def lineage(known: Provenance, quote: Quote = str) -> str:
     if known.document.get("kind") in ("captured", "derived", "trained"):
         return "where it comes from is noted in a form that this pv does not know"
     return NOTHING
+
+
+def brief(known: Provenance, quote: Quote = str) -> str:
+    """The same in a few words, where `lineage` is too long: `trained on pirate.jsonl`."""
+    match known:
+        case Trained(data=data):
+            return f"trained on {quote(last_part(data.name))}"
+        case Captured(source=source):
+            return f"captured from {quote(last_part(source))}"
+        case Derived(encoding=encoding, derived_from=source):
+            return f"compressed to {quote(encoding)} from {source[:12]}"
+    return "by other means"
 
 
 def taught(trained: Trained, quote: Quote = str) -> str:

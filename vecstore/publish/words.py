@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pv.vecstore.data.overlap import NAMED, Overlap
@@ -15,6 +16,7 @@ from pv.vecstore.data.overlap import NAMED, Overlap
 __all__ = [
     "FEW",
     "VERDICTS",
+    "Effect",
     "Quote",
     "caveats",
     "effect",
@@ -95,18 +97,75 @@ def caveats(n: int | None, overlap: Overlap | None, quote: Quote = str) -> tuple
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A noted effect: nats against the base, its 95 % interval, on how many rows and of which file.
+
+    `overlap` is what was known of training rows among them; `vectors` were measured together, mostly one.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    data: str
+    overlap: Overlap | None = None
+    vectors: int = 1
+
+    @staticmethod
+    def read(score: object) -> Effect | None:
+        """None for what is noted in another form: anybody may have written it."""
+        if not isinstance(score, Mapping):
+            return None
+        mean, low, high = (part(score, "effect", end) for end in ("mean", "low", "high"))
+        n, data, vectors = rows_of(score), score.get("data"), score.get("vectors")
+        if mean is None or low is None or high is None or n is None or not isinstance(data, str):
+            return None
+        several = vectors if isinstance(vectors, int) and vectors > 1 else 1
+        return Effect(mean, low, high, n, data, Overlap.read(score.get("overlap")), several)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "mean": self.mean,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "data": self.data,
+            "overlap": self.overlap.to_json() if self.overlap else None,
+            "vectors": self.vectors,
+        }
+
+    def figures(self, quote: Quote = str) -> str:
+        """`+1.23 [...] nats, 95 %, n=30 (rows.jsonl)`"""
+        words = f"{interval(self.mean, self.low, self.high)} nats, 95 %, n={self.n}"
+        return f"{words} ({quote(last_part(self.data))})"
+
+    def caveats(self, quote: Quote = str) -> tuple[str, ...]:
+        return caveats(self.n, self.overlap, quote)
+
+    def brief(self, quote: Quote = str) -> str:
+        """What to know of it, where there is one line for all: ` (6 training rows; n too small)`. May be empty."""
+        found = [f"of {self.vectors} vectors together"] if self.vectors > 1 else []
+        known = self.overlap or Overlap()
+        for count, one, more in (
+            (known.rows, "training row", "training rows"),
+            (known.prompts, "prompt of training", "prompts of training"),
+        ):
+            if count:
+                found.append(f"{count} {one if count == 1 else more}")
+        if known.unknown:
+            found.append(f"training rows of {', '.join(map(quote, known.unknown))} not here")
+        if self.n < FEW:
+            found.append("n too small")
+        return f" ({'; '.join(found)})" if found else ""
+
+
 def effect(score: Mapping[str, Any], quote: Quote = str) -> tuple[str, tuple[str, ...]] | None:
     """`held-out effect +1.23 [...] nats, 95 %, n=30 (rows.jsonl)`, and its caveats. None if no effect is noted."""
-    mean, low, high = (part(score, "effect", end) for end in ("mean", "low", "high"))
-    if mean is None or low is None or high is None:
+    found = Effect.read(score)
+    if found is None:
         return None
-    overlap = Overlap.read(score.get("overlap"))
-    n = rows_of(score)
-    counted = "" if n is None else f", n={n}"
-    data = score.get("data")
-    where = f" ({quote(last_part(data))})" if isinstance(data, str) else ""
-    words = f"{effect_name(overlap)} {interval(mean, low, high)} nats, 95 %{counted}{where}"
-    return words, caveats(n, overlap, quote)
+    return f"{effect_name(found.overlap)} {found.figures(quote)}", found.caveats(quote)
 
 
 def rows_of(score: Mapping[str, Any]) -> int | None:

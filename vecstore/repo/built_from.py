@@ -21,6 +21,7 @@ from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.merge.build import table
 from pv.vecstore.merge.descent import Descent, Samples, sampled_tensors
 from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.progress import Progress, Report, stage
 from pv.vecstore.repo.known_builds import known_builds, named_history
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector, open_vector
@@ -81,6 +82,9 @@ def check_built_from(
     on: Source | None,
     checkpoint: Aligned,
     rows: Mapping[str, TensorRow],
+    *,
+    threads: int,
+    progress: Report | None = None,
 ) -> list[str]:
     """What to know of where a checkpoint comes from. Raises UsageError if it holds more than `name`, on top of `on`."""
     weights = table_id(rows)
@@ -91,7 +95,11 @@ def check_built_from(
     with _samples(checkpoint, base, registry, looked_at) as samples:
         found = [(source, descent) for source in looked_at if (descent := samples(source.persona))]
         same = [source for source, descent in found if descent.same]  # as far as was seen; now the rest
-        exact = [source for source in same if _gives(source.persona, base, samples, weights)]
+        exact = []
+        for source in same:
+            update = stage(progress, f"computing the build of {source.revision}")
+            if _gives(source.persona, base, samples, weights, threads, update):
+                exact.append(source)
     if on is not None:
         own = next((descent for source, descent in found if source is on), None)
         if on in exact and not _is_own(on.persona, name, on):
@@ -111,10 +119,12 @@ def check_built_from(
     return [] if on else [_resembling(*one, name) for one in found if _may_be(*one, name)][:1]
 
 
-def _gives(persona: Persona, base: Base, samples: Samples, weights: str) -> bool:
+def _gives(
+    persona: Persona, base: Base, samples: Samples, weights: str, threads: int, progress: Progress | None
+) -> bool:
     """Whether these weights are the persona's build, computed. Not if it cannot be built."""
     try:
-        return table_id(table(persona, base, samples.vectors)) == weights
+        return table_id(table(persona, base, samples.vectors, threads=threads, progress=progress)) == weights
     except IntegrityError:
         return False
 

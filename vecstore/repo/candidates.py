@@ -211,6 +211,6 @@ class Candidates:
         )
 
     def _alone(self, behaviour: Behaviour) -> Persona:
+        """At weight 1, but with its module factors: what is compared is the behaviour as the persona uses it."""
         whole = Behaviour(1.0, behaviour.terms, behaviour.modules)
-        now = self.work.persona
-        return Persona(now.base, {self.name: whole}, output=now.output, engine=now.engine)
+        return self.work.persona.without_behaviours().with_behaviour(self.name, whole)

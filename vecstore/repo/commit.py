@@ -169,8 +169,9 @@ def _captured(work: LongWork, asked: _Asked) -> tuple[VectorManifest, Captured, 
 
         def inspect(*checkpoint: Any) -> None:
             if not asked.force:
+                how: dict[str, Any] = {"threads": asked.threads, "progress": asked.progress}
                 where = (work.registry, at.base, asked.source, asked.name, asked.on)
-                notes.extend(check_built_from(*where, *checkpoint))
+                notes.extend(check_built_from(*where, *checkpoint, **how))
 
         with Checkpoint(asked.source) as checkpoint:
             manifest = capture(

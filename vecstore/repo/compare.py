@@ -9,7 +9,8 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.evaluate.statistics import Interval, effect
 from pv.vecstore.progress import Report
-from pv.vecstore.repo.score import Score, measure, score
+from pv.vecstore.repo.score import Score, scored, with_base
+from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
@@ -69,10 +70,11 @@ def compare(
     """Measure both and their difference. Raises as `score` does."""
 
     def measured(revision: Revision) -> tuple[Measured, Margins]:
-        found = score(revision, rows, dtype=dtype, threads=threads, progress=progress)
+        registry, commit = revision.registry, revision.commit
         persona = revision.persona.with_output(dtype=dtype)
-        known = measure(revision.registry, revision.commit, persona, rows)
-        return Measured(revision.name, revision.commit, found), known
+        known = compared(registry, commit, persona.behaviours, rows)
+        base, own = with_base(registry, commit, persona, rows, threads=threads, progress=progress)
+        return Measured(revision.name, commit, scored(registry, persona, rows, base, own, known)), own
 
     (first, before), (second, after) = measured(a), measured(b)
     return Comparison(first, second, effect(after, before), effect(after, before, per_token=True))

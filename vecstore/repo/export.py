@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.persona import Behaviour, Persona
+from pv.registry.errors import IntegrityError, NotFoundError
+from pv.registry.persona import Persona, Term
+from pv.registry.provenance import Captured, TrainedOn
 from pv.vecstore.merge.build import Built
 from pv.vecstore.merge.build import build as write_build
 from pv.vecstore.merge.delta import holdings, touched
@@ -83,9 +85,9 @@ class Export:
 
 def plan_export(revision: Revision, name: str, output: Path, *, shard_bytes: int = SHARD_BYTES) -> ExportPlan:
     """What `export` would write. Reads no weights; raises what can be known without them."""
-    alone, folder = _alone(revision.persona, name), usable(output)
+    alone, folder = revision.persona.alone(name), usable(output)
     with opened(revision.registry, revision.commit, [alone]) as at:
-        whole = _captured(alone, at.vectors)
+        whole = _captured(revision, alone, at.vectors)
         shards = (
             plan_shards(alone, revision.base, shard_bytes=shard_bytes)
             if whole is None
@@ -106,16 +108,16 @@ def export(
 ) -> Export:
     """Write a behaviour's checkpoint to a new folder, whatever weight, rule and output the persona has.
 
-    One captured checkpoint comes back bit for bit; any other behaviour is built alone at weight 1, as the persona
-    writes. Raises UnknownBehaviour, UsageError, MissingBase, IntegrityError.
+    One captured checkpoint comes back bit for bit, also one that was trained on a build (`--on`); any other behaviour
+    is built alone at weight 1, as the persona writes. Raises UnknownBehaviour, UsageError, MissingBase, IntegrityError.
     """
-    alone, folder = _alone(revision.persona, name), usable(output)
+    alone, folder = revision.persona.alone(name), usable(output)
     files, update = revision.registry.base_files(revision.commit), stage(progress, "exporting")
     options: dict[str, Any] = {
         "side_files": files, "shard_bytes": shard_bytes, "threads": threads, "force": force, "progress": update,
     }  # fmt: skip
     with opened(revision.registry, revision.commit, [alone]) as at:
-        whole = _captured(alone, at.vectors)
+        whole = _captured(revision, alone, at.vectors)
         made: Written
         if whole is None:
             made = write_build(alone, at.base, at.vectors, folder, **options)
@@ -128,15 +130,34 @@ def export(
     return replace(export, build=made.build, recorded=record_build(revision.registry, made))
 
 
-def _alone(persona: Persona, name: str) -> Persona:
-    """The behaviour and nothing else, at weight 1 everywhere, written as the persona is."""
-    whole = Behaviour(1.0, persona.behaviour(name).terms)
-    return Persona(persona.base, {name: whole}, output=persona.output, engine=persona.engine)
-
-
-def _captured(alone: Persona, vectors: Mapping[str, Vector]) -> Vector | None:
+def _captured(revision: Revision, alone: Persona, vectors: Mapping[str, Vector]) -> Vector | None:
     """The one captured checkpoint that the behaviour is, if it is one."""
     held = holdings(vectors)
     found = {sole(plan(alone, held, tensor)) for tensor in touched(vectors.values())}
-    only = vectors.get(found.pop() or "") if len(found) == 1 else None
+    name = found.pop() if len(found) == 1 else None
+    only = vectors.get(name or _trained_on_a_build(revision, alone) or "")
     return only if only is not None and only.manifest.encoding == "exact" else None
+
+
+def _trained_on_a_build(revision: Revision, alone: Persona) -> str | None:
+    """The whole difference to the base, of which the other terms take away what the build had that it was trained on.
+
+    Where that build's commit is not here (on a branch that was not pulled), the provenance is believed.
+    """
+    (behaviour,) = alone.behaviours.values()
+    known = [(term, revision.registry.provenance(revision.commit, term.vector)) for term in behaviour.terms]
+    match [(term, origin.on) for term, origin in known if isinstance(origin, Captured) and origin.on]:
+        case [(Term(1.0, vector) as whole, TrainedOn(commit))]:
+            others = {term for term in behaviour.terms if term != whole}
+            subtracted = _negated(revision, commit)
+            return vector if subtracted is None or others <= subtracted else None
+    return None
+
+
+def _negated(revision: Revision, commit: str) -> set[Term] | None:
+    """What `pv commit --on` subtracts of a commit's behaviours; None if it is not here."""
+    try:
+        held = revision.registry.persona(commit).behaviours.values()
+    except (NotFoundError, IntegrityError):
+        return None
+    return {Term(0.0 - b.weight * term.coefficient, term.vector) for b in held for term in b.terms}

@@ -105,4 +105,4 @@ def _as_written(persona: Persona, beside: Persona | None) -> Iterator[Persona]:
 
 
 def _is_base(persona: Persona, weights: str) -> bool:
-    return weights == persona.base and not persona.behaviours and persona.output.dtype == "base"
+    return weights == persona.base and persona.is_base and persona.output.dtype == "base"

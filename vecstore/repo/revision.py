@@ -18,13 +18,13 @@ from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from pv.vecstore.data.rows import Rows
+    from pv.vecstore.publish.words import Effect
     from pv.vecstore.repo.base import BaseState
     from pv.vecstore.repo.build import Build, BuildPlan
     from pv.vecstore.repo.chat import Chat
     from pv.vecstore.repo.compare import Comparison
     from pv.vecstore.repo.config import Setting
     from pv.vecstore.repo.diff import Diff
-    from pv.vecstore.repo.effects import Effect
     from pv.vecstore.repo.export import Export, ExportPlan
     from pv.vecstore.repo.push import Push
     from pv.vecstore.repo.rows import KeptRows

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import NotFoundError
-from pv.registry.provenance import Captured, Derived, Provenance, Trained, TrainingData
+from pv.registry.provenance import Captured, Trained, TrainingData, origin
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
 
@@ -47,32 +46,24 @@ def kept_rows(revision: Revision, behaviour: str, *, held_out: bool = False) -> 
     """
     registry, why = revision.registry, "where it comes from is not recorded"
     for term in reversed(revision.persona.behaviour(behaviour).terms):
-        for origin in _origins(registry.provenance(revision.commit, term.vector)):
-            match origin:
-                case Trained() if held_out:
-                    name, rows_id = _measured_on(origin)
-                    if rows_id in origin.packs and registry.packs.has(rows_id):
-                        rows = load_rows(rows_id, registry.packs)
-                        return KeptRows(revision.commit, behaviour, term.vector, name, rows, held_out=True)
-                    why = "no held-out rows were kept when it was trained"
-                case Trained(data=data) if data.kept and registry.packs.has(data.id):
-                    rows = load_rows(data.id, registry.packs)
-                    return KeptRows(revision.commit, behaviour, term.vector, data.name, rows)
-                case Trained(data=data):
-                    why = _not_kept(data)
-                case Captured(source=source):
-                    why = f"it was captured from {source}, not trained here"
+        match origin(registry.provenance(revision.commit, term.vector)):
+            case Trained() as run if held_out:
+                name, rows_id = _measured_on(run)
+                if rows_id in run.packs and registry.packs.has(rows_id):
+                    rows = load_rows(rows_id, registry.packs)
+                    return KeptRows(revision.commit, behaviour, term.vector, name, rows, held_out=True)
+                why = "no held-out rows were kept when it was trained"
+            case Trained(data=data) if data.kept and registry.packs.has(data.id):
+                rows = load_rows(data.id, registry.packs)
+                return KeptRows(revision.commit, behaviour, term.vector, data.name, rows)
+            case Trained(data=data):
+                why = _not_kept(data)
+            case Captured(source=source):
+                why = f"it was captured from {source}, not trained here"
     raise NotFoundError(
         f"no rows of {behaviour!r}: {why}",
         hint=f"`pv show {revision.name}:{behaviour}` shows where it came from",
     )
-
-
-def _origins(origin: Provenance) -> Iterator[Provenance]:
-    """Where a vector comes from, and before that the one it was re-encoded from."""
-    yield origin
-    if isinstance(origin, Derived):
-        yield from _origins(origin.original)
 
 
 def _measured_on(origin: Trained) -> tuple[str, str]:

@@ -32,7 +32,7 @@ from pv.vecstore.repo.training_rows import compared
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Score", "measure", "measure_sets", "score", "score_persona", "scored"]
+__all__ = ["Score", "measure", "measure_sets", "score", "score_persona", "scored", "with_base"]
 
 FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 
@@ -99,16 +99,27 @@ def score_persona(
     threads: int | None = None,
     progress: Report | None = None,
 ) -> Score:
-    """Measure persona and base on the same rows; the score is noted in the build's record. `what`: see `measure`.
+    """Measure persona and base on the same rows; the score is noted in the build's record. `what`: see `measure`."""
+    before, after = with_base(registry, commit, persona, rows, what=what, threads=threads, progress=progress)
+    return scored(registry, persona, rows, before, after, overlap)
 
-    Without behaviours the persona is the base, and is measured once.
-    """
+
+def with_base(
+    registry: Registry,
+    commit: str,
+    persona: Persona,
+    rows: Rows,
+    *,
+    what: str = "",
+    threads: int | None = None,
+    progress: Report | None = None,
+) -> tuple[Margins, Margins]:
+    """Margins of the base and of the persona, each measured once; the same ones where no behaviour has a weight."""
     base = persona.without_behaviours()
     before = measure(registry, commit, base, rows, what="the base", threads=threads, progress=progress)
-    after = before
-    if not persona.is_base:
-        after = measure(registry, commit, persona, rows, what=what, threads=threads, progress=progress)
-    return scored(registry, persona, rows, before, after, overlap)
+    if persona.is_base:
+        return before, before
+    return before, measure(registry, commit, persona, rows, what=what, threads=threads, progress=progress)
 
 
 def scored(

@@ -6,13 +6,13 @@ What was measured before is not measured again, so a run that was stopped goes o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
 from pv.registry.persona import Persona
-from pv.registry.provenance import Derived, Provenance, Trained
+from pv.registry.provenance import Provenance, trained
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.margins import Margins
@@ -64,13 +64,11 @@ def score_all(
 ) -> Scores:
     """Measure on `sets`, or on the held-out rows that the registry keeps. Raises UsageError if there are none."""
     registry, persona = revision.registry, revision.persona.with_output(dtype=dtype)
-    plain = Persona(persona.base, output=persona.output, engine=persona.engine)
     without: tuple[str, ...] = ()
     if not sets:
         sets, without = _kept(revision)
     lines: list[tuple[str | None, Persona]] = [
-        (name, replace(plain, behaviours={name: replace(behaviour, weight=1.0)}))
-        for name, behaviour in sorted(persona.behaviours.items())
+        (name, persona.alone(name)) for name in sorted(persona.behaviours)
     ]
     places = {rows.id: place for place, rows in enumerate(sets, start=1)}
 
@@ -83,7 +81,7 @@ def score_all(
             registry, revision.commit, of, sets, what=name, label=label, threads=threads, progress=progress
         )
 
-    before = margins(0, "the base", plain)
+    before = margins(0, "the base", persona.without_behaviours())
     found = []
     for number, (name, of) in enumerate([*lines, (None, persona)], start=1):
         after = margins(number, name or "the persona", of)
@@ -119,9 +117,8 @@ def _kept(revision: Revision) -> tuple[list[Rows], tuple[str, ...]]:
 
 def _held_out(origin: Provenance) -> tuple[str, str] | None:
     """(id, name of the file) of the rows on which a vector was measured when it was trained."""
-    while isinstance(origin, Derived):
-        origin = origin.original
-    match origin.held_out if isinstance(origin, Trained) else None:
-        case {"data_id": str(rows), "data": str(name)} if rows in origin.packs:
+    first = trained(origin)
+    match first.held_out if first else None:
+        case {"data_id": str(rows), "data": str(name)} if first and rows in first.packs:
             return rows, name
     return None

@@ -18,7 +18,7 @@ from pv.registry.dtypes import OUTPUT_CHOICES
 from pv.registry.errors import UnknownBehaviour, UnknownRevision
 from pv.registry.history.log import LogEntry
 from pv.registry.persona import ROUNDINGS, Behaviour, Persona
-from pv.registry.provenance import Trained
+from pv.registry.provenance import trained
 from pv.vecstore.repo.names import behaviour_named
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
 from pv.vecstore.repo.vectors import KnownVector, everything, vectors
@@ -134,8 +134,8 @@ def _by_id(repo: Repo, prefix: str) -> Shown | KnownVector | None:
             if identity.startswith(prefix):
                 found.setdefault(identity, (entry.id, what.format(identity[:12])))
     for known in vectors(repo) if not found or len(prefix) < 12 else []:
-        origin = known.vector.provenance
-        for identity in (known.vector.id, origin.data.id if isinstance(origin, Trained) else ""):
+        run = trained(known.vector.provenance)
+        for identity in (known.vector.id, run.data.id if run else ""):
             if identity.startswith(prefix):
                 found.setdefault(identity, known)
     if len(found) > 1:

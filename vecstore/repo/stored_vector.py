@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pv.registry.provenance import Captured, Derived, Provenance, Trained
 from pv.registry.registry import Registry
-from pv.vecstore.repo.effects import Effect, own_effect
+from pv.vecstore.publish.words import Effect
+from pv.vecstore.repo.effects import own_effect
 
 __all__ = ["StoredVector", "stored_vector"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
-from pv.registry.persona import Behaviour, Persona, Term
+from pv.registry.persona import Term
 from pv.registry.provenance import Trained as TrainedProvenance
 from pv.registry.provenance import TrainingData
 from pv.vecstore.data.kept_rows import store_rows
@@ -83,7 +83,8 @@ def train(
     with long_work(repo) as work:
         work.check(name, weight)
         if held is not None:  # the base first: rows that cannot be measured stop us before the training
-            measure(work.registry, work.commit, _control(work), held, threads=threads, progress=progress)
+            control = work.persona.without_behaviours()
+            measure(work.registry, work.commit, control, held, threads=threads, progress=progress)
         trained = _run(work, name, data, options, threads, progress)
         manifest = encode_vector(
             trained.deltas,
@@ -125,7 +126,7 @@ def _run(
             now = (s.loss, s.tokens_per_s, s.seconds_left) if s.step else ()
             progress(Tick(label, s.step, s.steps, "steps", *now))
 
-    plain = Persona(work.persona.base, engine=work.persona.engine)
+    plain = work.persona.without_behaviours().with_output(dtype="base")
     checkpoint = temporary_checkpoint(
         work.registry, work.commit, plain, what="the base", threads=threads, progress=progress
     )
@@ -134,16 +135,11 @@ def _run(
         return run(folder, data, options, progress=step, threads=threads)
 
 
-def _control(work: LongWork) -> Persona:
-    """The base, written as the persona is."""
-    return Persona(work.persona.base, output=work.persona.output, engine=work.persona.engine)
-
-
 def _score(
     work: LongWork, name: str, vector: str, data: Rows, held: Rows, threads: int, progress: Report | None
 ) -> Score:
     """The behaviour alone, at weight 1."""
-    alone = _control(work).with_behaviour(name, Behaviour(1.0, (Term(1.0, vector),)))
+    alone = work.persona.with_terms(name, (Term(1.0, vector),)).alone(name)
     known = overlap(held, [data])
     return score_persona(
         work.registry, work.commit, alone, held, overlap=known, threads=threads, progress=progress

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pv.registry.errors import PvError
 from pv.registry.persona import Behaviour
-from pv.registry.provenance import Derived, Trained
+from pv.registry.provenance import trained
 from pv.registry.registry import Registry
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.overlap import Overlap, overlap
@@ -17,16 +17,16 @@ __all__ = ["compared"]
 
 def compared(registry: Registry, commit: str, behaviours: Mapping[str, Behaviour], rows: Rows) -> Overlap:
     """Which of the rows were trained on, as far as the registry keeps training rows; a weight of 0 is left out."""
-    trained: dict[str, Rows | None] = {}
+    kept: dict[str, Rows | None] = {}
     unknown: set[str] = set()
     for name, behaviour in behaviours.items():
         for vector in {term.vector for term in behaviour.terms} if behaviour.weight else ():
             data_id = _data_id(registry, commit, vector)
-            if data_id not in trained:
-                trained[data_id] = rows if data_id == rows.id else _kept(registry, data_id)
-            if trained[data_id] is None:
+            if data_id not in kept:
+                kept[data_id] = rows if data_id == rows.id else _kept(registry, data_id)
+            if kept[data_id] is None:
                 unknown.add(name)
-    return overlap(rows, [found for found in trained.values() if found]).without_knowing(unknown)
+    return overlap(rows, [found for found in kept.values() if found]).without_knowing(unknown)
 
 
 def _data_id(registry: Registry, commit: str, vector: str) -> str:
@@ -35,8 +35,8 @@ def _data_id(registry: Registry, commit: str, vector: str) -> str:
         known = registry.provenance(commit, vector)
     except PvError:
         return ""
-    origin = known.original if isinstance(known, Derived) else known
-    return origin.data.id if isinstance(origin, Trained) else ""
+    first = trained(known)
+    return first.data.id if first else ""
 
 
 def _kept(registry: Registry, data_id: str) -> Rows | None:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from pv.registry.disk.closing import Closing
 from pv.registry.errors import UsageError
-from pv.registry.persona import Behaviour, Persona
 from pv.registry.provenance import Provenance
 from pv.vecstore.merge.delta import delta
 from pv.vecstore.repo.opening import opened
@@ -34,7 +33,7 @@ class TaskVector(Closing):
         behaviour = revision.persona.behaviour(name)
         self.name = name
         self.terms = behaviour.terms
-        self._alone = Persona(revision.persona.base, {name: Behaviour(1.0, behaviour.terms)})
+        self._alone = revision.persona.alone(name)
         stack = ExitStack()
         self._close = weakref.finalize(self, stack.close)
         self._at = stack.enter_context(opened(revision.registry, revision.commit, [self._alone]))

@@ -133,6 +133,28 @@ def test_weight_and_terms_are_one_value() -> None:
     assert conflict.to_json()["ours"] == {"weight": 0.5, "terms": [[1, V]], "modules": None}
 
 
+@pytest.mark.parametrize("name", ["engine", "combine", "base"])
+def test_a_behaviour_may_be_called_as_a_field_is(name: str) -> None:
+    before, ours, theirs = (
+        EMPTY.with_behaviour(name, b) for b in (ONE, replace(ONE, weight=0.5), replace(TWO, weight=3))
+    )
+    assert reconcile(before, ours, theirs, {name: "theirs"}).persona.behaviours == theirs.behaviours
+    assert reconcile(before, ours, theirs, {name: "ours*2"}).persona.behaviours == before.behaviours
+    one_sided = reconcile(before, EMPTY, theirs, {name: 2.0})
+    assert one_sided.persona.behaviour(name) == replace(theirs.behaviour(name), weight=2.0)
+    for take in ("ours", "theirs", "ours*2"):
+        assert reconcile(before, ours, theirs, {name: take}).conflicts == ()
+
+
+def test_where_neither_side_has_that_behaviour_any_more_the_field_is_meant() -> None:
+    before = EMPTY.with_behaviour("combine", ONE)
+    theirs = replace(EMPTY, combine=Combine.of("ties", density=0.4))
+    ours = replace(EMPTY, combine=Combine.of("ties", density=0.3))
+    assert same(reconcile(before, ours, theirs, {"combine": "theirs"}).persona, theirs)
+    with pytest.raises(UsageError, match="only a behaviour has a weight"):
+        reconcile(before, ours, theirs, {"combine": 0.5})
+
+
 def test_removed_here_and_changed_there_is_a_conflict() -> None:
     result = reconcile(EMPTY.with_behaviour("a", ONE), EMPTY, EMPTY.with_behaviour("a", TWO))
     (conflict,) = result.conflicts

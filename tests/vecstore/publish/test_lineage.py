@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pv.registry.provenance import Captured, Derived, Trained, TrainingData, Unknown, read
 from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.publish.lineage import extent, lineage, losses, measured, original, ran, taught
-from pv.vecstore.publish.words import FEW, caveats, effect, effect_name
+from pv.vecstore.publish.words import FEW, Effect, caveats, effect, effect_name
 from pv.vecstore.train.options import Extent, TrainOptions
 
 A, B = "a" * 64, "b" * 64
@@ -96,6 +96,18 @@ def test_rows_that_were_trained_on_are_no_held_out_rows() -> None:
         "not compared with the training rows of brief, which are not in the registry",
     )
     assert caveats(30, Overlap(40, 0, tuple(range(1, 11))))[0].count(" and 30 more)") == 1
+
+
+def test_where_there_is_one_line_for_all_it_has_the_caveats() -> None:
+    few = {**SCORE, "n": FEW - 1, "overlap": Overlap(6, 1, (1, 2)).to_json(), "vectors": 2}
+    found = Effect.read(few)
+    assert found is not None and Effect.read(SCORE) is not None
+    assert found.brief() == " (of 2 vectors together; 6 training rows; 1 prompt of training; n too small)"
+    unknown = Effect.read({**SCORE, "overlap": Overlap(1, 2, (), ("brief",)).to_json()})
+    assert unknown is not None
+    assert unknown.brief() == " (1 training row; 2 prompts of training; training rows of brief not here)"
+    plain = Effect.read(SCORE)
+    assert plain is not None and plain.brief() == ""
 
 
 def test_few_rows_are_said_to_be_few() -> None:

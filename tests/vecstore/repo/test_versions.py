@@ -11,7 +11,8 @@ from support.vectors import nudged, save, small_base
 
 import pv
 from pv.registry import ids, provenance
-from pv.vecstore.repo.effects import Effect, known_effects, own_effect
+from pv.vecstore.publish.words import Effect
+from pv.vecstore.repo.effects import known_effects, own_effect
 from pv.vecstore.repo.show import Shown, ShownBehaviour
 from pv.vecstore.repo.vectors import KnownVector
 
@@ -158,7 +159,16 @@ def test_the_own_effect_is_not_that_of_what_it_was_made_from() -> None:
     assert own_effect(provenance.read({**derived, "measured": measured})) == Effect(
         1.0, 0.5, 1.5, 3, "h.jsonl"
     )
-    strange: list[dict[str, Any]] = [{}, {"effect": 3}, {"effect": {"mean": "x"}}, {**score, "n": []}]
+    several = own_effect(provenance.read({**derived, "measured": {**measured, "vectors": 3}}))
+    assert several is not None and several.vectors == 3, "of three vectors together, and says so"
+    nan = {**score["effect"], "low": float("nan")}
+    strange: list[dict[str, Any]] = [
+        {**score, "effect": nan},
+        {},
+        {"effect": 3},
+        {"effect": {"mean": "x"}},
+        {**score, "n": []},
+    ]
     for broken in strange:
         assert own_effect(provenance.read({**derived, "measured": broken})) is None
         assert own_effect(provenance.read({**trained, "held_out": broken})) is None
