@@ -68,9 +68,6 @@ class Whole(click.IntRange):
             self.fail(f"{value!r} must be a whole number{_bounds(self)}", param, ctx)
         return number
 
-    def _describe_range(self) -> str:
-        return _shown_range(self, super()._describe_range())
-
 
 class Number(click.FloatRange):
     """A finite number: `Number(0, above=True)` is above 0."""
@@ -92,18 +89,10 @@ class Number(click.FloatRange):
             self.fail(f"{value!r} must be a number{_bounds(self)}", param, ctx)
         return number
 
-    def _describe_range(self) -> str:
-        return _shown_range(self, super()._describe_range())
-
 
 def _within(number: float, kind: click.IntRange | click.FloatRange) -> bool:
     below = kind.min is not None and (number < kind.min or (number == kind.min and kind.min_open))
     return not below and (kind.max is None or number <= kind.max)
-
-
-def _shown_range(kind: click.IntRange | click.FloatRange, words: str) -> str:
-    """Of a number without bounds click would say `x<=None`."""
-    return "" if kind.min is None and kind.max is None else words
 
 
 def _bounds(kind: click.IntRange | click.FloatRange) -> str:

@@ -50,9 +50,10 @@ def command(
     """Re-encode a behaviour's vectors to take less space, approximately, and commit the behaviour with them.
 
     The results are new vectors, with ids of their own and an error measured against the old ones. With held-out
-    rows the effect is measured too: of the behaviour alone at weight 1, with its module factors. --keep 0.95 tries a ladder of encodings, then ranks or shares
-    between two of its rungs, and commits the smallest for which the lower end of the 95 % interval of the kept
-    share is at least 0.95. If there is none, nothing is committed, and the exit code is 1.
+    rows the effect is measured too: of the behaviour alone at weight 1, with its module factors. --keep 0.95
+    tries a ladder of encodings, then ranks or shares between two of its rungs, and commits the smallest for
+    which the lower end of the 95 % interval of the kept share is at least 0.95. If there is none, nothing is
+    committed, and the exit code is 1.
 
     \b
     pv compress listening --to int8

@@ -41,8 +41,9 @@ def command(
     """Write a behaviour's checkpoint as it was committed, whatever the persona does with it.
 
     A captured checkpoint comes back bit for bit, in the dtypes it had, also one committed with --on; config and
-    tokenizer are the base's. A behaviour that is not one captured checkpoint (trained, an adapter, compressed) is built alone at weight 1,
-    as the persona's builds are written. The ✓ line, and `captured` in the JSON, say which of the two it was.
+    tokenizer are the base's. A behaviour that is not one captured checkpoint (trained, an adapter, compressed)
+    is built alone at weight 1, as the persona's builds are written. The ✓ line, and `captured` in the JSON, say
+    which of the two it was.
 
     \b
     pv export house-style -o ./house-style
