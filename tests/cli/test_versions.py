@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.commands import InProcess, Processes, World, behaviours, commits
 
-from pv.cli.width import cut
+from pv.cli.terminal import cut
 
 
 def vector_of(pv: InProcess, rev: str = "HEAD") -> str:

@@ -19,7 +19,7 @@ from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.align import Aligned
 from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.merge.build import table
-from pv.vecstore.merge.descent import Descent, Samples, sampled_tensors
+from pv.vecstore.merge.descent import Descent, descents
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.repo.known_builds import known_builds, named_history
 from pv.vecstore.vectors.base import Base
@@ -88,10 +88,11 @@ def check_built_from(
         if besides(known.persona, name) and not _is_own(known.persona, name, on):
             raise _is_build(path, Source(known.commit, known.revision, known.persona), name, on)
     looked_at = _looked_at(registry, on)
-    with _samples(checkpoint, base, registry, looked_at) as samples:
-        found = [(source, descent) for source in looked_at if (descent := samples(source.persona))]
+    with _vectors(base, registry, looked_at) as vectors:
+        seen = descents(checkpoint, base, vectors, [source.persona for source in looked_at])
+        found = [(source, descent) for source, descent in zip(looked_at, seen, strict=True) if descent]
         same = [source for source, descent in found if descent.same]  # as far as was seen; now the rest
-        exact = [source for source in same if _gives(source.persona, base, samples, weights)]
+        exact = [source for source in same if _gives(source.persona, base, vectors, weights)]
     if on is not None:
         own = next((descent for source, descent in found if source is on), None)
         if on in exact and not _is_own(on.persona, name, on):
@@ -111,10 +112,10 @@ def check_built_from(
     return [] if on else [_resembling(*one, name) for one in found if _may_be(*one, name)][:1]
 
 
-def _gives(persona: Persona, base: Base, samples: Samples, weights: str) -> bool:
+def _gives(persona: Persona, base: Base, vectors: Mapping[str, Vector], weights: str) -> bool:
     """Whether these weights are the persona's build, computed. Not if it cannot be built."""
     try:
-        return table_id(table(persona, base, samples.vectors)) == weights
+        return table_id(table(persona, base, vectors)) == weights
     except IntegrityError:
         return False
 
@@ -185,8 +186,8 @@ def _recipe(persona: Persona) -> str:
 
 
 @contextmanager
-def _samples(checkpoint: Aligned, base: Base, registry: Registry, sources: list[Source]) -> Iterator[Samples]:
-    """Ready to compare; a vector that is damaged takes the personas that hold it out of `sources`."""
+def _vectors(base: Base, registry: Registry, sources: list[Source]) -> Iterator[dict[str, Vector]]:
+    """What the personas hold; a vector that is damaged takes the personas that hold it out of `sources`."""
     with ExitStack() as stack:
         vectors: dict[str, Vector] = {}
         for vector in sorted({v for source in sources for v in source.persona.vectors}):
@@ -195,4 +196,4 @@ def _samples(checkpoint: Aligned, base: Base, registry: Registry, sources: list[
             except (IntegrityError, NotFoundError):
                 continue
         sources[:] = [source for source in sources if vectors.keys() >= set(source.persona.vectors)]
-        yield Samples(checkpoint, base, vectors, sampled_tensors(vectors, base))
+        yield vectors
