@@ -12,6 +12,7 @@ from pv.cli.render import interval, number, size
 from pv.cli.say import plain
 from pv.registry.persona import Behaviour
 from pv.registry.provenance import Captured, Derived, Provenance, Trained
+from pv.registry.words import ref_name
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.effects import Effect
@@ -23,7 +24,6 @@ __all__ = [
     "effect_words",
     "made_words",
     "one_line_each",
-    "ref_name",
     "ref_names",
     "stored_words",
     "use_words",
@@ -99,11 +99,6 @@ def ref_names(refs: Iterable[str], current: str | None = None) -> list[str]:
     refs = list(refs)
     first = [f"HEAD -> {current}"] if here in refs else []
     return first + [ref_name(ref) for ref in refs if ref != here]
-
-
-def ref_name(ref: str) -> str:
-    short_name = ref.removeprefix("refs/heads/").removeprefix("refs/remotes/")
-    return short_name.replace("refs/tags/", "tag: ").replace("refs/pv/", "pv: ")
 
 
 def _where(version: Version) -> str:

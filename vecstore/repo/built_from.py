@@ -16,12 +16,14 @@ from pv.registry.errors import IntegrityError, NotFoundError, UsageError
 from pv.registry.manifest import TensorRow
 from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.registry import Registry
+from pv.registry.words import revision_words
 from pv.vecstore.checkpoints.align import Aligned
 from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.merge.build import table
 from pv.vecstore.merge.descent import Descent, descents
 from pv.vecstore.merge.methods import is_linear
-from pv.vecstore.repo.known_builds import known_builds, named_history
+from pv.vecstore.repo.commits import named_history
+from pv.vecstore.repo.known_builds import known_builds
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector, open_vector
 
@@ -39,8 +41,7 @@ class Source:
     persona: Persona
 
     def __str__(self) -> str:
-        short = self.commit[:12]
-        return short if self.commit.startswith(self.revision) else f"{self.revision} ({short})"
+        return revision_words(self.revision, self.commit)
 
 
 def besides(persona: Persona, name: str) -> dict[str, Behaviour]:
