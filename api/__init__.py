@@ -118,7 +118,7 @@ def open(path: str | PathLike[str] = ".", *, cache_bytes: int | None = None) -> 
     """
     from pv.vecstore.repo.repo import Repo
 
-    return Repo.open(path) if cache_bytes is None else Repo.open(path, cache_bytes=cache_bytes)
+    return Repo.open(path, cache_bytes=cache_bytes)
 
 
 def init(

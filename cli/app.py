@@ -84,7 +84,7 @@ class App:
         """The repository here or above. Raises NotARegistry."""
         from pv.vecstore.repo.repo import Repo
 
-        repo = Repo.open(self.path, command_line=self.command_line, **_cache_bytes())
+        repo = Repo.open(self.path, command_line=self.command_line, cache_bytes=_cache_bytes())
         click.get_current_context().call_on_close(repo.close)
         return repo
 
@@ -160,17 +160,17 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _cache_bytes() -> dict[str, int]:
+def _cache_bytes() -> int | None:
     """What PV_CACHE_BYTES says of how much of builds is kept. Raises UsageError."""
     said = os.environ.get("PV_CACHE_BYTES")
     if said is None:
-        return {}
+        return None
     if not (said.isascii() and said.isdigit()):
         raise UsageError(
             f"PV_CACHE_BYTES={said!r} is not a number of bytes",
             hint="PV_CACHE_BYTES=4000000000 keeps up to 4 GB of builds, PV_CACHE_BYTES=0 none",
         )
-    return {"cache_bytes": int(said)}
+    return int(said)
 
 
 pass_app = click.make_pass_decorator(App)

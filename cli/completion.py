@@ -142,6 +142,12 @@ def _takes(registry: Registry, incomplete: str) -> list[str]:
     return [f"{name}={side}" for name in _behaviours(registry, incomplete) for side in ("ours", "theirs")]
 
 
+def _settings(registry: Registry, incomplete: str) -> list[str]:
+    from pv.vecstore.repo.config import settings
+
+    return list(settings(registry.persona()))
+
+
 REVISION, BEHAVIOUR, BRANCH = Kind(_revisions), Kind(_behaviours), Kind(_branches)
 KINDS: dict[
     object, Kind
@@ -154,6 +160,7 @@ KINDS: dict[
     ("log", "what"): Kind(_anything),
     ("show", "what"): Kind(_anything),
     ("rename", "old"): BEHAVIOUR,
+    ("config", "key"): Kind(_settings),
     ("log", "behaviour"): BEHAVIOUR,
     "[NAME=]REV:BEHAVIOUR": Kind(_elsewhere),
     "[REV:]BEHAVIOUR": Kind(_here_or_elsewhere),
@@ -163,7 +170,6 @@ KINDS: dict[
     "ROWS": Kind(None, files="file"),
     "DIR": Kind(None, files="dir"),
     "DIR_OR_HUB_ID": Kind(None, files="dir"),
-    "DIR_OR_HUB_ID]": Kind(None, files="dir"),
     "FILE": Kind(None, files="file"),
     "[REV]": REVISION,
     "REV": REVISION,
@@ -179,10 +185,12 @@ KINDS: dict[
 
 
 def complete_values(command: click.Command) -> None:
-    """Give the parameters of a command that take a text the kind of what they take."""
+    """Give the parameters of a command, and of those below it, that take a text the kind of what they take."""
     for parameter in command.params:
         if parameter.type is click.STRING:
             for key in ((command.name, parameter.name), parameter.metavar, parameter.name):
                 if key in KINDS:
                     parameter.type = KINDS[key]
                     break
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        complete_values(below)

@@ -9,8 +9,8 @@ from pv.cli.app import App, short
 from pv.cli.render import persona_line
 from pv.cli.report import changes_between, say_changes
 from pv.cli.say import plain
-from pv.cli.versions import ref_name
 from pv.registry.git.refs import HEADS
+from pv.registry.words import ref_name
 
 if TYPE_CHECKING:
     from pv.registry.git.objects import RefChange
@@ -30,7 +30,7 @@ def move_lines(refs: Iterable[RefChange], head: tuple[str, str]) -> Iterator[str
     """Each ref that moved, from where to where; HEAD, if it went to another branch."""
     for change in refs:
         old, new = (short(value) if value else None for value in (change.old, change.new))
-        name = plain(ref_name(change.ref).replace("tag: ", "tag "))
+        name = plain(ref_name(change.ref))
         if new is None:
             yield f"{name} deleted (was at {old})"
         else:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv.cli.app import App, short
+from pv.cli.app import App
 from pv.cli.say import echo, plain
 from pv.cli.terminal import edge
 from pv.cli.wrap import Wrap
 from pv.registry.errors import PvError
+from pv.registry.words import revision_words
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.chat import Chat, Message
@@ -54,8 +55,8 @@ class Talk:
         """Ask all, in turn. Raises KeyboardInterrupt and what a reply raises, unless someone is typing."""
         for voice in self.voices:
             if len(self.voices) > 1 and not self.quiet:
-                label = f"{plain(voice.revision.name)} ({short(voice.revision.commit)}):"
-                echo(click.style(label, bold=True))
+                name = revision_words(voice.revision.name, voice.revision.commit)
+                echo(click.style(f"{plain(name)}:", bold=True))
             try:
                 if not self._answer(voice, text):
                     return

@@ -11,10 +11,10 @@ import re
 import sys
 import unicodedata
 
-__all__ = ["cells", "colour", "edge", "moves", "wrap"]
+__all__ = ["cells", "colour", "cut", "edge", "moves", "wrap"]
 
 DUMB = ("dumb", "unknown")
-_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+_ESCAPE = re.compile(r"(\x1b\[[0-9;]*m)")
 _WORD = re.compile(r"(\s*)((?<=: )pv [a-z][a-z-]* .*|[^\s`]*`[^`]*`[^\s`]*|\S+)")
 _GRAPH = ("*", "|")
 
@@ -92,3 +92,21 @@ def _cells(ch: str) -> int:
     if unicodedata.category(ch) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(ch) in "WF" else 1
+
+
+def cut(line: str) -> str:
+    """A line that fits on the terminal, with `…` where it was cut; whole where there is no edge."""
+    left = edge()
+    if left is None or cells(line) <= left:
+        return line
+    kept = []
+    for at, piece in enumerate(_ESCAPE.split(line)):
+        if at % 2:
+            kept.append(piece)
+            continue
+        for ch in piece:
+            left -= _cells(ch)
+            if left < 1:  # the last column is for the mark
+                return "".join([*kept, "…", *(["\x1b[0m"] if at else [])])
+            kept.append(ch)
+    return "".join(kept)

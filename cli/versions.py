@@ -11,6 +11,7 @@ from pv.cli.app import short
 from pv.cli.render import number, size
 from pv.cli.say import plain
 from pv.registry.persona import Behaviour
+from pv.registry.words import ref_name
 from pv.vecstore.publish.lineage import brief
 from pv.vecstore.publish.words import effect_name
 
@@ -24,7 +25,6 @@ __all__ = [
     "effect_lines",
     "effect_words",
     "one_line_each",
-    "ref_name",
     "ref_names",
     "stored_words",
     "use_words",
@@ -102,11 +102,6 @@ def ref_names(refs: Iterable[str], current: str | None = None) -> list[str]:
     refs = list(refs)
     first = [f"HEAD -> {current}"] if here in refs else []
     return first + [ref_name(ref) for ref in refs if ref != here]
-
-
-def ref_name(ref: str) -> str:
-    short_name = ref.removeprefix("refs/heads/").removeprefix("refs/remotes/")
-    return short_name.replace("refs/tags/", "tag: ").replace("refs/pv/", "pv: ")
 
 
 def _where(version: Version) -> str:

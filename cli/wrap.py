@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pv.cli.terminal import cells
+
 __all__ = ["Wrap"]
 
 
@@ -32,7 +34,7 @@ class Wrap:
             elif character.isspace():
                 self._flush()
                 self._space += character
-            elif _cells(character) > 1:
+            elif cells(character) > 1:
                 self._flush()
                 self._word = character
                 self._flush()
@@ -45,7 +47,7 @@ class Wrap:
     def _flush(self) -> None:
         if not self._word:
             return
-        gap, length = len(self._space.expandtabs()), _cells(self._word)
+        gap, length = len(self._space.expandtabs()), cells(self._word)
         if self._column and self._column + gap + length > self._width:
             self._write("\n" + self._word)
             self._column = length
@@ -54,9 +56,3 @@ class Wrap:
             self._column += gap + length
         self._column = (self._column - 1) % self._width + 1  # where the terminal broke it
         self._space = self._word = ""
-
-
-def _cells(text: str) -> int:
-    from rich.cells import cell_len
-
-    return len(text) if text.isascii() else cell_len(text)

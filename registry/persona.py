@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -23,7 +23,17 @@ from pv.registry.combine import Combine, json_number
 from pv.registry.dtypes import OUTPUT_CHOICES, output_name
 from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
 
-__all__ = ["ENGINE", "ENGINES", "ROUNDINGS", "Behaviour", "Output", "Persona", "Term", "check_name"]
+__all__ = [
+    "ENGINE",
+    "ENGINES",
+    "ROUNDINGS",
+    "Behaviour",
+    "Output",
+    "Persona",
+    "Term",
+    "as_written",
+    "check_name",
+]
 
 SCHEMA = 1
 ENGINES: tuple[int, ...] = (1, 2)  # versions of the rules that a build follows: docs/FORMAT.md, Builds
@@ -36,6 +46,14 @@ MAX_PATTERNS_CHARS = 1 << 20
 ROUNDINGS = ("stochastic", "nearest")
 LARGEST_PRODUCT = 1e300  # no sum of as many terms leaves the doubles
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def as_written(persona: Persona) -> Iterator[Persona]:
+    """The persona, then the same in every output that `pv build` can write it in."""
+    yield persona
+    for dtype in OUTPUT_CHOICES:
+        for rounding in ROUNDINGS:
+            yield persona.with_output(dtype=dtype, rounding=rounding)
 
 
 def check_name(name: str, what: str = "behaviour") -> str:

@@ -25,11 +25,11 @@ from pv.registry.build_records import RecordStore
 from pv.registry.combine import Combine
 from pv.registry.disk import locks
 from pv.registry.disk.closing import Closing
-from pv.registry.errors import BaseMismatch, NotFoundError, UnknownRevision, UsageError
+from pv.registry.errors import BaseMismatch, NotFoundError, UsageError
 from pv.registry.git import refs
 from pv.registry.git.objects import Author
 from pv.registry.git.repository import GitRepository
-from pv.registry.history import merge, operations, revisions, undo
+from pv.registry.history import merge, names, operations, revisions, undo
 from pv.registry.history.log import LogEntry, read_log
 from pv.registry.history.merge import MergeOutcome
 from pv.registry.history.operations import Operation
@@ -338,30 +338,14 @@ class Registry(Closing):
         refs.check_ref_name(name, what)
         commit = self.resolve(at)
         with self._writing(command or f"{what} {name}") as plan:
-            self._check_free(plan, name)
-            plan.move(folder + name, commit)
-            if switch:
-                plan.head = folder + name
+            names.create(plan, folder, name, commit, switch=switch)
         return commit
-
-    def _check_free(self, plan: Transaction, name: str) -> None:
-        for folder, kind in ((refs.HEADS, "branch"), (refs.TAGS, "tag")):
-            if at := plan.refs.get(folder + name):
-                ways = {"branch": f"pv switch {name}` goes there", "tag": f"pv tag -d {name}` frees the name"}
-                said = f"there is a {kind} {name!r} already, at {at[:12]}"
-                raise UsageError(said, hint=f"`{ways[kind]}, or take another name")
 
     def rename_branch(self, old: str, new: str, *, command: str | None = None) -> str:
         """Give a branch another name; HEAD follows if it is the current one. Returns the commit."""
         refs.check_ref_name(new)
         with self._writing(command or f"branch --move {old} {new}") as plan:
-            self._check_free(plan, new)
-            ref, current = plan.branch_ref(old), plan.head
-            commit = plan.tip(ref)
-            plan.move(ref, None)
-            plan.move(refs.HEADS + new, commit)
-            plan.head = refs.HEADS + new if ref == current else current
-        return commit
+            return names.rename_branch(plan, old, new)
 
     def delete_branch(self, name: str, *, command: str | None = None) -> str:
         """Returns where it was. Its commits stay as long as the operation is kept: `undo` brings it back."""
@@ -372,29 +356,13 @@ class Registry(Closing):
 
     def _delete(self, folder: str, what: str, name: str, command: str | None) -> str:
         with self._writing(command or f"{what} --delete {name}") as plan:
-            ref = folder + name
-            if ref not in plan.refs:
-                raise NotFoundError(f"no {what} {name!r}", hint=f"`pv {what}` lists them")
-            if ref == plan.head:
-                raise UsageError(f"{name!r} is the current branch", hint="`pv switch` to another one first")
-            plan.move(ref, None)
-            return plan.refs[ref]
+            return names.delete(plan, folder, what, name)
 
     def switch(self, name: str, *, command: str | None = None) -> Head:
         """Make a branch the current one; `-` is the one before. Raises UsageError for a tag or a commit."""
         name = operations.left_branch(self.history) if name == "-" else name
         with self._writing(command or f"switch {name}") as plan:
-            if refs.HEADS + name not in plan.refs:
-                with contextlib.suppress(UnknownRevision):
-                    commit = self.resolve(name)
-                    raise UsageError(
-                        f"{name!r} is not a branch",
-                        hint=f"make one there: pv branch NAME {commit[:12]}, then pv switch NAME",
-                    )
-                close = revisions.did_you_mean(name, self.branches())
-                raise NotFoundError(f"no branch {name!r}", hint=close or "`pv branch` lists the branches")
-            refs.check_ref_name(name)
-            plan.head = refs.HEADS + name
+            names.switch(plan, name)
         return self.head()
 
     def undo(self, *, count: int = 1, to: int | None = None, dry_run: bool = False) -> WentBack:

@@ -25,6 +25,8 @@ __all__ = [
     "origin_words",
     "output_words",
     "persona_line",
+    "ref_name",
+    "revision_words",
     "switch_words",
     "term_list",
     "terms_words",
@@ -50,6 +52,18 @@ def behaviour_line(name: str, behaviour: Behaviour) -> str:
 def persona_line(persona: Persona) -> str:
     """`listening 1  pirate 0.5`"""
     return "  ".join(behaviour_line(*item) for item in sorted(persona.behaviours.items())) or "(base)"
+
+
+def revision_words(revision: str, commit: str) -> str:
+    """`HEAD~3 (6e53664a2459)`; of a commit that was asked for by its id, the id alone."""
+    short = commit[:12]
+    return short if commit.startswith(revision) else f"{revision} ({short})"
+
+
+def ref_name(ref: str) -> str:
+    """`main`, `tag: v1`, `pv: ops`"""
+    name = ref.removeprefix("refs/heads/").removeprefix("refs/remotes/")
+    return name.replace("refs/tags/", "tag: ").replace("refs/pv/", "pv: ")
 
 
 def term_list(terms: Sequence[Term], quote: Quote = str) -> str:

@@ -18,40 +18,53 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("base", short_help="Show the base, or set where it is now.")
-@click.argument("verb", required=False, metavar="[move")
-@click.argument("to", required=False, metavar="DIR_OR_HUB_ID]")
-@threads_option
+@click.group("base", short_help="Show the base, or set where it is now.", invoke_without_command=True)
 @json_option
-@pass_app
-def command(app: App, verb: str | None, to: str | None, threads: int, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
     """Show the base that the vectors here belong to, and where it is; or set where it is now.
-
-    `move` reads every tensor at the new place first: only these very bytes are the base. It holds for every commit,
-    and for this copy of the registry alone: nothing is committed.
 
     \b
     pv base
     pv base move ../models/SmolLM2-135M-Instruct
+    """
+    if ctx.invoked_subcommand is None:
+        app = ctx.find_object(App)
+        assert app is not None
+        _show(app, app.repo().at().base_state(), as_json=as_json)
+    elif as_json:
+        raise UsageError("--json stands at the end here", hint="pv base move DIR_OR_HUB_ID --json")
+
+
+@command.command("move", short_help="Set where the base is now.")
+@click.argument("to", metavar="DIR_OR_HUB_ID")
+@threads_option
+@json_option
+@pass_app
+def move(app: App, to: str, threads: int, as_json: bool) -> None:
+    """Set where the base is now: every tensor there is read first, because only these very bytes are the base.
+
+    It holds for every commit, and for this copy of the registry alone: nothing is committed.
+
+    \b
+    pv base move ../models/SmolLM2-135M-Instruct
     pv base move HuggingFaceTB/SmolLM2-135M-Instruct
     """
-    if verb not in (None, "move") or (verb and not to):
-        raise UsageError("base takes no argument, or `move` and a place", hint="pv base move DIR_OR_HUB_ID")
-    repo = app.repo()
-    if to is None:
-        state = repo.at().base_state()
-    else:
-        with app.progress() as progress:
-            state = repo.move_base(to, seen_from=app.path, threads=threads, progress=progress)
+    with app.progress() as progress:
+        state = app.repo().move_base(to, seen_from=app.path, threads=threads, progress=progress)
+    _show(app, state, as_json=as_json, moved=True)
+
+
+def _show(app: App, state: BaseState, *, as_json: bool, moved: bool = False) -> None:
     for note in state.notes:
         app.note(f"  {note}")
     if as_json:
         app.json(state)
-    elif to is None:
+    elif moved:
+        app.done(f"base {state.words} is at {state.looked_at}")
+    else:
         for line in _lines(state):
             echo(plain(line))
-    else:
-        app.done(f"base {state.words} is at {state.looked_at}")
 
 
 def _lines(state: BaseState) -> Iterator[str]:

@@ -7,7 +7,7 @@ import click
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.say import echo, plain
-from pv.cli.width import cut
+from pv.cli.terminal import cut
 from pv.registry.errors import UsageError
 
 __all__ = ["command"]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.app import App, pass_app, short
+from pv.cli.app import App, pass_app
 from pv.cli.options import dtype_option, json_option, threads_option
 from pv.cli.render import columns, interval, persona_line, table
 from pv.cli.say import echo, plain
 from pv.registry.errors import UsageError
+from pv.registry.words import revision_words
 from pv.vecstore.publish.words import VERDICTS, caveats
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _asked(app: App, what: Sequence[str], every: bool, files: Sequence[str]) -> 
 
 
 def _headline(label: str, revision: Revision) -> str:
-    return f"{label}{revision.name} ({short(revision.commit)})  {persona_line(revision.persona)}"
+    return f"{label}{revision_words(revision.name, revision.commit)}  {persona_line(revision.persona)}"
 
 
 def _one(i: Interval) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from pv.cli.app import App, pass_app, short
+from pv.cli.app import App, pass_app
 from pv.cli.options import Whole, dtype_option, json_option, rounding_option, threads_option
 from pv.cli.render import counted, size
+from pv.cli.say import plain
 
 __all__ = ["command"]
 
@@ -49,8 +50,8 @@ def command(app: App, /, base: str, reference: bool, threads: int, as_json: bool
     if as_json:
         app.json(made)
         return
-    tensors = counted(made.tensors, "tensor")
-    app.done(f"a registry in {made.registry} on base {made.name} ({short(made.base)}, {tensors})")
+    tensors = counted(len(made.manifest.tensors), "tensor")
+    app.done(f"a registry in {made.registry} on base {plain(made.words)}, {tensors}")
     if made.stored_bytes is not None:
         app.note(
             f"  a copy of the base is in it ({size(made.stored_bytes)}); --reference only records where it is"

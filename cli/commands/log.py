@@ -14,8 +14,8 @@ from pv.cli.graph import graph
 from pv.cli.options import Whole, json_option
 from pv.cli.render import persona_line
 from pv.cli.say import plain
+from pv.cli.terminal import cut
 from pv.cli.versions import effect_lines, effect_words, one_line_each, ref_names, version_blocks
-from pv.cli.width import cut
 from pv.registry.changes import changes
 from pv.registry.errors import UsageError
 from pv.registry.persona import Persona

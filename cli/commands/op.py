@@ -9,7 +9,7 @@ import click
 from pv.cli.app import App, pass_app
 from pv.cli.operations import move_lines, operation_line
 from pv.cli.options import Whole, json_option
-from pv.cli.width import cut
+from pv.cli.terminal import cut
 
 if TYPE_CHECKING:
     from pv.registry.history.operations import Operation

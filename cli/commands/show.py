@@ -13,7 +13,7 @@ from pv.cli.render import behaviour_line, change_lines, combine_words
 from pv.cli.say import plain
 from pv.cli.versions import one_line_each, stored_words, use_words
 from pv.registry.provenance import Derived, Provenance, Trained
-from pv.registry.words import output_words
+from pv.registry.words import output_words, revision_words
 from pv.vecstore.publish.lineage import NOTHING, lineage, losses, measured, original, ran, taught
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _behaviour(shown: ShownBehaviour) -> list[str]:
     entry, count = shown.version.entry, len(shown.versions)
     return [
         click.style(f"behaviour {shown.name}", fg="yellow"),
-        f"version  {shown.version.number} of {count} in {plain(shown.revision)} ({short(shown.commit)})",
+        f"version  {shown.version.number} of {count} in {plain(revision_words(shown.revision, shown.commit))}",
         f"recipe   {behaviour_line(shown.name, shown.behaviour)}",
         f"since    {short(entry.id)}, {plain(entry.author)}, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         "",
@@ -91,7 +91,7 @@ def _commit(shown: Shown) -> list[str]:
         f"author   {plain(entry.author)} <{plain(entry.email)}>, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         *(f"parent   {short(parent)}" for parent in entry.parents),
         f"persona  {short(persona.id)}",
-        f"base     {plain(shown.base)} ({short(persona.base)})",
+        f"base     {plain(shown.base)}",
         f"combine  {combine_words(persona.combine)}",
         f"output   {output_words(persona.output)}",
         "",

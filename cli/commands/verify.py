@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.app import App, pass_app, short
+from pv.cli.app import App, pass_app
 from pv.cli.options import dtype_option, json_option, rounding_option, threads_option
 from pv.cli.render import counted
 from pv.cli.say import echo, plain
 from pv.registry.exit_codes import ExitCode
+from pv.registry.words import revision_words
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.known_builds import KnownBuild
@@ -116,9 +117,7 @@ def _listed(builds: Sequence[KnownBuild]) -> str:
 
 
 def _name(at: Verdict | KnownBuild) -> str:
-    """`HEAD~3 (6e53664a2459)`"""
-    known_by_id = at.commit.startswith(at.revision)
-    return short(at.commit) if known_by_id else f"{plain(at.revision)} ({short(at.commit)})"
+    return plain(revision_words(at.revision, at.commit))
 
 
 def _options(build: KnownBuild) -> str:

@@ -84,7 +84,7 @@ def _check_nothing_asked(name: str, take: Mapping[str, Take], combine: Combine |
             f"{name} is merged already: {choices} has nothing to settle",
             hint=f"`pv {settle}` sets a weight; `pv add NEW={name}:NAME` brings a behaviour as it is there",
         )
-    if combine not in (None, now) and combine is not None:
+    if combine is not None and combine != now:
         raise UsageError(
             f"{name} is merged already: there is nothing to combine anew",
             hint=f"set the rule by itself: pv combine {_typed(combine)}; now it is {combine_words(now)}",

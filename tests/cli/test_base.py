@@ -22,7 +22,7 @@ def referred(made: World, pv: InProcess, tmp_path: Path) -> Path:
 
 
 def test_the_base_has_a_name(world: World, pv: InProcess) -> None:
-    """Finding 45: status, show and the errors had its id alone."""
+    """Status, show and the errors name it, and not by its id alone."""
     status = pv.ok("status")
     short = pv.ok("base", "--json").json["id"][:12]
     assert f"base     base ({short})" in status.out
@@ -40,7 +40,7 @@ def test_the_base_has_a_name(world: World, pv: InProcess) -> None:
 
 
 def test_a_base_that_is_gone_and_said_to_be_elsewhere(referred: Path, pv: InProcess, tmp_path: Path) -> None:
-    """Finding 39: "put it back there, or a link to where it is now", and status said nothing."""
+    """Status says so, and the hint is a command, not "put it back there, or a link to where it is now"."""
     short = pv.ok("base", "--json").json["id"][:12]
     first = pv.ok("build", "HEAD", "-o", "first", "--json").json["weights"]
     away = referred.rename(tmp_path / "away")
@@ -85,8 +85,9 @@ def test_only_the_same_bytes_are_the_base(referred: Path, pv: InProcess, tmp_pat
         (("move", "other"), 3, "1 of its"),
         (("move", "nowhere"), 5, "no checkpoint at"),
         (("move", "no/where"), 4, "cannot reach"),
-        (("move",), 2, "pv base move DIR_OR_HUB_ID"),
-        (("mvoe", "other"), 2, "pv base move DIR_OR_HUB_ID"),
+        (("move",), 2, "Missing argument 'DIR_OR_HUB_ID'"),
+        (("mvoe", "other"), 2, "Did you mean 'move'?"),
+        (("--json", "move", "other"), 2, "pv base move DIR_OR_HUB_ID --json"),
     ):
         said = pv("base", *words)
         assert (said.code, said.out) == (code, ""), said
@@ -174,7 +175,7 @@ PAGES = [
 def test_a_hub_id_is_understood_as_it_is_written(
     made: World, hub: HubState, process: Processes, tmp_path: Path, address: str
 ) -> None:
-    """Finding 40: all but two of these were taken for folders."""
+    """None of these is taken for a folder."""
     from support.loopback_hub import client_env
 
     hub.create("ada/tiny")
@@ -210,7 +211,7 @@ def test_a_folder_of_that_name_comes_first(made: World, pv: InProcess, tmp_path:
 def test_a_hub_that_is_not_reached_is_no_missing_base(
     made: World, hub: HubState, process: Processes, tmp_path: Path
 ) -> None:
-    """Finding 15: these were exit code 5, which says that there is no such base."""
+    """Not exit code 5, which says that there is no such base."""
     from support.loopback_hub import client_env
 
     env = client_env(hub, tmp_path / "cache")
@@ -234,7 +235,7 @@ def test_a_hub_that_is_not_reached_is_no_missing_base(
 def test_an_adapter_is_committed_from_a_hub(
     world: World, hub: HubState, process: Processes, tmp_path: Path
 ) -> None:
-    """Finding 40: `pv commit user/lora` was no checkpoint at ./user/lora."""
+    """`pv commit user/lora` does not look for ./user/lora."""
     from support.adapters import adapted
     from support.loopback_hub import client_env
     from transformers import AutoModelForCausalLM

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pv.registry.persona import Persona
+
 COMMANDS = sorted((Path(__file__).parents[2] / "cli" / "commands").glob("*.py"))
 LONGEST = 45
 VERBS = "pv.vecstore.repo"
@@ -24,7 +26,7 @@ VALUES = (  # what a command may read of the floors below: words, choices and fr
     "pv.vecstore.publish.words",
     "pv.vecstore.train.options",
 )
-EDITS = {"with_behaviour", "with_combine", "with_output", "with_terms", "without", "without_behaviours"}
+EDITS = {name for name in vars(Persona) if name.startswith("with")}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -57,3 +59,4 @@ def test_it_calls_verbs_and_does_nothing_itself(file: Path) -> None:
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) > 20
+    assert {"with_engine", "without"} <= EDITS

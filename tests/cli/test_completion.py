@@ -93,15 +93,24 @@ def test_files(complete: Complete) -> None:
     assert complete("eval", "te") == ["<file>", "terse"]
 
 
+def test_what_stands_below_a_command(complete: Complete) -> None:
+    assert complete("base", "m") == ["move"]
+    assert complete("base", "move", "") == ["<dir>"]
+    assert complete("op", "s") == ["show"]
+    assert complete("config", "output.") == ["output.dtype", "output.rounding", "output.seed"]
+
+
 def test_every_place_for_a_text_completes_or_is_free_text(complete: Complete) -> None:
     """A new parameter is named as those it is like, or belongs here."""
     free = {"message", "endpoint", "parent", "prompts", "system", "to", "topic", "grep", "new", "either"}
-    free |= {"verb", "key", "value"}
+    free |= {"value"}
     for name in NAMES:
         command = cli.get_command(click.Context(cli, resilient_parsing=True), name)
         assert command is not None
-        texts = {one.name for one in command.params if one.type is click.STRING}
-        assert texts <= free, name
+        below = list(command.commands.values()) if isinstance(command, click.Group) else []
+        for one in (command, *below):
+            texts = {parameter.name for parameter in one.params if parameter.type is click.STRING}
+            assert texts <= free, f"{name} {one.name}"
     assert all(isinstance(kind, Kind) for kind in KINDS.values())
 
 

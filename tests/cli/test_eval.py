@@ -26,7 +26,7 @@ def margins(world: World, build: str, data: str) -> NDArray[np.float64]:
 
 
 def test_two_revisions_are_compared_row_by_row(world: World, pv: InProcess, held_out: Path) -> None:
-    """Finding 30. The difference is that of the margins; its interval is not that of two effects."""
+    """The difference is that of the margins; its interval is not that of two effects."""
     pv.ok("scale", "listening", "0.5")
     found = pv.ok("eval", "HEAD~1", "HEAD", held_out, "--json").json
     a, b = found["a"], found["b"]

@@ -201,6 +201,19 @@ def test_switching_to_a_new_branch_is_one_operation(world: World, pv: InProcess)
     assert pv.ok("status", "--json").json["branch"] == "main"
 
 
+def test_an_undo_is_known_however_it_was_typed(world: World, pv: InProcess) -> None:
+    """Also where the line that was typed does not begin with the word."""
+    pv.ok("scale", "listening", "0.5")
+    for line in (("-q", "undo"), ("-C", world.folder, "undo"), ("--no-pager", "undo", "-n", "1")):
+        pv.ok(*line)
+        assert behaviours(pv) == {"listening": 1}, line
+        pv.ok("-q", "redo")
+        assert behaviours(pv) == {"listening": 0.5}, line
+    pv.ok("undo")
+    pv.ok("branch", "undo")  # an operation that has the word, and is none
+    assert pv("redo").code == 2
+
+
 def test_undo_and_redo_say_which_command_they_mean(world: World, pv: InProcess) -> None:
     pv.ok("scale", "listening", "0.5")
     assert "took back: " in pv.ok("undo").err

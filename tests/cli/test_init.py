@@ -114,7 +114,7 @@ def test_a_base_that_is_none_leaves_nothing_behind(
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     (tmp_path / "torn").mkdir()
-    (tmp_path / "README.md").write_text("# A long story\n" * 9)  # finding 19: "claims a header of ..."
+    (tmp_path / "README.md").write_text("# A long story\n" * 9)  # not "claims a header of ..."
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(60))
     (tmp_path / "weights").write_bytes(b"GGUF" + bytes(60))
     whole = (made.base / "model.safetensors").read_bytes()
@@ -159,7 +159,7 @@ def base_id(pv: InProcess, folder: Path) -> str:
 
 
 def test_a_git_work_tree_leaves_the_registry_alone(made: World, pv: InProcess, tmp_path: Path) -> None:
-    """Finding 53: `git add .` took all the packs."""
+    """`git add .` does not take the packs."""
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     pv.ok("init", "--base", made.base, "--reference")
     seen = subprocess.run(
@@ -170,7 +170,6 @@ def test_a_git_work_tree_leaves_the_registry_alone(made: World, pv: InProcess, t
 
 
 def test_a_registry_in_a_registry_is_said_to_be(world: World, pv: InProcess, tmp_path: Path) -> None:
-    """Finding 58."""
     inner = world.folder / "inner"
     inner.mkdir()
     said = pv.ok("init", "--base", world.base, "--reference", at=inner)

@@ -77,18 +77,18 @@ def test_where_there_are_no_bounds_the_help_names_none(world: World, pv: InProce
 
 
 def test_every_command_has_them() -> None:
-    """click's own say `is not a valid integer range` (finding 47)."""
+    """click's own say `is not a valid integer range`."""
     plain = (click.IntRange, click.FloatRange, type(click.INT), type(click.FLOAT))
     for name in (name for names in COMMANDS.values() for name in names):
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
-        for parameter in command.params:
+        below = list(command.commands.values()) if isinstance(command, click.Group) else []
+        for parameter in (one for inner in (command, *below) for one in inner.params):
             own = isinstance(parameter.type, Whole | Number)
             assert own or not isinstance(parameter.type, plain), f"{name}: {parameter.name}"
 
 
 def test_they_reach_the_commands(world: World, pv: InProcess) -> None:
-    """Findings 57, 58, 20."""
     plan = pv.ok("build", "-n", "-o", "out", "--shard-size", "50KB", "--dtype", "bfloat16", "--json").json
     assert plan["sizes"] == pv.ok("build", "-n", "-o", "out", "--shard-size", "0.05", "--json").json["sizes"]
     (world.folder / "afile").touch()
@@ -110,7 +110,7 @@ def test_they_reach_the_commands(world: World, pv: InProcess) -> None:
 
 
 def test_status_is_aligned(world: World, pv: InProcess) -> None:
-    """Finding 45: a long name, or a factor, pushed its vector out of the column."""
+    """A long name, or a factor, does not push its vector out of the column."""
     for name in ("a", "a-behaviour-with-a-rather-long-name-indeed"):
         pv.ok("add", f"{name}=HEAD:listening")
     pv.ok("scale", "a", "1", "--module", "*.mlp.*=0.5")

@@ -19,7 +19,7 @@ def data_id(pv: InProcess, name: str) -> str:
 
 
 def test_rows_come_back_as_they_were_trained_on(world: World, pv: InProcess) -> None:
-    """Finding 34: they were kept, and nothing gave them back."""
+    """What is kept can be had again."""
     said = pv.ok("rows", "listening")
     again = [json.loads(line) for line in said.out.splitlines()]
     given = [json.loads(line) for line in world.rows.read_text().splitlines()]
@@ -91,7 +91,7 @@ def test_no_row_is_a_command_to_the_terminal(world: World, pv: InProcess, proces
 
 
 def test_other_columns_are_named_before_the_training(world: World, pv: InProcess) -> None:
-    """Finding 33: one column too many refused the whole file."""
+    """One column too many does not refuse the whole file."""
     lines = [{**json.loads(line), "id": 7} for line in world.rows.read_text().splitlines()]
     (world.folder / "wide.json").write_text(json.dumps(lines))
     said = pv.ok("train", "wide.json", "--as", "wide", *QUICK, "--held-out", "none", "--json")
@@ -115,7 +115,7 @@ def test_plain_text_and_verdicts_are_trained_on(world: World, pv: InProcess) -> 
 
 
 def test_hints_fit_what_was_given(world: World, pv: InProcess) -> None:
-    """Finding 23: every one of these was answered with the format of a row."""
+    """None of these is answered with the format of a row."""
     write = (world.folder / "packed.jsonl.gz").write_bytes
     write(gzip.compress(world.rows.read_bytes()))
     (world.folder / "rows.jsonl").write_bytes(world.rows.read_bytes())

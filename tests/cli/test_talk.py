@@ -110,7 +110,7 @@ def chat(world: World, pv: InProcess) -> Iterator[Terminal]:
 
 
 def test_what_was_typed_comes_back(chat: Terminal) -> None:
-    """Finding 16: the model was sent `^[[A`."""
+    """The model is not sent `^[[A`."""
     chat.type("One?\n")
     first = chat.until("\n> ")
     chat.type(f"{UP}\n")
@@ -161,7 +161,7 @@ def test_a_prompt_that_does_not_fit_is_no_end(chat: Terminal) -> None:
 
 
 def test_ctrl_c_ends_a_reply_and_not_the_chat(slow: Path) -> None:
-    """Finding 50: it was an error, and the end of the chat."""
+    """No error, and not the end of the chat."""
     with Terminal(slow, "chat", "--max-tokens", "440", "--threads", "1") as terminal:
         terminal.until("> ")
         terminal.type("One?\n")
@@ -187,7 +187,7 @@ def test_ctrl_c_ends_a_reply_and_not_the_chat(slow: Path) -> None:
 
 
 def test_replies_are_broken_between_words(world: World, pv: InProcess) -> None:
-    """Finding 44. On a pipe nothing is broken."""
+    """On a pipe nothing is broken."""
     (reply,) = pv.ok("chat", "-p", "One?", "--max-tokens", "120", "--json").json["replies"]
     assert pv.ok("chat", "-p", "One?", "--max-tokens", "120").out == reply["reply"] + "\n"
 
@@ -233,7 +233,6 @@ def test_two_revisions_side_by_side(world: World, pv: InProcess) -> None:
 
 
 def test_json_says_whether_it_was_the_base(world: World, pv: InProcess) -> None:
-    """Finding 26."""
     for options, base in (((), False), (("--base",), True)):
         assert pv.ok("chat", *options, "-p", "One?", "--max-tokens", "2", "--json").json["base"] is base
 

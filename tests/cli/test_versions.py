@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.commands import InProcess, Processes, World, behaviours, commits
 
-from pv.cli.width import cut
+from pv.cli.terminal import cut
 
 
 def vector_of(pv: InProcess, rev: str = "HEAD") -> str:
@@ -266,13 +266,13 @@ def test_undo_says_whose_it_was_and_what_is_where(
     at = commits(pv)[0]["id"][:12]
     said = pv.ok("undo", "--dry-run").err
     assert "would take back: " in said and "tag v1 (operation 3, Grace, 20" in said
-    assert f"  tag v1 deleted (was at {at})\n" in said
+    assert f"  tag: v1 deleted (was at {at})\n" in said
     assert set(pv.ok("tag", "--json").json["tags"]) == {"v1"}
     said = pv.ok("undo").err
     assert "✓ took back: " in said and "tag v1 (operation 3, Grace, 20" in said
-    assert said.endswith(f"  tag v1 deleted (was at {at})\non branch main at {at}\n  listening 1\n")
+    assert said.endswith(f"  tag: v1 deleted (was at {at})\non branch main at {at}\n  listening 1\n")
     said = pv.ok("redo").err
-    assert "✓ brought back: " in said and f"  tag v1 created at {at}\n" in said
+    assert "✓ brought back: " in said and f"  tag: v1 created at {at}\n" in said
 
 
 def test_going_back_to_an_operation(terse: None, pv: InProcess) -> None:

@@ -23,6 +23,8 @@ from pv.registry.words import (
     origin_words,
     output_words,
     persona_line,
+    ref_name,
+    revision_words,
     switch_words,
     term_list,
     terms_words,
@@ -179,3 +181,14 @@ def test_where_a_value_comes_from() -> None:
     origin = Origin("e" * 40, "Commit formal", "dora", NOW - timedelta(minutes=2))
     assert origin_words(origin, NOW) == 'from "Commit formal", dora, 2 min ago'
     assert origin.to_json()["time"] == "2026-05-04T11:58:00+00:00"
+
+
+def test_a_revision_and_its_commit() -> None:
+    commit = "6e53664a2459" + "0" * 28
+    assert revision_words("HEAD~3", commit) == "HEAD~3 (6e53664a2459)"
+    assert revision_words("6e53", commit) == revision_words(commit, commit) == "6e53664a2459"
+
+
+def test_a_ref_as_people_name_it() -> None:
+    refs = ("refs/heads/a/b", "refs/tags/v1", "refs/remotes/origin/main", "refs/pv/ops")
+    assert [ref_name(ref) for ref in refs] == ["a/b", "tag: v1", "origin/main", "pv: ops"]

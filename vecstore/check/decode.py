@@ -61,12 +61,6 @@ def glance(root: Path, report: Report) -> Report:
     return report.plus(found)
 
 
-def _no_base(manifest: BaseManifest) -> Finding:
-    what = f"base {manifest.name} ({manifest.id[:12]}) was not found there: builds need it"
-    hint = "put it back there, or a link to where it is now"
-    return Finding("unchecked", origin_in_words(manifest), what, hint=hint)
-
-
 def _wrong_base(report: Report, where: str, what: str) -> Finding:
     names = sorted({name for use in report.uses.values() for name in use.behaviours})
     return Finding("base", where, what, tuple(names), hint="put the right checkpoint back there")

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from pv.vecstore.checkpoints.download import fetch, hub_target, is_hub_id, pin_revision
-from pv.vecstore.progress import Report, Tick
+from pv.vecstore.progress import Report, said
 
 __all__ = ["Place", "find"]
 
@@ -43,6 +43,5 @@ def find(
         note = f"{named} is a folder here, and that is taken; on the Hub it is {hub_target(named)}"
         return Place(path, {"kind": "path", "path": str(path)}, (note,))
     repo, revision = pin_revision(named)
-    if progress is not None:
-        progress(Tick(f"fetching {repo} at {revision[:12]}", 0, 0, unit=""))
+    said(progress, f"fetching {repo} at {revision[:12]}")
     return Place(fetch(repo, revision), {"kind": "hub", "repo": repo, "revision": revision})

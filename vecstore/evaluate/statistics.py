@@ -37,8 +37,12 @@ class Interval:
             return "up"
         return "down" if self.high < 0 else "inconclusive"
 
+    def ends(self) -> dict[str, float]:
+        """As JSON, where n and the level are said beside it."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
     def to_json(self) -> dict[str, Any]:
-        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n, "level": self.level}
+        return {**self.ends(), "n": self.n, "level": self.level}
 
 
 def bootstrap(values: ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval:

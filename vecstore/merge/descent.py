@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -24,14 +25,14 @@ from pv.registry.persona import ROUNDINGS, Persona
 from pv.vecstore.checkpoints.checkpoint import Weights, read_raw
 from pv.vecstore.merge.delta import evaluate, holdings
 from pv.vecstore.merge.methods import is_linear
-from pv.vecstore.merge.plan import plan, vectors_of
+from pv.vecstore.merge.plan import Holdings, Operand, plan, vectors_of
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.base import Base, BaseTensor
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["Descent", "Samples", "sampled_tensors"]
+__all__ = ["Descent", "descents", "sampled_tensors"]
 
 SAMPLE = 1 << 17  # elements of a tensor
 TENSORS = 6  # of a vector
@@ -66,71 +67,99 @@ class Descent:
         return self.descends or MUCH[0] <= self.contained <= MUCH[1]
 
 
-class Samples:
-    """Parts of a few tensors of a checkpoint, of the base, and of vectors, each read once."""
+def descents(
+    checkpoint: Weights, base: Base, vectors: Mapping[str, Vector], personas: Sequence[Persona]
+) -> list[Descent | None]:
+    """How much of each persona's build is in the checkpoint; None where that cannot be seen.
 
-    def __init__(
-        self, checkpoint: Weights, base: Base, vectors: Mapping[str, Vector], names: Sequence[str]
-    ) -> None:
-        self._base, self._names, self.vectors = base, names, vectors
-        self._checkpoint = checkpoint
-        self._tensors: dict[str, BaseTensor] = {}
-        self._taus: dict[tuple[str, str], F32] = {}
+    Tensor after tensor, and then nothing of it is kept: the memory is that of one tensor and of one persona's build.
+    """
+    tallies = [_Tally(persona, holdings({v: vectors[v] for v in persona.vectors})) for persona in personas]
+    for name in sampled_tensors(vectors, base):
+        if name in checkpoint.specs:
+            part = _Part(name, checkpoint, base, vectors)
+            for tally in tallies:
+                tally.add(part)
+    return [tally.descent() for tally in tallies]
 
-    def __call__(self, persona: Persona) -> Descent | None:
-        """How much of the persona's build is in the checkpoint; None if that cannot be seen."""
+
+class _Part:
+    """The beginning of one tensor: of the checkpoint, of the base, and of what vectors add to it, each read once."""
+
+    def __init__(self, name: str, checkpoint: Weights, base: Base, vectors: Mapping[str, Vector]) -> None:
+        self.name, self.spec = name, checkpoint.specs[name]
+        self._checkpoint, self._base, self._vectors = checkpoint, base, vectors
+        self._begun: dict[str, F32] = {}
+        self._whole: dict[
+            str, F32
+        ] = {}  # of the persona that was asked for last: the next one may share them
+
+    @cached_property
+    def own(self) -> BaseTensor:
+        return self._base.tensor(self.name)
+
+    @cached_property
+    def f(self) -> F32:
+        raw = read_raw(self._checkpoint, self.name, 0, min(SAMPLE, self.spec.numel))
+        return to_f32(raw, self.spec.dtype)
+
+    def total(self, persona: Persona, operands: Sequence[Operand]) -> F32 | None:
+        """What the persona adds there. A method that looks at a whole tensor is given all of it."""
+        needed = vectors_of(operands)
+        if is_linear(persona.combine):
+            self._begun |= {v: self._tau(v)[:SAMPLE].copy() for v in needed if v not in self._begun}
+            return evaluate(persona.combine, operands, self._begun)
+        self._whole = {v: tau for v, tau in self._whole.items() if v in needed}
+        self._whole |= {v: self._tau(v) for v in needed if v not in self._whole}
+        total = evaluate(persona.combine, operands, self._whole)
+        return None if total is None else total[:SAMPLE]
+
+    def _tau(self, vector: str) -> F32:
+        return self._vectors[vector].tau(self.name, self.own)
+
+
+class _Tally:
+    """Sums over the tensors, for one persona."""
+
+    def __init__(self, persona: Persona, held: Holdings) -> None:
+        self._persona, self._held = persona, held
+        self._sums = np.zeros(3)  # <τ,τ>  <f-b,τ>  |f-b-τ|²
+        self._noises = np.zeros((len(ROUNDINGS), 3))  # <r,r>  <τ,r>  <f-b,r>
+        self._same, self._wider, self._seen = True, False, True
+
+    def add(self, part: _Part) -> None:
+        if not self._seen:
+            return
         try:
-            return self._descent(persona)
-        except (
-            CorruptPack,
-            UsageError,
-        ):  # damaged, or with weights that cannot be built: no reason to refuse a commit
+            total = part.total(self._persona, plan(self._persona, self._held, part.name))
+            if total is not None:
+                self._add(part, total)
+        except (CorruptPack, UsageError):  # damaged, or cannot be built: no reason to refuse a commit
+            self._seen = False
+
+    def _add(self, part: _Part, tau: F32) -> None:
+        dtype, output = part.own.row.dtype, self._persona.output
+        b = part.own.f32[:SAMPLE]
+        self._wider = self._wider or DTYPES[part.spec.dtype].bits > DTYPES[dtype].bits
+        moved = part.f.astype(np.float64) - b
+        rest = moved - tau
+        self._sums += tau @ tau.astype(np.float64), moved @ tau, rest @ rest
+        for at, rounding in enumerate(ROUNDINGS):
+            raw = round_to(b + tau, dtype, rounding, start=0, seed=output.seed, name=part.name)
+            p = to_f32(raw, dtype)
+            noise = p.astype(np.float64) - b - tau
+            self._noises[at] += noise @ noise, noise @ tau, moved @ noise
+            if rounding == output.rounding:
+                self._same = self._same and np.array_equal(p, part.f)
+
+    def descent(self) -> Descent | None:
+        sums = self._sums
+        if not self._seen or not np.isfinite(sums).all() or sums[0] == 0:
             return None
-
-    def _descent(self, persona: Persona) -> Descent | None:
-        held = holdings({v: self.vectors[v] for v in persona.vectors})
-        sums = np.zeros(3)  # <τ,τ>  <f-b,τ>  |f-b-τ|²
-        noises = np.zeros((len(ROUNDINGS), 3))  # <r,r>  <τ,r>  <f-b,r>
-        same, wider = True, False
-        for name in self._names:
-            operands = plan(persona, held, name)
-            needed = {v: self._tau(v, name) for v in vectors_of(operands)}
-            cut = slice(0, SAMPLE)
-            if is_linear(persona.combine):
-                needed = {v: tau[cut] for v, tau in needed.items()}
-            total = evaluate(persona.combine, operands, needed)
-            if total is None or name not in self._checkpoint.specs:
-                continue
-            own, spec = self._tensor(name), self._checkpoint.specs[name]
-            b, tau = own.f32[cut], total[cut]
-            f = to_f32(read_raw(self._checkpoint, name, 0, min(SAMPLE, spec.numel)), spec.dtype)
-            wider = wider or DTYPES[spec.dtype].bits > DTYPES[own.row.dtype].bits
-            moved = f.astype(np.float64) - b
-            rest = moved - tau
-            sums += tau @ tau.astype(np.float64), moved @ tau, rest @ rest
-            for at, rounding in enumerate(ROUNDINGS):
-                seed = persona.output.seed
-                raw = round_to(b + tau, own.row.dtype, rounding, start=0, seed=seed, name=name)
-                p = to_f32(raw, own.row.dtype)
-                noise = p.astype(np.float64) - b - tau
-                noises[at] += noise @ noise, noise @ tau, moved @ noise
-                if rounding == persona.output.rounding:
-                    same = same and np.array_equal(p, f)
-        if not np.isfinite(sums).all() or sums[0] == 0:
-            return None
-        marks = [mark for noise in noises if (mark := _mark(*sums[:2], *noise)) is not None]
-        unmarked = wider or not marks
-        return Descent(sums[1] / sums[0], max(marks, default=0.0), sums[2] / sums[0], same, unmarked)
-
-    def _tensor(self, name: str) -> BaseTensor:
-        if name not in self._tensors:
-            self._tensors[name] = self._base.tensor(name)
-        return self._tensors[name]
-
-    def _tau(self, vector: str, name: str) -> F32:
-        if (vector, name) not in self._taus:
-            self._taus[vector, name] = self.vectors[vector].tau(name, self._tensor(name))
-        return self._taus[vector, name]
+        marks = [mark for noise in self._noises if (mark := _mark(*sums[:2], *noise)) is not None]
+        unmarked = self._wider or not marks
+        mark = max(marks, default=0.0)
+        return Descent(sums[1] / sums[0], mark, sums[2] / sums[0], self._same, unmarked)
 
 
 def _mark(tt: float, ft: float, rr: float, tr: float, fr: float) -> float | None:

@@ -16,13 +16,15 @@ from pv.registry.errors import IntegrityError, NotFoundError, UsageError
 from pv.registry.manifest import TensorRow
 from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.registry import Registry
+from pv.registry.words import revision_words
 from pv.vecstore.checkpoints.align import Aligned
 from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.merge.build import table
-from pv.vecstore.merge.descent import Descent, Samples, sampled_tensors
+from pv.vecstore.merge.descent import Descent, descents
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.progress import Progress, Report, stage
-from pv.vecstore.repo.known_builds import known_builds, named_history
+from pv.vecstore.repo.commits import named_history
+from pv.vecstore.repo.known_builds import known_builds
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector, open_vector
 
@@ -40,8 +42,7 @@ class Source:
     persona: Persona
 
     def __str__(self) -> str:
-        short = self.commit[:12]
-        return short if self.commit.startswith(self.revision) else f"{self.revision} ({short})"
+        return revision_words(self.revision, self.commit)
 
 
 def besides(persona: Persona, name: str) -> dict[str, Behaviour]:
@@ -92,13 +93,14 @@ def check_built_from(
         if besides(known.persona, name) and not _is_own(known.persona, name, on):
             raise _is_build(path, Source(known.commit, known.revision, known.persona), name, on)
     looked_at = _looked_at(registry, on)
-    with _samples(checkpoint, base, registry, looked_at) as samples:
-        found = [(source, descent) for source in looked_at if (descent := samples(source.persona))]
+    with _vectors(base, registry, looked_at) as vectors:
+        seen = descents(checkpoint, base, vectors, [source.persona for source in looked_at])
+        found = [(source, descent) for source, descent in zip(looked_at, seen, strict=True) if descent]
         same = [source for source, descent in found if descent.same]  # as far as was seen; now the rest
         exact = []
         for source in same:
             update = stage(progress, f"computing the build of {source.revision}")
-            if _gives(source.persona, base, samples, weights, threads, update):
+            if _gives(source.persona, base, vectors, weights, threads, update):
                 exact.append(source)
     if on is not None:
         own = next((descent for source, descent in found if source is on), None)
@@ -120,11 +122,16 @@ def check_built_from(
 
 
 def _gives(
-    persona: Persona, base: Base, samples: Samples, weights: str, threads: int, progress: Progress | None
+    persona: Persona,
+    base: Base,
+    vectors: Mapping[str, Vector],
+    weights: str,
+    threads: int,
+    progress: Progress | None,
 ) -> bool:
     """Whether these weights are the persona's build, computed. Not if it cannot be built."""
     try:
-        return table_id(table(persona, base, samples.vectors, threads=threads, progress=progress)) == weights
+        return table_id(table(persona, base, vectors, threads=threads, progress=progress)) == weights
     except IntegrityError:
         return False
 
@@ -195,8 +202,8 @@ def _recipe(persona: Persona) -> str:
 
 
 @contextmanager
-def _samples(checkpoint: Aligned, base: Base, registry: Registry, sources: list[Source]) -> Iterator[Samples]:
-    """Ready to compare; a vector that is damaged takes the personas that hold it out of `sources`."""
+def _vectors(base: Base, registry: Registry, sources: list[Source]) -> Iterator[dict[str, Vector]]:
+    """What the personas hold; a vector that is damaged takes the personas that hold it out of `sources`."""
     with ExitStack() as stack:
         vectors: dict[str, Vector] = {}
         for vector in sorted({v for source in sources for v in source.persona.vectors}):
@@ -205,4 +212,4 @@ def _samples(checkpoint: Aligned, base: Base, registry: Registry, sources: list[
             except (IntegrityError, NotFoundError):
                 continue
         sources[:] = [source for source in sources if vectors.keys() >= set(source.persona.vectors)]
-        yield Samples(checkpoint, base, vectors, sampled_tensors(vectors, base))
+        yield vectors

@@ -11,7 +11,7 @@ from pv.vecstore.data.rows import Message
 from pv.vecstore.models.generate import Finish, Prompt, replies, stream
 from pv.vecstore.models.load import load
 from pv.vecstore.models.threads import torch_threads
-from pv.vecstore.progress import Report, stage
+from pv.vecstore.progress import Report, said
 from pv.vecstore.repo.build import temporary_checkpoint
 
 if TYPE_CHECKING:
@@ -50,6 +50,6 @@ def chat(
         with temporary_checkpoint(
             revision.registry, revision.commit, persona, threads=threads, progress=progress
         ) as folder:
-            stage(progress, "loading the model", "")
+            said(progress, "loading the model")
             model, tokenizer = load(folder)
         yield Chat(model, tokenizer)

@@ -24,6 +24,7 @@ from pv.vecstore.vectors.adapters.config import read_config
 from pv.vecstore.vectors.adapters.file import is_adapter
 from pv.vecstore.vectors.adapters.named_base import differs, name_in_config, names_of_base
 from pv.vecstore.vectors.capture import capture
+from pv.vecstore.vectors.origin import base_in_words
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
@@ -214,7 +215,7 @@ def _trained_from(asked: _Asked, names: list[str], base: BaseManifest) -> tuple[
     other = differs(said, names)
     if other and not asked.force:
         raise BaseMismatch(
-            f"{folder} was trained on {said}, the base here is {base.name} ({base.id[:12]})",
+            f"{folder} was trained on {said}, the base here is {base_in_words(base)}",
             hint="an adapter means nothing on another model; if it is the same under another name: --force",
         )
     if other is False:

@@ -46,13 +46,8 @@ class Comparison:
             "data_id": self.a.score.data_id,
             "n": self.difference.n,
             "verdict": self.difference.verdict,
-            **{
-                key: {"mean": i.mean, "low": i.low, "high": i.high}
-                for key, i in (
-                    ("difference", self.difference),
-                    ("difference_per_token", self.difference_per_token),
-                )
-            },
+            "difference": self.difference.ends(),
+            "difference_per_token": self.difference_per_token.ends(),
             "a": self.a.to_json(),
             "b": self.b.to_json(),
         }

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from pv.registry.persona import Behaviour
 from pv.registry.provenance import Derived
-from pv.registry.words import combine_words, module_words, number, persona_line, term_list, value_words
+from pv.registry.words import (
+    combine_words,
+    module_words,
+    number,
+    persona_line,
+    ref_name,
+    term_list,
+    value_words,
+)
 from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.publish.lineage import lineage, measured, original
 from pv.vecstore.publish.words import VERDICTS, caveats, interval
@@ -33,7 +41,7 @@ def repo_html(repo: Repo) -> str:
     rows = [
         (
             entry.id[:12],
-            ", ".join(_short(ref) for ref in entry.refs),
+            ", ".join(ref_name(ref) for ref in entry.refs),
             entry.subject,
             persona_line(entry.persona),
         )
@@ -110,10 +118,6 @@ def score_html(score: Score) -> str:
 
 def _interval(found: Interval) -> str:
     return interval(found.mean, found.low, found.high)
-
-
-def _short(ref: str) -> str:
-    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
 def _titled(title: str, where: str, body: str) -> str:

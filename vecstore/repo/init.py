@@ -9,6 +9,7 @@ from typing import Any
 from pv.registry.errors import NotARegistry
 from pv.registry.layout import FOLDER
 from pv.registry.layout import find as find_registry
+from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Output, Persona
 from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
@@ -16,6 +17,7 @@ from pv.vecstore.checkpoints.place import find
 from pv.vecstore.checkpoints.side_files import side_files
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.vectors.base import base_manifest
+from pv.vecstore.vectors.origin import base_in_words
 from pv.vecstore.vectors.pinned import pin
 
 __all__ = ["Initialised", "init"]
@@ -23,26 +25,28 @@ __all__ = ["Initialised", "init"]
 
 @dataclass(frozen=True, slots=True)
 class Initialised:
-    """A new registry: its `.pv` folder, the id and name of its base, its first commit.
+    """A new registry: its `.pv` folder, its base, its first commit.
 
     `stored_bytes` is what the copy of the base takes, None if there is none. `notes` are worth reading.
     """
 
     registry: Path
-    base: str
-    name: str
+    manifest: BaseManifest
     commit: str
-    tensors: int
     stored_bytes: int | None
     notes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        return base_in_words(self.manifest)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "registry": str(self.registry),
-            "base": self.base,
-            "name": self.name,
+            "base": self.manifest.id,
+            "name": self.manifest.name,
             "commit": self.commit,
-            "tensors": self.tensors,
+            "tensors": len(self.manifest.tensors),
             "stored_bytes": self.stored_bytes,
             "notes": list(self.notes),
         }
@@ -86,9 +90,7 @@ def init(
         commit = registry.start(persona, manifest, files, f"Begin on {manifest.name}", command=command)
         stored = registry.packs.size(manifest.id) if pinned else None
     notes = (*place.notes, *_inside(directory))
-    return Initialised(
-        directory / FOLDER, manifest.id, manifest.name, commit, len(manifest.tensors), stored, notes
-    )
+    return Initialised(directory / FOLDER, manifest, commit, stored, notes)
 
 
 def _inside(directory: Path) -> tuple[str, ...]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pv.registry.dtypes import OUTPUT_CHOICES
 from pv.registry.history.log import LogEntry
-from pv.registry.persona import ROUNDINGS, Output, Persona
+from pv.registry.persona import Output, Persona, as_written
 from pv.registry.registry import Registry
 from pv.vecstore.merge.build import build_id
+from pv.vecstore.repo.commits import named_history
 
-__all__ = ["KnownBuild", "known_builds", "named_history", "same_recipe"]
+__all__ = ["KnownBuild", "known_builds", "same_recipe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,13 @@ def known_builds(
     known = []
     for commit, name, persona in named_history(registry, history):
         if persona.id not in found:
+            first = [persona, beside] if beside is not None and same_recipe(persona, beside) else []
             found[persona.id] = next(
-                (p for p in _as_written(persona, beside) if build_id(p) in recorded or _is_base(p, weights)),
+                (
+                    p
+                    for p in (*first, *as_written(persona))
+                    if build_id(p) in recorded or _is_base(p, weights)
+                ),
                 None,
             )
         if (written := found[persona.id]) is not None:
@@ -62,46 +67,9 @@ def known_builds(
     return tuple(known)
 
 
-def named_history(
-    registry: Registry, history: Sequence[LogEntry] | None = None
-) -> list[tuple[str, str, Persona]]:
-    """(commit, a name for it, its persona) of every commit: HEAD, branches and tags, HEAD~1 ..., then the others."""
-    entries = registry.log(all=True) if history is None else history
-    names = _names(registry, entries)
-    order = {commit: place for place, commit in enumerate(names)}
-    ranked = sorted(entries, key=lambda entry: order.get(entry.id, len(order)))  # stable: newest first
-    return [(entry.id, names.get(entry.id, entry.id[:12]), entry.persona) for entry in ranked]
-
-
 def same_recipe(a: Persona, b: Persona) -> bool:
     """Whether two personas differ in nothing but how they are written."""
     return replace(a, output=b.output) == b
-
-
-def _names(registry: Registry, entries: Sequence[LogEntry]) -> Mapping[str, str]:
-    names: dict[str, str] = {}
-    head = registry.head().commit
-    if head is not None:
-        names[head] = "HEAD"
-    for group in (registry.branches(), registry.tags()):
-        for name, commit in sorted(group.items()):
-            names.setdefault(commit, name)
-    parents = {entry.id: entry.parents for entry in entries}
-    back = 0
-    while head is not None and (above := parents.get(head)):
-        head, back = above[0], back + 1
-        names.setdefault(head, f"HEAD~{back}")
-    return names
-
-
-def _as_written(persona: Persona, beside: Persona | None) -> Iterator[Persona]:
-    """The persona in every output that `pv build` can write it in."""
-    yield persona
-    if beside is not None and same_recipe(persona, beside):
-        yield beside
-    for dtype in OUTPUT_CHOICES:
-        for rounding in ROUNDINGS:
-            yield persona.with_output(dtype=dtype, rounding=rounding)
 
 
 def _is_base(persona: Persona, weights: str) -> bool:

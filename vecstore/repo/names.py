@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pv.registry.errors import UnknownRevision
 from pv.registry.history.revisions import resolve_range
-from pv.vecstore.repo.vectors import everything
+from pv.vecstore.repo.commits import everything
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo

@@ -54,14 +54,15 @@ class Repo(Closing):
 
     @staticmethod
     def open(
-        path: str | PathLike[str] = ".", *, command_line: str | None = None, cache_bytes: int = BYTES
+        path: str | PathLike[str] = ".", *, command_line: str | None = None, cache_bytes: int | None = None
     ) -> Repo:
         """Open the repository of a folder, or of the nearest above. Raises NotARegistry.
 
         `command_line` is what edits and long work are recorded as; by default, what each verb does. `cache_bytes` is
-        how much of builds is kept for the next that needs one; 0: nothing.
+        how much of builds is kept for the next that needs one: 4 GB, unless told otherwise; 0: nothing.
         """
-        registry = Registry.find(Path(path).expanduser(), cache_bytes=cache_bytes)
+        kept = BYTES if cache_bytes is None else cache_bytes
+        registry = Registry.find(Path(path).expanduser(), cache_bytes=kept)
         return Repo(registry, command_line=command_line)
 
     def command(self, said: str) -> str:

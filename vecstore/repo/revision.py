@@ -249,9 +249,8 @@ class Revision:
         """From this one to another. `weights` reads them, unless these two were compared before."""
         from pv.vecstore.repo.diff import diff
 
-        if isinstance(other, str):
-            other = Revision(self.registry, self.registry.resolve(other), other)
-        return diff(self, other, weights=weights, threads=thread_count(threads), progress=progress)
+        there = self._other(other)
+        return diff(self, there, weights=weights, threads=thread_count(threads), progress=progress)
 
     def chat(
         self, *, base: bool = False, threads: int | None = None, progress: Report | None = None

@@ -60,15 +60,10 @@ class Score:
             "data_id": self.data_id,
             "n": self.effect.n,
             "verdict": self.effect.verdict,
-            **{
-                key: {"mean": i.mean, "low": i.low, "high": i.high}
-                for key, i in (
-                    ("margin", self.margin),
-                    ("base_margin", self.base_margin),
-                    ("effect", self.effect),
-                    ("effect_per_token", self.effect_per_token),
-                )
-            },
+            "margin": self.margin.ends(),
+            "base_margin": self.base_margin.ends(),
+            "effect": self.effect.ends(),
+            "effect_per_token": self.effect_per_token.ends(),
             "overlap": self.overlap.to_json() if self.overlap else None,
         }
 

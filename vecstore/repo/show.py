@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry import ids
 from pv.registry.changes import Change, changes
-from pv.registry.dtypes import OUTPUT_CHOICES
 from pv.registry.errors import UnknownBehaviour, UnknownRevision
 from pv.registry.history.log import LogEntry
-from pv.registry.persona import ROUNDINGS, Behaviour, Persona
+from pv.registry.persona import Behaviour, Persona, as_written
 from pv.registry.provenance import trained
+from pv.vecstore.repo.commits import standing_first
 from pv.vecstore.repo.names import behaviour_named
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
-from pv.vecstore.repo.vectors import KnownVector, everything, vectors
+from pv.vecstore.repo.vectors import KnownVector, vectors
 from pv.vecstore.repo.versions import Version, versions
+from pv.vecstore.vectors.origin import base_in_words
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
@@ -37,7 +38,7 @@ _ID = re.compile(r"[0-9a-f]{4,64}")
 class Shown:
     """A commit. `before` is the persona of the first parent; of the first commit, its own without behaviours.
 
-    `found` says what else was asked for, if it was.
+    `base` is its name and id in words. `found` says what else was asked for, if it was.
     """
 
     entry: LogEntry
@@ -95,7 +96,7 @@ def show(revision: Revision, found: str | None = None) -> Shown:
     registry, commit = revision.registry, revision.commit
     entry = registry.log(commit, limit=1)[0]
     kept = tuple(stored_vector(registry, commit, vector) for vector in entry.persona.vectors)
-    return Shown(entry, revision.base.name, kept, found)
+    return Shown(entry, base_in_words(revision.base), kept, found)
 
 
 def show_any(repo: Repo, text: str) -> Shown | ShownBehaviour | KnownVector:
@@ -129,7 +130,7 @@ def _behaviour(repo: Repo, revision: str, name: str) -> ShownBehaviour:
 def _by_id(repo: Repo, prefix: str) -> Shown | KnownVector | None:
     """What else has an id that begins so. Raises UnknownRevision if several do."""
     found: dict[str, KnownVector | tuple[str, str]] = {}
-    for entry in [*repo.registry.log(all=True), *everything(repo.registry)]:  # rather one that was not undone
+    for entry in standing_first(repo.registry):
         for identity, what in _ids_of(entry):
             if identity.startswith(prefix):
                 found.setdefault(identity, (entry.id, what.format(identity[:12])))
@@ -152,10 +153,8 @@ def _ids_of(entry: LogEntry) -> list[tuple[str, str]]:
     """(id, what it is) of a commit's persona and base, and of its builds in every dtype and rounding."""
     persona = entry.persona
     found = [(persona.id, "persona {}"), (persona.base, "base {}")]
-    found.append((ids.build_id(persona.id, persona.engine), "build {}"))
-    for dtype in OUTPUT_CHOICES:
-        for rounding in ROUNDINGS:
-            written = persona.with_output(dtype=dtype, rounding=rounding)
-            how = f"build {{}} (--dtype {dtype} --rounding {rounding})"
-            found.append((ids.build_id(written.id, written.engine), how))
+    for written in as_written(persona):
+        output = written.output
+        how = "" if written is persona else f" (--dtype {output.dtype} --rounding {output.rounding})"
+        found.append((ids.build_id(written.id, written.engine), f"build {{}}{how}"))
     return found

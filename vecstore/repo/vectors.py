@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pv.registry.history.log import LogEntry, read_log
-from pv.registry.registry import Registry
+from pv.registry.history.log import LogEntry
+from pv.vecstore.repo.commits import everything
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["KnownVector", "Use", "everything", "vectors"]
+__all__ = ["KnownVector", "Use", "vectors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,6 @@ def vectors(repo: Repo) -> list[KnownVector]:
         known = stored_vector(registry, entry.id, vector)
         found.append(KnownVector(known, entry, _names(entry, vector)[0], uses, kept_for))
     return found
-
-
-def everything(registry: Registry) -> list[LogEntry]:
-    """The commits that any branch, tag or operation leads to, newest first."""
-    named = [*registry.branches().values(), *registry.tags().values()]
-    moved = [change for operation in registry.operations() for change in operation.refs]
-    named += [value for change in moved for value in (change.old, change.new) if value is not None]
-    return read_log(registry.history, list(dict.fromkeys(named)))
 
 
 def _names(entry: LogEntry, vector: str) -> list[str]:

@@ -26,8 +26,10 @@ from pv.vecstore.checkpoints.compare import Difference, differences
 from pv.vecstore.checkpoints.fingerprint import fingerprint, table_id
 from pv.vecstore.merge.build import build_id, side_file, table
 from pv.vecstore.progress import Report, stage
-from pv.vecstore.repo.known_builds import KnownBuild, known_builds, named_history, same_recipe
+from pv.vecstore.repo.commits import named_history
+from pv.vecstore.repo.known_builds import KnownBuild, known_builds, same_recipe
 from pv.vecstore.repo.opening import opened
+from pv.vecstore.vectors.origin import base_in_words
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
@@ -148,7 +150,7 @@ def verify(
     build = build_id(persona)
     recorded = registry.record(build).get("weights")
     base = registry.base(at.commit)
-    is_base = f"{base.name} ({base.id[:12]})" if found == base.id else None
+    is_base = base_in_words(base) if found == base.id else None
     said = (at.commit, at.revision, build, found)
     if recorded == found:
         return Verdict(*said, found, True, len(ours), (), compared, known, is_base)

@@ -62,7 +62,7 @@ def refused(document: dict[str, Any]) -> DataError:
     ],
 )  # fmt: skip
 def test_what_people_have_becomes_rows(document: dict[str, Any], row: Row) -> None:
-    """Finding 33: all of these but the conversational ones of TRL were refused."""
+    """All of these are read, not only the conversational ones of TRL."""
     found = rows(document)
     assert found.rows == (row,)
     again = parse_rows(found.to_bytes())

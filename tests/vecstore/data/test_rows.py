@@ -126,7 +126,7 @@ def test_an_empty_file_is_no_data(data: bytes, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_looked_for_beside(tmp_path: Path) -> None:
-    """Finding 23: the hint was the format of a row."""
+    """The hint is not the format of a row."""
     for path, says, hint in (
         (tmp_path / "rows.jsonl", "no file", "holds no file of rows"),
         (tmp_path / "none" / "rows.jsonl", "no file", "no folder"),
