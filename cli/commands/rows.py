@@ -9,6 +9,7 @@ import click
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import counted
+from pv.registry.disk import durable
 from pv.registry.errors import UsageError
 
 __all__ = ["command"]
@@ -46,8 +47,7 @@ def command(app: App, what: str, held_out: bool, output: str | None, as_json: bo
 
 def _write(file: Path, data: bytes) -> None:
     try:
-        with file.open("xb") as out:
-            out.write(data)
+        durable.write_file(file, data, replace=False)
     except FileExistsError:
         raise UsageError(f"{file} is there already", hint="name a new file with -o") from None
     except (FileNotFoundError, NotADirectoryError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pv.registry import layout
 from pv.registry.errors import BaseMismatch, StorageError, UsageError
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
@@ -109,11 +110,14 @@ def build(
 
 
 def usable(folder: Path) -> Path:
-    """`folder`, if it can be made: nothing above it is a file, or a link to itself. Raises UsageError."""
+    """`folder`, if it can be made: nothing above it is a file, a link to itself, or a registry. Raises UsageError."""
     try:
-        folder.resolve()
+        real = folder.resolve()
     except (OSError, RuntimeError):  # which of the two depends on Python's version
         raise UsageError(f"{folder}: its links go round in a circle", hint="name another with -o") from None
+    for above in (real, *real.parents):
+        if above.name == layout.FOLDER and (above / "history.git").is_dir():
+            raise UsageError(f"{folder} is inside the registry {above}", hint="name a folder outside with -o")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, not a folder", hint="name a new folder with -o")
     for above in folder.parents:

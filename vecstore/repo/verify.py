@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pv.registry.disk.bounded import read_bounded
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError, NotFoundError, UnknownRevision, UsageError
 from pv.registry.manifest import TensorRow
@@ -188,7 +189,7 @@ def _recipe(checkpoint: Path) -> Persona | None:
     """The persona beside the weights, if there is one that can be read."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     try:
-        return Persona.from_bytes((folder / RECIPE).read_bytes())
+        return Persona.from_bytes(read_bounded(folder / RECIPE))
     except (OSError, FormatError):
         return None
 
