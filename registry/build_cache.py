@@ -115,7 +115,12 @@ class BuildCache:
         target = self.path(build_id)
         files = sorted((entry / _CHECKPOINT).iterdir())
         nbytes = sum(file.stat().st_size for file in files)
-        if not self._is_own() or nbytes > self.limit or nbytes > shutil.disk_usage(entry).free or target.exists():
+        if (
+            not self._is_own()
+            or nbytes > self.limit
+            or nbytes > shutil.disk_usage(entry).free
+            or target.exists()
+        ):
             return
         for file in files:
             with file.open("rb") as opened:

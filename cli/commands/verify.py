@@ -26,6 +26,7 @@ SHOWN = 10
 @click.argument("checkpoint", metavar="DIR")
 @click.argument("rev", required=False)
 @click.option("--weights-only", is_flag=True, help="Compare no files beside the weights.")
+@click.option("--recompute", is_flag=True, help="Compute the build, whatever is recorded of it.")
 @dtype_option("As it was given to `pv build`.")
 @rounding_option("As it was given to `pv build`.")
 @threads_option
@@ -36,6 +37,7 @@ def command(
     checkpoint: str,
     rev: str | None,
     weights_only: bool,
+    recompute: bool,
     dtype: str | None,
     rounding: str | None,
     threads: int,
@@ -53,8 +55,8 @@ def command(
     """
     with app.progress() as progress:
         verdict = app.repo().verify(
-            app.file(checkpoint), rev, weights_only=weights_only, dtype=dtype, rounding=rounding,
-            threads=threads, progress=progress,
+            app.file(checkpoint), rev, weights_only=weights_only, recompute=recompute, dtype=dtype,
+            rounding=rounding, threads=threads, progress=progress,
         )  # fmt: skip
     if as_json:
         app.json(verdict)

@@ -14,7 +14,9 @@ __all__ = ["read_bounded"]
 
 def read_bounded(path: Path, most: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file. Raises OSError, and FormatError if it is none or longer than `most`."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe nobody writes to would wait for ever
+    fd = os.open(
+        path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    )  # a pipe nobody writes to would wait for ever
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise FormatError(f"{path} is not a regular file")

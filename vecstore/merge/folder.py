@@ -107,7 +107,9 @@ def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
             if error.errno in durable.REFUSALS:
                 raise
-            raise UsageError(f"cannot make {out}: {error.strerror}", hint="name another folder with -o") from None
+            raise UsageError(
+                f"cannot make {out}: {error.strerror}", hint="name another folder with -o"
+            ) from None
         try:
             with locks.shared(aside / "lock"):  # tells a sweep that we are alive
                 yield aside / _NEW
@@ -139,10 +141,13 @@ def _swap(aside: Path, out: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise UsageError(
-                f"another process writes to {out}", hint="run it again when that is done, or name another with -o"
+                f"another process writes to {out}",
+                hint="run it again when that is done, or name another with -o",
             ) from error
         if error.errno == errno.EBUSY:
-            raise UsageError(f"{out} is in use and cannot be replaced", hint="name a folder in it with -o") from error
+            raise UsageError(
+                f"{out} is in use and cannot be replaced", hint="name a folder in it with -o"
+            ) from error
         raise
 
 

@@ -141,7 +141,9 @@ def _noted(record: Mapping[str, Any], names: Set[str]) -> tuple[WeightDiff, tupl
             if all(_is(one, _MOVEMENT) for one in tensors) and all(
                 _is(one, _PAIR) and {one[0], one[1]} <= names for one in pairs
             ):
-                return WeightDiff(tuple(Movement(*one) for one in tensors)), tuple(Pair(*one) for one in pairs)
+                return WeightDiff(tuple(Movement(*one) for one in tensors)), tuple(
+                    Pair(*one) for one in pairs
+                )
     return None
 
 

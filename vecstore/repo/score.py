@@ -6,7 +6,7 @@ nothing is measured twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Score", "measure", "measure_sets", "score", "score_persona", "scored"]
 
+MOST = 1e12  # nats or tokens of an answer: what is more was never measured
 FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 
 
@@ -209,4 +210,8 @@ def _margins(known: object, rows: Rows) -> Margins | None:
 
 
 def _are_numbers(value: object, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length and all(type(x) in (int, float) for x in value)
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(type(x) in (int, float) and abs(x) < MOST for x in value)
+    )

@@ -122,6 +122,7 @@ def verify(
     revision: Revision | None,
     *,
     weights_only: bool = False,
+    recompute: bool = False,
     dtype: str | None = None,
     rounding: str | None = None,
     threads: int,
@@ -129,7 +130,8 @@ def verify(
 ) -> Verdict:
     """Compare a checkpoint with a revision's build; with None, with that of the revision that it is found to be.
 
-    Of a weight file that is named by itself, the weights alone are compared. Raises NotFoundError, MissingBase, and
+    Of a weight file that is named by itself, the weights alone are compared. `recompute` believes no record of what
+    the build gave. Raises NotFoundError, MissingBase, and
     what is wrong with the checkpoint or the packs.
     """
     if not checkpoint.exists() and _revision_in(registry, checkpoint.name):
@@ -151,11 +153,14 @@ def verify(
     base = registry.base(at.commit)
     is_base = f"{base.name} ({base.id[:12]})" if found == base.id else None
     said = (at.commit, at.revision, build, found)
-    if recorded == found:
+    if recorded == found and not recompute:
         return Verdict(*said, found, True, len(ours), (), compared, known, is_base)
     with opened(registry, at.commit, [persona]) as here:
         update = stage(progress, "computing the build")
         expected = table(persona, here.base, here.vectors, threads=threads, progress=update)
+    if recompute:  # nor that it is the build of another
+        sure = table_id(expected) == found
+        known = tuple(one for one in known if sure and build_id(one.persona) == build)
     differing = tuple(differences(expected, ours, owner="the build"))
     explained = _dtype(expected, ours, [one.name for one in differing])
     return Verdict(
