@@ -166,10 +166,13 @@ def test_force_needs_a_true_recipe(world: World) -> None:
 
 @pytest.mark.parametrize("name", ["persona.json", "export.json"])
 def test_force_reads_no_pipe_and_no_device(world: World, name: str) -> None:
-    for number, make in enumerate((os.mkfifo, lambda path: path.symlink_to("/dev/zero"))):
-        theirs = world.out / f"out{number}"
+    for kind in ("pipe", "device"):
+        theirs = world.out / kind
         theirs.mkdir()
-        make(theirs / name)
+        if kind == "pipe":
+            os.mkfifo(theirs / name)
+        else:
+            (theirs / name).symlink_to("/dev/zero")
         with pytest.raises(UsageError, match="exists and is not empty"):
             world.build(world.of({}), theirs.name, force=True)
 
