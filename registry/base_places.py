@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pv.registry import canonical, ids
 from pv.registry.disk import durable, locks
+from pv.registry.disk.bounded import read_bounded
 from pv.registry.errors import FormatError, PvError
 from pv.registry.manifest import check_origin
 
@@ -18,6 +19,7 @@ __all__ = ["BasePlaces"]
 
 SCHEMA = 1
 FILE = "bases.json"
+_HINT = "delete it, and say `pv base move DIR` again"
 
 
 class BasePlaces:
@@ -30,16 +32,16 @@ class BasePlaces:
     def read(self) -> dict[str, Mapping[str, str]]:
         """{base id: origin, as in a base manifest}. Raises FormatError."""
         try:
-            data = self.path.read_bytes()
+            data = read_bounded(self.path)
         except FileNotFoundError:
             return {}
+        except FormatError as error:
+            raise FormatError(str(error), hint=_HINT) from error
         what = str(self.path)
         match canonical.loads(data, what=what):
             case {"schema": 1, "bases": dict(bases)}:
                 return {ids.check_id(key, what): check_origin(origin, what) for key, origin in bases.items()}
-        raise FormatError(
-            f"{what} is not a list of bases", hint="delete it, and say `pv base move DIR` again"
-        )
+        raise FormatError(f"{what} is not a list of bases", hint=_HINT)
 
     def read_if_sound(self) -> dict[str, Mapping[str, str]]:
         """The same for a check, which goes on where a file is damaged."""

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pv.registry import canonical, ids
 from pv.registry.disk import durable, locks, tempfiles
+from pv.registry.disk.bounded import read_bounded
 from pv.registry.errors import FormatError, StorageError
 
 __all__ = ["BUILDS", "BYTES", "BuildCache", "Kept", "Making"]
@@ -83,7 +84,7 @@ class BuildCache:
         with ExitStack() as held:
             entry = self.path(build_id)
             try:
-                sound = _hold(held, entry) and _is_as_sealed(entry, build_id)
+                sound = self._is_own() and _hold(held, entry) and _is_as_sealed(entry, build_id)
             except OSError:
                 sound = False
             if not sound:
@@ -115,7 +116,12 @@ class BuildCache:
         target = self.path(build_id)
         files = sorted((entry / _CHECKPOINT).iterdir())
         nbytes = sum(file.stat().st_size for file in files)
-        if nbytes > self.limit or nbytes > shutil.disk_usage(entry).free or target.exists():
+        if (
+            not self._is_own()
+            or nbytes > self.limit
+            or nbytes > shutil.disk_usage(entry).free
+            or target.exists()
+        ):
             return
         for file in files:
             with file.open("rb") as opened:
@@ -128,10 +134,10 @@ class BuildCache:
     def kept(self) -> list[Kept]:
         """What is kept, the last used first. Folders that are no kept build are passed over."""
         found = []
-        for entry in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
+        for entry in sorted(self.folder.iterdir()) if self._is_own() and self.folder.is_dir() else []:
             with contextlib.suppress(OSError):
                 if ids.is_id(entry.name):
-                    nbytes = sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
+                    nbytes = sum(file.stat().st_size for file in _files(entry))
                     with (entry / _LOCK).open("rb") as lock:
                         in_use = locks.held_elsewhere(lock.fileno())
                     found.append(Kept(entry.name, nbytes, (entry / _SEAL).stat().st_mtime, in_use))
@@ -155,9 +161,13 @@ class BuildCache:
             return self._take_out(self.path(build_id))
         return False
 
+    def _is_own(self) -> bool:
+        """Not so where a link leads to another's folder."""
+        return not self.folder.is_symlink()
+
     def _take_out(self, entry: Path) -> bool:
         """By way of a temporary name: who meets the build in its place meets all of it."""
-        if not entry.is_dir():
+        if not self._is_own() or entry.is_symlink() or not entry.is_dir():
             return False
         aside = self._tmp / durable.tmp_name("build")
         lock = entry / _LOCK
@@ -180,9 +190,17 @@ def _hold(held: ExitStack, entry: Path) -> bool:
     return path.is_file() and os.path.samestat(os.fstat(lock.fileno()), path.stat())
 
 
+def _files(entry: Path) -> Iterator[Path]:
+    """The files of a checkpoint. What lies deeper is nothing that we wrote."""
+    folder = entry / _CHECKPOINT
+    for file in sorted(folder.iterdir()) if not (entry.is_symlink() or folder.is_symlink()) else []:
+        if file.is_file():
+            yield file
+
+
 def _is_as_sealed(entry: Path, build_id: str) -> bool:
     try:
-        seal = canonical.loads((entry / _SEAL).read_bytes())
+        seal = canonical.loads(read_bounded(entry / _SEAL))
     except FormatError:
         return False
     match seal:

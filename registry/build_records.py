@@ -14,11 +14,13 @@ from typing import Any
 
 from pv.registry import canonical, ids
 from pv.registry.disk import durable, locks
+from pv.registry.disk.bounded import read_bounded
 from pv.registry.errors import FormatError
 
 __all__ = ["RecordStore"]
 
 SCHEMA = 1
+_HINT = "delete it and measure again"
 
 
 class RecordStore:
@@ -35,17 +37,17 @@ class RecordStore:
         """The facts known about a build; empty if there are none. Raises FormatError."""
         path = self.path(build_id)
         try:
-            data = path.read_bytes()
+            data = read_bounded(path)
         except FileNotFoundError:
             return {}
+        except FormatError as error:
+            raise FormatError(str(error), hint=_HINT) from error
         match canonical.loads(data, what=str(path)):
             case {"build": str(build), "facts": dict(facts)} if build == build_id and data == _document(
                 build_id, facts
             ):
                 return facts
-        raise FormatError(
-            f"{path} is not a record of build {build_id[:12]}", hint="delete it and measure again"
-        )
+        raise FormatError(f"{path} is not a record of build {build_id[:12]}", hint=_HINT)
 
     def update(self, build_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Add facts; returns all of them. Concurrent updates all land.

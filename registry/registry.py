@@ -177,6 +177,10 @@ class Registry(Closing):
         """Build ids whose record says that they gave these weights."""
         return list(self._records.holding("weights", weights))
 
+    def record_path(self, build_id: str) -> Path:
+        """The file of a build's record."""
+        return self._records.path(build_id)
+
     def update_record(self, build_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Add facts about a build; returns all of them. Objects are merged one level deep, the rest replaced."""
         return self._records.update(build_id, facts)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import counted
-from pv.registry.errors import UsageError
 
 __all__ = ["command"]
 
@@ -35,20 +32,10 @@ def command(app: App, what: str, held_out: bool, output: str | None, as_json: bo
     found = app.repo().at(revision or "HEAD").rows(behaviour, held_out=held_out)
     file = None if output is None else app.file(output)
     if file is not None:
-        _write(file, found.rows.to_bytes())
+        found.write(file)
     if as_json:
         app.json({**found.to_json(), "output": None if file is None else str(file)})
     elif file is None:
         app.json_lines(row.to_json() for row in found.rows)
     else:
         app.done(f"{counted(len(found.rows), 'row')} of {found.data} ({short(found.rows.id)}) in {file}")
-
-
-def _write(file: Path, data: bytes) -> None:
-    try:
-        with file.open("xb") as out:
-            out.write(data)
-    except FileExistsError:
-        raise UsageError(f"{file} exists already", hint="name a new file with -o") from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"no folder {file.parent}", hint="make it, or name another file with -o") from None

@@ -27,6 +27,7 @@ SHOWN = 10
 @click.argument("checkpoint", metavar="DIR")
 @click.argument("rev", required=False)
 @click.option("--weights-only", is_flag=True, help="Compare the weights only, no other files.")
+@click.option("--recompute", is_flag=True, help="Compute the build, whatever is recorded of it.")
 @dtype_option("The value that was given to `pv build`.")
 @rounding_option("The value that was given to `pv build`.")
 @threads_option
@@ -37,6 +38,7 @@ def command(
     checkpoint: str,
     rev: str | None,
     weights_only: bool,
+    recompute: bool,
     dtype: str | None,
     rounding: str | None,
     threads: int,
@@ -56,8 +58,8 @@ def command(
     """
     with app.progress() as progress:
         verdict = app.repo().verify(
-            app.file(checkpoint), rev, weights_only=weights_only, dtype=dtype, rounding=rounding,
-            threads=threads, progress=progress,
+            app.file(checkpoint), rev, weights_only=weights_only, recompute=recompute, dtype=dtype,
+            rounding=rounding, threads=threads, progress=progress,
         )  # fmt: skip
     if as_json:
         app.json(verdict)

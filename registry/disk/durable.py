@@ -21,6 +21,7 @@ from pathlib import Path
 from pv.registry.errors import StorageError
 
 __all__ = [
+    "REFUSALS",
     "TMP_SUFFIX",
     "fault",
     "fsync_dir",
@@ -46,6 +47,8 @@ _HINTS = {
     errno.EPERM: "check the permissions of the folder and who owns it",
     errno.EIO: "the disk reports an error: check it before writing anything more",
 }
+REFUSALS = frozenset(_HINTS)
+"""What `storage_errors` takes for a refusal."""
 
 
 def step(label: str) -> None:

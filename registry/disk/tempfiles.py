@@ -70,9 +70,28 @@ def at(root: Path, place: str) -> Path:
 def delete(path: Path) -> None:
     """Remove a file or a folder; it may be gone already."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+        except RecursionError:
+            with contextlib.suppress(OSError):
+                _delete_deep(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _delete_deep(top: Path) -> None:
+    """What is deep is brought to the top first: no path gets too long."""
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        for path in list(folder.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                pending.append(path.rename(top / durable.tmp_name("deep")))
+            else:
+                path.unlink()
+        if folder != top:
+            folder.rmdir()
+    top.rmdir()
 
 
 def _orphan(path: Path, min_age_s: float) -> bool:
@@ -92,7 +111,8 @@ def _age(path: Path) -> float:
     try:
         latest = path.lstat().st_mtime
         if path.is_dir() and not path.is_symlink():
-            latest = max([latest, *(entry.stat().st_mtime for entry in os.scandir(path))])
+            with os.scandir(path) as entries:
+                latest = max([latest, *(entry.stat().st_mtime for entry in entries)])
     except FileNotFoundError:
         return 0.0
     return time.time() - latest

@@ -290,3 +290,10 @@ def test_a_cache_of_no_bytes_keeps_nothing(
     pv.ok("chat", "-p", "One?", "--max-tokens", "2")
     assert not any((world.folder / ".pv" / "cache").iterdir())
     assert not any((world.folder / ".pv" / "tmp").iterdir())
+
+
+def test_no_build_goes_into_a_registry(world: World, pv: InProcess) -> None:
+    for command in (("build",), ("export", "listening")):
+        said = pv(*command, "-o", ".pv/packs/built")
+        assert said.code == 2 and "inside the registry" in said.err
+    assert not (world.folder / ".pv" / "packs" / "built").exists()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from support.commands import InProcess, World, behaviours, commits
 
+from pv.registry.ids import comparison_id
+from pv.registry.registry import Registry
+
 ONE_OBJECT = [
     ("status",),
     ("log",),
@@ -295,6 +298,39 @@ def test_what_was_compared_once_is_shown_again_without_reading(
     assert "total" not in pv.ok("diff", "main", "terse", "--recipe", "--json").json
     assert "by layer" in pv.ok("diff", "main", "terse").out
     assert pv("diff", "main", "terse", "--weights", "--recipe").code == 2
+
+
+MOVED = ["w", 4, 2, 1.0, 2.0, 0.5]
+PAIR = ["listening", "listening@a", 1.0, 1.0, 2, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        7, [], {}, {"tensors": 7, "pairs": []}, {"tensors": [], "pairs": 7}, {"tensors": [7], "pairs": []},
+        {"tensors": [MOVED[:5]], "pairs": []}, {"tensors": [[*MOVED, 1]], "pairs": []},
+        {"tensors": [["w", "4", 2, 1.0, 2.0, 0.5]], "pairs": []},
+        {"tensors": [[7, 4, 2, 1.0, 2.0, 0.5]], "pairs": []},
+        {"tensors": [["w", 4, 2, -1.0, 2.0, 0.5]], "pairs": []},
+        {"tensors": [["w", 4, 2, 1.0, None, 0.5]], "pairs": []},
+        {"tensors": [MOVED], "pairs": [PAIR[:6]]},
+        {"tensors": [MOVED], "pairs": [[7, *PAIR[1:]]]},
+        {"tensors": [MOVED], "pairs": [[["listening"], *PAIR[1:]]]},
+        {"tensors": [MOVED], "pairs": [["a stranger", *PAIR[1:]]]},
+        {"tensors": [MOVED], "pairs": [[*PAIR[:2], "1", *PAIR[3:]]]},
+    ],
+)  # fmt: skip
+def test_a_comparison_of_another_form_was_not_made(
+    world: World, terse: None, pv: InProcess, noted: object
+) -> None:
+    with Registry.find(world.folder) as registry:
+        key = comparison_id(registry.persona("main").id, registry.persona("terse").id)
+        registry.update_record(key, {"comparison": {"tensors": [MOVED], "pairs": [PAIR]}})
+        assert "total" in pv.ok("diff", "main", "terse", "--json").json
+        registry.update_record(key, {"comparison": None})
+        registry.update_record(key, {"comparison": noted})
+    assert "total" not in pv.ok("diff", "main", "terse", "--json").json
+    pv.ok("diff", "main", "terse")
 
 
 # Unknown things, with the nearest

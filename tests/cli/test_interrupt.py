@@ -35,7 +35,7 @@ def test_in_the_middle_of_a_commit(big: World, process: Processes) -> None:
 
 def test_in_the_middle_of_a_build(big: World, process: Processes, pv: InProcess) -> None:
     before = big.state()
-    writing = lambda: any(big.folder.glob(".built.pv-*/*.safetensors"))  # noqa: E731
+    writing = lambda: any(big.folder.glob(".built.*.pvtmp/new/*.safetensors"))  # noqa: E731
     stopped(process.interrupted("build", "-o", "built", when=writing, at=big.folder))
     assert big.state() == before
     assert big.strangers() == []

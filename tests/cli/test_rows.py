@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from support.commands import InProcess, Processes, World
@@ -136,3 +138,13 @@ def test_hints_fit_what_was_given(world: World, pv: InProcess) -> None:
         assert (said.code, said.out) == (2, ""), said
         assert says in said.err and hint in said.err, said.err
     assert world.state() == before
+
+
+def test_a_file_that_does_not_fit_is_not_left_cut(world: World) -> None:
+    """As on a full disk: the file may be no longer than a few bytes."""
+    lines = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    lines += "resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64));"
+    lines += "from pv.cli.main import run; sys.exit(run(['rows', 'listening', '-o', 'cut.jsonl']))"
+    done = subprocess.run([sys.executable, "-c", lines], cwd=world.folder, capture_output=True, text=True)
+    assert done.returncode == 74, done.stderr
+    assert not list(world.folder.glob("cut.jsonl*"))

@@ -245,6 +245,7 @@ STORY = """
 0 export tuned -n -o {out}-tuned --shard-size 0.05
 0 verify {out}
 0 verify {out} HEAD --weights-only
+0 verify {out} HEAD --recompute
 1 verify {base} HEAD
 1 verify {tuned}
 0 fsck --deep

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.commands import InProcess, World, tensors, write_tensors
+
+from pv.registry import registry as pv_registry
 
 NAMES = (
     "config.json",
@@ -248,6 +251,43 @@ SWAPPED: list[tuple[Callable[[Path], list[str]], str]] = [
     (lambda out: ["main", str(out)], "the checkpoint comes first"),
     (lambda out: ["nothing", str(out)], "the checkpoint comes first"),
 ]
+
+
+def test_a_record_of_somebody_else_is_not_believed_with_recompute(
+    world: World, pv: InProcess, tmp_path: Path
+) -> None:
+    """A record is sealed, but not signed: who copies a registry copies what its owner noted."""
+    pv.ok("build", "-o", tmp_path / "out")
+    same = pv.ok("verify", tmp_path / "out", "HEAD", "--recompute", "--json").json
+    assert (same["same"], same["recorded"]) == (True, False)
+    assert "computed again" in pv.ok("verify", tmp_path / "out", "--recompute").err
+    table = tensors(tmp_path / "out")
+    name, (dtype, shape, raw) = min(table.items())
+    table[name] = (dtype, shape, bytes([raw[0] ^ 1]) + raw[1:])
+    write_tensors(tmp_path / "out" / "model.safetensors", table)
+    found = pv("verify", tmp_path / "out", "HEAD", "--json").json
+    with pv_registry.Registry.find(world.folder) as registry:
+        registry.update_record(found["build"], {"weights": found["found"]})
+    assert pv("verify", tmp_path / "out", "HEAD").code == 0
+    said = pv("verify", tmp_path / "out", "HEAD", "--recompute", "--json")
+    assert said.code == 1 and said.json["known"] == [], said
+    assert [one["tensor"] for one in said.json["differing"]] == [name]
+    refused = pv("build", "-o", tmp_path / "again")
+    assert refused.code == 3 and f"{found['build']}.json" in "".join(refused.err.split())
+    next((world.folder / ".pv" / "records").glob(f"{found['build']}.json")).unlink()
+    pv.ok("build", "-o", tmp_path / "thrice")
+    pv.ok("verify", tmp_path / "thrice", "HEAD")
+
+
+@pytest.mark.parametrize("how", ["pipe", "device"])
+def test_a_recipe_that_is_no_file(pv: InProcess, build: Path, how: str) -> None:
+    (build / "persona.json").unlink()
+    if how == "pipe":
+        os.mkfifo(build / "persona.json")
+    else:
+        (build / "persona.json").symlink_to("/dev/zero")
+    said = pv("verify", build)
+    assert said.code in (1, 3), said
 
 
 @pytest.mark.parametrize(("words", "message"), SWAPPED)

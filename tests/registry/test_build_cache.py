@@ -232,3 +232,40 @@ def test_a_killed_maker_leaves_what_a_gc_sweeps(registry: Registry) -> None:
     assert use(registry.builds, A) is None
     assert gc.collect(registry).leftovers == (f"tmp/{left.name}",)
     assert not left.exists()
+
+
+def test_a_seal_that_is_a_pipe(cache: BuildCache) -> None:
+    make(cache, A)
+    (cache.path(A) / "build.json").unlink()
+    os.mkfifo(cache.path(A) / "build.json")
+    assert use(cache, A) is None
+    assert not cache.path(A).exists()
+
+
+def test_a_deep_tree_in_a_build(registry: Registry) -> None:
+    """Deeper than Python's recursion goes, and longer than a path may be."""
+    cache = registry.builds
+    make(cache, A)
+    top = cache.path(A) / "checkpoint"
+    deep = os.open(top, os.O_RDONLY)
+    for _ in range(2500):
+        os.mkdir("dd", dir_fd=deep)
+        inner = os.open("dd", os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = inner
+    os.close(deep)
+    assert [kept.nbytes for kept in cache.kept()] == [len(b"weights") + len("{}")]
+    gc.collect(registry)
+    assert not cache.path(A).exists()
+    assert list((registry.root / "tmp").iterdir()) == []
+
+
+def test_a_cache_that_is_a_link(cache: BuildCache, tmp_path: Path) -> None:
+    other = BuildCache(tmp_path / "other")
+    make(other, A)
+    cache.folder.symlink_to(other.folder)
+    assert cache.kept() == []
+    assert cache.clear() == 0
+    assert use(cache, A) is None
+    make(cache, B)
+    assert known(other) == ["a"]

@@ -9,7 +9,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NoReturn
 
 from pv.registry import canonical
@@ -29,6 +30,11 @@ PACKED = {
     b"PK\x03\x04": ("zip (as .zip and .xlsx are)", "unpack it, or save the table as csv"),
 }
 """Beginnings of files that hold rows only after another step."""
+
+MAX_CHARACTERS = 1 << 30
+"""In a parquet file, whose size says nothing of what is in it. In other files there are no more than bytes."""
+BATCH = 64
+"""Rows of it that are unpacked at once."""
 
 _BOM = b"\xef\xbb\xbf"
 _AFTER_BRACKET = re.compile(r"\[\s*")
@@ -121,8 +127,7 @@ def _csv(data: bytes, source: str, delimiter: str) -> Iterator[Numbered]:
     finally:
         csv.field_size_limit(limit)
     names = [name.strip() for name in table[0]] if table else []
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{source}: column {twice[0][:40]!r} is there twice", hint="rename one")
+    _check_names(names, source)
     for number, cells in enumerate(table[1:], start=1):
         if not any(cells):
             continue
@@ -143,14 +148,40 @@ def _parquet(data: bytes, source: str) -> Iterator[Numbered]:
             f"{source} is parquet, which pyarrow reads, and pyarrow is not installed",
             hint="pip install 'personavec[parquet]'",
         ) from error
-    number = 0
+    number = characters = 0
     try:
-        for batch in parquet.ParquetFile(pyarrow.BufferReader(data)).iter_batches():
+        file = parquet.ParquetFile(pyarrow.BufferReader(data))
+        _check_names(file.schema_arrow.names, source)
+        for batch in file.iter_batches(batch_size=BATCH):
             for row in batch.to_pylist():
                 number += 1
+                characters += _characters(row)
+                if characters > MAX_CHARACTERS:
+                    raise DataError(
+                        f"{source}: more than {MAX_CHARACTERS >> 30} Gi characters of text", hint="split it"
+                    )
                 yield number, row
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         _broken(source, error)
+
+
+def _characters(row: object) -> int:
+    """Of all its texts; a few bytes of parquet can stand for any number of the same."""
+    found, pending = 0, [row]
+    while pending:
+        match pending.pop():
+            case str() | bytes() as text:
+                found += len(text)
+            case dict() as inner:
+                pending += inner.values()
+            case list() as inner:
+                pending += inner
+    return found
+
+
+def _check_names(names: Sequence[str], source: str) -> None:
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
+        raise DataError(f"{source}: column {twice[0][:40]!r} is there twice", hint="rename one")
 
 
 def _broken(source: str, error: Exception) -> NoReturn:

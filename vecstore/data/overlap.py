@@ -15,6 +15,7 @@ from pv.vecstore.data.rows import Row, Rows
 
 __all__ = ["NAMED", "Overlap", "overlap"]
 
+LONG_RUN = 256  # marks in a row; of a writing, there are a handful
 NAMED = 10  # lines that are named; all are counted
 
 
@@ -71,7 +72,23 @@ def _prompt(row: Row) -> str:
 
 
 def _folded(text: str) -> str:
-    """Unicode's compatibility caseless matching (D146), and no white space before it or after it."""
-    text = unicodedata.normalize("NFD", "".join(text.split())).casefold()
+    """Unicode's compatibility caseless matching (D146), and no white space before it or after it.
+
+    A run of combining marks is put in order in quadratic time: a text with one that no writing has stays as it is.
+    """
+    text = "".join(text.split())
+    if len(text) >= LONG_RUN and not text.isascii() and _has_long_run(text):
+        return text
+    text = unicodedata.normalize("NFD", text).casefold()
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return "".join(text.split())
+
+
+def _has_long_run(text: str) -> bool:
+    run = 0
+    for character in text:
+        marks = unicodedata.combining(character) or character in "\uff9e\uff9f"  # marks once decomposed
+        run = run + 1 if marks else 0
+        if run >= LONG_RUN:
+            return True
+    return False

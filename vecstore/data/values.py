@@ -113,7 +113,14 @@ def _message(item: object, key: str, who: str, what: str, speakers: Mapping[str,
 
 
 def kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        bytes: "bytes",
+        type(None): "null",
+    }
     if isinstance(value, list) and not value:
         return "an empty list"
     return names.get(type(value), "a number")

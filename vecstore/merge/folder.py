@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pv.registry import canonical, ids
-from pv.registry.disk import durable
+from pv.registry.disk import durable, locks, tempfiles
+from pv.registry.disk.bounded import read_bounded
 from pv.registry.errors import FormatError, UsageError
 from pv.registry.manifest import TensorRow
 from pv.registry.persona import Persona
@@ -23,6 +25,8 @@ from pv.vecstore.progress import Progress, counted
 from pv.vecstore.tensors.array import Raw
 
 __all__ = ["Finished", "Written", "side_file", "write_folder"]
+
+_NEW, _OLD = "new", "old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,29 +88,73 @@ def write_folder(
 
 @contextmanager
 def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
-    """A hidden folder beside `out` that takes its place when the body is done, and vanishes if it fails."""
+    """A new folder that takes the place of `out` when the body is done, and vanishes if it fails.
+
+    It is made in a hidden `.pvtmp` beside `out`, locked while we live, where the old one waits too until the new
+    one is in. What killed processes left of those is swept; an `out` that one of them had moved aside comes back.
+    """
     out = out.resolve()  # what a link points to is replaced, not the link
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        ours = _is_ours(out)
-        if not (force and ours):
-            raise UsageError(
-                f"{out} exists and is not empty",
-                hint="--force replaces a folder that pv built" if ours else "name a new folder with -o",
-            )
+    _check_free(out, force=force)
+    hidden = out.with_name(f".{out.name[:60]}")
     with durable.storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = out.parent / f".{out.name}.pv-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        for left in tempfiles.beside(hidden):
+            _put_back(left, out)
+            tempfiles.delete(left)
+        aside = out.with_name(durable.tmp_name(hidden.name))
         try:
-            yield folder
-            if out.exists():
-                shutil.rmtree(out)
-            folder.rename(out)
-            durable.fsync_dir(out.parent)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+            (aside / _NEW).mkdir(parents=True)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            if error.errno in durable.REFUSALS:
+                raise
+            raise UsageError(
+                f"cannot make {out}: {error.strerror}", hint="name another folder with -o"
+            ) from None
+        try:
+            with locks.shared(aside / "lock"):  # tells a sweep that we are alive
+                yield aside / _NEW
+                _check_free(out, force=force)  # it has been a while
+                _swap(aside, out)
+                durable.fsync_dir(out.parent)
+        finally:
+            _put_back(aside, out)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_free(out: Path, *, force: bool) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another process has just taken it away
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            ours = _is_ours(out)
+            if not (force and ours):
+                raise UsageError(
+                    f"{out} exists and is not empty",
+                    hint="--force replaces a folder that pv built" if ours else "name a new folder with -o",
+                )
+
+
+def _swap(aside: Path, out: Path) -> None:
+    """Two renames, since no system has one for it; `_put_back` undoes the first without the second."""
+    try:
+        if out.exists():
+            out.rename(aside / _OLD)
+        (aside / _NEW).rename(out)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise UsageError(
+                f"another process writes to {out}",
+                hint="run it again when that is done, or name another with -o",
+            ) from error
+        if error.errno == errno.EBUSY:
+            raise UsageError(
+                f"{out} is in use and cannot be replaced", hint="name a folder in it with -o"
+            ) from error
+        raise
+
+
+def _put_back(aside: Path, out: Path) -> None:
+    if (aside / _OLD).is_dir():
+        with contextlib.suppress(OSError):  # another one may have come in its place
+            (aside / _OLD).rename(out)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -116,7 +164,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _is_built(folder: Path) -> bool:
     try:
-        Persona.from_bytes((folder / RECIPE).read_bytes())
+        Persona.from_bytes(read_bounded(folder / RECIPE))
     except (OSError, FormatError):
         return False
     return True
@@ -124,7 +172,7 @@ def _is_built(folder: Path) -> bool:
 
 def _is_exported(folder: Path) -> bool:
     try:
-        document = canonical.loads((folder / EXPORT).read_bytes(), what=EXPORT)
+        document = canonical.loads(read_bounded(folder / EXPORT), what=EXPORT)
     except (OSError, FormatError):
         return False
     return isinstance(document, dict) and ids.is_id(document.get("vector"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pv.registry import layout
+from pv.registry.disk.durable import TMP_SUFFIX
 from pv.registry.errors import BaseMismatch, StorageError, UsageError
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
@@ -109,11 +111,16 @@ def build(
 
 
 def usable(folder: Path) -> Path:
-    """`folder`, if it can be made: nothing above it is a file, or a link to itself. Raises UsageError."""
+    """`folder`, if it can be made: nothing above it is a file, a link to itself, or a registry. Raises UsageError."""
     try:
-        folder.resolve()
+        real = folder.resolve()
     except (OSError, RuntimeError):  # which of the two depends on Python's version
         raise UsageError(f"{folder}: its symbolic links form a loop", hint="name another with -o") from None
+    for above in (real, *real.parents):
+        if above.name.endswith(TMP_SUFFIX):  # scratch, as a push has it in there
+            break
+        if above.name == layout.FOLDER and (above / "history.git").is_dir():
+            raise UsageError(f"{folder} is inside the registry {above}", hint="name a folder outside with -o")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, not a folder", hint="name a new folder with -o")
     for above in folder.parents:
@@ -201,12 +208,13 @@ def record_build(registry: Registry, made: Built) -> bool:
     Raises BaseMismatch if an earlier build gave others.
     """
     known = registry.record(made.build).get("weights")
-    if known is not None and known != made.weights:
+    if isinstance(known, str) and known != made.weights:
         raise BaseMismatch(
             f"build {made.build[:12]} gave weights {made.weights[:12]}, an earlier one gave {known[:12]}",
-            hint="this should never happen: run `pv fsck`, and report it",
+            hint=f"delete {registry.record_path(made.build)} and build again, or, of a folder that is built, "
+            "`pv verify DIR --recompute`; if it comes back, report it",
         )
-    if known is None:
+    if known != made.weights:
         try:
             registry.update_record(made.build, {"weights": made.weights})
         except StorageError:  # the build is whole all the same, and a record can be made again

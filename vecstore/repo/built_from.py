@@ -88,10 +88,10 @@ def check_built_from(
     progress: Report | None = None,
 ) -> list[str]:
     """What to know of where a checkpoint comes from. Raises UsageError if it holds more than `name`, on top of `on`."""
-    weights = table_id(rows)
+    weights, head = table_id(rows), registry.persona("HEAD")
     for known in known_builds(registry, weights):
         if besides(known.persona, name) and not _is_own(known.persona, name, on):
-            raise _is_build(path, Source(known.commit, known.revision, known.persona), name, on)
+            raise _is_build(path, Source(known.commit, known.revision, known.persona), name, on, head)
     looked_at = _looked_at(registry, on)
     with _vectors(base, registry, looked_at) as vectors:
         seen = descents(checkpoint, base, vectors, [source.persona for source in looked_at])
@@ -105,7 +105,7 @@ def check_built_from(
     if on is not None:
         own = next((descent for source, descent in found if source is on), None)
         if on in exact and not _is_own(on.persona, name, on):
-            raise _is_build(path, on, name, on)
+            raise _is_build(path, on, name, on, head)
         if own is not None and not own.resembles:
             raise UsageError(
                 f"{path} does not hold what {on} holds: {_names(on, name)} cannot be subtracted from it",
@@ -116,7 +116,11 @@ def check_built_from(
             return []
         if descent.descends:
             if besides(source.persona, name):
-                raise _is_build(path, source, name, on) if source in exact else _fine_tune(path, source, name)
+                raise (
+                    _is_build(path, source, name, on, head)
+                    if source in exact
+                    else _fine_tune(path, source, name)
+                )
             return []
     return [] if on else [_resembling(*one, name) for one in found if _may_be(*one, name)][:1]
 
@@ -158,18 +162,19 @@ def _resembling(source: Source, descent: Descent, name: str) -> str:
     )
 
 
-def _is_build(path: Path, source: Source, name: str, on: Source | None) -> UsageError:
+def _is_build(path: Path, source: Source, name: str, on: Source | None, head: Persona) -> UsageError:
     held = _names(source, name)
     if on is not None and besides(on.persona, name) == besides(source.persona, name):
         return UsageError(
             f"{path} is the build of {source} itself: it has nothing of its own to keep as {name}",
             hint="fine-tune it first, and commit the result",
         )
-    one = min(besides(source.persona, name))
+    way_out = f"HEAD has {held} already"
+    if one := min(besides(source.persona, name).keys() - head.behaviours.keys(), default=None):
+        way_out = f"`pv add {one}={source.revision}:{one}` takes a behaviour from there"
     return UsageError(
         f"{path} is the build of {source}: as a behaviour it would count {held} twice",
-        hint=f"`pv add {one}={source.revision}:{one}` takes a behaviour from there; `--force` keeps the whole "
-        "difference from the base anyway",
+        hint=f"{way_out}; `--force` keeps the whole difference from the base anyway",
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Diff", "diff"]
 
 GONE = "@a"  # no name of a behaviour ends so
+_MOVEMENT, _PAIR = "tccppp", "ttnncpp"  # their fields, as `_is` has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ def diff(
     if old.base != new.base or not (old.behaviours or new.behaviours):
         return Diff(a.commit, b.commit, old, new)
     key = comparison_id(old.id, new.id)
-    found = _noted(b.registry.record(key))
+    gone = {name + GONE for name in old.behaviours}
+    found = _noted(b.registry.record(key), gone | new.behaviours.keys())
     if found is None and weights:
         found = _measure(a, b, threads, progress)
         with suppress(
@@ -131,11 +134,27 @@ def _note(moved: WeightDiff, pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def _noted(record: Mapping[str, Any]) -> tuple[WeightDiff, tuple[Pair, ...]] | None:
-    """What was measured before."""
-    try:
-        noted = record["comparison"]
-        changes = tuple(Movement(*one) for one in noted["tensors"])
-        return WeightDiff(changes), tuple(Pair(*one) for one in noted["pairs"])
-    except (LookupError, TypeError):
-        return None
+def _noted(record: Mapping[str, Any], names: Set[str]) -> tuple[WeightDiff, tuple[Pair, ...]] | None:
+    """What was measured before; None if that is not in the form of `_note`: a record may be anybody's."""
+    match record.get("comparison"):
+        case {"tensors": [*tensors], "pairs": [*pairs]}:
+            if all(_is(one, _MOVEMENT) for one in tensors) and all(
+                _is(one, _PAIR) and {one[0], one[1]} <= names for one in pairs
+            ):
+                return WeightDiff(tuple(Movement(*one) for one in tensors)), tuple(
+                    Pair(*one) for one in pairs
+                )
+    return None
+
+
+def _is(noted: object, kinds: str) -> bool:
+    """Whether a list has a text (t), a count (c), a number (n), or one that is not negative (p) in each place."""
+    return isinstance(noted, list) and len(noted) == len(kinds) and all(map(_is_a, noted, kinds))
+
+
+def _is_a(value: object, kind: str) -> bool:
+    if kind == "t":
+        return isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    return kind == "n" or (value >= 0 and (kind == "p" or value == int(value)))

@@ -154,6 +154,7 @@ class Repo(Closing):
         revision: str | None = None,
         *,
         weights_only: bool = False,
+        recompute: bool = False,
         dtype: str | None = None,
         rounding: str | None = None,
         threads: int | None = None,
@@ -164,7 +165,7 @@ class Repo(Closing):
 
         return find_and_verify(
             self.registry, Path(checkpoint).expanduser().absolute(), revision, weights_only=weights_only,
-            dtype=dtype, rounding=rounding, threads=thread_count(threads), progress=progress,
+            recompute=recompute, dtype=dtype, rounding=rounding, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     # Making behaviours

@@ -225,6 +225,7 @@ class Revision:
         checkpoint: str | PathLike[str],
         *,
         weights_only: bool = False,
+        recompute: bool = False,
         dtype: str | None = None,
         rounding: str | None = None,
         threads: int | None = None,
@@ -234,8 +235,8 @@ class Revision:
         from pv.vecstore.repo.verify import verify
 
         return verify(
-            self.registry, _path(checkpoint), self, weights_only=weights_only, dtype=dtype, rounding=rounding,
-            threads=thread_count(threads), progress=progress,
+            self.registry, _path(checkpoint), self, weights_only=weights_only, recompute=recompute,
+            dtype=dtype, rounding=rounding, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     def diff(

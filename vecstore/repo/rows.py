@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.errors import NotFoundError
+from pv.registry.disk import durable
+from pv.registry.errors import NotFoundError, UsageError
 from pv.registry.provenance import Captured, Trained, TrainingData, origin
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
@@ -37,6 +39,17 @@ class KeptRows:
             "held_out": self.held_out,
             "rows": [row.to_json() for row in self.rows],
         }
+
+    def write(self, file: Path) -> None:
+        """The rows as a new file of JSON lines, whole or not at all. Raises UsageError, StorageError."""
+        try:
+            durable.write_file(file, self.rows.to_bytes(), replace=False)
+        except FileExistsError:
+            raise UsageError(f"{file} is there already", hint="name a new file with -o") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(
+                f"no folder {file.parent}", hint="make it, or name another file with -o"
+            ) from None
 
 
 def kept_rows(revision: Revision, behaviour: str, *, held_out: bool = False) -> KeptRows:

@@ -6,7 +6,7 @@ nothing is measured twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Score", "measure", "measure_sets", "score", "score_persona", "scored", "with_base"]
 
+MOST = 1e12  # nats or tokens of an answer: what is more was never measured
 FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 
 
@@ -178,11 +179,12 @@ def measure_sets(
         need_pairs(rows)
     build = build_id(persona)
     what = what or ", ".join(sorted(persona.behaviours)) or "the base"
-    known = registry.record(build).get("margins", {})
+    known = registry.record(build).get("margins")
+    done = {rows.id: found for rows in sets if (found := _margins(known, rows)) is not None}
     with ExitStack() as held:
         model = None
         for rows in sets:
-            if rows.id in known:
+            if rows.id in done:
                 continue
             if model is None:
                 checkpoint = temporary_checkpoint(
@@ -196,9 +198,26 @@ def measure_sets(
             name = label(rows) if label else f"measuring {what} on {Path(rows.source).name}"
             found = margins(model, tokenizer, rows, progress=stage(progress, name, "rows", len(rows)))
             document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}
-            known = registry.update_record(build, {"margins": {rows.id: document}})["margins"]
-    return [_margins(known[rows.id]) for rows in sets]
+            registry.update_record(build, {"margins": {rows.id: document}})
+            done[rows.id] = found
+    return [done[rows.id] for rows in sets]
 
 
-def _margins(document: Mapping[str, Any]) -> Margins:
-    return Margins(*(np.asarray(document[field], np.float64) for field in FIELDS))
+def _margins(known: object, rows: Rows) -> Margins | None:
+    """What a record has of these rows; None if it is not in this form: it may be anybody's."""
+    document = known.get(rows.id) if isinstance(known, dict) else None
+    if not isinstance(document, dict):
+        return None
+    fields = [document.get(field) for field in FIELDS]
+    if not all(_are_numbers(numbers, len(rows)) for numbers in fields):
+        return None
+    found = Margins(*(np.asarray(numbers, np.float64) for numbers in fields))
+    return found if min(found.chosen_tokens.min(), found.rejected_tokens.min()) >= 1 else None
+
+
+def _are_numbers(value: object, length: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(type(x) in (int, float) and abs(x) < MOST for x in value)
+    )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pv.registry.disk.bounded import read_bounded
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError, NotFoundError, UnknownRevision, UsageError
 from pv.registry.manifest import TensorRow
@@ -123,6 +124,7 @@ def verify(
     revision: Revision | None,
     *,
     weights_only: bool = False,
+    recompute: bool = False,
     dtype: str | None = None,
     rounding: str | None = None,
     threads: int,
@@ -130,7 +132,8 @@ def verify(
 ) -> Verdict:
     """Compare a checkpoint with a revision's build; with None, with that of the revision that it is found to be.
 
-    Of a weight file that is named by itself, the weights alone are compared. Raises NotFoundError, MissingBase, and
+    Of a weight file that is named by itself, the weights alone are compared. `recompute` believes no record of what
+    the build gave. Raises NotFoundError, MissingBase, and
     what is wrong with the checkpoint or the packs.
     """
     if not checkpoint.exists() and _revision_in(registry, checkpoint.name):
@@ -152,11 +155,14 @@ def verify(
     base = registry.base(at.commit)
     is_base = base_in_words(base) if found == base.id else None
     said = (at.commit, at.revision, build, found)
-    if recorded == found:
+    if recorded == found and not recompute:
         return Verdict(*said, found, True, len(ours), (), compared, known, is_base)
     with opened(registry, at.commit, [persona]) as here:
         update = stage(progress, "computing the build")
         expected = table(persona, here.base, here.vectors, threads=threads, progress=update)
+    if recompute:  # nor that it is the build of another
+        sure = table_id(expected) == found
+        known = tuple(one for one in known if sure and build_id(one.persona) == build)
     differing = tuple(differences(expected, ours, owner="the build"))
     explained = _dtype(expected, ours, [one.name for one in differing])
     return Verdict(
@@ -190,7 +196,7 @@ def _recipe(checkpoint: Path) -> Persona | None:
     """The persona beside the weights, if there is one that can be read."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     try:
-        return Persona.from_bytes((folder / RECIPE).read_bytes())
+        return Persona.from_bytes(read_bounded(folder / RECIPE))
     except (OSError, FormatError):
         return None
 

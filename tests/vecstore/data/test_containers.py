@@ -147,3 +147,45 @@ def test_a_long_text_in_a_csv_is_read_whole() -> None:
     limit = csv.field_size_limit()
     assert parse_rows(f"prompt,chosen\na,{text}x\n".encode(), source="a.csv")[0].chosen == text + "x"
     assert csv.field_size_limit() == limit
+
+
+def test_parquet_that_stands_for_far_more_text_than_it_has(tmp_path: Path) -> None:
+    """A kilobyte that stands for 60 GB: one text in a dictionary, and 60 000 rows that name it."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as written
+
+    rows = 60_000
+    prompts = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * rows, pyarrow.int32()), ["x" * 1_000_000]
+    )
+    written.write_table(
+        pyarrow.table({"prompt": prompts, "chosen": ["a"] * rows}),
+        tmp_path / "bomb.parquet",
+        compression="zstd",
+    )
+    with pytest.raises(DataError, match="more than 1 Gi characters"):
+        read_rows(tmp_path / "bomb.parquet")
+
+
+def test_parquet_with_one_column_twice_or_bytes() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as written
+
+    def said(table: Any) -> str:
+        sink = io.BytesIO()
+        written.write_table(table, sink)
+        with pytest.raises(DataError) as caught:
+            parse_rows(sink.getvalue(), source="rows.parquet")
+        return str(caught.value)
+
+    names = ["prompt", "chosen", "chosen"]
+    twice = pyarrow.table([pyarrow.array(["a"]), pyarrow.array(["b"]), pyarrow.array(["c"])], names=names)
+    assert said(twice) == "rows.parquet: column 'chosen' is there twice"
+    assert "'chosen' must be text, not bytes" in said(pyarrow.table({"prompt": ["a"], "chosen": [b"b"]}))
+
+
+def test_a_csv_of_very_many_columns() -> None:
+    """Its names were counted in quadratic time: hours, for these."""
+    names = ",".join(f"c{i}" for i in range(300_000))
+    with pytest.raises(DataError, match=r"no known format|is missing"):
+        parse_rows(f"{names}\n{'x,' * 299_999}x\n".encode(), source="rows.csv")

@@ -103,3 +103,11 @@ def test_what_says_nothing_of_it(document: Any) -> None:
 def test_what_is_written_is_read() -> None:
     found = Overlap(3, 1, (1, 2, 3), ("a", "b"))
     assert Overlap.read(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_long_run_of_marks_is_compared_as_it_is() -> None:
+    """Its marks were put in order in quadratic time: minutes, for this."""
+    marks = "a" + "\u0301\u0323" * 200_000
+    document = json.dumps({"prompt": "Hi", "chosen": marks}) + "\n"
+    rows = parse_rows(document.encode())
+    assert overlap(rows, [rows]).rows == 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ from support.vectors import (
 from pv.registry.combine import Combine
 from pv.registry.errors import BaseMismatch, CorruptPack, IntegrityError, PvError, UsageError
 from pv.registry.persona import Persona
+from pv.vecstore.checkpoints.checkpoint import Checkpoint
+from pv.vecstore.checkpoints.fingerprint import fingerprint, table_id
 from pv.vecstore.merge.build import build
 from pv.vecstore.packs.read import Pack
 from pv.vecstore.tensors.array import Array
@@ -159,6 +164,19 @@ def test_force_needs_a_true_recipe(world: World) -> None:
     _refused(world, world.of({}), UsageError, "exists and is not empty", force=True)
 
 
+@pytest.mark.parametrize("name", ["persona.json", "export.json"])
+def test_force_reads_no_pipe_and_no_device(world: World, name: str) -> None:
+    for kind in ("pipe", "device"):
+        theirs = world.out / kind
+        theirs.mkdir()
+        if kind == "pipe":
+            os.mkfifo(theirs / name)
+        else:
+            (theirs / name).symlink_to("/dev/zero")
+        with pytest.raises(UsageError, match="exists and is not empty"):
+            world.build(world.of({}), theirs.name, force=True)
+
+
 @pytest.mark.parametrize("kind", ["nothing", "empty", "link"])
 def test_where_a_build_may_go(world: World, kind: str) -> None:
     target = world.out / "deep" / "er"
@@ -169,7 +187,60 @@ def test_where_a_build_may_go(world: World, kind: str) -> None:
     made = world.build(world.of({}), "link" if kind == "link" else "deep/er")
     assert (target / "model.safetensors").is_file()
     assert made.weights == world.base.manifest.id
-    assert [p for p in files_below(world.out) if ".pv-" in p] == []
+    assert [p for p in files_below(world.out) if ".pvtmp" in p] == []
+
+
+def test_threads_that_build_into_one_folder(world: World) -> None:
+    """Each has a temporary folder of its own: one build is there in the end, whole, and nobody sees an OSError."""
+    recipes = [world.of({"x": behaviour(w, world.a)}) for w in (1.0, 0.5, 0.25, 0.125)]
+    ids = {world.build(recipe, f"alone{i}").weights for i, recipe in enumerate(recipes)}
+    world.build(recipes[0])
+
+    def many(recipe: Persona) -> None:
+        for _ in range(12):
+            with contextlib.suppress(UsageError):
+                world.build(recipe, force=True)
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(many, recipe) for recipe in recipes]:
+            done.result()
+    with Checkpoint(world.out / "out") as found:
+        assert table_id(fingerprint(found)) in ids
+    assert [path.name for path in world.out.iterdir() if path.name.startswith(".")] == []
+
+
+def test_who_comes_first_is_not_replaced_without_force(world: World) -> None:
+    recipe, out = world.of({"x": behaviour(1.0, world.a)}), world.out / "out"
+
+    def meddle(done: int, total: int) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "thesis.txt").write_text("three years")
+
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        world.build(recipe, progress=meddle)
+    assert files_below(world.out) == {"out", "out/thesis.txt"}
+
+
+def test_what_a_killed_build_left_is_swept(world: World) -> None:
+    recipe = world.of({"x": behaviour(1.0, world.a)})
+    world.build(recipe)
+    aside = world.out / f".out.1.{'0' * 16}.pvtmp"
+    (aside / "new").mkdir(parents=True)
+    (aside / "lock").touch()
+    (world.out / "out").rename(aside / "old")  # killed between the two renames
+    old = time.time() - 3600
+    for path in (aside / "new", aside / "old", aside / "lock", aside):
+        os.utime(path, (old, old))
+    with pytest.raises(UsageError, match="exists and is not empty") as caught:
+        world.build(recipe)
+    assert "--force" in (caught.value.hint or "")
+    assert files_below(world.out) == {"out", "out/model.safetensors", "out/persona.json"}
+
+
+@pytest.mark.skipif(not Path("/proc/1").is_dir(), reason="no /proc")
+def test_a_folder_in_which_none_can_be_made(world: World) -> None:
+    with pytest.raises(UsageError, match="cannot make /proc/1/x"):
+        build(world.of({}), world.base, {}, Path("/proc/1/x"), side_files={})
 
 
 # Failures in the middle
