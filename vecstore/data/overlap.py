@@ -9,9 +9,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pv.vecstore.data.rows import Row, Rows
+if TYPE_CHECKING:
+    from pv.vecstore.data.rows import Row, Rows
 
 __all__ = ["NAMED", "Overlap", "overlap"]
 
