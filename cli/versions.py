@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.versions import Version
 
 __all__ = [
+    "at_weight_1",
     "effect_words",
     "made_words",
     "one_line_each",
@@ -37,11 +38,13 @@ def version_blocks(versions: Sequence[Version]) -> Iterator[str]:
         yield f"{click.style(f'version {version.number}', fg='yellow')}{_where(version)}"
         yield f"commit   {short(version.entry.id)}"
         yield f"author   {plain(version.entry.author)}, {version.entry.time.astimezone():%Y-%m-%d %H:%M}"
+        for entry in version.again:
+            yield f"again    {short(entry.id)}, {plain(entry.author)}, {entry.time.astimezone():%Y-%m-%d %H:%M}"
         yield f"weight   {_weights(version)}"
         for vector, factor in zip(version.vectors, _factors(version.behaviour), strict=True):
             yield f"vector   {short(vector.id)}{factor}, {stored_words(vector)}"
             yield f"made     {made_words(vector.provenance)}"
-            yield f"effect   {effect_words(vector.effect) if vector.effect else 'not measured'}"
+            yield f"effect   {at_weight_1(effect_words(vector.effect)) if vector.effect else 'not measured'}"
         yield ""
         yield from (f"    {line}".rstrip() for line in map(plain, version.entry.message.splitlines()))
         yield ""
@@ -51,11 +54,17 @@ def one_line_each(versions: Sequence[Version]) -> Iterator[str]:
     for version in versions:
         ids = ", ".join(short(vector.id) for vector in version.vectors)
         made = "; ".join(dict.fromkeys(made_words(vector.provenance) for vector in version.vectors))
-        effects = "".join(f", {effect_words(v.effect)}" for v in version.vectors if v.effect)
+        effects = "".join(f", {at_weight_1(effect_words(v.effect))}" for v in version.vectors if v.effect)
         said = (
             f"{click.style(f'{version.number:>3}', fg='yellow')}  {short(version.entry.id)}{_where(version)}"
         )
-        yield f"{said} {plain(version.entry.subject)}  [weight {_weights(version)}, vector {ids}, {made}{effects}]"
+        said += f" {plain(version.entry.subject)}{_again(version)}"
+        yield f"{said}  [weight {_weights(version)}, vector {ids}, {made}{effects}]"
+
+
+def at_weight_1(line: str) -> str:
+    """A line that tells of a vector's own effect: whatever weight it has where it is shown, this is not it."""
+    return line.replace(" nats,", " nats at weight 1,", 1)
 
 
 def effect_words(effect: Effect) -> str:
@@ -109,6 +118,10 @@ def ref_name(ref: str) -> str:
 def _where(version: Version) -> str:
     names = ", ".join(ref_names(version.now))
     return click.style(f" ({plain(names)})", fg="green") if names else ""
+
+
+def _again(version: Version) -> str:
+    return f" (again in {', '.join(short(entry.id) for entry in version.again)})" if version.again else ""
 
 
 def _weights(version: Version) -> str:
