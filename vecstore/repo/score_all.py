@@ -76,8 +76,8 @@ def score_all(
     }
     # the same terms are the same weights, whatever their name: measured once, and rather where they were before
     one_of: dict[tuple[Any, ...], tuple[str, Persona]] = {}
-    for name, of in sorted(alone.items(), key=lambda line: not _is_known(registry, line[1], sets)):
-        one_of.setdefault(_alike(of.behaviours[name]), (name, of))
+    for line in sorted(alone.items(), key=lambda line: not _is_known(registry, line[1], sets)):
+        one_of.setdefault(_alike(persona.behaviours[line[0]]), line)
     places = {rows.id: place for place, rows in enumerate(sets, start=1)}
 
     def margins(line: int, name: str, of: Persona) -> list[Margins]:
@@ -94,7 +94,7 @@ def score_all(
     known: dict[str, list[Margins]] = {}
     lines: list[tuple[str | None, Persona]] = [*alone.items(), (None, persona)]
     for name, of in lines:
-        what, measured = ("the persona", of) if name is None else one_of[_alike(of.behaviours[name])]
+        what, measured = ("the persona", of) if name is None else one_of[_alike(persona.behaviours[name])]
         after = known.get(what) or margins(len(known) + 1, what, measured)
         known[what] = after
         scores = [
