@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.versions import Version
 
 __all__ = [
+    "at_weight_1",
     "effect_lines",
     "effect_words",
     "one_line_each",
@@ -38,11 +39,13 @@ def version_blocks(versions: Sequence[Version]) -> Iterator[str]:
         yield f"{click.style(f'version {version.number}', fg='yellow')}{_where(version)}"
         yield f"commit   {short(version.entry.id)}"
         yield f"author   {plain(version.entry.author)}, {version.entry.time.astimezone():%Y-%m-%d %H:%M}"
+        for entry in version.again:
+            yield f"again    {short(entry.id)}, {plain(entry.author)}, {entry.time.astimezone():%Y-%m-%d %H:%M}"
         yield f"weight   {_weights(version)}"
         for vector, factor in zip(version.vectors, _factors(version.behaviour), strict=True):
             yield f"vector   {short(vector.id)}{factor}, {stored_words(vector)}"
             yield f"made     {brief(vector.provenance, plain)}"
-            yield from effect_lines("effect   ", [vector.effect])
+            yield from map(at_weight_1, effect_lines("effect   ", [vector.effect]))
         yield ""
         yield from (f"    {line}".rstrip() for line in map(plain, version.entry.message.splitlines()))
         yield ""
@@ -52,12 +55,18 @@ def one_line_each(versions: Sequence[Version]) -> Iterator[str]:
     for version in versions:
         ids = ", ".join(short(vector.id) for vector in version.vectors)
         made = "; ".join(dict.fromkeys(brief(vector.provenance, plain) for vector in version.vectors))
-        measured = dict.fromkeys(effect_words(v.effect) for v in version.vectors if v.effect)
+        measured = dict.fromkeys(at_weight_1(effect_words(v.effect)) for v in version.vectors if v.effect)
         effects = "".join(f", {effect}" for effect in measured)
         said = (
             f"{click.style(f'{version.number:>3}', fg='yellow')}  {short(version.entry.id)}{_where(version)}"
         )
-        yield f"{said} {plain(version.entry.subject)}  [weight {_weights(version)}, vector {ids}, {made}{effects}]"
+        said += f" {plain(version.entry.subject)}{_again(version)}"
+        yield f"{said}  [weight {_weights(version)}, vector {ids}, {made}{effects}]"
+
+
+def at_weight_1(line: str) -> str:
+    """A line that tells of a vector's own effect: whatever weight it has where it is shown, this is not it."""
+    return line.replace(" nats,", " nats at weight 1,", 1)
 
 
 def effect_words(effect: Effect) -> str:
@@ -107,6 +116,10 @@ def ref_names(refs: Iterable[str], current: str | None = None) -> list[str]:
 def _where(version: Version) -> str:
     names = ", ".join(ref_names(version.now))
     return click.style(f" ({plain(names)})", fg="green") if names else ""
+
+
+def _again(version: Version) -> str:
+    return f" (again in {', '.join(short(entry.id) for entry in version.again)})" if version.again else ""
 
 
 def _weights(version: Version) -> str:

@@ -239,6 +239,7 @@ class Registry(Closing):
         edit: Callable[[Persona], Persona],
         *,
         vectors: NewVectors | None = None,
+        held: NewVectors | None = None,
         also_from: Sequence[str] = (),
         second_parent: str | None = None,
         allow_empty: bool = False,
@@ -249,9 +250,9 @@ class Registry(Closing):
         """Apply `edit` to the persona at the tip of a branch (default: the current one) and commit it.
 
         `edit` sees the newest persona and runs under the lock: it must be quick and touch no registry.
-        Manifests of vectors new to the branch come from `vectors`, from the commits `also_from` or from
-        `second_parent` (40-hex ids). If nothing changes: the tip as it is if that is `unchanged_ok`, else UsageError.
-        Raises what `edit` raises.
+        What `vectors` says of a vector holds. Others new to the branch come from the commits `also_from`, from
+        `second_parent` (40-hex ids) or from `held`. If nothing changes: the tip as it is if that is
+        `unchanged_ok`, else UsageError. Raises what `edit` raises.
         """
         with self._writing(command) as plan:
             ref = plan.branch_ref(branch)
@@ -276,6 +277,7 @@ class Registry(Closing):
                 base=tip.base_entry(),
                 sources=[tip, *(Snapshot(self.history, other) for other in others)],
                 new=vectors,
+                held=held,
                 author=author,
             )
             plan.move(ref, commit)

@@ -52,8 +52,9 @@ def command(
         old, new = (repo.head.branch, name) if at is None else (name, at)
         said = f"branch {old} is {new} now, at {short(repo.rename_branch(old, new).commit)}"
     elif delete:
-        repo.delete_branch(name)
-        said = f"deleted branch {name}"
+        said = (
+            f"deleted branch {name}, which was at {short(repo.delete_branch(name))}; `pv undo` brings it back"
+        )
     else:
         said = f"branch {name} at {short(repo.branch(name, at or 'HEAD').commit)}"
     if as_json:

@@ -130,6 +130,11 @@ def _commits(
         }
         app.json({"commits": [{**entry.to_json(), **measured[entry.id]} for entry in entries]})
         return
+    if not entries:
+        app.note("no commit there matches" if keep else "no commits there")
+        return
+    if scores and not any(effects.values()):
+        app.note("no effect of these commits was measured: pv eval REV ROWS.jsonl does")
     draw, current = _one_line if how["oneline"] else _full, repo.head.branch
     texts = [list(draw(entry, current, effects[entry.id])) for entry in entries]
     lines = _beside_graph(entries, texts) if as_graph else [line for text in texts for line in text]

@@ -17,15 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("op", short_help="Show the operation log.")
-def command() -> None:
-    """Show the operation log: every change of branches, tags and HEAD, by number.
+@click.group("op", invoke_without_command=True, short_help="Show the operation log.")
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Show the operation log: every change of branches, tags and HEAD, by number. Alone, it is `pv op log`.
 
     \b
     pv op log
     pv op show 12
     pv undo --to 12
     """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(log)
 
 
 @command.command("log", short_help="List the operations.")

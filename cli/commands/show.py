@@ -11,12 +11,13 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, change_lines, combine_words
 from pv.cli.say import plain
-from pv.cli.versions import one_line_each, stored_words, use_words
+from pv.cli.versions import at_weight_1, one_line_each, stored_words, use_words
 from pv.registry.provenance import Derived, Provenance, Trained
 from pv.registry.words import output_words, revision_words
 from pv.vecstore.publish.lineage import NOTHING, lineage, losses, measured, original, ran, taught
 
 if TYPE_CHECKING:
+    from pv.registry.history.log import LogEntry
     from pv.vecstore.repo.show import Shown, ShownBehaviour
     from pv.vecstore.repo.stored_vector import StoredVector
     from pv.vecstore.repo.vectors import KnownVector
@@ -52,7 +53,7 @@ def command(app: App, what: str, as_json: bool) -> None:
     elif isinstance(shown, Shown):
         if what != "HEAD" and shown.found is None and what in repo.persona.behaviours:
             app.note(f"{what} is both a revision and a behaviour: pv show HEAD:{what} shows the behaviour")
-        app.page("\n".join([*_commit(shown), *_behaviours(shown), *_vectors(shown.vectors)]))
+        app.page("\n".join([*_commit(shown), *_behaviours(shown), *_by_behaviour(shown)]))
     elif isinstance(shown, ShownBehaviour):
         app.page("\n".join([*_behaviour(shown), *_vectors(shown.version.vectors), *_versions(shown)]))
     else:
@@ -60,15 +61,21 @@ def command(app: App, what: str, as_json: bool) -> None:
 
 
 def _behaviour(shown: ShownBehaviour) -> list[str]:
-    entry, count = shown.version.entry, len(shown.versions)
+    entry, first, count = shown.since, shown.version.entry, len(shown.versions)
+    before = [f"first    {_when(first)}"] if first.id != entry.id else []
     return [
         click.style(f"behaviour {shown.name}", fg="yellow"),
         f"version  {shown.version.number} of {count} in {plain(revision_words(shown.revision, shown.commit))}",
         f"recipe   {behaviour_line(shown.name, shown.behaviour)}",
-        f"since    {short(entry.id)}, {plain(entry.author)}, {entry.time.astimezone():%Y-%m-%d %H:%M}",
+        f"since    {_when(entry)}",
+        *before,
         "",
         *(f"    {line}".rstrip() for line in map(plain, entry.message.splitlines())),
     ]
+
+
+def _when(entry: LogEntry) -> str:
+    return f"{short(entry.id)}, {plain(entry.author)}, {entry.time.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _versions(shown: ShownBehaviour) -> list[str]:
@@ -111,12 +118,23 @@ def _behaviours(shown: Shown) -> Iterator[str]:
     yield from change_lines(change for change in shown.changes if change.kind == "field")
 
 
-def _vectors(vectors: Iterable[StoredVector]) -> Iterator[str]:
+def _by_behaviour(shown: Shown) -> Iterator[str]:
+    """Each vector once, in the order of the behaviours that have it, whose names it bears."""
+    names: dict[str, list[str]] = {}
+    for name, behaviour in sorted(shown.entry.persona.behaviours.items()):
+        for term in behaviour.terms:
+            names.setdefault(term.vector, []).append(name)
+    known = {vector.id: vector for vector in shown.vectors}
+    for vector, users in names.items():
+        yield from _vectors([known[vector]], f"  {', '.join(map(plain, dict.fromkeys(users)))}")
+
+
+def _vectors(vectors: Iterable[StoredVector], names: str = "") -> Iterator[str]:
     for vector in vectors:
         yield ""
-        yield f"vector {short(vector.id)}  {stored_words(vector)}"
+        yield f"vector {short(vector.id)}{names}  {stored_words(vector)}"
         for line in _origin(vector.provenance):
-            yield f"  {plain(line)}"
+            yield f"  {plain(at_weight_1(line))}"
 
 
 def _origin(origin: Provenance) -> list[str]:

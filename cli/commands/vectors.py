@@ -8,7 +8,7 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import counted, size
 from pv.cli.say import plain
-from pv.cli.versions import effect_lines, stored_words, use_words
+from pv.cli.versions import at_weight_1, effect_lines, stored_words, use_words
 from pv.vecstore.publish.lineage import brief
 
 __all__ = ["command"]
@@ -35,7 +35,7 @@ def command(app: App, as_json: bool) -> None:
         vector, first = known.vector, known.first
         made = f"{brief(vector.provenance, plain)}, {first.time.astimezone():%Y-%m-%d %H:%M}"
         lines += [f"{click.style(short(vector.id), fg='yellow')}  {stored_words(vector)}, {made}"]
-        lines += effect_lines("  effect ", [vector.effect] if vector.effect else [])
+        lines += map(at_weight_1, effect_lines("  effect ", [vector.effect] if vector.effect else []))
         lines += [f"  {plain(use_words(known))}"]
     stored = sum(known.vector.stored_bytes or 0 for known in found)
     lines += [f"{counted(len(found), 'vector')}, {size(stored)}" if found else "no vectors yet"]

@@ -21,7 +21,7 @@ from pv.registry.git import refs
 from pv.registry.git.repository import GitRepository
 from pv.registry.history.operations import view
 
-__all__ = ["did_you_mean", "resolve", "resolve_range"]
+__all__ = ["did_you_mean", "lasting", "resolve", "resolve_range"]
 
 _REVISION = re.compile(r"(?P<start>[^~^]*)(?P<steps>([~^][0-9]*)*)")
 _STEP = re.compile(r"([~^])([0-9]*)")
@@ -47,6 +47,11 @@ def resolve(history: GitRepository, text: str) -> str:
             else _parent(history, commit_id, count, text)
         )
     return commit_id
+
+
+def lasting(text: str, commit: str) -> str:
+    """A revision as it can be written down: what is counted from HEAD, which moves, is the commit's short id."""
+    return commit[:12] if re.split("[~^]", text)[0] in ("HEAD", "@") else text
 
 
 def resolve_range(history: GitRepository, text: str) -> tuple[str, str | None]:

@@ -100,9 +100,16 @@ def write_base(history: GitRepository, manifest: BaseManifest, files: Mapping[st
 
 
 def write_snapshot(
-    history: GitRepository, persona: Persona, base: TreeEntry, sources: Iterable[Snapshot], new: NewVectors
+    history: GitRepository,
+    persona: Persona,
+    base: TreeEntry,
+    sources: Iterable[Snapshot],
+    new: NewVectors,
+    held: NewVectors,
 ) -> str:
-    """The tree for `persona`; manifests come from `sources` (the first that has it), then from `new`.
+    """The tree for `persona`; manifests come from `new`, from `sources` (the first that has it), then from `held`.
+
+    `new` first: what this commit says of a vector holds, though an earlier one says something else of the same.
 
     Raises NotFoundError if the persona names a vector that is in none of them, BaseMismatch if one was
     measured from another base, UsageError for a persona that could not be read again.
@@ -112,14 +119,14 @@ def write_snapshot(
     manifests: dict[str, TreeEntry] = {}
     origins: dict[str, TreeEntry] = {}
     for vector_id in persona.vectors:
-        found = None
-        for source in sources:
+        found = _write_vector(history, persona, vector_id, new) if vector_id in new else None
+        for source in sources if found is None else ():
             found = source.entries(vector_id)
             if found is not None:
                 _check_base(source, persona, base, vector_id)
                 break
         if found is None:
-            found = _write_vector(history, persona, vector_id, new)
+            found = _write_vector(history, persona, vector_id, held)
         manifests[f"{vector_id}.json"], origins[f"{vector_id}.json"] = found
     entries = {"persona.json": TreeEntry(history.write_blob(persona.to_bytes())), "base": base}
     if manifests:

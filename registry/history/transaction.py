@@ -97,16 +97,17 @@ class Transaction:
         base: TreeEntry,
         sources: Sequence[Snapshot] = (),
         new: NewVectors | None = None,
+        held: NewVectors | None = None,
         author: Author | None = None,
     ) -> str:
         """Write a commit of `persona`. Its new vectors must be in the pack store already."""
-        new = new or {}
+        new, held = new or {}, held or {}
         for vector_id in persona.vectors:
-            if vector_id in new and not self.packs.has(vector_id):
+            if (vector_id in new or vector_id in held) and not self.packs.has(vector_id):
                 raise NotFoundError(
                     f"vector {vector_id[:12]} has a manifest but no pack", hint="write its pack first"
                 )
-        tree = write_snapshot(self.history, persona, base, sources, new)
+        tree = write_snapshot(self.history, persona, base, sources, new, held)
         return self.history.commit_tree(tree, parents, message, author=author)
 
 

@@ -129,7 +129,7 @@ def test_rows_that_nobody_kept(world: World, pv: InProcess) -> None:
     ("words", "hint"),
     [
         (("HEAD", "HEAD", "HEAD", "rows.jsonl"), "pv eval [A [B]] ROWS.jsonl"),
-        ((), "pv eval [A [B]] ROWS.jsonl"),
+        ((), "pv eval ROWS.jsonl measures HEAD on a file; pv eval --all on"),
         (("rows.jsonl", "HEAD"), "the rows come last: pv eval HEAD rows.jsonl"),
         (("HEAD", "rows.jsonl", "main"), "the rows come last: pv eval HEAD main rows.jsonl"),
         (("--data", "rows.jsonl", "rows.jsonl"), "pv eval [A [B]] ROWS.jsonl"),

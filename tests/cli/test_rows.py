@@ -148,3 +148,25 @@ def test_a_file_that_does_not_fit_is_not_left_cut(world: World) -> None:
     done = subprocess.run([sys.executable, "-c", lines], cwd=world.folder, capture_output=True, text=True)
     assert done.returncode == 74, done.stderr
     assert not list(world.folder.glob("cut.jsonl*"))
+
+
+def test_training_the_same_again_is_known_as_this_training(world: World, pv: InProcess) -> None:
+    """The vector is there already; the rows, the file and the effect are those of the later training."""
+    rows = world.rows.with_name("other.jsonl")
+    rows.write_text(world.rows.read_text())
+    held_out = world.rows.with_name("rows.heldout.jsonl")
+    pv.ok("train", world.rows, "--as", "bare", *QUICK, "--no-data", "--held-out", "none")
+    pv.ok("train", rows, "--as", "kept", *QUICK, "--held-out", held_out)
+    shown = pv.ok("show", "--json").json["persona"]["behaviours"]
+    assert shown["bare"]["terms"] == shown["kept"]["terms"]
+    said = pv.ok("log", "kept").out
+    assert "made     trained on other.jsonl" in said and "not measured" not in said
+    assert pv.ok("rows", "kept").out
+    (known,) = [one for one in pv.ok("vectors", "--json").json["vectors"] if one["behaviour"] == "bare"]
+    assert known["provenance"]["data"]["name"] == "other.jsonl" and known["effect"]
+    assert pv("rows", "HEAD~1:bare").code == 5, "what was committed before stays as it was"
+    pv.ok("train", world.rows, "--as", "again", *QUICK, "--no-data", "--held-out", "none")
+    assert "trained on rows.jsonl" in pv.ok("log", "again").out
+    pv.ok("gc")
+    assert pv.ok("rows", "HEAD~1:kept").out, "gc keeps the rows that an earlier commit lists"
+    pv.ok("fsck", "--deep")

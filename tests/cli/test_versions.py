@@ -34,7 +34,9 @@ def test_the_versions_of_a_behaviour(world: World, pv: InProcess) -> None:
     below = lines[lines.index("version 1") :]
     assert below[1] == f"commit   {first_commit[:12]}"
     assert below[5] == "made     trained on rows.jsonl"
-    assert below[6].startswith("effect   ") and below[6].endswith("nats, 95 %, n=4 (rows.heldout.jsonl)")
+    assert below[6].startswith("effect   ") and below[6].endswith(
+        "nats at weight 1, 95 %, n=4 (rows.heldout.jsonl)"
+    )
     assert below[7] == "         n=4 is too few for an interval to be trusted"
     one_each = pv.ok("log", "listening", "--oneline").out.splitlines()
     assert [line.split()[:2] for line in one_each] == [["2", head[:12]], ["1", first_commit[:12]]]

@@ -36,7 +36,7 @@ def test_a_compressed_vector_shows_the_effect_that_was_measured_of_it(
     text = pv.ok("show").out
     assert (
         f"  in this encoding: held-out effect {effect['mean']:+.2f} [{effect['low']:+.2f}, {effect['high']:+.2f}] "
-        f"nats, 95 %, n=4 (rows.heldout.jsonl); "
+        f"nats at weight 1, 95 %, n=4 (rows.heldout.jsonl); "
         f"{kept['mean']:.3f} [{kept['low']:.3f}, {kept['high']:.3f}] of that before\n"
     ) in text
     assert f"  {old}, of {before[:12]}, before compression\n" in text
@@ -49,7 +49,8 @@ def test_a_compressed_vector_shows_the_effect_that_was_measured_of_it(
         "the first vector, also after two steps"
     )
     page = Repo.open(world.folder).at()._repr_html_()
-    assert "effect not measured in this encoding" in page and f"{old}, of {before[:12]}, before" in page
+    assert "effect not measured in this encoding" in page
+    assert f"{old.replace(' at weight 1', '')}, of {before[:12]}, before" in page
 
 
 def test_the_card_says_where_a_compressed_vector_came_from(

@@ -143,8 +143,9 @@ def commit(
             return replace(made, put_back=True)
         trained_on = f" --on {on}" if on else ""
         command = repo.command(f"commit {os.fspath(source)} --as {name}{trained_on}")
-        vectors = {**held, manifest.id: (manifest, origin)}
-        landed, told = work.land_version(command, message or f"Commit {name}", name, weight, terms, vectors)
+        made_here = {manifest.id: (manifest, origin)}
+        said = message or f"Commit {name}"
+        landed, told = work.land_version(command, said, name, weight, terms, made_here, held)
     return replace(made, commit=landed, notes=notes + told)
 
 

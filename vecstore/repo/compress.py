@@ -212,6 +212,8 @@ def _with(persona: Persona, candidates: Candidates, chosen: Candidate) -> Person
 def _vectors(candidates: Candidates, chosen: Candidate, measured: dict[str, Any] | None) -> NewVectors:
     found = {}
     for source, derived in chosen.derived.items():
+        if derived.manifest.id == source:
+            continue  # nothing was made, and its own origin holds
         origin: Provenance = Unknown()
         with contextlib.suppress(NotFoundError):
             origin = candidates.registry.provenance(candidates.work.commit, source)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.changes import Change, changes
 from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
+from pv.registry.history.revisions import lasting
 from pv.registry.persona import Persona, check_name
 from pv.registry.words import combine_words, number
 from pv.vecstore.merge.module_factors import matches
@@ -146,6 +147,7 @@ def add(
     """Bring one behaviour from another revision, under its own name or another."""
     name = check_name(name or behaviour)
     commit = repo.registry.resolve(revision)
+    source = lasting(revision, commit)
     theirs = repo.registry.persona(commit)
     brought = theirs.behaviour(behaviour)
     if weight is not None:
@@ -160,12 +162,12 @@ def add(
         if name in persona.behaviours:
             raise UsageError(
                 f"there is a behaviour {name!r} here already",
-                hint=f"add it under another name: pv add {_free(persona, name)}={revision}:{behaviour}; "
-                f"or in its place: pv drop {name}, then pv add again",
+                hint=f"bring it under another name: pv add {_free(persona, name)}={source}:{behaviour}; "
+                f"or in its place: pv drop {name}, then pv add {name}={commit[:12]}:{behaviour}",
             )
         return persona.with_behaviour(name, brought)
 
-    said = message or f"Add {name} from {revision}:{behaviour}"
+    said = message or f"Add {name} from {source}:{behaviour}"
     return commit_edit(repo, f"add {name}={revision}:{behaviour}", said, edit, also_from=[commit])
 
 

@@ -62,7 +62,9 @@ def revision_html(revision: Revision) -> str:
         f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, {combine_words(persona.combine)}"
     )
     return _titled(
-        "pv revision", where, _table(("behaviour", "weight", "vectors", "from", "measured alone"), rows)
+        "pv revision",
+        where,
+        _table(("behaviour", "weight", "vectors", "from", "measured alone, at weight 1"), rows),
     )
 
 

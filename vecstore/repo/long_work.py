@@ -58,6 +58,7 @@ class LongWork:
         weight: float | None,
         terms: tuple[Term, ...],
         vectors: NewVectors,
+        held: NewVectors | None = None,
     ) -> tuple[str, tuple[str, ...]]:
         """Commit the next version of a behaviour, or its first; the commit, and what to know of it."""
         found: list[Behaviour | None] = []
@@ -66,18 +67,26 @@ class LongWork:
             found[:] = [persona.behaviours.get(name)]
             return persona.with_terms(name, terms, weight)
 
-        commit = self.land(command, message, edit, vectors)
+        commit = self.land(command, message, edit, vectors, held)
         if found[0] in (None, self.persona.behaviours.get(name)):
             return commit, ()
         before = f"what was committed meanwhile is in {self.registry.parents(commit)[0][:12]}"
         return commit, (f"{name} was committed by another process too, and this replaces it: {before}",)
 
     def land(
-        self, command: str, message: str, edit: Callable[[Persona], Persona], vectors: NewVectors
+        self,
+        command: str,
+        message: str,
+        edit: Callable[[Persona], Persona],
+        vectors: NewVectors,
+        held: NewVectors | None = None,
     ) -> str:
-        """Commit on that branch, as it is now; returns the commit. Raises what `edit` raises, and NotFoundError."""
+        """Commit on that branch, as it is now; returns the commit. Raises what `edit` raises, and NotFoundError.
+
+        `vectors` were made by this work; `held` are others' that the branch may not have.
+        """
         self._tip()
-        return self.registry.change(command, message, edit, vectors=vectors, branch=self.branch)
+        return self.registry.change(command, message, edit, vectors=vectors, held=held, branch=self.branch)
 
     def _tip(self) -> str:
         tip = self.registry.branches().get(self.branch)

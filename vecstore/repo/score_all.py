@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
-from pv.registry.persona import Persona
+from pv.registry.persona import Behaviour, Persona
 from pv.registry.provenance import Provenance, trained
+from pv.registry.registry import Registry
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.margins import Margins
+from pv.vecstore.merge.build import build_id
 from pv.vecstore.progress import Report
 from pv.vecstore.repo.score import Score, measure_sets, scored
 from pv.vecstore.repo.training_rows import compared
@@ -67,14 +69,16 @@ def score_all(
     without: tuple[str, ...] = ()
     if not sets:
         sets, without = _kept(revision)
-    lines: list[tuple[str | None, Persona]] = [
-        (name, persona.alone(name)) for name in sorted(persona.behaviours)
-    ]
+    alone = {name: persona.alone(name) for name in sorted(persona.behaviours)}
+    # the same terms are the same weights, whatever their name: measured once, and rather where they were before
+    one_of: dict[tuple[Any, ...], tuple[str, Persona]] = {}
+    for line in sorted(alone.items(), key=lambda line: not _is_known(registry, line[1], sets)):
+        one_of.setdefault(_alike(persona.behaviours[line[0]]), line)
     places = {rows.id: place for place, rows in enumerate(sets, start=1)}
 
     def margins(line: int, name: str, of: Persona) -> list[Margins]:
         def label(rows: Rows) -> str:
-            number, total = line * len(sets) + places[rows.id], (len(lines) + 2) * len(sets)
+            number, total = line * len(sets) + places[rows.id], (len(one_of) + 2) * len(sets)
             return f"measuring {number} of {total}: {name} on {Path(rows.source).name}"
 
         return measure_sets(
@@ -83,14 +87,28 @@ def score_all(
 
     before = margins(0, "the base", persona.without_behaviours())
     found = []
-    for number, (name, of) in enumerate([*lines, (None, persona)], start=1):
-        after = margins(number, name or "the persona", of)
+    known: dict[str, list[Margins]] = {}
+    lines: list[tuple[str | None, Persona]] = [*alone.items(), (None, persona)]
+    for name, of in lines:
+        what, measured = ("the persona", of) if name is None else one_of[_alike(persona.behaviours[name])]
+        after = known.get(what) or margins(len(known) + 1, what, measured)
+        known[what] = after
         scores = [
             scored(registry, of, rows, old, new, compared(registry, revision.commit, of.behaviours, rows))
             for rows, old, new in zip(sets, before, after, strict=True)
         ]
         found.append(Line(name, scores[0].build, tuple(scores)))
     return Scores(revision.commit, tuple(found), without)
+
+
+def _alike(behaviour: Behaviour) -> tuple[Any, ...]:
+    """What a behaviour is alone at weight 1, whatever its name."""
+    return behaviour.terms
+
+
+def _is_known(registry: Registry, persona: Persona, sets: Sequence[Rows]) -> bool:
+    known = registry.record(build_id(persona)).get("margins", {})
+    return all(rows.id in known for rows in sets)
 
 
 def _kept(revision: Revision) -> tuple[list[Rows], tuple[str, ...]]:

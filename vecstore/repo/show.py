@@ -72,13 +72,17 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class ShownBehaviour:
-    """A behaviour as a revision has it, and which of its versions that is; `versions` has all, newest first."""
+    """A behaviour as a revision has it, and which of its versions that is; `versions` has all, newest first.
+
+    `since` is the commit that made it this version there: the first that had it, or one that put it back.
+    """
 
     name: str
     revision: str
     commit: str
     behaviour: Behaviour
     version: Version
+    since: LogEntry
     versions: tuple[Version, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -124,7 +128,23 @@ def _behaviour(repo: Repo, revision: str, name: str) -> ShownBehaviour:
         )
     behaviour = at.persona.behaviour(name)
     version = next(one for one in known if one.behaviour.terms == behaviour.terms)
-    return ShownBehaviour(name, revision, at.commit, behaviour, version, tuple(known))
+    since = _since(repo.registry.log(at.commit), name)
+    return ShownBehaviour(name, revision, at.commit, behaviour, version, since, tuple(known))
+
+
+def _since(entries: list[LogEntry], name: str) -> LogEntry:
+    """The commit from which on the newest of `entries` has had these terms without a break."""
+    known = {entry.id: entry for entry in entries}
+    since = entries[0]
+    terms = since.persona.behaviour(name).terms
+
+    def has_them(commit: str) -> bool:
+        found = known[commit].persona.behaviours.get(name)
+        return found is not None and found.terms == terms
+
+    while earlier := [parent for parent in since.parents if has_them(parent)]:
+        since = known[earlier[0]]
+    return since
 
 
 def _by_id(repo: Repo, prefix: str) -> Shown | KnownVector | None:

@@ -57,16 +57,18 @@ def vectors(repo: Repo) -> list[KnownVector]:
     registry = repo.registry
     entries = everything(registry)
     first: dict[str, LogEntry] = {}
+    newest: dict[str, LogEntry] = {}
     for entry in reversed(entries):
         for vector in entry.persona.vectors:
             first.setdefault(vector, entry)
+            newest[vector] = entry  # what is known of a vector now: the same may have been trained again
     named = {vector for entry in registry.log(all=True) for vector in entry.persona.vectors}
     tips = sorted((ref, entry) for entry in entries for ref in entry.refs)
     found = []
     for vector, entry in reversed(first.items()):
         uses = tuple(Use(name, ref, tip.id) for ref, tip in tips for name in _names(tip, vector))
         kept_for: Any = "use" if uses else "history" if vector in named else "undo"
-        known = stored_vector(registry, entry.id, vector)
+        known = stored_vector(registry, newest[vector].id, vector)
         found.append(KnownVector(known, entry, _names(entry, vector)[0], uses, kept_for))
     return found
 

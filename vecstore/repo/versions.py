@@ -21,7 +21,8 @@ __all__ = ["Version", "versions"]
 class Version:
     """A behaviour as a commit first had it: `number` counts its vectors from 1, in the order they came.
 
-    `now` is where it is current: branches and tags (refs/heads/main) with the weight that it has there.
+    `now` is where it is current: branches and tags (refs/heads/main) with the weight that it has there. `again` are
+    later commits that put it back, or brought it in on another line of history; newest first.
     """
 
     number: int
@@ -29,6 +30,7 @@ class Version:
     behaviour: Behaviour
     vectors: tuple[StoredVector, ...]
     now: Mapping[str, float]
+    again: tuple[LogEntry, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -53,13 +55,20 @@ def versions(repo: Repo, behaviour: str, revision: str = "HEAD", *, all: bool = 
     everywhere = registry.log(all=True)
     entries = everywhere if all else registry.log(revision)
     first: dict[tuple[Term, ...], tuple[LogEntry, Behaviour]] = {}
+    again: dict[tuple[Term, ...], list[LogEntry]] = {}
+    had = {entry.id: _terms(entry, behaviour) for entry in everywhere + entries}
     for entry in reversed(entries):
-        if (found := entry.persona.behaviours.get(behaviour)) is not None:
-            first.setdefault(found.terms, (entry, found))
+        if (found := entry.persona.behaviours.get(behaviour)) is None:
+            continue
+        if found.terms not in first:
+            first[found.terms] = entry, found
+        elif not any(had.get(parent) == found.terms for parent in entry.parents):
+            again.setdefault(found.terms, []).insert(0, entry)
     if not first:
         where = "anywhere in the history" if all else f"in what leads to {revision[:80]}"
         raise UnknownBehaviour(
-            f"no behaviour {behaviour[:80]!r} {where}", hint=_where_it_is(behaviour, everywhere)
+            f"no behaviour {behaviour[:80]!r} {where}",
+            hint=_where_it_is(behaviour, everywhere, entries[0].id if entries and not all else None),
         )
     now: dict[tuple[Term, ...], dict[str, float]] = {}
     for entry in everywhere:
@@ -70,14 +79,29 @@ def versions(repo: Repo, behaviour: str, revision: str = "HEAD", *, all: bool = 
             number,
             entry,
             known,
-            tuple(stored_vector(registry, entry.id, term.vector) for term in known.terms),
+            tuple(
+                stored_vector(registry, again.get(terms, [entry])[0].id, term.vector) for term in known.terms
+            ),
             now.get(terms, {}),
+            tuple(again.get(terms, ())),
         )
         for number, (terms, (entry, known)) in reversed(list(enumerate(first.items(), 1)))
     ]
 
 
-def _where_it_is(behaviour: str, entries: list[LogEntry]) -> str:
+def _terms(entry: LogEntry, behaviour: str) -> tuple[Term, ...] | None:
+    found = entry.persona.behaviours.get(behaviour)
+    return None if found is None else found.terms
+
+
+def _where_it_is(behaviour: str, entries: list[LogEntry], asked: str | None) -> str:
+    """`asked`: the commit in whose history it is not."""
+    later = {asked}
+    for entry in reversed(entries):
+        if later.intersection(entry.parents):
+            later.add(entry.id)
+            if behaviour in entry.persona.behaviours:
+                return f"a later commit brought it: pv show {entry.id[:12]}:{behaviour}"
     names = sorted({name for entry in entries for name in entry.persona.behaviours})
     if behaviour in names:
         return f"other branches have it: pv log --all --behaviour {behaviour}"
