@@ -64,7 +64,7 @@ def _behaviour(shown: ShownBehaviour) -> list[str]:
     return [
         click.style(f"behaviour {shown.name}", fg="yellow"),
         f"version  {shown.version.number} of {count} in {plain(shown.revision)} ({short(shown.commit)})",
-        f"recipe   {behaviour_line(shown.name, shown.behaviour)}",
+        f"recipe   {behaviour_line(shown.name, shown.behaviour, most=None)}",
         f"since    {short(entry.id)}, {plain(entry.author)}, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         "",
         *(f"    {line}".rstrip() for line in map(plain, entry.message.splitlines())),
