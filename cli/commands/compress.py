@@ -116,9 +116,7 @@ def _say(app: App, found: Compressed) -> None:
         )
         if not found.trials and chosen.error.relative_l2 >= MUCH:
             again = f"pv compress {name} --to {chosen.spec.text} --data ROWS.jsonl"
-            app.note(
-                f"  much of the vector is gone, and what is left of its effect was not measured: `pv undo`, then `{again}`"
-            )
+            app.note(f"  what is left of its effect was not measured: `pv undo`, then `{again}`")
     elif found.effect is not None and found.effect.low <= 0:
         app.note(f"{name} has no effect on these rows that is surely above 0: there is nothing to keep")
     else:

@@ -41,8 +41,8 @@ def command(
     cosine similarity of the behaviours of both.
 
     What was compared once is kept: the next time it is shown without --weights. Norms are L2; relative is the
-    norm of the change over the norm of the base's weights; changed is the share of the elements whose sum of
-    behaviours differs in fp32, before a build rounds it: in bf16 builds fewer differ. Unrelated behaviours have cosine 0, and the same
+    norm of the change over the norm of the base's weights; changed is the share of the elements that differ in
+    fp32, before a build rounds them: in bf16 builds fewer do. Unrelated behaviours have cosine 0, and the same
     sign in 50 % of the weights that both change.
 
     \b
