@@ -24,7 +24,7 @@ from pv.vecstore.vectors.vector import Vector
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Export", "ExportPlan", "export", "plan_export"]
+__all__ = ["Export", "ExportPlan", "alone_in", "export", "plan_export"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Export:
 
 def plan_export(revision: Revision, name: str, output: Path, *, shard_bytes: int = SHARD_BYTES) -> ExportPlan:
     """What `export` would write. Reads no weights; raises what can be known without them."""
-    alone, folder = _alone(revision.persona, name), usable(output)
+    alone, folder = alone_in(revision.persona, name), usable(output)
     with opened(revision.registry, revision.commit, [alone]) as at:
         whole = _captured(alone, at.vectors)
         shards = (
@@ -109,7 +109,7 @@ def export(
     One captured checkpoint comes back bit for bit; any other behaviour is built alone at weight 1, as the persona
     writes. Raises UnknownBehaviour, UsageError, MissingBase, IntegrityError.
     """
-    alone, folder = _alone(revision.persona, name), usable(output)
+    alone, folder = alone_in(revision.persona, name), usable(output)
     files, update = revision.registry.base_files(revision.commit), stage(progress, "exporting")
     options: dict[str, Any] = {
         "side_files": files, "shard_bytes": shard_bytes, "threads": threads, "force": force, "progress": update,
@@ -128,7 +128,7 @@ def export(
     return replace(export, build=made.build, recorded=record_build(revision.registry, made))
 
 
-def _alone(persona: Persona, name: str) -> Persona:
+def alone_in(persona: Persona, name: str) -> Persona:
     """The behaviour and nothing else, at weight 1 everywhere, written as the persona is."""
     whole = Behaviour(1.0, persona.behaviour(name).terms)
     return Persona(persona.base, {name: whole}, output=persona.output, engine=persona.engine)
