@@ -40,7 +40,7 @@ def test_which_verbs_refuse_to_do_nothing(world: World, pv: InProcess) -> None:
 
 def test_changed_is_counted_before_rounding(world: World, pv: InProcess) -> None:
     assert pv.ok("diff", "--weights").out.count("changed, before rounding") == 2
-    assert "before a build rounds it" in " ".join(pv.ok("diff", "--help").out.split())
+    assert "before a build rounds them" in " ".join(pv.ok("diff", "--help").out.split())
 
 
 def test_a_tensor_may_be_larger_than_a_file(pv: InProcess) -> None:
