@@ -50,14 +50,25 @@ def conflict_hint(arguments: Sequence[str], conflicts: Sequence[Conflict]) -> st
     # with `ours` for everything a revert, or a pick, would do nothing; a merge is recorded all the same
     side = "ours" if arguments[_place(arguments)] == "merge" else "theirs"
     typed = typed_with(arguments, [word for name in names for word in ("--take", f"{name}={side}")])
-    weighted = any(isinstance(side, Behaviour) for c in conflicts for side in (c.ours, c.theirs))
-    choices = "ours or theirs" + (" ('theirs*0.5': at half its weight)" if weighted else "")
-    lines = [f"choose {choices} for each:", typed]
+    lines = [f"choose ours or theirs{_shares(conflicts)}:", typed]
     for conflict in conflicts:
         if _two_vectors(conflict) and conflict.theirs_from is not None:
             place = f"{conflict.theirs_from.commit[:12]}:{conflict.name}"
-            lines.append(f"to keep both: choose ours, then pv add {conflict.name[:62]}-2={place}")
+            lines.append(f"to keep both, choose ours, then: pv add {conflict.name[:62]}-2={place}")
     return "\n       ".join(lines)
+
+
+def _shares(conflicts: Sequence[Conflict]) -> str:
+    """That a side may be taken at another weight, and for which: those that are a behaviour on both sides."""
+    weighted = [
+        c.name for c in conflicts if isinstance(c.ours, Behaviour) and isinstance(c.theirs, Behaviour)
+    ]
+    if not weighted:
+        return " for each"
+    share = "'theirs*0.5': at half its weight"
+    if len(weighted) == len(conflicts):
+        return f" ({share}) for each"
+    return f" for each (of {', '.join(weighted)} also {share})"
 
 
 def _two_vectors(conflict: Conflict) -> bool:

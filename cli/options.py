@@ -166,7 +166,7 @@ shard_option = click.option(
     default="5GB",
     type=Size(),
     show_default=True,
-    help="Largest weight file: 5GB, 500MB; a plain number is MB.",
+    help="Largest weight file: 5GB, 500MB; a plain number is MB. A tensor that is larger has a file of its own.",
 )
 take_option = click.option(
     "--take",

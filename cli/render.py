@@ -12,7 +12,7 @@ from pv.cli.terminal import cells, edge
 from pv.registry import words
 from pv.registry.changes import Change
 from pv.registry.persona import Behaviour, Persona
-from pv.registry.words import combine_words, number
+from pv.registry.words import combine_words, number, size
 from pv.vecstore.publish.words import interval
 
 __all__ = [
@@ -109,20 +109,13 @@ def _numeric(cell: str) -> bool:
     )
 
 
-def size(nbytes: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= scale:
-            return f"{nbytes / scale:.3g} {unit}"
-    return f"{nbytes} B"
-
-
 def counted(number: int, noun: str) -> str:
     """`1 tensor`, `2 tensors`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def behaviour_line(name: str, behaviour: Behaviour) -> str:
-    return plain(words.behaviour_line(name, behaviour))
+def behaviour_line(name: str, behaviour: Behaviour, *, most: int | None = words.MOST_TERMS) -> str:
+    return plain(words.behaviour_line(name, behaviour, most=most))
 
 
 def persona_line(persona: Persona) -> str:

@@ -26,12 +26,15 @@ def report(app: App, made: Committed, *, as_json: bool) -> None:
     """Say what a new commit did, and what the persona is now."""
     if as_json:
         app.json(made)
-    else:
+        return
+    if made.changed:
         app.done(f"{short(made.commit)} {made.said}")
         say_changes(app, made.changes)
         app.note(f"  {persona_line(made.persona)}")
-        for note in made.notes:
-            app.note(f"note: {note}")
+    else:  # no commit was made: nothing that looks like one
+        app.note(made.said)
+    for note in made.notes:
+        app.note(f"note: {note}")
 
 
 def say_changes(app: App, changes: Iterable[Change]) -> None:

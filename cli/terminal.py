@@ -16,6 +16,7 @@ __all__ = ["cells", "colour", "cut", "edge", "moves", "wrap"]
 DUMB = ("dumb", "unknown")
 _ESCAPE = re.compile(r"(\x1b\[[0-9;]*m)")
 _WORD = re.compile(r"(\s*)((?<=: )pv [a-z][a-z-]* .*|[^\s`]*`[^`]*`[^\s`]*|\S+)")
+_COMMAND = re.compile(r"\s+pv [-a-zA-Z]")
 _GRAPH = ("*", "|")
 
 
@@ -56,8 +57,8 @@ def _dumb() -> bool:
 def wrap(text: str, width: int | None, *, hang: int = 2) -> str:
     """Break lines between words, and indent what follows by `hang` more than the line.
 
-    A command (in backticks, or after a colon to the end of the line) is never broken, so that it can be copied;
-    neither is a word longer than a line, nor a line of a graph.
+    A command (in backticks, after a colon to the end of the line, or an indented line of its own) is never broken, so
+    that it can be copied; neither is a word longer than a line, nor a line of a graph.
     """
     if width is None:
         return text
@@ -65,7 +66,7 @@ def wrap(text: str, width: int | None, *, hang: int = 2) -> str:
 
 
 def _wrap(line: str, width: int, hang: int) -> str:
-    if cells(line) <= width or line.lstrip().startswith(_GRAPH):
+    if cells(line) <= width or line.lstrip().startswith(_GRAPH) or _COMMAND.match(line):
         return line
     indent = min(len(line) - len(line.lstrip()) + hang, width // 2)
     rows, row = [], ""

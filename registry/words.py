@@ -20,6 +20,7 @@ __all__ = [
     "behaviour_line",
     "change_line",
     "combine_words",
+    "first_of",
     "module_words",
     "number",
     "origin_words",
@@ -27,6 +28,7 @@ __all__ = [
     "persona_line",
     "ref_name",
     "revision_words",
+    "size",
     "switch_words",
     "term_list",
     "terms_words",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 Quote = Callable[[str], str]
+MOST_TERMS = 2  # in a line; `pv show NAME` has all
 
 
 def number(value: float) -> str:
@@ -41,11 +44,23 @@ def number(value: float) -> str:
     return str(json_number(value))
 
 
-def behaviour_line(name: str, behaviour: Behaviour) -> str:
-    """`listening 1`; with several terms `listening 1 × (1·8d21…, -1·33ab…)`; with modules `(*.mlp.* × 0.5)` too."""
+def size(nbytes: int) -> str:
+    """`391 MB`"""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= scale:
+            return f"{nbytes / scale:.3g} {unit}"
+    return f"{nbytes} B"
+
+
+def behaviour_line(name: str, behaviour: Behaviour, *, most: int | None = MOST_TERMS) -> str:
+    """`listening 1`; with several terms `listening 1 × (1·8d21…, -1·33ab…)`; with modules `(*.mlp.* × 0.5)` too.
+
+    Of more terms than `most`, the first ones and how many there are.
+    """
     line = f"{name} {number(behaviour.weight)}"
     if len(behaviour.terms) != 1 or behaviour.terms[0].coefficient != 1:
-        line += f" × ({', '.join(f'{number(t.coefficient)}·{t.vector[:8]}' for t in behaviour.terms)})"
+        parts = [f"{number(t.coefficient)}·{t.vector[:8]}" for t in behaviour.terms]
+        line += f" × ({', '.join(first_of(parts, most))})"
     return line + (f" ({module_words(behaviour.modules)})" if behaviour.modules else "")
 
 
@@ -66,16 +81,25 @@ def ref_name(ref: str) -> str:
     return name.replace("refs/tags/", "tag: ").replace("refs/pv/", "pv: ")
 
 
-def term_list(terms: Sequence[Term], quote: Quote = str) -> str:
+def first_of(parts: Sequence[str], most: int | None = MOST_TERMS) -> list[str]:
+    """All of a behaviour's terms, or of many the first, and `… 9 terms`."""
+    if most is None or len(parts) <= most:
+        return list(parts)
+    return [*parts[:most], f"… {len(parts)} terms"]
+
+
+def term_list(terms: Sequence[Term], quote: Quote = str, *, most: int | None = None) -> str:
     """`0152ee659683`; of several, or one that is scaled, `1 × 0152ee659683, -1 × 33ab...`."""
     if len(terms) == 1 and terms[0].coefficient == 1:
         return quote(terms[0].vector[:12])
-    return ", ".join(f"{number(term.coefficient)} × {quote(term.vector[:12])}" for term in terms)
+    return ", ".join(
+        first_of([f"{number(term.coefficient)} × {quote(term.vector[:12])}" for term in terms], most)
+    )
 
 
 def terms_words(terms: Sequence[Term]) -> str:
     """`vector 0152ee659683`, `vectors 1 × 0152ee659683, -1 × 33ab...`"""
-    return f"vector{'' if len(terms) == 1 else 's'} {term_list(terms)}"
+    return f"vector{'' if len(terms) == 1 else 's'} {term_list(terms, most=MOST_TERMS)}"
 
 
 def module_words(modules: Mapping[str, float] | None, quote: Quote = str) -> str:
@@ -142,7 +166,7 @@ def _differences(before: Behaviour, after: Behaviour) -> list[str]:
     if before.weight != after.weight:
         found.append(f"weight {number(before.weight)} -> {number(after.weight)}")
     if before.terms != after.terms:
-        found.append(f"{terms_words(before.terms)} -> {term_list(after.terms)}")
+        found.append(f"{terms_words(before.terms)} -> {term_list(after.terms, most=MOST_TERMS)}")
     if before.modules != after.modules:
         found.append(f"modules {module_words(before.modules)} -> {module_words(after.modules)}")
     return found

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+MUCH = 0.5  # a relative L2 error that calls for a measurement
+
 
 @click.command("compress", short_help="Keep a behaviour in a smaller encoding.")
 @click.argument("name", metavar="NAME")
@@ -114,6 +116,9 @@ def _say(app: App, found: Compressed) -> None:
             f"{size(found.stored_bytes)}; relative L2 error of the vector {chosen.error.relative_l2:.3f}, "
             f"on branch {found.branch}"
         )
+        if not found.trials and chosen.error.relative_l2 >= MUCH:
+            again = f"pv compress {name} --to {chosen.spec.text} --data ROWS.jsonl"
+            app.note(f"  what is left of its effect was not measured: `pv undo`, then `{again}`")
     elif found.effect is not None and found.effect.low <= 0:
         app.note(f"the effect of {name} on these rows is not clearly above 0: there is nothing to keep")
     else:

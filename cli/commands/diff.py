@@ -41,7 +41,8 @@ def command(
     cosine similarity of the behaviours of both.
 
     What was compared once is kept: the next time it is shown without --weights. Norms are L2; relative is the
-    norm of the change over the norm of the base's weights. Unrelated behaviours have cosine 0, and the same
+    norm of the change over the norm of the base's weights; changed is the share of the elements that differ in
+    fp32, before a build rounds them: in bf16 builds fewer do. Unrelated behaviours have cosine 0, and the same
     sign in 50 % of the weights that both change.
 
     \b
@@ -79,7 +80,7 @@ def _weights(found: Diff) -> list[str]:
         return []
     if not moved:
         return ["", "no weight differs", *_matrix(found.pairs)]
-    header = ["where", "norm of change", "relative", "elements changed"]
+    header = ["where", "norm of change", "relative", "changed, before rounding"]
     layers = [_row(change) for change in (*moved.by_layer(), moved.total)]
     modules = [_row(change) for change in moved.by_module()]
     by_layer, by_module = table(header, layers, title="by layer"), table(header, modules, title="by module")

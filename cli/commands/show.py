@@ -66,7 +66,7 @@ def _behaviour(shown: ShownBehaviour) -> list[str]:
     return [
         click.style(f"behaviour {shown.name}", fg="yellow"),
         f"version  {shown.version.number} of {count} in {plain(revision_words(shown.revision, shown.commit))}",
-        f"recipe   {behaviour_line(shown.name, shown.behaviour)}",
+        f"recipe   {behaviour_line(shown.name, shown.behaviour, most=None)}",
         f"since    {_when(entry)}",
         *before,
         "",

@@ -9,7 +9,7 @@ from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, combine_words
 from pv.cli.say import echo, plain
 from pv.registry.persona import ENGINE
-from pv.registry.words import output_words
+from pv.registry.words import first_of, output_words
 
 __all__ = ["command"]
 
@@ -51,5 +51,5 @@ def command(app: App, as_json: bool) -> None:
     lines = {name: behaviour_line(name, one) for name, one in sorted(persona.behaviours.items())}
     wide = min(max(map(len, lines.values())), WIDEST_LINE)  # one long line moves no other
     for name, line in lines.items():
-        vectors = ", ".join(short(term.vector) for term in persona.behaviours[name].terms)
+        vectors = ", ".join(first_of([short(term.vector) for term in persona.behaviours[name].terms]))
         echo(f"  {line:<{wide}}  {vectors}")

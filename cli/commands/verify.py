@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.app import App, pass_app
+from pv.cli.app import App, pass_app, short
 from pv.cli.options import dtype_option, json_option, rounding_option, threads_option
 from pv.cli.render import counted
 from pv.cli.say import echo, plain
@@ -15,6 +15,7 @@ from pv.registry.exit_codes import ExitCode
 from pv.registry.words import revision_words
 
 if TYPE_CHECKING:
+    from pv.vecstore.repo.exported import Exported
     from pv.vecstore.repo.known_builds import KnownBuild
     from pv.vecstore.repo.verify import Verdict
 
@@ -51,6 +52,7 @@ def command(
     Weights are compared tensor by tensor, however they are split into files. Every other file must be as `pv build`
     writes it: none changed, missing or added, except a model card, licences, pictures and git's own files. If the build
     was made here, what was recorded then is compared; otherwise every tensor is computed again. Nothing is written.
+    A folder that `pv export` wrote is compared with that export.
 
     \b
     pv verify ./persona
@@ -78,6 +80,10 @@ def _yes(app: App, verdict: Verdict) -> None:
         app.note(
             f"  and the build of {_listed(verdict.known) or _name(verdict)}: no behaviour has a weight there"
         )
+    elif verdict.export:
+        app.done(
+            f"{_export(verdict.export)} of {_name(verdict)}, {what}, bit for bit: {counted(verdict.tensors, 'tensor')}"
+        )
     else:
         own = next((_options(one) for one in verdict.known if one.commit == verdict.commit), "")
         how = "as recorded" if verdict.recorded else "computed again"
@@ -96,7 +102,9 @@ def _no(app: App, verdict: Verdict, *, sought: bool) -> None:
     known = bool(verdict.known or verdict.base)
     verb = "differs" if tensors + files == 1 else "differ"
     start = "not the build of" if known or not sought else "not a known build; compared with"
-    echo(f"{start} {_name(verdict)}: {differ} {verb}")
+    owner = f"{_export(verdict.export)} of " if verdict.export else ""
+    start = "not" if owner else start
+    echo(f"{start} {owner}{_name(verdict)}: {differ} {verb}")
     if verdict.base and not verdict.weights_same:
         echo(f"  these are the base's weights: {verdict.base}")
     elif verdict.known and not verdict.weights_same:
@@ -111,6 +119,13 @@ def _no(app: App, verdict: Verdict, *, sought: bool) -> None:
     if tensors > len(shown):
         echo(f"  and {counted(tensors - len(shown), 'more tensor')} (pv -v verify lists all)")
     echo(f"weights  {verdict.found}")
+
+
+def _export(export: Exported) -> str:
+    """`the export of house (vector 89724fc56220, the captured checkpoint)`"""
+    vectors = f"vector{'' if len(export.vectors) == 1 else 's'} {', '.join(map(short, export.vectors))}"
+    how = "the captured checkpoint" if export.captured else "built alone at weight 1"
+    return f"the export of {plain(' and '.join(export.behaviours))} ({vectors}, {how})"
 
 
 def _listed(builds: Sequence[KnownBuild]) -> str:

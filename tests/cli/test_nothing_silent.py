@@ -150,7 +150,7 @@ def test_both_versions_can_be_kept(versions: tuple[str, str], pv: InProcess) -> 
     said = pv("merge", "exp")
     assert f"    ours    weight 1, vector {ours} (from " in said.err
     assert f"    theirs  weight 1, vector {theirs} (from " in said.err
-    (both,) = re.findall(r"to keep both: choose ours, then pv (.*)$", said.err, flags=re.MULTILINE)
+    (both,) = re.findall(r"to keep both, choose ours, then: pv (.*)$", said.err, flags=re.MULTILINE)
     pv.ok(*hinted(said))
     pv.ok(*shlex.split(both))
     assert (vector(pv), vector(pv, name="listening-2")) == (ours, theirs)

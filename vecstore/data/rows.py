@@ -118,8 +118,9 @@ def _beside(path: Path) -> str:
     if not path.parent.is_dir():
         return f"there is no folder {path.parent} either"
     names = sorted(file.name for file in path.parent.iterdir() if file.is_file())
-    if close := get_close_matches(path.name, names, 1):
-        return f"did you mean {path.parent / close[0]}?"
+    stems = {Path(name).stem: name for name in sorted(names, key=lambda name: name.endswith(path.suffix))}
+    if close := get_close_matches(path.stem, stems, 1):  # an ending in common makes no two names alike
+        return f"did you mean {path.parent / stems[close[0]]}?"
     return _inside(path.parent)
 
 

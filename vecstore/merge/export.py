@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pv.registry import canonical
 from pv.registry.dtypes import DTYPES
-from pv.registry.manifest import BaseManifest, Spec
+from pv.registry.manifest import BaseManifest, Spec, TensorRow, VectorManifest
+from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.checkpoints.side_files import EXPORT
 from pv.vecstore.merge.build import differing
 from pv.vecstore.merge.folder import Finished, Written, side_file, write_folder
@@ -18,7 +19,7 @@ from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["export", "plan_export"]
+__all__ = ["expected_export", "export", "plan_export"]
 
 
 def export(
@@ -36,15 +37,12 @@ def export(
 
     The frozen ones, and the side files, are the base's. Raises BaseMismatch, CorruptPack, StorageError, FormatError.
     """
-    word = _torch_dtype(_specs(vector, base.manifest), base.manifest.tensors)
-    beside = {name: side_file(name, data, word) for name, data in side_files.items()}
 
     def tensors(shard: Shard) -> Iterator[Finished]:
         return ordered_map(lambda name: _tensor(vector, base, name), list(shard.tensors), threads=threads)
 
     def and_what_it_is(weights: str) -> dict[str, bytes]:
-        said = {"schema": 1, "base": base.manifest.id, "vector": vector.id, "weights": weights}
-        return {**beside, EXPORT: canonical.dumps(said)}
+        return _beside(vector.manifest, base.manifest, side_files, weights)
 
     shards = plan_export(vector, base.manifest, shard_bytes=shard_bytes)
     return write_folder(out, shards, tensors, and_what_it_is, force=force, progress=progress)
@@ -52,12 +50,29 @@ def export(
 
 def plan_export(vector: Vector, base: BaseManifest, *, shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
     """The files that an export goes into."""
-    return into_shards(_specs(vector, base), shard_bytes)
+    rows = _rows(vector.manifest, base)
+    return into_shards({name: Spec(row.dtype, row.shape) for name, row in rows.items()}, shard_bytes)
 
 
-def _specs(vector: Vector, base: BaseManifest) -> dict[str, Spec]:
-    captured = {name: parts["ft"] for name, parts in vector.manifest.tensors.items()}
-    return {n: Spec(row.dtype, row.shape) for n, row in {**base.tensors, **captured}.items()}
+def expected_export(
+    vector: VectorManifest, base: BaseManifest, side_files: Mapping[str, bytes]
+) -> tuple[dict[str, TensorRow], dict[str, bytes]]:
+    """What an export of an `exact` vector holds: the table of its tensors, and the files beside them."""
+    rows = _rows(vector, base)
+    return rows, _beside(vector, base, side_files, table_id(rows))
+
+
+def _rows(vector: VectorManifest, base: BaseManifest) -> dict[str, TensorRow]:
+    return {**base.tensors, **{name: parts["ft"] for name, parts in vector.tensors.items()}}
+
+
+def _beside(
+    vector: VectorManifest, base: BaseManifest, side_files: Mapping[str, bytes], weights: str
+) -> dict[str, bytes]:
+    word = _torch_dtype(_rows(vector, base), base.tensors)
+    said = {"schema": 1, "base": base.id, "vector": vector.id, "weights": weights}
+    files = {name: side_file(name, data, word) for name, data in side_files.items()}
+    return {**files, EXPORT: canonical.dumps(said)}
 
 
 def _tensor(vector: Vector, base: Base, name: str) -> Finished:

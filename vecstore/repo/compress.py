@@ -14,6 +14,7 @@ from pv.registry.history.snapshot import NewVectors
 from pv.registry.persona import Persona
 from pv.registry.provenance import Derived as DerivedProvenance
 from pv.registry.provenance import Provenance, Unknown
+from pv.registry.words import size
 from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.data.rows import Rows, as_rows
 from pv.vecstore.evaluate.statistics import Interval
@@ -194,8 +195,8 @@ class _Search:
 def _check_gain(candidates: Candidates, only: Candidate) -> None:
     if only.differs and not candidates.gains(only):
         raise UsageError(
-            f"as {only.spec.text}, {candidates.name} would take {only.stored_bytes / 1e3:,.1f} kB, and takes "
-            f"{candidates.stored_bytes / 1e3:,.1f} kB now: nothing was changed",
+            f"as {only.spec.text}, {candidates.name} would take {size(only.stored_bytes)}, and takes "
+            f"{size(candidates.stored_bytes)} now: nothing was changed",
             hint="--force commits it anyway",
         )
 

@@ -50,8 +50,9 @@ def config(repo: Repo, key: str, value: Setting, *, message: str | None = None) 
 def _known(key: str) -> str:
     if key in KEYS:
         return key
-    close = difflib.get_close_matches(key, KEYS, 1)
-    hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(KEYS)}"
+    begun = [known for known in KEYS if key and known.startswith(key)]
+    close = begun or difflib.get_close_matches(key, KEYS, 1)
+    hint = f"did you mean {close[0]}?" if len(close) == 1 else f"there are: {', '.join(close or KEYS)}"
     raise UsageError(f"no setting {key[:80]!r}", hint=hint)
 
 

@@ -17,6 +17,7 @@ from pv.registry.errors import NotFoundError
 from pv.registry.history.snapshot import NewVectors
 from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.registry import Registry
+from pv.vecstore.repo.twice import counted_twice
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
@@ -62,16 +63,22 @@ class LongWork:
     ) -> tuple[str, tuple[str, ...]]:
         """Commit the next version of a behaviour, or its first; the commit, and what to know of it."""
         found: list[Behaviour | None] = []
+        notes: list[str] = []
 
         def edit(persona: Persona) -> Persona:
             found[:] = [persona.behaviours.get(name)]
-            return persona.with_terms(name, terms, weight)
+            made = persona.with_terms(name, terms, weight)
+            notes[:] = counted_twice(persona, made)
+            return made
 
         commit = self.land(command, message, edit, vectors, held)
         if found[0] in (None, self.persona.behaviours.get(name)):
-            return commit, ()
+            return commit, tuple(notes)
         before = f"what was committed meanwhile is in {self.registry.parents(commit)[0][:12]}"
-        return commit, (f"{name} was committed by another process too, and this replaces it: {before}",)
+        return commit, (
+            f"{name} was committed by another process too, and this replaces it: {before}",
+            *notes,
+        )
 
     def land(
         self,

@@ -10,6 +10,7 @@ from pv.registry.conflict import Conflict
 from pv.registry.errors import ConflictError
 from pv.registry.history.threeway import Take
 from pv.vecstore.repo.edit import Committed
+from pv.vecstore.repo.twice import counted_twice
 
 if TYPE_CHECKING:
     from pv.registry.history.merge import MergeOutcome
@@ -37,14 +38,15 @@ def merge(
         )
     commit = outcome.commit or outcome.before
     said = "already up to date" if outcome.kind == "up-to-date" else f"{outcome.kind} of {revision}"
+    now, before = repo.registry.persona(commit), repo.registry.persona(outcome.before)
     return Committed(
         commit,
         said,
-        repo.registry.persona(commit),
-        repo.registry.persona(outcome.before),
+        now,
+        before,
         {"kind": outcome.kind},
         changed=commit != outcome.before,
-        notes=tuple(_notes(outcome, revision, message)),
+        notes=(*_notes(outcome, revision, message), *counted_twice(before, now)),
     )
 
 
@@ -100,7 +102,8 @@ def cherry_pick(
 def _made(repo: Repo, commit: str, said: str, more: Mapping[str, str]) -> Committed:
     registry = repo.registry
     before = registry.persona(registry.parents(commit)[0])
-    return Committed(commit, said, registry.persona(commit), before, more)
+    now = registry.persona(commit)
+    return Committed(commit, said, now, before, more, notes=counted_twice(before, now))
 
 
 def _with_hint(error: ConflictError, take: Mapping[str, Take]) -> ConflictError:

@@ -5,7 +5,7 @@ here before, its record tells the id; otherwise, and to name the tensors that di
 and none is written. Of the files beside them, bytes are compared (`checkpoints.beside`).
 
 Without a revision it is looked for: among the builds that were recorded, then by the persona.json beside the weights,
-then HEAD.
+then HEAD. A folder that `pv export` wrote is held against that export.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pv.vecstore.checkpoints.fingerprint import fingerprint, table_id
 from pv.vecstore.merge.build import build_id, side_file, table
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.commits import named_history
+from pv.vecstore.repo.exported import Captured, Exported, alone, captured
 from pv.vecstore.repo.known_builds import KnownBuild, known_builds, same_recipe
 from pv.vecstore.repo.opening import opened
 from pv.vecstore.vectors.origin import base_in_words
@@ -47,7 +48,7 @@ class Verdict:
     `recorded`: the expected one was known, not computed. `differing` says of each tensor that is not the same what it
     is, `files` the same of the files beside the weights (None: they were not compared). `known` are the revisions
     whose build these weights are, `base` is set if they are the base's; `dtype` is the output dtype that would
-    explain every difference.
+    explain every difference. `export` is set if it says that it is an export of a behaviour, and was held against that.
     """
 
     commit: str
@@ -62,6 +63,7 @@ class Verdict:
     known: tuple[KnownBuild, ...]
     base: str | None = None
     dtype: str | None = None
+    export: Exported | None = None
 
     @property
     def weights_same(self) -> bool:
@@ -79,6 +81,7 @@ class Verdict:
             "same": self.same,
             "weights_same": self.weights_same,
             "is_base": self.base is not None,
+            "export": None if self.export is None else self.export.to_json(),
             "known": [one.to_json() for one in self.known],
             "build": self.build,
             "found": self.found,
@@ -142,10 +145,13 @@ def verify(
         ours = fingerprint(weights, threads=threads, progress=stage(progress, "hashing the checkpoint"))
         found, recipe = table_id(ours), _recipe(checkpoint)
         known = known_builds(registry, found, recipe)
+        export = None
         if revision is not None:
             at = KnownBuild(revision.commit, revision.name, revision.persona, revision.persona.output)
+        elif not known and (one := captured(registry, checkpoint)) is not None:
+            return _as_export(weights, ours, found, one, weights_only=weights_only)
         else:
-            at = _sought(registry, known, recipe, dtype, rounding)
+            at, export = _sought(registry, known, recipe, dtype, rounding)
         persona = at.persona.with_output(dtype=dtype, rounding=rounding)
         compared = None
         if not weights_only and checkpoint.is_dir():
@@ -156,7 +162,7 @@ def verify(
     is_base = base_in_words(base) if found == base.id else None
     said = (at.commit, at.revision, build, found)
     if recorded == found and not recompute:
-        return Verdict(*said, found, True, len(ours), (), compared, known, is_base)
+        return Verdict(*said, found, True, len(ours), (), compared, known, is_base, export=export)
     with opened(registry, at.commit, [persona]) as here:
         update = stage(progress, "computing the build")
         expected = table(persona, here.base, here.vectors, threads=threads, progress=update)
@@ -166,8 +172,21 @@ def verify(
     differing = tuple(differences(expected, ours, owner="the build"))
     explained = _dtype(expected, ours, [one.name for one in differing])
     return Verdict(
-        *said, table_id(expected), False, len(ours), differing, compared, known, is_base, explained
+        *said, table_id(expected), False, len(ours), differing, compared, known, is_base, explained, export
     )
+
+
+def _as_export(
+    weights: Checkpoint, ours: Mapping[str, TensorRow], found: str, one: Captured, *, weights_only: bool
+) -> Verdict:
+    """Held against the captured checkpoint, whose table the vector's manifest has: nothing is computed."""
+    (name, *_), at = one.export.behaviours, one.at
+    compared = None
+    if not weights_only and weights.path.is_dir():
+        compared = tuple(beside(weights, one.files))
+    differing = tuple(differences(one.tensors, ours, owner="the export"))
+    said = (at.commit, at.revision, build_id(at.persona.alone(name)), found, table_id(one.tensors))
+    return Verdict(*said, True, len(ours), differing, compared, (), export=one.export)
 
 
 def _sought(
@@ -176,20 +195,22 @@ def _sought(
     recipe: Persona | None,
     dtype: str | None,
     rounding: str | None,
-) -> KnownBuild:
-    """What to compare with, where no revision was given."""
+) -> tuple[KnownBuild, Exported | None]:
+    """What to compare with, where no revision was given; and of what behaviour that is an export, if it is one."""
     for one in known:
         if recipe is not None and same_recipe(one.persona, recipe):
-            return replace(one, persona=recipe)
+            return replace(one, persona=recipe), None
     for one in known:
         if one.persona == one.persona.with_output(dtype=dtype, rounding=rounding):
-            return one
+            return one, None
     for commit, name, persona in named_history(registry) if recipe is not None else ():
         if recipe is not None and same_recipe(persona, recipe):
-            return KnownBuild(commit, name, recipe, persona.output)
+            return KnownBuild(commit, name, recipe, persona.output), None
+    if recipe is not None and (found := alone(registry, recipe)) is not None:
+        return found
     head = registry.resolve("HEAD")
     persona = registry.persona(head)
-    return KnownBuild(head, "HEAD", persona, persona.output)
+    return KnownBuild(head, "HEAD", persona, persona.output), None
 
 
 def _recipe(checkpoint: Path) -> Persona | None:
