@@ -14,7 +14,8 @@ from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.side_files import EXPORT
 from pv.vecstore.merge.export import expected_export
-from pv.vecstore.repo.known_builds import KnownBuild, named_history, same_recipe
+from pv.vecstore.repo.commits import named_history
+from pv.vecstore.repo.known_builds import KnownBuild, same_recipe
 
 __all__ = ["Captured", "Exported", "alone", "captured"]
 
