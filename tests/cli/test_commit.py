@@ -80,8 +80,7 @@ def test_a_build_that_is_computed_again_says_how_far_it_is(two: World, pv: InPro
 def test_what_to_do_instead_of_a_build_can_be_typed(two: World, pv: InProcess, tmp_path: Path) -> None:
     said = pv("commit", built(pv, tmp_path / "out", "both"), "--as", "more")
     words = said.err.partition("pv add ")[2].partition("`")[0]
-    assert words == "listening=both:listening"
-    pv.ok("drop", "listening")
+    assert words == "style=both:style", "of what HEAD has not"
     pv.ok("add", words)
 
 

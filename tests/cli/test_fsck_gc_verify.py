@@ -184,8 +184,11 @@ def test_gc_says_what_would_go_and_then_takes_it(world: World, pv: InProcess) ->
     pv.ok("undo")
     pv.ok("undo")  # back before the training
     (build,) = (world.folder / ".pv" / "cache").iterdir()  # on which it was measured
-    assert "1 build in the cache, 120 kB, would be deleted" in pv.ok("gc", "-n").out and build.is_dir()
-    assert "1 build in the cache, 120 kB, deleted" in pv.ok("gc").out and not build.exists()
+    assert (
+        re.search("1 build in the cache, 1[12][0-9] kB, would be deleted", pv.ok("gc", "-n").out)
+        and build.is_dir()
+    )
+    assert re.search("1 build in the cache, 1[12][0-9] kB, deleted", pv.ok("gc").out) and not build.exists()
     assert pv.ok("gc").err.endswith("nothing to delete\n")
     before = world.state()
     now = {"--grace": "0", "--expire": "0"}

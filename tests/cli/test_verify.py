@@ -210,7 +210,10 @@ def test_the_build_of_a_persona_with_weights_of_0_is_the_base(
     pv.ok("build", "-o", tmp_path / "out")
     for folder in (world.base, tmp_path / "out"):
         said = pv.ok("verify", folder)
-        assert "this is the base base (" in said.err and "  and the build of HEAD (" in said.err
+        assert (
+            "these are the base's weights and files: base (" in said.err
+            and "  and the build of HEAD (" in said.err
+        )
         found = pv.ok("verify", folder, "--json").json
         assert found["is_base"] and [one["revision"] for one in found["known"]] == ["HEAD", "HEAD~2"]
 

@@ -99,7 +99,7 @@ def test_another_format(registry: Registry, text: str, message: str) -> None:
 
 
 def test_a_second_init_is_refused(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="exists already"):
         Registry.init(tmp_path)
     with pytest.raises(UsageError, match="first commit already"):
         registry.start(Persona(BASE.id), BASE, FILES, "again")

@@ -45,7 +45,7 @@ class KeptRows:
         try:
             durable.write_file(file, self.rows.to_bytes(), replace=False)
         except FileExistsError:
-            raise UsageError(f"{file} is there already", hint="name a new file with -o") from None
+            raise UsageError(f"{file} exists already", hint="name a new file with -o") from None
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"no folder {file.parent}", hint="make it, or name another file with -o"
