@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pv.registry.combine import Combine
-from pv.vecstore.merge.methods import combine
+from support.merging import combine
 
 N = 5000
 WEIGHTS = [(1.0,), (1.0, 1.0), (2.0, 0.5), (0.7, 1.3, 0.4)]

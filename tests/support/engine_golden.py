@@ -19,7 +19,7 @@ import numpy as np
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from pv.registry.combine import Combine
-from pv.vecstore.merge.methods import combine
+from support.merging import combine
 from pv.vecstore.tensors.arithmetic import apply
 from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.philox import bits16, bits32

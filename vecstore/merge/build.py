@@ -20,7 +20,7 @@ from pv.registry.manifest import TensorRow
 from pv.registry.persona import Persona
 from pv.vecstore.checkpoints.side_files import RECIPE
 from pv.vecstore.merge import folder
-from pv.vecstore.merge.delta import evaluate, holdings, taus
+from pv.vecstore.merge.delta import evaluate, holdings, place, taus
 from pv.vecstore.merge.folder import Finished, Written, write_folder
 from pv.vecstore.merge.methods import check_weights, is_linear
 from pv.vecstore.merge.plan import Operand, plan, sole
@@ -140,7 +140,7 @@ def _tensor(persona: Persona, base: Base, vectors: Mapping[str, Vector], name: s
             row, raw = vector.kept(name, own)
             moved = differing(raw, row.dtype, own)
         else:
-            added = evaluate(persona.combine, operands, taus(operands, vectors, name, own))
+            added = evaluate(persona.combine, operands, taus(operands, vectors, name, own), place(own))
             moved = None if added is None else int(np.count_nonzero(added))
     if added is None and row.dtype == dtype:
         return Finished(name, row, raw, moved)

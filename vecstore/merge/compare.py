@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from pv.registry.combine import Combine
 from pv.registry.persona import Behaviour, Persona
-from pv.vecstore.merge.delta import evaluate, holdings, summed, taus, touched
+from pv.vecstore.merge.delta import evaluate, holdings, place, summed, taus, touched
 from pv.vecstore.merge.diff import Movement, WeightDiff
 from pv.vecstore.merge.interference import Pair
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.plan import Operand, operand, plan
+from pv.vecstore.merge.share import Place
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.parallel import ordered_map
@@ -69,7 +70,7 @@ def compare(
         change = None
         rules = _apart((old.combine, plans[0]), (new.combine, plans[1]))
         if own is not None and rules[0] != rules[1]:
-            change = _change(tensor, _steps(rules, decoded), own.f32)
+            change = _change(tensor, _steps(rules, decoded, place(own)), own.f32)
         return change, _products(
             list(there.values()), [names.index(name) for name in there], decoded, len(names)
         )
@@ -101,9 +102,11 @@ def _apart(old: Planned, new: Planned) -> tuple[Planned, Planned]:
     return (old[0], first), (old[0], second)
 
 
-def _steps(rules: tuple[Planned, Planned], decoded: Mapping[str, F32]) -> Iterator[tuple[slice, F32]]:
+def _steps(
+    rules: tuple[Planned, Planned], decoded: Mapping[str, F32], where: Place
+) -> Iterator[tuple[slice, F32]]:
     """What the second adds minus what the first adds, block by block; a rule that looks at whole tensors has them."""
-    adders = [_adder(rule, operands, decoded) for rule, operands in rules]
+    adders = [_adder(rule, operands, decoded, where) for rule, operands in rules]
     for part in _blocks(len(next(iter(decoded.values())))):
         before, after = (add(part) for add in adders)
         if before is None:
@@ -114,12 +117,14 @@ def _steps(rules: tuple[Planned, Planned], decoded: Mapping[str, F32]) -> Iterat
 
 
 def _adder(
-    rule: Combine, operands: tuple[Operand, ...], decoded: Mapping[str, F32]
+    rule: Combine, operands: tuple[Operand, ...], decoded: Mapping[str, F32], where: Place
 ) -> Callable[[slice], F32 | None]:
     """What a persona adds to a part of the tensor. A rule that is not linear looks at the whole of it first."""
     if is_linear(rule):
-        return lambda part: evaluate(rule, operands, {vector: tau[part] for vector, tau in decoded.items()})
-    whole = evaluate(rule, operands, decoded)
+        return lambda part: evaluate(
+            rule, operands, {vector: tau[part] for vector, tau in decoded.items()}, where
+        )
+    whole = evaluate(rule, operands, decoded, where)
     return lambda part: None if whole is None else whole[part]
 
 

@@ -8,19 +8,26 @@ from pv.registry.combine import Combine
 from pv.registry.persona import Persona
 from pv.vecstore.merge.methods import combine
 from pv.vecstore.merge.plan import Holdings, Operand, plan, vectors_of
+from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.tensors.arithmetic import scaled_sum
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import BaseTensor
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["delta", "evaluate", "holdings", "summed", "taus", "touched"]
+__all__ = ["delta", "evaluate", "holdings", "place", "summed", "taus", "touched"]
 
 
-def evaluate(rule: Combine, operands: Sequence[Operand], taus: Mapping[str, F32]) -> F32 | None:
+def evaluate(rule: Combine, operands: Sequence[Operand], taus: Mapping[str, F32], place: Place) -> F32 | None:
     """The planned sum over `taus` {vector id: (n,) fp32} → (n,) fp32 before rounding; None for nothing at all."""
     if not operands:
         return None
-    return combine(rule, [(operand.weight, summed(operand, taus)) for operand in operands])
+    shares = [Share(operand.weight, summed(operand, taus), operand.key) for operand in operands]
+    return combine(rule, shares, place)
+
+
+def place(own: BaseTensor) -> Place:
+    """Where a sum is added to."""
+    return Place(own.name, own.row.shape, lambda: own.f32)
 
 
 def summed(operand: Operand, taus: Mapping[str, F32]) -> F32:
@@ -46,7 +53,15 @@ def delta(
 ) -> F32 | None:
     """Plan, decode and evaluate: what `persona` adds to tensor `name`. `base`, where it has been read already."""
     operands = plan(persona, holdings(vectors), name)
-    return evaluate(persona.combine, operands, taus(operands, vectors, name, base))
+    if not operands:
+        return None
+    if base is None:
+        its = next(iter(vectors.values())).base
+        row = its.manifest.tensors[name]
+        where = Place(name, row.shape, lambda: its.tensor(name).f32)  # read only if the rule looks at it
+    else:
+        where = place(base)
+    return evaluate(persona.combine, operands, taus(operands, vectors, name, base), where)
 
 
 def holdings(vectors: Mapping[str, Vector]) -> Holdings:

@@ -23,7 +23,7 @@ from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CorruptPack, UsageError
 from pv.registry.persona import ROUNDINGS, Persona
 from pv.vecstore.checkpoints.checkpoint import Weights, read_raw
-from pv.vecstore.merge.delta import evaluate, holdings
+from pv.vecstore.merge.delta import evaluate, holdings, place
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.plan import Holdings, Operand, plan, vectors_of
 from pv.vecstore.tensors.array import F32
@@ -108,10 +108,10 @@ class _Part:
         needed = vectors_of(operands)
         if is_linear(persona.combine):
             self._begun |= {v: self._tau(v)[:SAMPLE].copy() for v in needed if v not in self._begun}
-            return evaluate(persona.combine, operands, self._begun)
+            return evaluate(persona.combine, operands, self._begun, place(self.own))
         self._whole = {v: tau for v, tau in self._whole.items() if v in needed}
         self._whole |= {v: self._tau(v) for v in needed if v not in self._whole}
-        total = evaluate(persona.combine, operands, self._whole)
+        total = evaluate(persona.combine, operands, self._whole, place(self.own))
         return None if total is None else total[:SAMPLE]
 
     def _tau(self, vector: str) -> F32:

@@ -32,6 +32,14 @@ class Operand:
     weight: float
     terms: tuple[tuple[float, str], ...]
 
+    @property
+    def key(self) -> str:
+        """What stands for the sum of the terms where something is drawn for it: of one vector as it is, its id."""
+        match self.terms:
+            case ((coefficient, vector),) if coefficient == 1:
+                return vector
+        return " + ".join(f"{coefficient!r} * {vector}" for coefficient, vector in self.terms)
+
 
 def plan(persona: Persona, holdings: Holdings, name: str) -> tuple[Operand, ...]:
     """The operands of tensor `name`, in order; none if no vector has a say in it."""

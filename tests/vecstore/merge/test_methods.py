@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pv.registry.combine import METHODS, Combine
 from pv.registry.errors import PvError, UsageError
-from pv.vecstore.merge.methods import KERNELS, check_weights, combine
+from pv.vecstore.merge.methods import KERNELS, check_weights
 from pv.vecstore.tensors.arithmetic import apply, scaled_sum
+from support.merging import combine
 
 f32 = np.float32
 ADD = Combine.of("add")

@@ -18,7 +18,7 @@ from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
 from pv.registry.persona import Behaviour, Term
 from pv.vecstore.merge.delta import delta, holdings
-from pv.vecstore.merge.methods import combine
+from support.merging import combine
 from pv.vecstore.merge.module_factors import factor
 from pv.vecstore.merge.plan import plan
 from pv.vecstore.tensors.array import F32

@@ -15,7 +15,7 @@ import torch
 
 from pv.registry.combine import Combine
 from pv.registry.errors import PvError
-from pv.vecstore.merge.methods import combine
+from support.merging import combine
 from pv.vecstore.tensors import float_environment
 from pv.vecstore.tensors.arithmetic import apply, scaled_sum
 

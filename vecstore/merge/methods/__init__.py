@@ -5,7 +5,7 @@ A kernel is a module with
     NAME                                      as in the table of methods
     LINEAR                                    whether it is Σ wᵢ·δᵢ: then weights of one vector are summed first
     check_weight(options, weight, what)       refuses a weight that has no meaning under the rule
-    combine(options, operands) -> (n,) fp32   (weight, delta) pairs over one tensor to the delta for the base
+    combine(options, shares, place) -> (n,) fp32   what each behaviour adds to one tensor, to the delta for the base
 
 tensors/arithmetic says which operations it may use. What needs others is computed once into a
 derived vector, which is then what the persona names.
@@ -19,6 +19,7 @@ from types import ModuleType
 from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
 from pv.vecstore.merge.methods import add, ties
+from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.tensors.arithmetic import single
 from pv.vecstore.tensors.array import F32
 
@@ -27,12 +28,12 @@ __all__ = ["KERNELS", "check_weights", "combine", "is_linear"]
 KERNELS: Mapping[str, ModuleType] = {kernel.NAME: kernel for kernel in (add, ties)}
 
 
-def combine(rule: Combine, operands: Sequence[tuple[float, F32]]) -> F32:
-    """The delta to add to the base: (weight, delta) over one tensor, in order of vector id → (n,) fp32.
+def combine(rule: Combine, shares: Sequence[Share], place: Place) -> F32:
+    """The delta to add to the base: (n,) fp32, of shares in order of their vectors' ids.
 
     Raises UsageError for a weight that the rule refuses.
     """
-    delta: F32 = _kernel(rule).combine(rule.options, operands)
+    delta: F32 = _kernel(rule).combine(rule.options, shares, place)
     return delta
 
 

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pv.registry.errors import PvError, UsageError
+from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.tensors import float_environment
 from pv.vecstore.tensors.arithmetic import BLOCK, common_size, single
 from pv.vecstore.tensors.array import F32
@@ -66,17 +67,17 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
         )
 
 
-def combine(options: Mapping[str, Any], operands: Sequence[tuple[float, F32]]) -> F32:
-    """(weight, delta) of each behaviour over one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    size = common_size([delta for _, delta in operands])
+def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
+    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
+    size = common_size([share.delta for share in shares])
     float_environment.check()
     voices = []
-    for weight, delta in operands:
-        rounded = single(weight, "a weight")
+    for share in shares:
+        rounded = single(share.weight, "a weight")
         check_weight(options, float(rounded), "a behaviour's weight")
         if rounded != 0:
-            threshold, ties_until = _trim(delta, float(options["density"]))
-            voices.append(_Voice(abs(rounded), bool(rounded < 0), delta, threshold, ties_until))
+            threshold, ties_until = _trim(share.delta, float(options["density"]))
+            voices.append(_Voice(abs(rounded), bool(rounded < 0), share.delta, threshold, ties_until))
     out = np.zeros(size, np.float32)
     if voices:
         with np.errstate(all="ignore"):
