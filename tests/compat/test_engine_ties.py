@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.merging import combine
 
 from pv.registry.combine import Combine
-from support.merging import combine
 
 N = 5000
 WEIGHTS = [(1.0,), (1.0, 1.0), (2.0, 0.5), (0.7, 1.3, 0.4)]

@@ -19,7 +19,8 @@ import numpy as np
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from pv.registry.combine import Combine
-from support.merging import combine
+from pv.vecstore.merge.methods import combine
+from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.tensors.arithmetic import apply
 from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.philox import bits16, bits32
@@ -77,18 +78,21 @@ def _delta(i: int) -> np.ndarray:
     return delta
 
 
+PLACE = Place("golden.weight", (N,), lambda: np.zeros(N, np.float32))  # neither rule looks at the base
+
+
 def _build(case: str, threads: int, chunk: int) -> str:
     rule, weights, own, dtype, rounding = CASES[case]
     raw = _base(own)
     deltas = [_delta(i) for i in range(len(weights))]
     whole: Any = None
     if rule.method == "ties":
-        whole = combine(rule, [(w, d) for w, d in zip(weights, deltas, strict=True)])
+        whole = combine(rule, [Share(w, d) for w, d in zip(weights, deltas, strict=True)], PLACE)
 
     def piece(start: int) -> bytes:
         at = slice(start, start + chunk)
-        operands = [(w, d[at]) for w, d in zip(weights, deltas, strict=True)]
-        delta = combine(rule, operands) if whole is None else whole[at]
+        operands = [Share(w, d[at]) for w, d in zip(weights, deltas, strict=True)]
+        delta = combine(rule, operands, PLACE) if whole is None else whole[at]
         built = apply(to_f32(raw[at], own), delta)
         return round_to(built, dtype, rounding, seed=SEED, name="golden.weight", start=start).tobytes()
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.merging import combine
 
 from pv.registry.combine import METHODS, Combine
 from pv.registry.errors import PvError, UsageError
 from pv.vecstore.merge.methods import KERNELS, check_weights
 from pv.vecstore.tensors.arithmetic import apply, scaled_sum
-from support.merging import combine
 
 f32 = np.float32
 ADD = Combine.of("add")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.merging import combine
 from support.vectors import base_at, behaviour, kept, persona, random_f32, save, small_base, store
 
 from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
 from pv.registry.persona import Behaviour, Term
 from pv.vecstore.merge.delta import delta, holdings
-from support.merging import combine
 from pv.vecstore.merge.module_factors import factor
 from pv.vecstore.merge.plan import plan
 from pv.vecstore.tensors.array import F32

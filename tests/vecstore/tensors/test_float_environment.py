@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from support.merging import combine
 
 from pv.registry.combine import Combine
 from pv.registry.errors import PvError
-from support.merging import combine
 from pv.vecstore.tensors import float_environment
 from pv.vecstore.tensors.arithmetic import apply, scaled_sum
 
