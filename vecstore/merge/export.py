@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pv.registry import canonical
@@ -11,11 +11,10 @@ from pv.registry.dtypes import DTYPES
 from pv.registry.manifest import BaseManifest, Spec, TensorRow, VectorManifest
 from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.checkpoints.side_files import EXPORT
-from pv.vecstore.merge.build import differing
-from pv.vecstore.merge.folder import Finished, Written, side_file, write_folder
+from pv.vecstore.merge.compute import differing
+from pv.vecstore.merge.folder import Finished, Write, Written, side_file, write_folder
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, into_shards
 from pv.vecstore.progress import Progress
-from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector
 
@@ -38,14 +37,14 @@ def export(
     The frozen ones, and the side files, are the base's. Raises BaseMismatch, CorruptPack, StorageError, FormatError.
     """
 
-    def tensors(shard: Shard) -> Iterator[Finished]:
-        return ordered_map(lambda name: _tensor(vector, base, name), list(shard.tensors), threads=threads)
+    def tensor(name: str, _: str, write: Write) -> Finished:
+        return _tensor(vector, base, name, write)
 
     def and_what_it_is(weights: str) -> dict[str, bytes]:
         return _beside(vector.manifest, base.manifest, side_files, weights)
 
     shards = plan_export(vector, base.manifest, shard_bytes=shard_bytes)
-    return write_folder(out, shards, tensors, and_what_it_is, force=force, progress=progress)
+    return write_folder(out, shards, tensor, and_what_it_is, threads=threads, force=force, progress=progress)
 
 
 def plan_export(vector: Vector, base: BaseManifest, *, shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
@@ -75,12 +74,14 @@ def _beside(
     return {**files, EXPORT: canonical.dumps(said)}
 
 
-def _tensor(vector: Vector, base: Base, name: str) -> Finished:
+def _tensor(vector: Vector, base: Base, name: str, write: Write) -> Finished:
     own = base.tensor(name)
     if name not in vector.manifest.tensors:
-        return Finished(name, own.row, own.raw, None)
+        write(own.raw.data.cast("B"))
+        return Finished(name, own.row, None)
     row, raw = vector.kept(name, own)
-    return Finished(name, row, raw, differing(raw, row.dtype, own))
+    write(raw.data.cast("B"))
+    return Finished(name, row, differing(raw, row.dtype, own))
 
 
 def _torch_dtype(specs: Mapping[str, Spec], own: Mapping[str, Spec]) -> str | None:

@@ -6,9 +6,10 @@ import contextlib
 import errno
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pv.registry import canonical, ids
@@ -20,23 +21,26 @@ from pv.registry.persona import Persona
 from pv.vecstore.checkpoints.checkpoint import INDEX
 from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.checkpoints.side_files import EXPORT, RECIPE, is_side_file
-from pv.vecstore.merge.shards import Shard, index_bytes, write_shard
+from pv.vecstore.merge.shards import Shard, ShardFile, index_bytes
 from pv.vecstore.progress import Progress, counted
-from pv.vecstore.tensors.array import Raw
+from pv.vecstore.tensors.parallel import ordered_map
 
-__all__ = ["Finished", "Written", "side_file", "write_folder"]
+__all__ = ["Finished", "Write", "Written", "side_file", "write_folder"]
 
 _NEW, _OLD = "new", "old"
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One tensor as it is written, and how many elements moved (None: no vector touches it)."""
+    """One tensor that was written, and how many elements moved (None: no vector touches it)."""
 
     name: str
     row: TensorRow
-    raw: Raw
     moved: int | None
+
+
+Write = Callable[[memoryview], None]
+"""Appends bytes to a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +61,17 @@ class Written:
 def write_folder(
     out: Path,
     shards: tuple[Shard, ...],
-    tensors: Callable[[Shard], Iterable[Finished]],
+    compute: Callable[[str, str, Write], Finished],
     beside: Callable[[str], Mapping[str, bytes]],
     *,
+    threads: int,
     force: bool,
     progress: Progress | None,
 ) -> Written:
-    """Write the shards' tensors, and the files `beside` them, which are given the weights' id."""
+    """Write the shards, and the files `beside` them, which are given the weights' id.
+
+    `compute` is given a tensor's name, its dtype, and where its bytes go; `threads` of them are at work at a time.
+    """
     total = sum(shard.nbytes for shard in shards)
     advance = counted(progress, total)
     touched = changed = 0
@@ -71,19 +79,24 @@ def write_folder(
     sums: dict[str, str] = {}
     with _fresh_folder(out, force=force) as folder:
         for shard in shards:
-            with write_shard(folder / shard.file, shard, sums) as write:
-                for one in tensors(shard):
-                    write(one.raw.data.cast("B"))
+            with ShardFile(folder / shard.file, shard) as file:
+                for one in ordered_map(partial(_into, file, compute), shard.tensors, threads=threads):
+                    file.passed(one.name)
                     rows[one.name] = one.row
                     touched += one.moved is not None
                     changed += one.moved or 0
                     advance(one.row.nbytes)
+                sums[shard.file] = file.finish()
         if len(shards) > 1:
             (folder / INDEX).write_bytes(index_bytes(shards))
         weights = table_id(rows)
         for name, data in beside(weights).items():
             (folder / name).write_bytes(data)
     return Written(weights, sums, len(rows), touched, changed, total)
+
+
+def _into(file: ShardFile, compute: Callable[[str, str, Write], Finished], name: str) -> Finished:
+    return compute(name, file.shard.tensors[name].dtype, file.writer(name))
 
 
 @contextmanager

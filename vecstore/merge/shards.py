@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from pv.registry.disk import durable
+from pv.registry.disk.closing import Closing
 from pv.registry.disk.safetensors import header_bytes
 from pv.registry.dtypes import OUTPUTS
 from pv.registry.manifest import BaseManifest, Spec
 from pv.registry.persona import Persona
 from pv.vecstore.tensors.formats import FLOATS
 
-__all__ = ["SHARD_BYTES", "Shard", "index_bytes", "into_shards", "plan_shards", "write_shard"]
+__all__ = ["SHARD_BYTES", "Shard", "ShardFile", "index_bytes", "into_shards", "plan_shards"]
 
 SHARD_BYTES = 5_000_000_000
+PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +69,56 @@ def _as_written(persona: Persona, own: Spec) -> Spec:
     return Spec(OUTPUTS[persona.output.dtype].name, own.shape)
 
 
-@contextmanager
-def write_shard(
-    path: Path, shard: Shard, sums: dict[str, str]
-) -> Iterator[Callable[[memoryview | bytes], None]]:
-    """Yields a function that appends a tensor's bytes; afterwards `sums` has the file's SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("xb") as file:
+class ShardFile(Closing):
+    """A weight file that is being written: any tensor at any time, each at its place."""
 
-        def write(data: memoryview | bytes) -> None:
-            file.write(data)
-            digest.update(data)
+    def __init__(self, path: Path, shard: Shard) -> None:
+        self.path, self.shard = path, shard
+        head = header_bytes(
+            {name: (spec.dtype, spec.shape, spec.nbytes) for name, spec in shard.tensors.items()},
+            {"format": "pt"},  # loaders insist on this word
+        )
+        sizes = [spec.nbytes for spec in shard.tensors.values()]
+        places = accumulate(sizes, initial=len(head))
+        self._place = dict(zip(shard.tensors, places, strict=False))
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self._digest, self._hashed = hashlib.sha256(), 0
+        _write_all(self._fd, memoryview(head), 0)
 
-        header = {name: (spec.dtype, spec.shape, spec.nbytes) for name, spec in shard.tensors.items()}
-        write(header_bytes(header, {"format": "pt"}))  # loaders insist on this word
-        yield write
-        file.flush()
-        durable.fsync_file(file.fileno())
-    sums[path.name] = digest.hexdigest()
+    def writer(self, name: str) -> Callable[[memoryview], None]:
+        """A function that appends bytes to one tensor; several may be at work."""
+        at = self._place[name]
+
+        def write(data: memoryview) -> None:
+            nonlocal at
+            _write_all(self._fd, data, at)
+            at += len(data)
+
+        return write
+
+    def passed(self, name: str) -> None:
+        """All up to the end of this tensor is written: it is hashed, while it is still in memory."""
+        end = self._place[name] + self.shard.tensors[name].nbytes
+        piece = bytearray(min(PIECE_BYTES, end - self._hashed))
+        while self._hashed < end:
+            view = memoryview(piece)[: end - self._hashed]
+            got = os.preadv(self._fd, [view], self._hashed)
+            self._digest.update(view[:got])
+            self._hashed += got
+
+    def finish(self) -> str:
+        """Sync; the file's SHA-256."""
+        durable.fsync_file(self._fd)
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _write_all(fd: int, data: memoryview, at: int) -> None:
+    while len(data):
+        written = os.pwrite(fd, data, at)
+        data, at = data[written:], at + written
 
 
 def index_bytes(shards: tuple[Shard, ...]) -> bytes:
