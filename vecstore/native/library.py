@@ -1,0 +1,25 @@
+"""The compiled library, if there is one that was made from this very source."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+
+from pv.vecstore.native.compile import LIBRARY, source_id
+
+__all__ = ["library"]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """None: numpy computes instead. Calls let go of the interpreter's lock."""
+    if not LIBRARY.is_file():
+        return None
+    try:
+        found = ctypes.CDLL(os.fspath(LIBRARY))
+        found.pv_source.restype = ctypes.c_char_p
+        told: bytes = found.pv_source()
+    except (OSError, AttributeError):  # of another machine
+        return None
+    return found if told.decode() == source_id() else None
