@@ -207,7 +207,7 @@ def _evaluated(
     assert added is not None
     for start in range(0, max(own.row.numel, 1), PIECE):
         part = slice(start, start + PIECE)
-        one = Delta(Values(added[part], "F32"), whole=False)
+        one = loops.delta(added[part], "F32", whole=False, weight=1)
         yield loops.add(loops.values(own.raw[part], own.row.dtype), (one,), rounding, start)
 
 

@@ -43,9 +43,9 @@ def fits(dtype: str) -> bool:
 
 def values(raw: Raw | F32, dtype: str) -> Values:
     """Elements that the loops can read."""
-    if dtype in KINDS:
-        return Values(np.ascontiguousarray(raw), dtype)
-    return Values(to_f32(raw, dtype), "F32")
+    if dtype not in KINDS:
+        raw, dtype = to_f32(raw, dtype), "F32"
+    return Values(np.ascontiguousarray(raw).view(storage_dtype(dtype)), dtype)
 
 
 def delta(raw: Raw | F32, dtype: str, *, whole: bool, weight: float) -> Delta:
@@ -70,7 +70,8 @@ def add(own: Values, deltas: Sequence[Delta], rounding: Rounding, start: int) ->
 
 def _tau(one: Delta, base: F32) -> F32:
     found = to_f32(one.values.raw, one.values.dtype)
-    return found - base if one.whole else found
+    with np.errstate(all="ignore"):  # what is not finite is seen at the end
+        return found - base if one.whole else found
 
 
 def _rounded(base: F32, x: F32, moved: int, rounding: Rounding, start: int) -> tuple[Raw, Result]:

@@ -136,27 +136,31 @@ INLINE uint32_t special(uint32_t magnitude, int drop, uint32_t largest, uint32_t
     return magnitude < overflow_from ? (largest >> drop) - rebase : top;
 }
 
-INLINE void to_bf16(const float *restrict x, int64_t n, const uint16_t *restrict random, uint16_t *restrict out) {
+INLINE uint32_t highest_of(const float *restrict x, int64_t n) {
     uint32_t highest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t magnitude = bits_of(x[i]) & ABS;
+        highest = magnitude > highest ? magnitude : highest;
+    }
+    return highest;
+}
+
+INLINE void to_bf16(const float *restrict x, int64_t n, const uint16_t *restrict random, uint16_t *restrict out) {
     if (random)
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t bits = bits_of(x[i]), magnitude = bits & ABS;
-            highest = magnitude > highest ? magnitude : highest;
-            out[i] = (uint16_t)((bits + random[i]) >> 16);
-        }
+        for (int64_t i = 0; i < n; i++) out[i] = (uint16_t)((bits_of(x[i]) + random[i]) >> 16);
     else
         for (int64_t i = 0; i < n; i++) {
-            uint32_t bits = bits_of(x[i]), magnitude = bits & ABS;
-            highest = magnitude > highest ? magnitude : highest;
+            uint32_t bits = bits_of(x[i]);
             out[i] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
         }
-    if (highest > 0x7f7f0000u)
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t bits = bits_of(x[i]), magnitude = bits & ABS;
-            if (magnitude > 0x7f7f0000u)
-                out[i] = (uint16_t)(special(magnitude, 16, 0x7f7f0000u, 0x7f7f8000u, 0, 0x7f80u) |
-                                    (bits >> 16 & 0x8000u));
-        }
+}
+
+INLINE void beyond_bf16(const float *restrict x, int64_t n, uint16_t *restrict out) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits = bits_of(x[i]), magnitude = bits & ABS;
+        if (magnitude > 0x7f7f0000u)
+            out[i] = (uint16_t)(special(magnitude, 16, 0x7f7f0000u, 0x7f7f8000u, 0, 0x7f80u) | (bits >> 16 & 0x8000u));
+    }
 }
 
 INLINE uint16_t half_of(uint32_t bits, const uint32_t *random) {
@@ -181,10 +185,10 @@ INLINE uint16_t half_of(uint32_t bits, const uint32_t *random) {
 /* Round `n` values to the target, from element `at` of it on. `base` are what they were before. */
 INLINE void put(Target *target, int64_t at, int64_t n, const float *restrict base, const float *restrict x) {
     uint32_t random[2 * BLOCK + 8];
-    int64_t from = target->start + at, lost = 0;
+    int64_t from = target->start + at;
+    uint32_t highest = highest_of(x, n), largest = 0x7f7fffffu; /* beyond it an element may be lost */
     if (target->kind == F32) {
-        float *restrict out = (float *)target->data + at;
-        memcpy(out, x, 4 * (size_t)n);
+        memcpy((float *)target->data + at, x, 4 * (size_t)n);
     } else if (target->kind == BF16) {
         uint16_t *restrict out = (uint16_t *)target->data + at;
         const uint16_t *draws = NULL;
@@ -193,11 +197,11 @@ INLINE void put(Target *target, int64_t at, int64_t n, const float *restrict bas
             draws = (const uint16_t *)random + from % 8;
         }
         to_bf16(x, n, draws, out);
-        for (int64_t i = 0; i < n; i++) lost += (out[i] & 0x7f80u) == 0x7f80u && (bits_of(base[i]) & INF) != INF;
-        target->lost += lost;
-        return;
+        largest = 0x7f7f0000u;
+        if (highest > largest) beyond_bf16(x, n, out);
     } else {
         uint16_t *restrict out = (uint16_t *)target->data + at;
+        largest = 0x477fe000u;
         if (target->stochastic)
             for (int64_t low = 0; low < n; low += BLOCK / 2) { /* 32 bits each: in two halves */
                 int64_t count = n - low < BLOCK / 2 ? n - low : BLOCK / 2, first = from + low;
@@ -206,12 +210,14 @@ INLINE void put(Target *target, int64_t at, int64_t n, const float *restrict bas
             }
         else
             for (int64_t i = 0; i < n; i++) out[i] = half_of(bits_of(x[i]), NULL);
-        for (int64_t i = 0; i < n; i++) lost += (out[i] & 0x7c00u) == 0x7c00u && (bits_of(base[i]) & INF) != INF;
-        target->lost += lost;
-        return;
     }
-    for (int64_t i = 0; i < n; i++) lost += (bits_of(x[i]) & INF) == INF && (bits_of(base[i]) & INF) != INF;
-    target->lost += lost;
+    if (highest <= largest) return;
+    for (int64_t i = 0; i < n; i++) {
+        int infinite = target->kind == F32    ? (bits_of(x[i]) & INF) == INF
+                       : target->kind == BF16 ? (((uint16_t *)target->data)[at + i] & 0x7f80u) == 0x7f80u
+                                              : (((uint16_t *)target->data)[at + i] & 0x7c00u) == 0x7c00u;
+        target->lost += infinite && (bits_of(base[i]) & INF) != INF;
+    }
 }
 
 /* base + delta in place of delta: the base's bits where the delta is zero, one quiet NaN for every NaN. */
