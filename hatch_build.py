@@ -1,4 +1,4 @@
-"""When pv is built or installed: the kernels are compiled, if there is a C compiler. Without one pv works all the same."""
+"""When pv is built or installed, the kernels are compiled if there is a C compiler. Without one pv works too."""
 
 from __future__ import annotations
 

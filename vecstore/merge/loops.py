@@ -16,7 +16,7 @@ from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.philox import stream_key
 from pv.vecstore.tensors.rounding import round_to
 
-__all__ = ["Rounding", "Trim", "add", "delta", "fits", "ties", "values"]
+__all__ = ["Rounding", "Trim", "add", "delta", "fits", "tau", "ties", "values"]
 
 ALL = 1 << 15  # counts of the upper 15 bits of a magnitude
 LOW = 1 << 16
@@ -63,12 +63,13 @@ def add(own: Values, deltas: Sequence[Delta], rounding: Rounding, start: int) ->
     base, moved = to_f32(own.raw, own.dtype), 0
     x = base
     if deltas:
-        total = scaled_sum([(one.weight, _tau(one, base)) for one in deltas])
+        total = scaled_sum([(one.weight, tau(one, base)) for one in deltas])
         x, moved = apply(base, total), int(np.count_nonzero(total))
     return _rounded(base, x, moved, rounding, start)
 
 
-def _tau(one: Delta, base: F32) -> F32:
+def tau(one: Delta, base: F32) -> F32:
+    """The delta in fp32, without its weight."""
     found = to_f32(one.values.raw, one.values.dtype)
     with np.errstate(all="ignore"):  # what is not finite is seen at the end
         return found - base if one.whole else found

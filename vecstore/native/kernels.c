@@ -359,4 +359,98 @@ FAST void pv_ties(const void *base, int32_t kind, const Source *sources, int32_t
     }
 }
 
+/* The sum of a block's products in single precision over LANES lanes: an observation, not part of a build. */
+INLINE double dot(const float *restrict a, const float *restrict b, int64_t n) {
+    float sums[LANES] = {0};
+    double total = 0;
+    int64_t whole = n / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES)
+        for (int j = 0; j < LANES; j++) sums[j] += a[i + j] * b[i + j];
+    for (int j = 0; j < LANES; j++) total += sums[j];
+    for (int64_t i = whole; i < n; i++) total += (double)a[i] * b[i];
+    return total;
+}
+
+INLINE double square(const float *restrict a, int64_t n) {
+    double sums[LANES] = {0}, total = 0;
+    int64_t whole = n / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES)
+        for (int j = 0; j < LANES; j++) sums[j] += (double)a[i + j] * a[i + j];
+    for (int j = 0; j < LANES; j++) total += sums[j];
+    for (int64_t i = whole; i < n; i++) total += (double)a[i] * a[i];
+    return total;
+}
+
+/* What a step moves: how many elements, Σ step², Σ base², the largest |step|. */
+typedef struct {
+    int64_t changed;
+    double step2, base2;
+    float largest;
+    int32_t undefined; /* NaN among the steps */
+} Moved;
+
+/* after minus before: each a sum of sources, either may be empty. */
+FAST void pv_step(const void *base, int32_t kind, const Source *before, int32_t befores, const Source *after,
+                  int32_t afters, int64_t n, Moved *moved) {
+    float own[BLOCK], old[BLOCK], step[BLOCK], tau[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int64_t size = n - at < BLOCK ? n - at : BLOCK;
+        widen(base, kind, at, size, own);
+        summed(after, afters, at, size, own, step, tau);
+        if (befores) {
+            summed(before, befores, at, size, own, old, tau);
+            if (afters)
+                for (int64_t i = 0; i < size; i++) step[i] = step[i] - old[i];
+            else
+                for (int64_t i = 0; i < size; i++) step[i] = -old[i];
+        }
+        uint32_t highest = highest_of(step, size);
+        int32_t changed = 0;
+        for (int64_t i = 0; i < size; i++) changed += step[i] != 0;
+        moved->changed += changed;
+        moved->step2 += square(step, size);
+        moved->base2 += square(own, size);
+        moved->undefined |= highest > INF;
+        if (highest <= INF && float_of(highest) > moved->largest) moved->largest = float_of(highest);
+    }
+}
+
+/* Of every two of `count` sources, as (count, count) arrays: dot products; above the diagonal, how many elements both
+move, and how many of those to the same side. Scratch: count · BLOCK floats. */
+FAST void pv_pairs(const void *base, int32_t kind, const Source *sources, int32_t count, int64_t n, double *dots,
+                   int64_t *overlap, int64_t *agree, float *scratch, uint64_t *signs) {
+    float own[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int64_t size = n - at < BLOCK ? n - at : BLOCK, words = (size + 63) / 64;
+        widen(base, kind, at, size, own);
+        for (int s = 0; s < count; s++) {
+            float *restrict tau = scratch + (int64_t)s * BLOCK;
+            uint64_t *up = signs + (int64_t)s * 2 * (BLOCK / 64), *down = up + BLOCK / 64;
+            fetch(&sources[s], at, size, own, tau);
+            for (int64_t w = 0; w < words; w++) {
+                int64_t low = 64 * w, high = size - low < 64 ? size - low : 64;
+                uint64_t positive = 0, negative = 0;
+                for (int64_t i = 0; i < high; i++) {
+                    positive |= (uint64_t)(tau[low + i] > 0) << i;
+                    negative |= (uint64_t)(tau[low + i] < 0) << i;
+                }
+                up[w] = positive;
+                down[w] = negative;
+            }
+        }
+        for (int a = 0; a < count; a++)
+            for (int b = a; b < count; b++) {
+                const float *left = scratch + (int64_t)a * BLOCK, *right = scratch + (int64_t)b * BLOCK;
+                dots[a * count + b] += a == b ? square(left, size) : dot(left, right, size);
+                if (a == b) continue;
+                const uint64_t *ua = signs + (int64_t)a * 2 * (BLOCK / 64), *da = ua + BLOCK / 64;
+                const uint64_t *ub = signs + (int64_t)b * 2 * (BLOCK / 64), *db = ub + BLOCK / 64;
+                for (int64_t w = 0; w < words; w++) {
+                    overlap[a * count + b] += __builtin_popcountll((ua[w] | da[w]) & (ub[w] | db[w]));
+                    agree[a * count + b] += __builtin_popcountll((ua[w] & ub[w]) | (da[w] & db[w]));
+                }
+            }
+    }
+}
+
 const char *pv_source(void) { return PV_SOURCE; }

@@ -12,7 +12,20 @@ from numpy.typing import NDArray
 
 from pv.vecstore.native.library import library
 
-__all__ = ["KINDS", "Delta", "Result", "Values", "add", "available", "magnitudes", "nth_tie", "ties"]
+__all__ = [
+    "KINDS",
+    "Delta",
+    "Moved",
+    "Result",
+    "Values",
+    "add",
+    "available",
+    "magnitudes",
+    "nth_tie",
+    "pairs",
+    "step",
+    "ties",
+]
 
 KINDS = {"F32": 0, "BF16": 1, "F16": 2}
 """The dtypes that the loops read and write."""
@@ -142,6 +155,53 @@ def ties(
         ctypes.byref(target),
     )
     return Result(target.moved, target.lost)
+
+
+class Moved(ctypes.Structure):
+    """Of a step: how many elements it changes, Σ step², Σ base², the largest |step|; whether one is undefined."""
+
+    _fields_ = (
+        ("changed", ctypes.c_int64),
+        ("step2", ctypes.c_double),
+        ("base2", ctypes.c_double),
+        ("largest", ctypes.c_float),
+        ("undefined", ctypes.c_int32),
+    )
+
+
+def step(base: Values, before: Sequence[Delta], after: Sequence[Delta]) -> Moved:
+    """Σ after - Σ before, weights and all, looked at. An observation: its last digits may differ between machines."""
+    moved = Moved()
+    _call(
+        "pv_step",
+        *_base(base),
+        _sources(before),
+        ctypes.c_int32(len(before)),
+        _sources(after),
+        ctypes.c_int32(len(after)),
+        _size(base),
+        ctypes.byref(moved),
+    )
+    return moved
+
+
+def pairs(
+    base: Values, deltas: Sequence[Delta]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of every two deltas, without their weights, (k, k) each, the upper triangle: dot products; above the diagonal,
+    elements that both move, and those moved to the same side. As `step`, an observation."""
+    k = len(deltas)
+    dots, overlap, agree = np.zeros((k, k)), np.zeros((k, k), np.int64), np.zeros((k, k), np.int64)
+    scratch, signs = np.empty(k * STEP, np.float32), np.empty(2 * k * STEP // 64, np.uint64)
+    _call(
+        "pv_pairs",
+        *_base(base),
+        _sources(deltas),
+        ctypes.c_int32(k),
+        _size(base),
+        *(ctypes.c_void_p(array.ctypes.data) for array in (dots, overlap, agree, scratch, signs)),
+    )
+    return dots, overlap, agree
 
 
 def magnitudes(base: Values, delta: Delta, counts: NDArray[np.uint32], *, prefix: int | None = None) -> None:
