@@ -1,4 +1,4 @@
-"""Compile kernels.c with the C compiler that is at hand: `python vecstore/native/compile.py`, and when pv is installed.
+"""Compile the kernels with the C compiler at hand: `python vecstore/native/compile.py`, and when pv is installed.
 
 The library is told which source it was made from, and is not loaded for any other.
 """
@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["LIBRARY", "SOURCE", "compile_kernels", "source_id"]
+__all__ = ["LIBRARY", "compile_kernels", "source_id"]
 
-SOURCE = Path(__file__).with_name("kernels.c")
-LIBRARY = SOURCE.with_name("_kernels.so")
+FOLDER = Path(__file__).parent
+LIBRARY = FOLDER / "_kernels.so"
 # No fused multiply-adds and no fast-math: each would change bits. Traps only set flags, which nobody reads.
 FLAGS = (
     *("-O3", "-std=gnu11", "-fPIC", "-shared", "-fvisibility=default"),
@@ -21,9 +21,10 @@ FLAGS = (
 )
 
 
-def source_id(source: Path = SOURCE) -> str:
-    """What the library answers when asked for its source: part of the SHA-256 of kernels.c."""
-    return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+def source_id() -> str:
+    """What the library answers when asked for its source: part of the SHA-256 of all of it."""
+    sources = sorted([*FOLDER.glob("*.c"), *FOLDER.glob("*.h")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
 def compile_kernels(library: Path = LIBRARY) -> str | None:
@@ -42,7 +43,7 @@ def compile_kernels(library: Path = LIBRARY) -> str | None:
         told = f'-DPV_SOURCE="{source_id()}"'
         try:
             done = subprocess.run(
-                [*command, *FLAGS, told, "-o", str(made), str(SOURCE)],
+                [*command, *FLAGS, told, "-o", str(made), *map(str, sorted(FOLDER.glob("*.c")))],
                 capture_output=True,
                 text=True,
                 check=False,
