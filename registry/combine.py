@@ -7,8 +7,8 @@ model card all follow from the row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +21,11 @@ LARGEST = 1e30
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One switch of a method: one of some `choices`, or a number, which may have to lie in (`above`, `most`]."""
+    """One switch of a method: one of some `choices`, or a number, which may have to lie in (`above`, `most`].
+
+    `least` is a bound that may be reached; `whole` takes no fractions. Of one name in several methods, the first has
+    the help.
+    """
 
     name: str
     default: float | str
@@ -29,6 +33,8 @@ class Option:
     choices: tuple[str, ...] = ()
     above: float | None = None
     most: float | None = None
+    least: float | None = None
+    whole: bool = False
 
     def check(self, method: str, value: Any) -> float | str:
         """The value, if it may be. Raises UsageError."""
@@ -40,6 +46,10 @@ class Option:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
             raise UsageError(f"{what} must be a number no larger than {LARGEST:g}, not {_shown(value)}")
         number = float(value) + 0.0  # -0.0 becomes 0.0: one spelling
+        if self.whole and not number.is_integer():
+            raise UsageError(f"{what} must be a whole number, not {number:g}")
+        if self.least is not None and not self.least <= number:
+            raise UsageError(f"{what} must be at least {self.least:g}, not {number:g}")
         if self.above is not None and not self.above < number:
             raise UsageError(f"{what} must be above {self.above:g}, not {number:g}")
         if self.most is not None and not number <= self.most:
@@ -49,13 +59,52 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """`summary` is a clause for the model card. `presets` reproduce another tool; see the kernel for sources."""
+    """`summary` is a clause for the model card. `presets` reproduce another tool; see the kernel for sources.
+
+    `together` says, in words, why values that may be each on their own may not be together; None if they may.
+    """
 
     name: str
     summary: str
     options: tuple[Option, ...] = ()
     presets: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
+    together: Callable[[Mapping[str, Any]], str | None] = lambda options: None
 
+    @property
+    def example(self) -> str:
+        """`density=0.5 epsilon=0.15`: its numbers as they are by default."""
+        return " ".join(
+            f"{one.name}={json_number(one.default)}"
+            for one in self.options
+            if not isinstance(one.default, str)
+        )
+
+
+def _window(options: Mapping[str, Any]) -> str | None:
+    density, epsilon = options["density"], options["epsilon"]
+    if density == 1 or 0 < density - epsilon <= density + epsilon <= 1:
+        return None
+    return (
+        f"density {density:g} and epsilon {epsilon:g}: elements are kept with probabilities from density - epsilon to "
+        "density + epsilon, which must be above 0 and at most 1"
+    )
+
+
+_DENSITY = Option("density", 0.2, "Share of each tensor's elements that is kept.", above=0, most=1)
+_LAMBDA = Option("lambda", 1.0, "Factor on the result.")
+_SEED = Option("seed", 0, "Seed of the draws.", least=0, most=(1 << 53) - 1, whole=True)
+_ELECT = Option(
+    "elect",
+    "none",
+    "Sign election. none: every element that is kept counts.",
+    ("none", "weighted", "unweighted"),
+)
+_MERGE = Option(
+    "merge", "sum", "How the elements that count at a place are merged.", ("mean", "weighted_mean", "sum")
+)
+_OF = Option(
+    "of", "deltas", "What lies on the sphere: the deltas, or the models base + delta.", ("deltas", "models")
+)
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -66,12 +115,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "ties",
                 "their deltas are trimmed, a sign is elected for each weight, and what agrees is merged (TIES)",
                 (
-                    Option(
-                        "density",
-                        0.2,
-                        "Share of each tensor's elements, largest first, that trimming keeps.",
-                        above=0,
-                        most=1,
+                    replace(
+                        _DENSITY, help="Share of each tensor's elements, largest first, that trimming keeps."
                     ),
                     Option(
                         "elect",
@@ -85,7 +130,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                         "How the elements that agree with the sign are merged.",
                         ("mean", "weighted_mean", "sum"),
                     ),
-                    Option("lambda", 1.0, "Factor on the result."),
+                    _LAMBDA,
                 ),
                 {
                     "mergekit": {
@@ -96,6 +141,148 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                     },
                     "peft": {"elect": "unweighted", "merge": "mean", "lambda": 1.0},
                 },
+            ),
+            Method("linear", "the weighted average of their models is taken"),
+            Method(
+                "slerp",
+                "the weights lie on the arc from the base to the behaviour's model (SLERP)",
+                (
+                    Option(
+                        "t", 0.5, "How far from the base, 0, to the behaviour's model, 1.", least=0, most=1
+                    ),
+                ),
+            ),
+            Method(
+                "nuslerp",
+                "the result lies on the arc between the two, as far as their weights say (NuSLERP)",
+                (_OF,),
+            ),
+            Method(
+                "multislerp",
+                "their mean is taken on a sphere, by a step from the straight mean (Multi-SLERP)",
+                (
+                    _OF,
+                    Option(
+                        "step", "log", "The step on the sphere; none: the straight mean.", ("log", "none")
+                    ),
+                ),
+                {"mergekit": {"of": "deltas", "step": "none"}},
+            ),
+            Method(
+                "karcher",
+                "their mean is taken on a sphere (Karcher mean)",
+                (
+                    replace(_OF, default="models"),
+                    Option("max_iter", 10, "Most steps to the mean.", least=1, most=1000, whole=True),
+                    Option("tol", 1e-5, "Angle of a step that is no longer taken.", above=0, most=1),
+                ),
+            ),
+            Method(
+                "dare",
+                "elements of their deltas are dropped by lot and the rest scaled up, and the deltas merged (DARE)",
+                (
+                    replace(_DENSITY, help="Probability with which an element is kept."),
+                    _SEED,
+                    _ELECT,
+                    _MERGE,
+                    _LAMBDA,
+                ),
+            ),
+            Method(
+                "della",
+                "elements of their deltas are dropped by lot, small ones more often, each that is kept scaled up by "
+                "its chance, and the deltas merged (DELLA)",
+                (
+                    replace(_DENSITY, default=0.5, help="Mean probability with which an element is kept."),
+                    Option(
+                        "epsilon",
+                        0.15,
+                        "How far the probability goes from it, by rank in a row.",
+                        least=0,
+                        most=1,
+                    ),
+                    _SEED,
+                    _ELECT,
+                    _MERGE,
+                    _LAMBDA,
+                ),
+                together=_window,
+            ),
+            Method(
+                "breadcrumbs",
+                "the largest and the small elements of their deltas are dropped, and the rest merged "
+                "(Model Breadcrumbs)",
+                (
+                    _DENSITY,
+                    Option(
+                        "gamma",
+                        0.01,
+                        "Share of the elements, largest first, that is dropped.",
+                        least=0,
+                        most=1,
+                    ),
+                    _ELECT,
+                    _MERGE,
+                    _LAMBDA,
+                ),
+                {
+                    "mergekit": {
+                        "density": 1.0,
+                        "gamma": 0.01,
+                        "elect": "none",
+                        "merge": "sum",
+                        "lambda": 1.0,
+                    }
+                },
+            ),
+            Method(
+                "sce",
+                "elements where their deltas vary most are selected, weighted by energy, and minority signs erased "
+                "(SCE)",
+                (
+                    Option(
+                        "select_topk",
+                        1.0,
+                        "Share of the elements, those that vary most, that is selected.",
+                        above=0,
+                        most=1,
+                    ),
+                ),
+            ),
+            Method(
+                "model_stock",
+                "the mean of their deltas is scaled by how far they agree in direction (Model Stock)",
+            ),
+            Method(
+                "consensus",
+                "their deltas are added, and elements dropped that too few of them have a use for (Consensus, TALL "
+                "masks)",
+                (
+                    Option(
+                        "ratio",
+                        0.4,
+                        "An element is of use to a behaviour if its delta is at least this times the others' sum.",
+                        least=0,
+                    ),
+                    Option(
+                        "users",
+                        2,
+                        "Behaviours that must have a use for an element.",
+                        least=1,
+                        most=10_000,
+                        whole=True,
+                    ),
+                    _LAMBDA,
+                ),
+            ),
+            Method(
+                "nearswap",
+                "the delta is cut off at a largest size, so that weights near the base's are taken over (NearSwap)",
+                (Option("limit", 0.001, "The most that a weight moves; mergekit calls it t.", above=0),),
+            ),
+            Method(
+                "arcee_fusion",
+                "the elements of the delta that matter most are taken over, and the base kept elsewhere",
             ),
         )
     }
@@ -153,6 +340,8 @@ def _checked(row: Method, switches: Mapping[str, Any]) -> Combine:
             hint=f"that is an option of {', '.join(owners)}: name it as the method" if owners else None,
         )
     checked = {name: option.check(row.name, switches[name]) for name, option in known.items()}
+    if (why := row.together(checked)) is not None:
+        raise UsageError(f"{row.name}: {why}", hint=f"for example: {row.example}")
     return Combine(row.name, MappingProxyType(checked))
 
 
