@@ -62,4 +62,4 @@ def _atan(x: Decimal) -> Decimal:
         if total + power / n == total:
             break
         total += power / n
-    return total * 2**halvings
+    return total * Decimal(2**halvings)

@@ -1,4 +1,5 @@
-"""Kernels of the merge methods, one file each. To add a method: a file here, and a row in registry/combine.
+"""Kernels of the merge methods, one file each (`sparse` is shared by some). To add one: a file, and a row in
+registry/combine.
 
 A kernel is a module with
 

@@ -83,13 +83,15 @@ def _divergence(b: F64, d: F64) -> F64:
         raised = [exp(np.subtract(x, top[:, None])) for x, top in zip((theta, b), tops, strict=True)]
         sums = [row_sums(x) for x in raised]
         moved = np.divide(row_sums(np.multiply(raised[0], d)), sums[0])
-        return np.subtract(moved, np.add(np.subtract(tops[0], tops[1]), _log_ratio(sums[0], sums[1])))
+        found: F64 = np.subtract(moved, np.add(np.subtract(tops[0], tops[1]), _log_ratio(sums[0], sums[1])))
+        return found
 
 
 def _log_ratio(a: F64, b: F64) -> F64:
     """ln a - ln b, each rounded once."""
     logs = [[float(Decimal(x).ln(EXACT)) if np.isfinite(x) else np.nan for x in y.tolist()] for y in (a, b)]
-    return np.subtract(np.array(logs[0]), np.array(logs[1]))
+    ratio: F64 = np.subtract(np.array(logs[0]), np.array(logs[1]))
+    return ratio
 
 
 def _quantile(ordered: F32, quarter: int) -> float:

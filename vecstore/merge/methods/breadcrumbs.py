@@ -4,7 +4,7 @@ Davari and Belilovsky, "Model Breadcrumbs", ECCV 2024. In each tensor of n eleme
 ones by index, the ⌊γn⌋ largest are dropped and the k = ⌊ρn⌋ after them are kept; where there are fewer than k after
 them, only the n - k largest are dropped. So at density 1 nothing is.
 
-Then as `elect`, `merge` and `lambda` say (`merge/sparse`): elect=none with merge=sum is mergekit's `breadcrumbs`,
+Then as `elect`, `merge` and `lambda` say (`sparse`): elect=none with merge=sum is mergekit's `breadcrumbs`,
 elect=weighted with merge=sum its `breadcrumbs_ties`, both with its default of no rescaling
 (the preset: its default switches).
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pv.vecstore.merge import sparse
+from pv.vecstore.merge.methods import sparse
 from pv.vecstore.merge.selection import largest
 from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.merge.weights import present

@@ -2,10 +2,10 @@
 
 Yu et al., "Language Models are Super Mario" (DARE), ICML 2024: with density ρ an element is kept with probability ρ and
 becomes δ/ρ, so that its mean is δ. Kept is an element whose 32 random bits, as a number, are below ⌊ρ·2³²⌋. They belong
-to (`seed`, the vector, the tensor's name, the element's index), see `merge/sparse`: no order, thread or name of a
+to (`seed`, the vector, the tensor's name, the element's index), see `sparse`: no order, thread or name of a
 behaviour has a part in them. A vector that is negated is thinned at the same places.
 
-Then as `elect`, `merge` and `lambda` say (`merge/sparse`): elect=none with merge=sum is mergekit's `dare_linear`,
+Then as `elect`, `merge` and `lambda` say (`sparse`): elect=none with merge=sum is mergekit's `dare_linear`,
 elect=weighted with merge=sum its `dare_ties`, but for two things: mergekit draws from a global generator, and does not
 divide by ρ, but scales a tensor until its L1 norm is what it was. PEFT divides by ρ too.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pv.vecstore.merge import sparse
+from pv.vecstore.merge.methods import sparse
 from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.merge.weights import present
 from pv.vecstore.tensors import float_environment

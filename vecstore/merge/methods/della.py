@@ -6,8 +6,8 @@ magnitude, of equal ones the first as the larger: the one of rank r from the top
     p = ρ + ε - 2ε·r/(n - 1)        from ρ + ε for the largest to ρ - ε for the smallest; ρ in a row of one
 
 and becomes δ/p, so that its mean is δ. p is rounded to fp32 once. Kept is an element whose 32 random bits, as a number,
-are below ⌊p·2³²⌋; the bits belong to (`seed`, the vector, the tensor's name, the element's index), see `merge/sparse`.
-Density 1 keeps everything. Then as `elect`, `merge` and `lambda` say (`merge/sparse`).
+are below ⌊p·2³²⌋; the bits belong to (`seed`, the vector, the tensor's name, the element's index), see `sparse`.
+Density 1 keeps everything. Then as `elect`, `merge` and `lambda` say (`sparse`).
 
 `density` ρ and `epsilon` ε are mergekit's (`della`, `della_linear`); the paper's ε is the whole window, so 2ε here.
 mergekit does not divide by p, but scales a tensor until its L1 norm is what it was: that favours large elements.
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pv.vecstore.merge import sparse
+from pv.vecstore.merge.methods import sparse
 from pv.vecstore.merge.selection import magnitude
 from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.merge.weights import present

@@ -1,4 +1,4 @@
-"""What dare, della and breadcrumbs have in common: deltas that are thinned out, and then summed or merged by election.
+"""No method of its own: what dare, della and breadcrumbs have in common, deltas thinned out and then summed or elected.
 
 Switches, which mean what they mean in `ties`:
 
