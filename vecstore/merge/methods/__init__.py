@@ -1,5 +1,5 @@
 """Kernels of the merge methods, one file each (`sparse` is shared by some). To add one: a file, and a row in
-registry/combine.
+registry/merge_methods.
 
 A kernel is a module with
 

@@ -14,7 +14,7 @@ gives, bit for bit, what w with -d gives. So a negative weight also turns the be
 unweighted election, where its size has no say. Under `weighted_mean` there is no such reading (in the usual
 formula the sign cancels and -w acts as w), and it is refused.
 
-Presets (`registry/combine`), for weights above 0: `mergekit` is its `ties` with its defaults (density 1, so
+Presets (`registry/merge_methods`), for weights above 0: `mergekit` is its `ties` with its defaults (density 1, so
 nothing is trimmed; normalised); mergekit loses the sign of a negative weight. `peft` is
 `peft.utils.merge_utils.ties` with its "total" election, which leaves density to the caller; PEFT does not let
 a negative weight turn the vote. The paper's own rule is not offered: it trims over the whole model at once, not
