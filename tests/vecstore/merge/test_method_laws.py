@@ -113,7 +113,7 @@ def test_weight_zero_is_absence(rule: Combine) -> None:
 
 @some_rule
 def test_a_negative_weight_is_the_negated_delta_or_is_refused_by_name(rule: Combine) -> None:
-    least, most = counts(rule)
+    _, most = counts(rule)
     for count in range(1, most + 1):
         shares = [share(at, (-1.0, 0.7, -0.3, 1.0)[at]) for at in range(count)]
         mirrored = [Share(-one.weight, -one.delta, one.key) for one in shares]
