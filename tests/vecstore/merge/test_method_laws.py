@@ -125,7 +125,7 @@ def test_a_negative_weight_is_the_negated_delta_or_is_refused_by_name(rule: Comb
             assert bits(merged(rule, shares)) == bits(merged(rule, mirrored))
 
 
-WHOLE = {  # the switches with which a behaviour by itself is taken as it is
+WHOLE: dict[str, dict[str, Any]] = {  # the switches with which a behaviour by itself is taken as it is
     "ties": {"density": 1.0},
     "slerp": {"t": 1.0},
     "dare": {"density": 1.0},
