@@ -115,15 +115,11 @@ def _numbered(least: int, most: int | None) -> str:
 
 def _too_many(rule: Combine, count: int, which: str = "") -> UsageError:
     wanted = _numbered(*_count(_kernel(rule)))
-    between = (
-        "of two behaviours: `pv combine nuslerp`; of any number"
-        if wanted.startswith("the base")
-        else "of more"
-    )
-    return UsageError(
-        f"{rule.method} combines {wanted}; {count} have a weight here{which}",
-        hint=f"{between}: `pv combine multislerp`, or add; or give all but {_count(_kernel(rule))[1]} the weight 0",
-    )
+    if wanted.startswith("the base"):
+        hint = "`pv combine nuslerp` is for two behaviours, multislerp for any number; or give all but one the weight 0"
+    else:
+        hint = "`pv combine multislerp` is for any number; or give all but two the weight 0"
+    return UsageError(f"{rule.method} combines {wanted}; {count} have a weight here{which}", hint=hint)
 
 
 def _kernel(rule: Combine) -> ModuleType:
