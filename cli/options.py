@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from pv.registry.combine import METHODS, Combine, Option
 from pv.registry.dtypes import OUTPUT_CHOICES, output_name
 from pv.registry.errors import UsageError
 from pv.registry.persona import ROUNDINGS
-from pv.registry.words import number
 
 if TYPE_CHECKING:
     from pv.registry.history.threeway import Take
@@ -25,12 +23,10 @@ __all__ = [
     "Number",
     "Size",
     "Whole",
-    "combine_options",
     "dtype_option",
     "json_option",
     "mainline_options",
     "message_option",
-    "method_option",
     "name_option",
     "read_factor",
     "read_takes",
@@ -225,13 +221,6 @@ def rounding_option(help: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option("--rounding", type=click.Choice(ROUNDINGS), help=help, **settings)
 
 
-method_option = click.option(
-    "--method",
-    type=click.Choice(tuple(METHODS)),
-    help="Set the persona's merge method; later builds on this branch use it.",
-)
-
-
 def read_factor(text: str) -> tuple[str, float]:
     """`PATTERN=FACTOR`, as in `*.mlp.*=0.5`."""
     pattern, equals, factor = text.rpartition("=")
@@ -260,61 +249,3 @@ def _number_or_text(text: str) -> Take:
         return float(text)
     except ValueError:
         return text
-
-
-# The switches of the merge methods, from their table
-
-
-def combine_options(command: Command) -> Command:
-    """`--preset` and one option for each switch of any method; the command has `method`, and gets `rule`."""
-
-    @wraps(command)
-    def with_rule(*args: Any, method: str | None, preset: str | None, **rest: Any) -> Any:
-        given = {name: rest.pop(_key(name)) for name in _switches()}
-        return command(*args, rule=_rule(method, preset, given), **rest)
-
-    for name, (methods, option) in reversed(_switches().items()):
-        kind = click.Choice(option.choices) if option.choices else _number(option)
-        what = f"{option.help[0].lower()}{option.help[1:].rstrip('.')}"
-        words = f"{', '.join(methods)}: {what} (default: {_text(option)})."
-        with_rule = click.option(f"--{name}", _key(name), type=kind, help=words)(with_rule)
-    presets = sorted({preset for method in METHODS.values() for preset in method.presets})
-    return click.option(
-        "--preset", type=click.Choice(presets), help="Set the options as another tool has them."
-    )(with_rule)
-
-
-def _switches() -> dict[str, tuple[list[str], Option]]:
-    """{name: (methods that have it, the option)}"""
-    found: dict[str, tuple[list[str], Option]] = {}
-    for method in METHODS.values():
-        for option in method.options:
-            found.setdefault(option.name, ([], option))[0].append(method.name)
-    return found
-
-
-def _key(name: str) -> str:
-    return f"switch_{name}"
-
-
-def _number(option: Option) -> click.ParamType[Any]:
-    return Number(option.above, option.most, above=True)
-
-
-def _text(option: Option) -> str:
-    return option.default if isinstance(option.default, str) else number(option.default)
-
-
-def _rule(method: str | None, preset: str | None, given: dict[str, Any]) -> Combine | None:
-    options = {name: value for name, value in given.items() if value is not None}
-    if method is not None:
-        return Combine.of(method, preset=preset, **options)
-    if options or preset:
-        which = min(options) if options else "preset"
-        owner = next((methods[0] for name, (methods, _) in _switches().items() if name == which), "ties")
-        value = options.get(which, preset)
-        method = owner if click.get_current_context().info_name == "combine" else f"--method {owner}"
-        raise UsageError(
-            f"--{which} is an option of a merge method, and none is given", hint=f"{method} --{which} {value}"
-        )
-    return None

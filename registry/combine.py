@@ -1,9 +1,4 @@
-"""Merge methods, as a persona names them: one table of methods and their switches.
-
-A method is a row here and a kernel of the same name in `vecstore/merge/methods`; a test holds the two equal.
-What a person may ask for, what a document may say, the options of the command line and the words of the
-model card all follow from the row.
-"""
+"""The rule by which behaviours are combined: a merge method of `registry/merge_methods`, and its switches."""
 
 from __future__ import annotations
 
@@ -13,93 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from pv.registry.errors import UsageError
+from pv.registry.merge_methods import METHODS, Method, Option, as_json, json_number, shown
 
-__all__ = ["METHODS", "Combine", "Method", "Option"]
-
-LARGEST = 1e30
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One switch of a method: one of some `choices`, or a number, which may have to lie in (`above`, `most`]."""
-
-    name: str
-    default: float | str
-    help: str
-    choices: tuple[str, ...] = ()
-    above: float | None = None
-    most: float | None = None
-
-    def check(self, method: str, value: Any) -> float | str:
-        """The value, if it may be. Raises UsageError."""
-        what = f"{method}: {self.name}"
-        if self.choices:
-            if value not in self.choices:
-                raise UsageError(f"{what} must be one of {', '.join(self.choices)}, not {_shown(value)}")
-            return str(value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-            raise UsageError(f"{what} must be a number no larger than {LARGEST:g}, not {_shown(value)}")
-        number = float(value) + 0.0  # -0.0 becomes 0.0: one spelling
-        if self.above is not None and not self.above < number:
-            raise UsageError(f"{what} must be above {self.above:g}, not {number:g}")
-        if self.most is not None and not number <= self.most:
-            raise UsageError(f"{what} must be at most {self.most:g}, not {number:g}")
-        return number
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """`summary` is a clause for the model card. `presets` reproduce another tool; see the kernel for sources."""
-
-    name: str
-    summary: str
-    options: tuple[Option, ...] = ()
-    presets: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
-
-
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        method.name: method
-        for method in (
-            Method("add", "their deltas are scaled and added to the base's weights"),
-            Method(
-                "ties",
-                "their deltas are trimmed, a sign is elected for each weight, and what agrees is merged (TIES)",
-                (
-                    Option(
-                        "density",
-                        0.2,
-                        "Share of each tensor's elements, largest first, that trimming keeps.",
-                        above=0,
-                        most=1,
-                    ),
-                    Option(
-                        "elect",
-                        "unweighted",
-                        "Sign election: weighted, by the sum of weight times delta; unweighted, of the deltas alone.",
-                        ("weighted", "unweighted"),
-                    ),
-                    Option(
-                        "merge",
-                        "mean",
-                        "How the elements that agree with the sign are merged.",
-                        ("mean", "weighted_mean", "sum"),
-                    ),
-                    Option("lambda", 1.0, "Factor on the result."),
-                ),
-                {
-                    "mergekit": {
-                        "density": 1.0,
-                        "elect": "weighted",
-                        "merge": "weighted_mean",
-                        "lambda": 1.0,
-                    },
-                    "peft": {"elect": "unweighted", "merge": "mean", "lambda": 1.0},
-                },
-            ),
-        )
-    }
-)
+__all__ = ["METHODS", "Combine", "Method", "Option", "json_number"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +42,12 @@ class Combine:
         return _checked(row, switches)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            **{k: json_number(v) if isinstance(v, float) else v for k, v in self.options.items()},
-        }
+        return {"method": self.method, **as_json(self.options)}
 
 
 def _row(method: str) -> Method:
     if method not in METHODS:
-        raise UsageError(f"no combine method {_shown(method)}", hint=f"there are: {', '.join(METHODS)}")
+        raise UsageError(f"no combine method {shown(method)}", hint=f"there are: {', '.join(METHODS)}")
     return METHODS[method]
 
 
@@ -149,10 +57,14 @@ def _checked(row: Method, switches: Mapping[str, Any]) -> Combine:
         name = min(unknown)
         owners = [method.name for method in METHODS.values() if any(o.name == name for o in method.options)]
         raise UsageError(
-            f"method {row.name!r} takes no option {_shown(name)}",
-            hint=f"that is an option of {', '.join(owners)}: name it as the method" if owners else None,
+            f"method {row.name!r} takes no option {shown(name)}",
+            hint=f"that is an option of {', '.join(owners)}: name it as the method"
+            if owners
+            else f"it has: {', '.join(known) or 'none'}",
         )
     checked = {name: option.check(row.name, switches[name]) for name, option in known.items()}
+    if (why := row.together(checked)) is not None:
+        raise UsageError(f"{row.name}: {why}", hint=f"as they are by default: {row.example}")
     return Combine(row.name, MappingProxyType(checked))
 
 
@@ -166,17 +78,7 @@ def _preset(method: Method, name: str) -> Mapping[str, float | str]:
         owners = [other.name for other in METHODS.values() if name in other.presets]
         known = f"there are: {', '.join(sorted(method.presets))}" if method.presets else None
         raise UsageError(
-            f"method {method.name!r} has no preset {_shown(name)}",
+            f"method {method.name!r} has no preset {shown(name)}",
             hint=f"that is a preset of {', '.join(owners)}: name it as the method" if owners else known,
         )
     return method.presets[name]
-
-
-def json_number(value: float) -> float | int:
-    """Integral doubles as integers: RFC 8785 spells both alike, and rfc8785 wants one type."""
-    return int(value) if float(value).is_integer() and abs(value) < 1 << 53 else value
-
-
-def _shown(value: object) -> str:
-    """A value in a message: a stranger's may be long."""
-    return repr(value[:40] if isinstance(value, str) else value)[:60]

@@ -5,14 +5,8 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import (
-    combine_options,
-    json_option,
-    message_option,
-    method_option,
-    read_takes,
-    take_option,
-)
+from pv.cli.methods import combine_options, method_option
+from pv.cli.options import json_option, message_option, read_takes, take_option
 from pv.cli.report import report
 from pv.registry.combine import Combine
 

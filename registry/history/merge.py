@@ -93,7 +93,10 @@ def _check_nothing_asked(name: str, take: Mapping[str, Take], combine: Combine |
 
 def _typed(combine: Combine) -> str:
     return " ".join(
-        [combine.method, *(f"--{key} {value}" for key, value in combine.to_json().items() if key != "method")]
+        [
+            combine.method,
+            *(f"--set {key}={value}" for key, value in combine.to_json().items() if key != "method"),
+        ]
     )
 
 

@@ -243,7 +243,7 @@ def test_up_to_date_swallows_no_option(terse: None, world: World, pv: InProcess)
     pv.ok("merge", "terse")
     before = world.state()
     for options, words in (
-        (("terse", "--method", "ties", "--density", "0.3"), "pv combine ties --density 0.3"),
+        (("terse", "--method", "ties", "--density", "0.3"), "pv combine ties --set density=0.3"),
         (("HEAD~1", "--method", "ties"), "nothing to combine anew"),
         (("main", "--method", "ties"), "nothing to combine anew"),
         (("terse", "--take", "listening=0.8"), "pv scale listening 0.8"),

@@ -200,7 +200,10 @@ STORY = """
 0 scale listening 4 --module *.mlp.*=0.5
 0 scale listening 4
 0 combine
+0 combine --list
+0 combine della --list
 0 combine ties --density 0.5
+0 combine dare --set density=0.4 --set seed=7
 0 config
 0 config output.seed
 0 config output.dtype fp32
@@ -243,6 +246,7 @@ WRONG = """
 2 config output.dtype int4
 2 rename listening listening
 2 combine add --density 0.5
+2 combine dare --set density=much
 2 scale listening 1 --module nothing=2
 2 log --nope
 2 frobnicate

@@ -20,7 +20,7 @@ from pv.registry import ids
 from pv.registry.check import fsck as files
 from pv.registry.check import repair
 from pv.registry.check.report import Report
-from pv.registry.combine import Combine
+from pv.registry.combine import METHODS, Combine
 from pv.registry.disk import locks
 from pv.registry.git import loose, refs
 from pv.registry.history import operations
@@ -249,15 +249,32 @@ behaviours = st.builds(
     st.lists(st.builds(Term, numbers, vector_ids), min_size=1, max_size=3).map(tuple),
     st.none() | st.dictionaries(st.text(max_size=8), numbers, max_size=2),
 )
-combines = st.just(Combine.of("add")) | st.builds(
-    lambda density, elect, merge, scaling: Combine.of(
-        "ties", density=density, elect=elect, merge=merge, **{"lambda": scaling}
-    ),
-    st.floats(0.01, 1.0),
-    st.sampled_from(["weighted", "unweighted"]),
-    st.sampled_from(["mean", "weighted_mean", "sum"]),
-    numbers,
-)
+
+
+def _rule(method: str, given: dict[str, Any]) -> Combine:
+    return Combine.of(method, **given)
+
+
+def switches(method: str) -> st.SearchStrategy[Combine]:
+    """Any rule of a method."""
+    options: dict[str, st.SearchStrategy[Any]] = {
+        one.name: st.sampled_from(one.choices)
+        if one.choices
+        else st.integers(int(one.least or 0), int(one.most or 1)).map(float)
+        if one.whole
+        else st.floats(0.01, 1.0)
+        if one.above is not None or one.most is not None
+        else st.floats(0, 1e30)
+        if one.least is not None
+        else numbers
+        for one in METHODS[method].options
+    }
+    if method == "della":  # whose density and epsilon hang together
+        options |= {"density": st.floats(0.4, 0.6), "epsilon": st.floats(0, 0.4, exclude_max=True)}
+    return st.fixed_dictionaries(options).map(lambda given: _rule(method, given))
+
+
+combines = st.sampled_from(sorted(METHODS)).flatmap(switches)
 outputs = st.builds(
     Output,
     st.sampled_from(["base", "bf16", "fp16", "fp32"]),

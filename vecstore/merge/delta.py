@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from pv.registry.combine import Combine
 from pv.registry.persona import Persona
 from pv.vecstore.merge.methods import combine
@@ -31,7 +33,9 @@ def place(own: BaseTensor) -> Place:
 
 
 def summed(operand: Operand, taus: Mapping[str, F32]) -> F32:
-    """The sum of an operand's terms, without its weight: (n,) fp32."""
+    """The sum of an operand's terms, without its weight: (n,) fp32; zeros if it leaves the tensor alone."""
+    if not operand.terms:
+        return np.zeros(next(iter(taus.values())).size, np.float32)
     if len(operand.terms) == 1 and operand.terms[0][0] == 1:
         return taus[operand.terms[0][1]]
     return scaled_sum([(coefficient, taus[vector]) for coefficient, vector in operand.terms])

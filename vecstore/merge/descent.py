@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from pv.registry.dtypes import DTYPES
-from pv.registry.errors import CorruptPack, UsageError
+from pv.registry.errors import IntegrityError, UsageError
 from pv.registry.persona import ROUNDINGS, Persona
 from pv.vecstore.checkpoints.checkpoint import Weights, read_raw
 from pv.vecstore.merge.delta import evaluate, holdings, place
@@ -134,7 +134,7 @@ class _Tally:
             total = part.total(self._persona, plan(self._persona, self._held, part.name))
             if total is not None:
                 self._add(part, total)
-        except (CorruptPack, UsageError):  # damaged, or cannot be built: no reason to refuse a commit
+        except (IntegrityError, UsageError):  # damaged, or cannot be built: no reason to refuse a commit
             self._seen = False
 
     def _add(self, part: _Part, tau: F32) -> None:

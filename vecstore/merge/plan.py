@@ -4,7 +4,8 @@ Under a linear method (`add`), the weights of every term that names the same vec
 rounded, so in any order), and vectors follow in order of id: adding a behaviour and adding it again with the
 opposite weight leaves nothing, not even rounding. Under any other, each behaviour is one operand, in order of
 the ids of its vectors; behaviours with the same vectors follow in order of their numbers. Names order nothing.
-A weight or factor of 0 is the same as absence.
+A weight or factor of 0 is the same as absence. A method that is given all behaviours has an operand without terms for
+one that leaves the tensor alone, where another does not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pv.registry.persona import Behaviour, Persona
-from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.methods import given_all, is_linear
 from pv.vecstore.merge.module_factors import factor
 from pv.vecstore.tensors.arithmetic import single
 
@@ -46,12 +47,13 @@ def plan(persona: Persona, holdings: Holdings, name: str) -> tuple[Operand, ...]
     if is_linear(persona.combine):
         return _summed(persona, holdings, name)
     weighted = [(factor(behaviour, name), behaviour) for behaviour in persona.behaviours.values()]
-    operands = [
-        Operand(weight, terms)
+    operands = tuple(
+        Operand(weight, _terms(behaviour, holdings, name))
         for weight, behaviour in sorted(weighted, key=_order)
-        if weight != 0 and (terms := _terms(behaviour, holdings, name))
-    ]
-    return tuple(operands)
+        if weight != 0
+    )
+    touching = tuple(operand for operand in operands if operand.terms)
+    return operands if touching and given_all(persona.combine) else touching
 
 
 def operand(behaviour: Behaviour, holdings: Holdings, name: str) -> Operand | None:

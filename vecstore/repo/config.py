@@ -104,7 +104,7 @@ def _no_switch(now: Combine, name: str) -> UsageError:
     method, option = next((m, o) for m in METHODS.values() for o in m.options if o.name == name)
     return UsageError(
         f"the combine method is {now.method}, which has no {name}",
-        hint=f"use one that has: pv combine {method.name} --{name} {option.default}",
+        hint=f"use one that has: pv combine {method.name} --set {name}={option.default}",
     )
 
 

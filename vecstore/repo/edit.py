@@ -15,6 +15,7 @@ from pv.registry.history.revisions import lasting
 from pv.registry.persona import Persona, check_name
 from pv.registry.words import combine_words, number
 from pv.vecstore.merge.module_factors import matches
+from pv.vecstore.repo.refused import refused
 from pv.vecstore.repo.twice import counted_twice
 
 if TYPE_CHECKING:
@@ -256,4 +257,5 @@ def commit_edit(
     now = repo.registry.persona(commit)
     if already is not None and not changes(before, now):
         return Committed(commit, f"{already}: nothing to commit", now, before, changed=False)
-    return Committed(commit, message, now, before, notes=counted_twice(before, now))
+    notes = (*counted_twice(before, now), *refused(before, now))
+    return Committed(commit, message, now, before, notes=notes)

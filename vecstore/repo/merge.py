@@ -10,6 +10,7 @@ from pv.registry.conflict import Conflict
 from pv.registry.errors import ConflictError
 from pv.registry.history.threeway import Take
 from pv.vecstore.repo.edit import Committed
+from pv.vecstore.repo.refused import refused
 from pv.vecstore.repo.twice import counted_twice
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def merge(
         before,
         {"kind": outcome.kind},
         changed=commit != outcome.before,
-        notes=(*_notes(outcome, revision, message), *counted_twice(before, now)),
+        notes=(*_notes(outcome, revision, message), *counted_twice(before, now), *refused(before, now)),
     )
 
 
@@ -103,7 +104,9 @@ def _made(repo: Repo, commit: str, said: str, more: Mapping[str, str]) -> Commit
     registry = repo.registry
     before = registry.persona(registry.parents(commit)[0])
     now = registry.persona(commit)
-    return Committed(commit, said, now, before, more, notes=counted_twice(before, now))
+    return Committed(
+        commit, said, now, before, more, notes=(*counted_twice(before, now), *refused(before, now))
+    )
 
 
 def _with_hint(error: ConflictError, take: Mapping[str, Take]) -> ConflictError:

@@ -174,8 +174,8 @@ def test_misshapen_operands_are_a_defect() -> None:
     for wrong in (np.zeros(3, np.float64), np.zeros((2, 1), np.float32), np.zeros(4, np.float32)):
         with pytest.raises(PvError, match="flat fp32 arrays of one size"):
             scaled_sum([(1, np.zeros(2, np.float32)), (1, wrong)])  # type: ignore[list-item]
-    with pytest.raises(UsageError, match="'slerp'"):
-        combine(Combine("slerp", {}), [(1, _array([1.0]))])
+    with pytest.raises(UsageError, match="'mix'"):
+        combine(Combine("mix", {}), [(1, _array([1.0]))])
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)

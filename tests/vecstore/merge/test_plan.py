@@ -286,3 +286,56 @@ def test_one_persona_has_one_delta_however_it_was_made(world: World) -> None:
     assert persona(world.base, behaviours).id == persona(world.base, backwards).id
     rule = Combine.of("ties", density=1.0, merge="mean")
     assert _bits(world.delta(behaviours, combine=rule)) == _bits(world.delta(backwards, combine=rule))
+
+
+# Behaviours that leave a tensor alone
+
+
+def test_a_mean_counts_a_behaviour_that_leaves_the_tensor_alone(world: World) -> None:
+    """Its model has the base's weights there: the mean of it and another is half of the other's delta."""
+    behaviours = {"a": behaviour(1.0, world.v[0]), "quiet": behaviour(1.0, world.v[3])}
+    for rule in (Combine.of("linear"), Combine.of("nuslerp"), Combine.of("nuslerp", of="models")):
+        found = world.delta(behaviours, UP, rule)
+        assert found is not None
+        half = world.tau(0) * np.float32(0.5)
+        if rule.options.get("of") == "models":  # on the arc, which is a little further out
+            assert np.corrcoef(found, half)[0, 1] > 0.9
+        else:
+            assert np.array_equal(found, half)
+    assert world.delta({"quiet": behaviours["quiet"]}, UP, Combine.of("linear")) is None
+    dropped = world.delta(behaviours, UP, Combine.of("consensus"))
+    assert dropped is not None and not dropped.any()  # one behaviour of two has a use for it
+
+
+def test_a_method_without_means_does_not_see_it(world: World) -> None:
+    behaviours = {"a": behaviour(1.0, world.v[0]), "quiet": behaviour(1.0, world.v[3])}
+    for rule in (Combine.of("ties"), Combine.of("dare"), Combine.of("breadcrumbs")):
+        alone = world.delta({"a": behaviours["a"]}, UP, rule)
+        together = world.delta(behaviours, UP, rule)
+        assert alone is not None and together is not None
+        assert np.array_equal(alone, together)
+
+
+def test_a_factor_of_zero_is_absence_in_a_mean_too(world: World) -> None:
+    off = behaviour(1.0, world.v[1], modules={"*.mlp.*": 0.0})
+    for rule in (
+        Combine.of("linear"),
+        Combine.of("nuslerp"),
+        Combine.of("karcher"),
+        Combine.of("model_stock"),
+    ):
+        found = world.delta({"a": behaviour(1.0, world.v[0]), "off": off}, UP, rule)
+        assert found is not None
+        assert np.array_equal(found, world.tau(0)), rule
+
+
+def test_draws_do_not_hang_on_names_or_company(world: World) -> None:
+    rule = Combine.of("dare", density=0.5)
+    alone = world.delta({"a": behaviour(1.0, world.v[0])}, UP, rule)
+    renamed = world.delta({"z": behaviour(1.0, world.v[0])}, UP, rule)
+    other = world.delta({"b": behaviour(1.0, world.v[1])}, UP, rule)
+    both = world.delta({"z": behaviour(1.0, world.v[0]), "a": behaviour(1.0, world.v[1])}, UP, rule)
+    assert alone is not None and renamed is not None and other is not None and both is not None
+    assert np.array_equal(alone, renamed)
+    first, second = (alone, other) if world.v[0] < world.v[1] else (other, alone)
+    assert np.array_equal(both, (np.float32(0) + first) + second)

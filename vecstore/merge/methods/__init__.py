@@ -1,4 +1,5 @@
-"""Kernels of the merge methods, one file each. To add a method: a file here, and a row in registry/combine.
+"""Kernels of the merge methods, one file each (`sparse` is shared by some). To add one: a file, and a row in
+registry/merge_methods.
 
 A kernel is a module with
 
@@ -6,9 +7,15 @@ A kernel is a module with
     LINEAR                                    whether it is Σ wᵢ·δᵢ: then weights of one vector are summed first
     check_weight(options, weight, what)       refuses a weight that has no meaning under the rule
     combine(options, shares, place) -> (n,) fp32   what each behaviour adds to one tensor, to the delta for the base
+    COUNT = (least, most)                     of behaviours, where not any number will do; most may be None
+    GIVEN_ALL = True                          if a behaviour that leaves a tensor alone counts there: its delta is 0
 
-tensors/arithmetic says which operations it may use. What needs others is computed once into a
-derived vector, which is then what the persona names.
+tensors/arithmetic says which operations it may use, tensors/reduce how a whole tensor is summed up, tensors/scalars how
+a number gets a sine. What needs others is computed once into a derived vector, which is then what the persona names.
+
+Laws that all of them keep (tests/vecstore/merge): a weight of 0 is absence; weight -w with delta d is w with -d, or
+it is refused; no size is absolute (but nearswap's limit, and what a softmax is taken of); of equal magnitudes the first
+is the larger; draws belong to a vector, a tensor and an element.
 """
 
 from __future__ import annotations
@@ -18,22 +25,48 @@ from types import ModuleType
 
 from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
-from pv.vecstore.merge.methods import add, ties
+from pv.vecstore.merge.methods import (
+    add,
+    arcee_fusion,
+    breadcrumbs,
+    consensus,
+    dare,
+    della,
+    karcher,
+    linear,
+    model_stock,
+    multislerp,
+    nearswap,
+    nuslerp,
+    sce,
+    slerp,
+    ties,
+)
 from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.tensors.arithmetic import single
 from pv.vecstore.tensors.array import F32
 
-__all__ = ["KERNELS", "check_weights", "combine", "is_linear"]
+__all__ = ["KERNELS", "check_weights", "combine", "given_all", "is_linear"]
 
-KERNELS: Mapping[str, ModuleType] = {kernel.NAME: kernel for kernel in (add, ties)}
+KERNELS: Mapping[str, ModuleType] = {
+    kernel.NAME: kernel
+    for kernel in (
+        add, ties, linear, slerp, nuslerp, multislerp, karcher, dare, della, breadcrumbs, sce, model_stock,
+        consensus, nearswap, arcee_fusion,
+    )
+}  # fmt: skip
 
 
 def combine(rule: Combine, shares: Sequence[Share], place: Place) -> F32:
     """The delta to add to the base: (n,) fp32, of shares in order of their vectors' ids.
 
-    Raises UsageError for a weight that the rule refuses.
+    Raises UsageError for a weight that the rule refuses, or more behaviours than it takes.
     """
-    delta: F32 = _kernel(rule).combine(rule.options, shares, place)
+    kernel = _kernel(rule)
+    _, most = _count(kernel)
+    if most is not None and len(shares) > most:
+        raise _too_many(rule, len(shares))
+    delta: F32 = kernel.combine(rule.options, shares, place)
     return delta
 
 
@@ -41,11 +74,52 @@ def is_linear(rule: Combine) -> bool:
     return bool(_kernel(rule).LINEAR)
 
 
+def given_all(rule: Combine) -> bool:
+    """Whether a behaviour that has no say in a tensor is an operand there all the same."""
+    return bool(getattr(_kernel(rule), "GIVEN_ALL", False))
+
+
 def check_weights(rule: Combine, weights: Mapping[str, float]) -> None:
-    """Refuse, naming the behaviour, a weight that `rule` gives no meaning. Raises UsageError."""
+    """Refuse, naming the behaviour, a weight that `rule` gives no meaning, and a number of behaviours. UsageError."""
+    kernel = _kernel(rule)
+    present = []
     for name, weight in weights.items():
         what = f"the weight of {name!r}"
-        _kernel(rule).check_weight(rule.options, float(single(weight, what)), what)
+        rounded = float(single(weight, what))
+        kernel.check_weight(rule.options, rounded, what)
+        if rounded != 0:
+            present.append(name)
+    least, most = _count(kernel)
+    if present and len(present) < least:  # none at all is the base
+        raise UsageError(
+            f"{rule.method} combines {_numbered(least, most)}, and only {present[0]} has a weight here",
+            hint="combine with add: `pv combine add`",
+        )
+    if most is not None and len(present) > most:
+        raise _too_many(rule, len(present), ": " + ", ".join(sorted(present)[:5]))
+
+
+def _count(kernel: ModuleType) -> tuple[int, int | None]:
+    count: tuple[int, int | None] = getattr(kernel, "COUNT", (0, None))
+    return count
+
+
+def _numbered(least: int, most: int | None) -> str:
+    match least, most:
+        case 1, 1:
+            return "the base with one behaviour"
+        case _, None:
+            return f"{least} or more behaviours"
+    return f"exactly {least} behaviours"
+
+
+def _too_many(rule: Combine, count: int, which: str = "") -> UsageError:
+    wanted = _numbered(*_count(_kernel(rule)))
+    if wanted.startswith("the base"):
+        hint = "`pv combine nuslerp` is for two behaviours, multislerp for any number; or give all but one the weight 0"
+    else:
+        hint = "`pv combine multislerp` is for any number; or give all but two the weight 0"
+    return UsageError(f"{rule.method} combines {wanted}; {count} have a weight here{which}", hint=hint)
 
 
 def _kernel(rule: Combine) -> ModuleType:

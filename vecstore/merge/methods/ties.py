@@ -14,7 +14,7 @@ gives, bit for bit, what w with -d gives. So a negative weight also turns the be
 unweighted election, where its size has no say. Under `weighted_mean` there is no such reading (in the usual
 formula the sign cancels and -w acts as w), and it is refused.
 
-Presets (`registry/combine`), for weights above 0: `mergekit` is its `ties` with its defaults (density 1, so
+Presets (`registry/merge_methods`), for weights above 0: `mergekit` is its `ties` with its defaults (density 1, so
 nothing is trimmed; normalised); mergekit loses the sign of a negative weight. `peft` is
 `peft.utils.merge_utils.ties` with its "total" election, which leaves density to the caller; PEFT does not let
 a negative weight turn the vote. The paper's own rule is not offered: it trims over the whole model at once, not
@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pv.registry.errors import PvError, UsageError
+from pv.registry.errors import UsageError
+from pv.vecstore.merge.selection import Cut, largest
 from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.tensors import float_environment
 from pv.vecstore.tensors.arithmetic import BLOCK, common_size, single
@@ -42,19 +42,15 @@ __all__ = ["LINEAR", "NAME", "check_weight", "combine"]
 NAME = "ties"
 LINEAR = False
 
-_ABS = np.uint32(0x7FFFFFFF)
-_ANY_NAN = np.uint32(0x7F800001)
-
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """An operand: a positive weight, whether its delta is negated, and what its trim keeps."""
+    """An operand with a positive weight, and whether its delta is negated."""
 
     weight: np.float32
     negated: bool
     delta: F32
-    threshold: int  # kept if the magnitude's bits are above this,
-    ties_until: int  # or equal to it and the index is below this
+    cut: Cut  # what its trim keeps
 
 
 def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
@@ -76,8 +72,8 @@ def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -
         rounded = single(share.weight, "a weight")
         check_weight(options, float(rounded), "a behaviour's weight")
         if rounded != 0:
-            threshold, ties_until = _trim(share.delta, float(options["density"]))
-            voices.append(_Voice(abs(rounded), bool(rounded < 0), share.delta, threshold, ties_until))
+            k = max(1, int(float(options["density"]) * size))
+            voices.append(_Voice(abs(rounded), bool(rounded < 0), share.delta, largest(share.delta, k)))
     out = np.zeros(size, np.float32)
     if voices:
         with np.errstate(all="ignore"):
@@ -116,40 +112,5 @@ def _block(options: Mapping[str, Any], voices: Sequence[_Voice], low: int, out: 
 def _kept(voice: _Voice, low: int, size: int) -> F32:
     """The trimmed block of a voice's delta, negated if its weight was negative: (size,) fp32."""
     delta = voice.delta[low : low + size]
-    magnitude = _magnitude(delta)
-    keep = magnitude > voice.threshold
-    last = min(max(voice.ties_until - low, 0), size)
-    if last:
-        keep[:last] |= magnitude[:last] == voice.threshold
-    kept = np.where(keep, delta, np.float32(0))
+    kept = np.where(voice.cut.keeps(voice.delta, low, size), delta, np.float32(0))
     return np.negative(kept, out=kept) if voice.negated else kept
-
-
-def _trim(delta: F32, density: float) -> tuple[int, int]:
-    """The largest k = max(1, int(density * n)) magnitudes, as a threshold and an index bound for its ties.
-
-    Ordered by magnitude, then by index, on the integer bits, so equal magnitudes are cut alike everywhere.
-    """
-    size = delta.size
-    k = max(1, int(density * size))
-    if k >= size:
-        return -1, 0  # every magnitude is above this
-    magnitude = _magnitude(delta)
-    magnitude.partition(size - k)
-    threshold = int(magnitude[size - k])
-    # All k - 1 places behind the threshold are at least as large, so only those can be above it.
-    above = int(np.count_nonzero(magnitude[size - k :] > threshold))
-    wanted = k - above  # at least 1
-    for low in range(0, size, BLOCK):
-        ties = np.flatnonzero(_magnitude(delta[low : low + BLOCK]) == threshold)
-        if ties.size >= wanted:
-            return threshold, low + int(ties[wanted - 1]) + 1
-        wanted -= ties.size
-    raise PvError("a trim lost count of its ties")
-
-
-def _magnitude(delta: F32) -> NDArray[np.uint32]:
-    """Bits of |delta|, whose integer order is the order of the values; every NaN counts as the largest."""
-    magnitude: NDArray[np.uint32] = delta.view(np.uint32) & _ABS
-    np.minimum(magnitude, _ANY_NAN, out=magnitude)
-    return magnitude
