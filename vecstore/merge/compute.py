@@ -14,13 +14,13 @@ from pv.vecstore.merge.delta import evaluate, holdings, place, taus
 from pv.vecstore.merge.folder import Finished, Write
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.plan import Operand, plan, sole
+from pv.vecstore.merge.sources import BaseSource, VectorSource
 from pv.vecstore.tensors import float_environment
 from pv.vecstore.tensors.arithmetic import apply
 from pv.vecstore.tensors.array import Raw, storage_dtype
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
-from pv.vecstore.vectors.base import Base, BaseTensor
-from pv.vecstore.vectors.vector import Vector
+from pv.vecstore.vectors.base import BaseTensor
 
 __all__ = ["compute", "differing"]
 
@@ -28,7 +28,7 @@ BLOCK = 1 << 20  # elements rounded at a time: no result depends on it
 
 
 def compute(
-    persona: Persona, base: Base, vectors: Mapping[str, Vector], name: str, dtype: str, write: Write
+    persona: Persona, base: BaseSource, vectors: Mapping[str, VectorSource], name: str, dtype: str, write: Write
 ) -> Finished:
     """One tensor of the result: the base's and what is added to it, or a captured one in its place.
 
@@ -72,8 +72,8 @@ def compute(
 
 
 def _taken_whole(
-    persona: Persona, operands: tuple[Operand, ...], vectors: Mapping[str, Vector], name: str
-) -> Vector | None:
+    persona: Persona, operands: tuple[Operand, ...], vectors: Mapping[str, VectorSource], name: str
+) -> VectorSource | None:
     """From engine 2 on: the vector whose kept tensor is written itself, because it is all that the persona adds.
 
     Not every such tensor is base + fp32 difference (docs/decisions/0014).
