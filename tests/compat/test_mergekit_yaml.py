@@ -1,0 +1,173 @@
+"""The same YAML through mergekit itself and through pv: the same tensors.
+
+mergekit is LGPL and no dependency: it runs in a process of its own, where it is installed, and is skipped elsewhere.
+
+    pip install --no-deps --target DIR mergekit==0.1.5 immutables==0.21;  PYTHONPATH=DIR pytest tests/compat
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from support.tiny import tiny_model, tiny_tokenizer
+
+from pv.registry.combine import METHODS
+from pv.vecstore.checkpoints.checkpoint import Checkpoint, read_raw
+from pv.vecstore.mergekit.rules import RULES
+from pv.vecstore.repo.from_mergekit import build_from_mergekit
+from pv.vecstore.tensors.formats import to_f32
+
+VERSION = "0.1.5"
+_RUN = """
+import json, sys
+from mergekit.scripts.run_yaml import main
+for document, out in json.load(open(sys.argv[1])):
+    main([document, out, "--quiet"], standalone_mode=False)
+"""
+
+
+def of(method: str, models: list[tuple[str, dict[str, Any]]], **more: Any) -> dict[str, Any]:
+    base = {} if more.pop("no_base", False) else {"base_model": "./base"}
+    listed = [{"model": f"./{name}", **({"parameters": own} if own else {})} for name, own in models]
+    return {"merge_method": method, **base, "models": listed, "dtype": "float32", **more}
+
+
+W = {"weight": 0.7}
+BY_NAME = [{"filter": "self_attn", "value": 0.25}, {"filter": "mlp", "value": [0, 1]}, {"value": 0.75}]
+CASES: Mapping[str, dict[str, Any]] = {
+    "task_arithmetic": of("task_arithmetic", [("a", {"weight": 0.7}), ("b", {"weight": -0.4})]),
+    "task_arithmetic-text": of("task_arithmetic", [("a", {"weight": "1e-1"})]),
+    "task_arithmetic-gradient": of("task_arithmetic", [("a", {"weight": [0, 1, 0.5]}), ("b", W)]),
+    "task_arithmetic-filters": of("task_arithmetic", [("a", {"weight": BY_NAME}), ("b", {"weight": 0.3})]),
+    "task_arithmetic-levels": of(
+        "task_arithmetic",
+        [("a", {"weight": [{"filter": "mlp", "value": 0.1}]}), ("b", {})],
+        parameters={"weight": [{"filter": "self_attn", "value": 0.2}, {"filter": "*", "value": 0.3}]},
+    ),
+    "task_arithmetic-normalized": of(
+        "task_arithmetic",
+        [("base", {}), ("a", {"weight": 0.5}), ("b", {"weight": 2})],
+        parameters={"normalize": True, "lambda": 0.8, "int8_mask": True},
+    ),
+    "task_arithmetic-slices": {
+        "merge_method": "task_arithmetic",
+        "base_model": "./base",
+        "slices": [
+            {
+                "sources": [
+                    {"model": "./base", "layer_range": [0, 4]},
+                    {"model": "./a", "layer_range": [0, 4], "parameters": {"weight": [0.2, 0.9]}},
+                    {"model": "./b", "layer_range": [0, 4]},
+                ],
+                "parameters": {"weight": 0.35},
+            }
+        ],
+        "dtype": "float32",
+    },
+    "linear": of("linear", [("a", {"weight": 1}), ("b", {"weight": 3}), ("c", {"weight": 0.5})], no_base=True),
+    "linear-base": of("linear", [("base", {"weight": 1}), ("a", {"weight": 2}), ("b", {"weight": [0, 1]})]),
+    "linear-unlisted-base": of("linear", [("a", {"weight": 2}), ("b", {})], parameters={"weight": 0.5}),
+    "linear-plain-sum": of(
+        "linear", [("a", {"weight": 0.6}), ("b", {"weight": 0.7})], no_base=True, parameters={"normalize": False}
+    ),
+    "passthrough": of("passthrough", [("a", {})], no_base=True),
+    "ties": of("ties", [(n, {"weight": w, "density": 0.3}) for n, w in (("a", 1), ("b", 0.5), ("c", 2))]),
+    "ties-default": of("ties", [("a", {"weight": 1}), ("b", {"weight": 0.5})]),
+    "ties-densities": of(
+        "ties",
+        [("a", {"weight": 1, "density": [0.2, 0.9]}), ("b", {"weight": 0.5, "density": 0.5})],
+        parameters={"lambda": 1.3},
+    ),
+    "ties-sum": of(
+        "ties",
+        [("a", {"weight": 0.9}), ("b", {"weight": -0.6}), ("c", {"weight": BY_NAME})],
+        parameters={"normalize": False, "density": 0.4},
+    ),
+}  # fmt: skip
+HALF = {
+    f"{name}-bf16": {**CASES[name], "out_dtype": "bfloat16"} for name in ("task_arithmetic", "linear", "ties")
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model and three fine-tunes of it, in fp32; fresh noise, so no two magnitudes are the same."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("models")
+    for i, name in enumerate(("base", "a", "b", "c")):
+        model = tiny_model(layers=4)
+        noise = torch.Generator().manual_seed(i)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight += i and 0.01 * torch.randn(weight.shape, generator=noise)
+        model.save_pretrained(folder / name)
+        tiny_tokenizer().save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path) -> Path:
+    """What mergekit makes of all documents, in one process."""
+    if importlib.util.find_spec("mergekit") is None:
+        pytest.skip(f"mergekit is not here: pip install --no-deps mergekit=={VERSION} immutables==0.21")
+    jobs = []
+    for name, document in {**CASES, **HALF}.items():
+        (folder / f"{name}.yml").write_text(yaml.safe_dump(document, sort_keys=False))
+        jobs.append([f"{name}.yml", f"theirs/{name}"])
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _RUN, "jobs.json"],
+        cwd=folder, env=env, check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    return folder / "theirs"
+
+
+def tensors(folder: Path) -> dict[str, tuple[str, Any]]:
+    with Checkpoint(folder) as found:
+        return {name: (spec.dtype, np.array(read_raw(found, name))) for name, spec in found.specs.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fp32_is_the_same(folder: Path, theirs: Path, name: str) -> None:
+    if RULES[CASES[name]["merge_method"]].method not in METHODS:
+        pytest.skip("pv has no such method yet")
+    out = folder / "ours" / name
+    build_from_mergekit(folder / f"{name}.yml", out, seen_from=folder, threads=1)
+    expected = tensors(theirs / name)
+    found = tensors(out)
+    assert found.keys() == expected.keys()
+    for tensor, (dtype, raw) in expected.items():
+        ours = to_f32(found[tensor][1], found[tensor][0])
+        mine = to_f32(raw, dtype)
+        largest = np.abs(mine).max()  # where terms cancel, the last bit is that of the terms
+        np.testing.assert_allclose(ours, mine, rtol=1e-6, atol=3e-7 * largest, err_msg=tensor)
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_bf16_is_at_most_one_step_apart(folder: Path, theirs: Path, name: str) -> None:
+    out = folder / "ours" / name
+    build_from_mergekit(folder / f"{name}.yml", out, seen_from=folder, threads=1)
+    found = tensors(out)
+    for tensor, (dtype, raw) in tensors(theirs / name).items():
+        assert found[tensor][0] == dtype == "BF16"
+        steps = np.abs(_order(found[tensor][1]) - _order(raw))
+        assert steps.max() <= 1, tensor
+        assert np.count_nonzero(steps) <= 1 + steps.size // 1000, tensor
+
+
+def _order(raw: Any) -> Any:
+    """bf16 codes as integers in the order of their values."""
+    signed = raw.astype(np.int64)
+    return np.where(signed & 0x8000, 0x8000 - signed, signed)
