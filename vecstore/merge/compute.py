@@ -28,7 +28,12 @@ BLOCK = 1 << 20  # elements rounded at a time: no result depends on it
 
 
 def compute(
-    persona: Persona, base: BaseSource, vectors: Mapping[str, VectorSource], name: str, dtype: str, write: Write
+    persona: Persona,
+    base: BaseSource,
+    vectors: Mapping[str, VectorSource],
+    name: str,
+    dtype: str,
+    write: Write,
 ) -> Finished:
     """One tensor of the result: the base's and what is added to it, or a captured one in its place.
 

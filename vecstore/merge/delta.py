@@ -38,7 +38,10 @@ def summed(operand: Operand, taus: Mapping[str, F32]) -> F32:
 
 
 def taus(
-    operands: Sequence[Operand], vectors: Mapping[str, VectorSource], name: str, base: BaseTensor | None = None
+    operands: Sequence[Operand],
+    vectors: Mapping[str, VectorSource],
+    name: str,
+    base: BaseTensor | None = None,
 ) -> dict[str, F32]:
     """tau of tensor `name` of every vector that the operands need: each decoded once, the base read once."""
     needed = vectors_of(operands)

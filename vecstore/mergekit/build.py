@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -51,9 +50,7 @@ def merge(
     """
     for model in plan.models:
         if out.resolve() in (file.resolve().parent for file in model.files):
-            raise UsageError(
-                f"{out} holds {model.name}, which is merged", hint="name another folder with -o"
-            )
+            raise UsageError(f"{out} holds {model.name}, which is merged", hint="name another folder with -o")
     written = plan.output.dtype
     word = None if written == "base" else OUTPUTS[written].torch
     beside = {name: side_file(name, data, word) for name, data in plan.side_files.items()}
@@ -73,9 +70,7 @@ def merge(
     )
 
 
-def _record(
-    plan: Merge, weights: str, hashed: Mapping[str, Mapping[str, str]] | None
-) -> dict[str, Any]:
+def _record(plan: Merge, weights: str, hashed: Mapping[str, Mapping[str, str]] | None) -> dict[str, Any]:
     """What makes the same bytes again."""
     models = []
     for model in plan.models:
@@ -145,10 +140,11 @@ def _copied(merge: Merge, source: Weights, model: str, name: str, write: Write) 
 def _check_same(merge: Merge, name: str) -> None:
     """A tensor that is not floats cannot be merged: it must be the same in all models."""
     for vector in merge.vectors.values():
-        if isinstance(vector, FolderVector) and name in vector.aligned.specs:
-            if vector.aligned.read(name) != merge.base.checkpoint.read(name):
-                raise IntegrityError(
-                    f"tensor {name!r} is {merge.base.manifest.tensors[name].dtype}, which cannot be merged, and "
-                    f"differs between {merge.base.model} and {vector.model}",
-                    hint="give the models the same one before they are merged",
-                )
+        if not isinstance(vector, FolderVector) or name not in vector.aligned.specs:
+            continue
+        if vector.aligned.read(name) != merge.base.checkpoint.read(name):
+            raise IntegrityError(
+                f"tensor {name!r} is {merge.base.manifest.tensors[name].dtype}, which cannot be merged, and "
+                f"differs between {merge.base.model} and {vector.model}",
+                hint="give the models the same one before they are merged",
+            )

@@ -104,7 +104,7 @@ def parse_document(text: bytes, what: str) -> Document:
     layers = None
     if "models" in config:
         models = _models(config["models"], "models", {"model", "parameters"})
-        levels = (shared,)
+        levels: tuple[Level, ...] = (shared,)
     else:
         models, layers, own = _slice(config["slices"])
         levels = (own, shared)
@@ -144,9 +144,7 @@ def _slice(value: Any) -> tuple[tuple[Model, ...], tuple[int, int], Level]:
             hint="merge whole models, under `models`",
         )
     _only(value[0], {"sources", "parameters"}, "slices[0].")
-    models = _models(
-        value[0].get("sources"), "slices[0].sources", {"model", "layer_range", "parameters"}
-    )
+    models = _models(value[0].get("sources"), "slices[0].sources", {"model", "layer_range", "parameters"})
     ranges = []
     for model, source in zip(models, value[0]["sources"], strict=True):
         match source.get("layer_range"):
@@ -179,7 +177,8 @@ def _twice(models: Iterable[Model]) -> None:
 def _model_name(value: Any, path: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError(
-            f"{path} must be a folder or a Hub id, not {shown(value)}", hint=f"{path}: ./DIR, or user/name@commit"
+            f"{path} must be a folder or a Hub id, not {shown(value)}",
+            hint=f"{path}: ./DIR, or user/name@commit",
         )
     return value
 
@@ -234,7 +233,7 @@ def _load(text: bytes, what: str) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        value = yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
@@ -250,7 +249,9 @@ def _check(value: Any, what: str, path: str, depth: int, left: list[int]) -> Non
     """Aliases may make a small text stand for a large document, and YAML has values that JSON lacks."""
     left[0] -= 1
     if left[0] < 0 or depth < 0:
-        raise DataError(f"{what}: too large or too deep for a mergekit document", hint="take aliases out of it")
+        raise DataError(
+            f"{what}: too large or too deep for a mergekit document", hint="take aliases out of it"
+        )
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):

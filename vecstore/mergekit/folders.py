@@ -114,7 +114,9 @@ class Trimmed:
         own = base or self.base.tensor(name)
         delta = self.vector.tau(name, own)
         rule = Combine.of("ties", density=self.density[name], elect="weighted", merge="sum")
-        return combine(rule, [Share(1.0, delta)], Place(name, own.row.shape, lambda: own.f32))  # of one: its trim
+        return combine(
+            rule, [Share(1.0, delta)], Place(name, own.row.shape, lambda: own.f32)
+        )  # of one: its trim
 
     def kept(self, name: str, base: BaseTensor) -> tuple[TensorRow, Raw]:
         return self.vector.kept(name, base)

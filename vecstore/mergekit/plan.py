@@ -16,6 +16,7 @@ from typing import Any
 
 from pv.registry import canonical
 from pv.registry.combine import Combine
+from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CheckpointRefused, UsageError
 from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.vecstore.checkpoints.align import align
@@ -41,7 +42,7 @@ BASE = "the base"
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """One model of a merge: where it is, how many bytes its weights have, and the weights that it gets, [least, most]."""
+    """One model of a merge: where it is, the bytes of its tensors, and the least and the most weight that it gets."""
 
     name: str
     place: Place
@@ -100,13 +101,19 @@ def opened(
     base, rest, of_base = _roles(document, rule)
     settings = Settings(document, rule)
     output = Persona(NO_ID).with_output(dtype=dtype or document.dtype, rounding=rounding or "nearest").output
-    places = {name: find(name, seen_from=seen_from, progress=progress) for name in (base, *(m.name for m in rest))}
+    places = {
+        name: find(name, seen_from=seen_from, progress=progress) for name in (base, *(m.name for m in rest))
+    }
     with ExitStack() as stack:
         checkpoints = {name: stack.enter_context(_open(name, place)) for name, place in places.items()}
-        start = FolderBase(base, unread(checkpoints[base].specs, str(checkpoints[base].path)), checkpoints[base])
+        start = FolderBase(
+            base, unread(checkpoints[base].specs, str(checkpoints[base].path)), checkpoints[base]
+        )
         _check_tensors(start)
         aligned = {
-            model.name: FolderVector.of(model.name, f"{i:064x}", start, _aligned(model.name, checkpoints, start))
+            model.name: FolderVector.of(
+                model.name, f"{i:064x}", start, _aligned(model.name, checkpoints, start)
+            )
             for i, model in enumerate(rest, 1)
         }
         beside = {name: side_files(place.path) for name, place in places.items()}
@@ -145,7 +152,8 @@ def _roles(document: Document, rule: Rule) -> tuple[str, tuple[Model, ...], Mode
     if count < least or (most is not None and count > most):
         wanted = str(least) if least == most else f"{least} or more"
         raise UsageError(
-            f"{rule.name} merges {wanted} models" + (" besides the base" if rule.base == "required" else "")
+            f"{rule.name} merges {wanted} models"
+            + (" besides the base" if rule.base == "required" else "")
             + f", the document names {count}",
             hint="name the fine-tunes under `models`",
         )
@@ -165,7 +173,8 @@ def _aligned(name: str, checkpoints: Mapping[str, Checkpoint], base: FolderBase)
         return align(checkpoints[name], base.manifest)
     except CheckpointRefused as error:
         raise CheckpointRefused(
-            str(error), hint="only models of one architecture and vocabulary can be merged: fine-tunes of one base"
+            str(error),
+            hint="only models of one architecture and vocabulary can be merged: fine-tunes of one base",
         ) from error
 
 
@@ -175,7 +184,7 @@ def _floats(base: FolderBase) -> list[str]:
 
 def _check_tensors(base: FolderBase) -> None:
     for name, row in base.manifest.tensors.items():
-        if row.dtype in ("F64", "C64") or row.dtype.startswith(("F8", "F4", "F6")) and row.dtype not in FLOATS:
+        if DTYPES[row.dtype].is_float and row.dtype not in FLOATS:
             raise CheckpointRefused(
                 f"{base.model}: tensor {name!r} is {row.dtype}, which pv does not merge",
                 hint="convert the checkpoint to BF16, F16 or F32 first",
@@ -189,7 +198,9 @@ def _depths(document: Document, base: FolderBase) -> Any:
     for found in places.values():
         last[found[1]] = max(last[found[1]], int(found[2]))
     if document.layers is not None:
-        config = canonical.loads(side_files(base.checkpoint.path).get("config.json", b"{}"), what="config.json")
+        config = canonical.loads(
+            side_files(base.checkpoint.path).get("config.json", b"{}"), what="config.json"
+        )
         count = config.get("num_hidden_layers") or (max(last.values(), default=-1) + 1)
         if document.layers != (0, count):
             raise UsageError(
@@ -215,7 +226,9 @@ def _vectors(
     trims = {name: one.trims for name, one in mixed.items() if one.trims is not None}
     for i, model in enumerate(models):
         vector = aligned[model.name]
-        density = {name: 1.0 if (own := trims.get(name)) is None else own[i] for name in mixed} if trims else {}
+        density = (
+            {name: 1.0 if (own := trims.get(name)) is None else own[i] for name in mixed} if trims else {}
+        )
         found[vector.id] = Trimmed(vector, density) if trims else vector
     found[NO_ID] = BaseItself.of(NO_ID, base)
     return found

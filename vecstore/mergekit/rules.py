@@ -60,7 +60,7 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`base`: "required"; or "among", one of the models. `models`: the least and most of them, besides a required base."""
+    """`base`: "required"; or "among", one of the models. `models`: least and most of them, besides a required base."""
 
     name: str
     method: str
@@ -157,7 +157,13 @@ RULES: Mapping[str, Rule] = {
     rule.name: rule
     for rule in (
         Rule(
-            "task_arithmetic", "add", _add, _WEIGHT, _LAMBDA, {"normalize": False}, unused=("density", "rescale")
+            "task_arithmetic",
+            "add",
+            _add,
+            _WEIGHT,
+            _LAMBDA,
+            {"normalize": False},
+            unused=("density", "rescale"),
         ),
         Rule("linear", "add", _linear, _WEIGHT, {}, {"normalize": True}, base="among"),
         Rule(

@@ -1,4 +1,4 @@
-"""Whether two checkpoint folders are one model with other weights: architecture and tokenizer, from their small files."""
+"""Whether two checkpoint folders are one model with other weights: architecture and tokenizer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from pv.registry.errors import CheckpointRefused, FormatError
 __all__ = ["Beside", "compare"]
 
 Beside = Mapping[str, bytes]
-_STRUCTURE = ("model_type", "architectures", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act")
-_WORTH_A_NOTE = ("rope_theta", "rope_scaling", "rope_parameters", "rms_norm_eps", "sliding_window", "tie_word_embeddings")
+_STRUCTURE = (
+    "model_type",
+    "architectures",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+)
+_WORTH_A_NOTE = ("rope_theta", "rope_scaling", "rope_parameters", "rms_norm_eps", "sliding_window")
 _TOKENIZERS = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
 _TEMPLATE = "chat_template.jinja"
 
@@ -47,7 +54,9 @@ def _same_tokens(base: str, ours: Beside, model: str, theirs: Beside) -> None:
         if a == b:
             return
         only = sorted({*a.items()} ^ {*b.items()}, key=lambda item: (str(item[1]), item[0]))[0]
-        raise _other_tokenizer(base, model, f"token {only[0][:40]!r} is number {only[1]} in one and not in the other")
+        raise _other_tokenizer(
+            base, model, f"token {only[0][:40]!r} is number {only[1]} in one and not in the other"
+        )
     for name in _TOKENIZERS:
         if name in ours and name in theirs and ours[name] != theirs[name]:
             raise _other_tokenizer(base, model, f"{name} differs")
@@ -70,7 +79,10 @@ def _tokens(model: str, beside: Beside) -> dict[str, Any]:
     if not isinstance(vocabulary, dict):
         vocabulary = {}
     added = document.get("added_tokens") or []
-    return {**vocabulary, **{str(one.get("content")): one.get("id") for one in added if isinstance(one, dict)}}
+    return {
+        **vocabulary,
+        **{str(one.get("content")): one.get("id") for one in added if isinstance(one, dict)},
+    }
 
 
 def _template(model: str, beside: Beside) -> Any:

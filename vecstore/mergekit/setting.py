@@ -1,10 +1,10 @@
 """One parameter of a mergekit document: a number, a gradient over the layers, or either by tensor name.
 
-    weight: 0.5
-    weight: [0, 0.5, 1]                     from the first layer to the last, interpolated; 0 outside the layers
-    weight:                                 the first entry whose filter is part of the tensor's name
-      - {filter: self_attn, value: [0, 1]}
-      - value: 0.3
+weight: 0.5
+weight: [0, 0.5, 1]                     from the first layer to the last, interpolated; 0 outside the layers
+weight:                                 the first entry whose filter is part of the tensor's name
+  - {filter: self_attn, value: [0, 1]}
+  - value: 0.3
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _entry(value: Any, path: str, above: float | None, most: float) -> Entry:
 def _values(value: Any, path: str, above: float | None, most: float) -> tuple[float, ...]:
     if isinstance(value, list):
         if not value:
-            raise UsageError(f"{path} is an empty list", hint="name a number for the first and the last layer")
+            raise UsageError(
+                f"{path} is an empty list", hint="name a number for the first and the last layer"
+            )
         return tuple(_number(one, f"{path}[{i}]", above, most) for i, one in enumerate(value))
     return (_number(value, path, above, most),)
 

@@ -77,7 +77,8 @@ class Settings:
 
     def _given(self, models: Sequence[Model], of_base: Model | None, tensor: str, depth: float) -> Given:
         each = {
-            name: tuple(self._number(name, model, tensor, depth) for model in models) for name in self.rule.each
+            name: tuple(self._number(name, model, tensor, depth) for model in models)
+            for name in self.rule.each
         }
         whole = {name: self._number(name, None, tensor, depth) for name in self.rule.whole}
         switches = {name: self._switch(name) for name in self.rule.switches}
