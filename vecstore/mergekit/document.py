@@ -188,7 +188,9 @@ def _level(config: Mapping[str, Any], path: str) -> Level:
     if values is None:
         return Level(path, {})
     if not isinstance(values, Mapping):
-        raise UsageError(f"{path} must be a table of parameters, not {shown(values)}")
+        raise UsageError(
+            f"{path} must be a table of parameters, not {shown(values)}", hint=f"{path}: {{weight: 0.5}}"
+        )
     return Level(path, values)
 
 
@@ -255,12 +257,17 @@ def _check(value: Any, what: str, path: str, depth: int, left: list[int]) -> Non
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise DataError(f"{what}: the key {shown(key)} under {path or 'the top'} is not a text")
+                raise DataError(
+                    f"{what}: the key {shown(key)} under {path or 'the top'} is not a text",
+                    hint="correct the file",
+                )
             _check(inner, what, f"{path}.{key}".lstrip("."), depth - 1, left)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
             _check(inner, what, f"{path}[{i}]", depth - 1, left)
     elif value is not None and not isinstance(value, str | bool | int | float):
-        raise DataError(f"{what}: {path} is a {type(value).__name__}, which no parameter is")
+        raise DataError(
+            f"{what}: {path} is a {type(value).__name__}, which no parameter is", hint="put it in quotes"
+        )
     elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < 1 << 53):
         raise DataError(f"{what}: {path} is not a finite number", hint="correct the file")

@@ -17,7 +17,7 @@ from typing import Any
 from pv.registry import canonical
 from pv.registry.combine import Combine
 from pv.registry.dtypes import DTYPES
-from pv.registry.errors import CheckpointRefused, UsageError
+from pv.registry.errors import CheckpointRefused, PvError, UsageError
 from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.vecstore.checkpoints.align import align
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
@@ -161,7 +161,11 @@ def _roles(document: Document, rule: Rule) -> tuple[str, tuple[Model, ...], Mode
 
 
 def _open(name: str, place: Place) -> Checkpoint:
-    checkpoint = Checkpoint(place.path)
+    try:
+        checkpoint = Checkpoint(place.path)
+    except PvError as error:
+        error.hint = error.hint or f"download {name} again, or leave it out"
+        raise
     if not checkpoint.specs:
         checkpoint.close()
         raise CheckpointRefused(f"{name} holds no tensors", hint="name a checkpoint with weights")

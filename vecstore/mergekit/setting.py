@@ -9,6 +9,7 @@ weight:                                 the first entry whose filter is part of 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,10 @@ def _entry(value: Any, path: str, above: float | None, most: float) -> Entry:
         )
     chosen = value.get("filter")
     if chosen is not None and not (isinstance(chosen, str) and chosen):
-        raise UsageError(f"{path}.filter must be part of a tensor's name, not {shown(chosen)}")
+        raise UsageError(
+            f"{path}.filter must be part of a tensor's name, not {shown(chosen)}",
+            hint="for example: filter: self_attn",
+        )
     name = None if chosen in (None, "*") else str(chosen)
     return Entry(name, _values(value["value"], f"{path}.value", above, most), path)
 
@@ -96,17 +100,19 @@ def _values(value: Any, path: str, above: float | None, most: float) -> tuple[fl
 
 
 def _number(value: Any, path: str, above: float | None, most: float) -> float:
+    number = value
     if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a text
-        try:
-            value = float(value)
-        except ValueError:
-            value = shown(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{path} must be a number, not {shown(value)}")
-    if not abs(value) <= most or (above is not None and not value > above):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise UsageError(
+            f"{path} must be a number, not {shown(value)}",
+            hint="or a list of numbers, from the first layer to the last",
+        )
+    if not abs(number) <= most or (above is not None and not number > above):
         bounds = f"from {-most:g} to {most:g}" if above is None else f"above {above:g} and at most {most:g}"
-        raise UsageError(f"{path} is {value:g}", hint=f"it must be a number {bounds}")
-    return float(value) + 0.0
+        raise UsageError(f"{path} is {number:g}", hint=f"it must be a number {bounds}")
+    return float(number) + 0.0
 
 
 def shown(value: object) -> str:
