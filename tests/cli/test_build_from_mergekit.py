@@ -305,7 +305,7 @@ DOCUMENTS: Mapping[str, tuple[Document | str, str]] = {
     ),
     "density 0": (document(merge_method="ties", parameters={"density": 0}), "parameters.density is 0"),
     "density 2": (document(merge_method="ties", parameters={"density": 2}), "parameters.density is 2"),
-    "rescale": (document(merge_method="ties", parameters={"rescale": True}), "ties does not rescale"),
+    "rescale": (document(merge_method="ties", parameters={"rescale": True}), "parameters.rescale: pv's method has no true"),
     "weights that sum to 0": (
         document(merge_method="linear", base_model=None, parameters={"weight": 0},
                  models=[{"model": "./a"}, {"model": "./b"}]), "the weights sum to 0"),
@@ -368,6 +368,11 @@ def in_json(name: str, change: Callable[[Any], None]) -> Callable[[Path], None]:
 NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
 
 
+def empty(models: Path) -> None:
+    shutil.rmtree(models / "b")
+    (models / "b").mkdir()
+
+
 def other_shape(table: dict[str, Any]) -> None:
     dtype, shape, raw = table[UP]
     table[UP] = (dtype, (shape[0] // 2, shape[1]), raw[: len(raw) // 2])
@@ -398,7 +403,7 @@ def swap_two_tokens(tokenizer: Any) -> None:
 
 MODELS: Mapping[str, tuple[Callable[[Path], object], int, str, str]] = {
     "missing": (lambda m: shutil.rmtree(m / "b"), 5, "no checkpoint at", "b"),
-    "an empty folder": (lambda m: [f.unlink() for f in (m / "b").iterdir()], 5, "no safetensors", "b"),
+    "an empty folder": (empty, 5, "no safetensors", "b"),
     "lacks a tensor": (in_weights(lambda t: t.pop(NORM)), 3, f"'{NORM}' is missing", "b does not fit"),
     "has one more": (in_weights(lambda t: t.update({"more.weight": t[NORM]})), 3, "'more.weight' is not in", "b does"),
     "another shape": (in_weights(other_shape), 3, f"'{UP}' has shape", "fine-tunes of one base"),

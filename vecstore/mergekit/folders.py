@@ -127,19 +127,24 @@ class Trimmed:
 
 @dataclass(frozen=True, slots=True)
 class BaseItself:
-    """The base as a vector: what a weighted sum of whole models adds where the weights do not sum to 1."""
+    """The base as a vector: 0 times it is its own difference as one of the models.
+
+    Once it is what a weighted sum of whole models adds, where the weights do not sum to 1.
+    """
 
     id: str
     manifest: VectorManifest
     base: FolderBase
+    times: int
 
     @staticmethod
-    def of(vector_id: str, base: FolderBase) -> BaseItself:
+    def of(vector_id: str, base: FolderBase, *, times: int) -> BaseItself:
         rows = {name: {"ft": row} for name, row in base.manifest.tensors.items() if row.dtype in FLOATS}
-        return BaseItself(vector_id, VectorManifest(NO_ID, "exact", rows), base)
+        return BaseItself(vector_id, VectorManifest(NO_ID, "exact", rows), base, times)
 
     def tau(self, name: str, base: BaseTensor | None = None) -> F32:
-        return np.array((base or self.base.tensor(name)).f32)
+        f32 = (base or self.base.tensor(name)).f32
+        return f32.copy() if self.times else np.zeros_like(f32)
 
     def kept(self, name: str, base: BaseTensor) -> tuple[TensorRow, Raw]:
         return base.row, base.raw

@@ -28,7 +28,8 @@ from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
 from pv.vecstore.merge.sources import VectorSource
 from pv.vecstore.mergekit.document import Document, Level, Model
 from pv.vecstore.mergekit.folders import NO_ID, BaseItself, FolderBase, FolderVector, Trimmed, unread
-from pv.vecstore.mergekit.rules import Mixed, Rule, rule_of
+from pv.vecstore.mergekit.mixed import Mixed
+from pv.vecstore.mergekit.rules import Rule, rule_of
 from pv.vecstore.mergekit.same_model import Beside, compare
 from pv.vecstore.mergekit.settings import Settings
 from pv.vecstore.progress import Report
@@ -37,7 +38,8 @@ from pv.vecstore.tensors.formats import FLOATS
 __all__ = ["Merge", "Merged", "opened"]
 
 _LAYER = re.compile(r"(.*?\b(?:layers|h|blocks|block|layer)\.)(\d+)\..*")
-BASE = "the base"
+ITSELF = "the base itself"
+LAST_ID = "f" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def opened(
     """
     rule = rule_of(document.method)
     base, rest, of_base = _roles(document, rule)
-    settings = Settings(document, rule)
+    settings = Settings(document, rule, among=of_base is not None)
     output = Persona(NO_ID).with_output(dtype=dtype or document.dtype, rounding=rounding or "nearest").output
     places = {
         name: find(name, seen_from=seen_from, progress=progress) for name in (base, *(m.name for m in rest))
@@ -141,19 +143,21 @@ def _roles(document: Document, rule: Rule) -> tuple[str, tuple[Model, ...], Mode
     base = document.base
     if base is None and rule.base == "required":
         raise UsageError(f"base_model is missing: {rule.name} needs it", hint="base_model: ./DIR")
+    among = rule.base == "among" or base is None
     if base is None:
         base = document.models[0].name
-    listed = next((model for model in document.models if model.name == base), None)
-    if rule.base == "among" and listed is None:
-        listed = Model(base, "base_model", Level("base_model", {}))
     rest = tuple(model for model in document.models if model.name != base)
-    count = len(rest) + (rule.base == "among")
+    listed = None
+    if among:
+        found = (model for model in document.models if model.name == base)
+        listed = next(found, Model(base, "base_model", Level("base_model", {})))
+    count = len(rest) + among
     least, most = rule.models
     if count < least or (most is not None and count > most):
         wanted = str(least) if least == most else f"{least} or more"
         raise UsageError(
             f"{rule.name} merges {wanted} models"
-            + (" besides the base" if rule.base == "required" else "")
+            + ("" if among else " besides the base")
             + f", the document names {count}",
             hint="name the fine-tunes under `models`",
         )
@@ -234,7 +238,8 @@ def _vectors(
             {name: 1.0 if (own := trims.get(name)) is None else own[i] for name in mixed} if trims else {}
         )
         found[vector.id] = Trimmed(vector, density) if trims else vector
-    found[NO_ID] = BaseItself.of(NO_ID, base)
+    found[NO_ID] = BaseItself.of(NO_ID, base, times=0)
+    found[LAST_ID] = BaseItself.of(LAST_ID, base, times=1)
     return found
 
 
@@ -251,8 +256,10 @@ def _personas(
                 for i, (model, weight) in enumerate(zip(models, one.weights, strict=False), 1)
             }
             check_weights(one.combine, {name: behaviour.weight for name, behaviour in behaviours.items()})
+            if one.of_base:
+                behaviours[base.model] = Behaviour(one.of_base, (Term(1.0, NO_ID),))
             if one.itself:
-                behaviours[BASE] = Behaviour(one.itself, (Term(1.0, NO_ID),))
+                behaviours[ITSELF] = Behaviour(one.itself, (Term(1.0, LAST_ID),))
             made[id(one)] = Persona(NO_ID, behaviours, one.combine, output)
     return {
         name: made[id(mixed[name])] if name in mixed else nothing for name in sorted(base.manifest.tensors)

@@ -1,21 +1,23 @@
-"""mergekit's merge methods under pv's names: which parameters each has, and what they come to for one tensor.
+"""mergekit's merge methods under pv's names: which parameters each has, and what makes pv's terms of them.
 
 A row whose pv method is not there (`registry.combine.METHODS`) is refused by name, and works from the day it is.
-mergekit's parameters and defaults are those of 0.1.5; docs/mergekit.md says where a result differs.
+Parameters and defaults are those of mergekit 0.1.5.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
-from pv.registry.combine import METHODS, Combine
+from pv.registry.combine import METHODS
 from pv.registry.errors import UsageError
+from pv.vecstore.mergekit import makers
+from pv.vecstore.mergekit.mixed import Given, Mixed
 from pv.vecstore.mergekit.setting import LARGEST
 
-__all__ = ["IGNORED", "RULES", "Given", "Mixed", "Number", "Rule", "rule_of"]
+__all__ = ["IGNORED", "RULES", "Number", "Rule", "rule_of"]
 
 IGNORED = "int8_mask"
 """What every method takes and nothing comes of: it is about how mergekit holds a mask in memory."""
@@ -31,36 +33,12 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """The parameters that hold for one tensor: `each` has a number for every model, `whole` one for the merge."""
-
-    tensor: str
-    models: tuple[str, ...]
-    each: Mapping[str, tuple[float, ...]]
-    whole: Mapping[str, float]
-    switches: Mapping[str, bool]
-    of_base: float | None = None  # the weight of the base, where it is a model like the others
-
-    def refuse(self, what: str, hint: str) -> UsageError:
-        return UsageError(f"{what} (tensor {self.tensor!r})", hint=hint)
-
-
-@dataclass(frozen=True, slots=True)
-class Mixed:
-    """What pv does to one tensor: the weight of each model's difference, and the rule that combines them.
-
-    `itself`: how often the base is added once more. `trims`: densities of the models where they differ.
-    """
-
-    weights: tuple[float, ...]
-    combine: Combine
-    itself: float = 0.0
-    trims: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Rule:
-    """`base`: "required"; or "among", one of the models. `models`: least and most of them, besides a required base."""
+    """`base`: "required"; "among", one of the models; or "optional", where a document without one has it among them.
+
+    `each`, `whole` and `switches` are parameters: numbers of each model, numbers and yes or no of the merge. `models`:
+    how many there may be at least and at most, besides a base that is none of them.
+    """
 
     name: str
     method: str
@@ -68,7 +46,7 @@ class Rule:
     each: Mapping[str, Number] = field(default_factory=dict)
     whole: Mapping[str, Number] = field(default_factory=dict)
     switches: Mapping[str, bool] = field(default_factory=dict)
-    base: Literal["required", "among"] = "required"
+    base: Literal["required", "among", "optional"] = "required"
     models: tuple[int, int | None] = (1, None)
     unused: tuple[str, ...] = ()
 
@@ -80,100 +58,63 @@ class Rule:
 def rule_of(name: str) -> Rule:
     """The rule that mergekit calls `name`. Raises UsageError for one that pv does not have."""
     there = [rule.name for rule in RULES.values() if rule.method in METHODS]
-    if name not in RULES or RULES[name].method not in METHODS:
+    if name not in there:
         raise UsageError(
             f"merge_method: pv has no {name[:40]!r}", hint=f"of mergekit's methods it has: {', '.join(there)}"
         )
     return RULES[name]
 
 
-def _scaled(given: Given, normalize: bool) -> tuple[float, ...]:
-    """The weights, times lambda, and over their sum if that is asked for."""
-    weights = given.each["weight"]
-    factor = given.whole.get("lambda", 1.0)
-    if normalize and any(weights):
-        factor /= _total(given, weights)
-    return tuple(weight * factor for weight in weights)
-
-
-def _total(given: Given, weights: Sequence[float]) -> float:
-    """The sum of weights that are divided by. Raises UsageError for what such a division turns round."""
-    names = (*given.models, "the base")
-    for name, weight in zip(names, weights, strict=False):
-        if weight < 0:
-            raise given.refuse(
-                f"the weight of {name} is {weight:g}: divided by the sum of the weights, a negative one loses its sign",
-                hint="set normalize: false under parameters, or weights of 0 and more",
-            )
-    total = math.fsum(weights)
-    if total == 0:
-        raise given.refuse(
-            "the weights sum to 0, and the merge divides by their sum", hint="give one model a weight above 0"
-        )
-    return total
-
-
-def _add(given: Given) -> Mixed:
-    return Mixed(_scaled(given, given.switches["normalize"]), Combine.of("add"))
-
-
-def _linear(given: Given) -> Mixed:
-    """Σwx / Σw is the base plus Σw(x - base) / Σw; without the division, (Σw - 1) times the base is added."""
-    weights = given.each["weight"]
-    of_all = (*weights, *(() if given.of_base is None else (given.of_base,)))
-    if given.switches["normalize"]:
-        total = _total(given, of_all)
-        return Mixed(tuple(weight / total for weight in weights), Combine.of("add"))
-    return Mixed(weights, Combine.of("add"), itself=math.fsum((*of_all, -1.0)))
-
-
-def _ties(given: Given) -> Mixed:
-    if given.switches["rescale"]:
-        raise UsageError("parameters.rescale: pv's ties does not rescale", hint="leave rescale out")
-    normalize, weights = given.switches["normalize"], given.each["weight"]
-    if normalize and any(weights):
-        _total(given, weights)  # nothing but what it refuses
-    densities = given.each["density"]
-    same = len(set(densities)) == 1
-    rule = Combine.of(
-        "ties",
-        density=densities[0] if same else 1.0,
-        elect="weighted",
-        merge="weighted_mean" if normalize else "sum",
-        lambda_=given.whole["lambda"],
-    )
-    return Mixed(weights, rule, trims=None if same else densities)
-
-
-def _copied(given: Given) -> Mixed:
-    return Mixed((), Combine.of("add"))
-
-
-_DENSITY = Number(1.0, above=0, most=1)
 _WEIGHT = {"weight": Number()}
+_DENSE = {**_WEIGHT, "density": Number(1.0, above=0, most=1)}
+_DELLA = {**_DENSE, "epsilon": Number(0.15, most=1)}
+_CRUMBS = {**_DENSE, "gamma": Number(0.01, most=1)}
 _LAMBDA = {"lambda": Number(1.0)}
+_T = {"t": Number(most=1)}
+
+
+def _switches(normalize: bool, rescale: bool) -> dict[str, bool]:
+    return {"normalize": normalize, "rescale": rescale}
+
+
+_ARITHMETIC = ("density", "rescale")  # of a method that has no mask to use them for
 
 RULES: Mapping[str, Rule] = {
     rule.name: rule
     for rule in (
+        Rule("task_arithmetic", "add", makers.add, _WEIGHT, _LAMBDA, {"normalize": False}, unused=_ARITHMETIC),
+        Rule("linear", "add", makers.linear, _WEIGHT, {}, {"normalize": True}, base="among"),
+        Rule("passthrough", "add", makers.copied, base="among", models=(1, 1)),
+        Rule("ties", "ties", makers.ties, _DENSE, _LAMBDA, _switches(True, False)),
+        Rule("dare_linear", "dare", partial(makers.dare, "none"), _DENSE, _LAMBDA, _switches(False, True)),
+        Rule("dare_ties", "dare", partial(makers.dare, "weighted"), _DENSE, _LAMBDA, _switches(False, True)),
+        Rule("della_linear", "della", partial(makers.della, "none"), _DELLA, _LAMBDA, _switches(False, True)),
+        Rule("della", "della", partial(makers.della, "weighted"), _DELLA, _LAMBDA, _switches(True, True)),
         Rule(
-            "task_arithmetic",
-            "add",
-            _add,
-            _WEIGHT,
-            _LAMBDA,
-            {"normalize": False},
-            unused=("density", "rescale"),
+            "breadcrumbs", "breadcrumbs", partial(makers.breadcrumbs, "none"),
+            _CRUMBS, _LAMBDA, _switches(False, False),
         ),
-        Rule("linear", "add", _linear, _WEIGHT, {}, {"normalize": True}, base="among"),
         Rule(
-            "ties",
-            "ties",
-            _ties,
-            {**_WEIGHT, "density": _DENSITY},
-            _LAMBDA,
-            {"normalize": True, "rescale": False},
+            "breadcrumbs_ties", "breadcrumbs", partial(makers.breadcrumbs, "weighted"),
+            _CRUMBS, _LAMBDA, _switches(False, False),
         ),
-        Rule("passthrough", "add", _copied, base="among", models=(1, 1)),
+        Rule("sce", "sce", makers.sce, {}, {"select_topk": Number(1.0, above=0, most=1)}),
+        Rule("model_stock", "model_stock", makers.model_stock, switches={"filter_wise": False}, models=(2, None)),
+        Rule("slerp", "slerp", makers.along_arc, {}, _T, models=(1, 1)),
+        Rule(
+            "nuslerp", "nuslerp", makers.nuslerp, _WEIGHT, {},
+            {"nuslerp_row_wise": False, "nuslerp_flatten": True}, "optional", (2, 2),
+        ),
+        Rule(
+            "multislerp", "multislerp", makers.multislerp, _WEIGHT, {},
+            {"normalize_weights": True}, "optional", (2, None), ("eps",),
+        ),
+        Rule(
+            "karcher", "karcher", makers.karcher, {},
+            {"max_iter": Number(10, above=0, most=1000), "tol": Number(1e-5, above=0, most=1)}, base="among",
+            models=(2, None),
+        ),
+        Rule("nearswap", "nearswap", makers.nearswap, {}, {"t": Number(above=0)}, models=(1, 1)),
+        Rule("arcee_fusion", "arcee_fusion", makers.fusion, models=(1, 1)),
     )
-}
+}  # fmt: skip

@@ -7,7 +7,8 @@ from typing import Any
 
 from pv.registry.errors import UsageError
 from pv.vecstore.mergekit.document import Document, Level, Model
-from pv.vecstore.mergekit.rules import IGNORED, Given, Mixed, Number, Rule
+from pv.vecstore.mergekit.mixed import Given, Mixed
+from pv.vecstore.mergekit.rules import IGNORED, Number, Rule
 from pv.vecstore.mergekit.setting import Setting, read_setting, read_switch, shown
 
 __all__ = ["Settings"]
@@ -16,8 +17,8 @@ __all__ = ["Settings"]
 class Settings:
     """The parameters of a document, read once, and asked for each tensor."""
 
-    def __init__(self, document: Document, rule: Rule) -> None:
-        self.document, self.rule = document, rule
+    def __init__(self, document: Document, rule: Rule, *, among: bool) -> None:
+        self.document, self.rule, self.among = document, rule, among
         self._read: dict[tuple[str, str], Setting] = {}
         self._used: set[str] = set()
         self._unused: list[str] = []
@@ -53,7 +54,7 @@ class Settings:
     def notes(self, base: str) -> Iterator[str]:
         for path in self._unused:
             yield f"{path} has no meaning in pv's {self.rule.name}"
-        if self.rule.base == "required":
+        if not self.among:
             for model in self.document.models:
                 if model.name == base and model.own.values:
                     yield f"{model.own.path} has no meaning: {base} is the base"
@@ -83,9 +84,11 @@ class Settings:
         whole = {name: self._number(name, None, tensor, depth) for name in self.rule.whole}
         switches = {name: self._switch(name) for name in self.rule.switches}
         own = None
-        if self.rule.base == "among" and of_base is not None and "weight" in self.rule.each:
+        if of_base is not None and "weight" in self.rule.each:
             own = self._number("weight", of_base, tensor, depth)
-        return Given(tensor, tuple(model.name for model in models), each, whole, switches, own)
+        return Given(
+            tensor, tuple(model.name for model in models), each, whole, switches, of_base is not None, own
+        )
 
     def _number(self, name: str, model: Model | None, tensor: str, depth: float) -> float:
         levels = (*(() if model is None else (model.own,)), *self.document.shared)
