@@ -305,7 +305,7 @@ DOCUMENTS: Mapping[str, tuple[Document | str, str]] = {
     ),
     "density 0": (document(merge_method="ties", parameters={"density": 0}), "parameters.density is 0"),
     "density 2": (document(merge_method="ties", parameters={"density": 2}), "parameters.density is 2"),
-    "rescale": (document(merge_method="ties", parameters={"rescale": True}), "parameters.rescale: pv's method has no true"),
+    "rescale": (document(merge_method="ties", parameters={"rescale": True}), "parameters.rescale: pv"),
     "weights that sum to 0": (
         document(merge_method="linear", base_model=None, parameters={"weight": 0},
                  models=[{"model": "./a"}, {"model": "./b"}]), "the weights sum to 0"),

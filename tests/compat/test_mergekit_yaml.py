@@ -93,6 +93,26 @@ CASES: Mapping[str, dict[str, Any]] = {
         [("a", {"weight": 0.9}), ("b", {"weight": -0.6}), ("c", {"weight": BY_NAME})],
         parameters={"normalize": False, "density": 0.4},
     ),
+    # What draws by lot is compared where it keeps everything.
+    "dare_linear": of("dare_linear", [("a", {"weight": 0.7}), ("b", {"weight": -0.4})]),
+    "dare_ties": of("dare_ties", [("a", {"weight": 0.7}), ("b", {"weight": 0.4})], parameters={"normalize": True}),
+    "della_linear": of("della_linear", [("a", {"weight": 0.7}), ("b", {"weight": -0.4})], parameters={"lambda": 0.5}),
+    "della": of("della", [("a", {"weight": 0.7}), ("b", {"weight": 0.4})]),
+    "breadcrumbs": of(
+        "breadcrumbs", [("a", {"weight": 0.7}), ("b", {"weight": -0.4})], parameters={"density": 0.6, "gamma": 0.02}),
+    "breadcrumbs_ties": of(
+        "breadcrumbs_ties", [("a", {"weight": 0.7}), ("b", W)], parameters={"density": [0.3, 0.9], "lambda": 0.9}),
+    "sce": of("sce", [("a", {}), ("b", {}), ("c", {})], parameters={"select_topk": 0.4}),
+    "model_stock": of("model_stock", [("a", {}), ("b", {}), ("c", {})]),
+    "slerp": of(
+        "slerp", [("base", {}), ("far", {})], parameters={"t": [{"filter": "mlp", "value": [0, 1]}, {"value": 0.3}]}),
+    "nuslerp": of("nuslerp", [("a", {"weight": 0.7}), ("b", {"weight": 0.2})]),
+    "nuslerp-models": of("nuslerp", [("far", {"weight": 0.7}), ("b", {"weight": 0.2})], no_base=True),
+    "multislerp": of("multislerp", [("a", {"weight": 0.7}), ("b", {"weight": 0.2}), ("c", {"weight": 1})]),
+    "multislerp-models": of("multislerp", [("far", {"weight": 0.7}), ("b", {"weight": 0.2})], no_base=True),
+    "karcher": of("karcher", [("far", {}), ("b", {}), ("c", {})], no_base=True),
+    "nearswap": of("nearswap", [("base", {}), ("a", {})], parameters={"t": 0.005}),
+    "arcee_fusion": of("arcee_fusion", [("base", {}), ("a", {})]),
 }  # fmt: skip
 HALF = {
     f"{name}-bf16": {**CASES[name], "out_dtype": "bfloat16"} for name in ("task_arithmetic", "linear", "ties")
@@ -101,16 +121,18 @@ HALF = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model and three fine-tunes of it, in fp32; fresh noise, so no two magnitudes are the same."""
+    """A tiny model and four fine-tunes of it, in fp32: noise that they share, and their own."""
     import torch
 
     folder = tmp_path_factory.mktemp("models")
-    for i, name in enumerate(("base", "a", "b", "c")):
+    for i, name in enumerate(("base", "a", "b", "c", "far")):
         model = tiny_model(layers=4)
-        noise = torch.Generator().manual_seed(i)
+        common, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(i)
+        size = (0, 0.01, 0.01, 0.01, 0.1)[i]
         with torch.no_grad():
             for weight in model.parameters():
-                weight += i and 0.01 * torch.randn(weight.shape, generator=noise)
+                shape = weight.shape
+                weight += size * (torch.randn(shape, generator=common) + torch.randn(shape, generator=own))
         model.save_pretrained(folder / name)
         tiny_tokenizer().save_pretrained(folder / name)
     return folder
@@ -152,7 +174,9 @@ def test_fp32_is_the_same(folder: Path, theirs: Path, name: str) -> None:
         ours = to_f32(found[tensor][1], found[tensor][0])
         mine = to_f32(raw, dtype)
         largest = np.abs(mine).max()  # where terms cancel, the last bit is that of the terms
-        np.testing.assert_allclose(ours, mine, rtol=1e-6, atol=3e-7 * largest, err_msg=tensor)
+        differ = ~np.isclose(ours, mine, rtol=1e-6, atol=3e-7 * largest)
+        # arcee_fusion: mergekit's importances are worked out in fp32, and some lie just beside the threshold
+        assert np.count_nonzero(differ) <= (differ.size // 1000 if name == "arcee_fusion" else 0), tensor
 
 
 @pytest.mark.parametrize("name", HALF)

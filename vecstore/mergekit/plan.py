@@ -255,9 +255,9 @@ def _personas(
                 model.name: Behaviour(weight, (Term(1.0, f"{i:064x}"),))
                 for i, (model, weight) in enumerate(zip(models, one.weights, strict=False), 1)
             }
-            check_weights(one.combine, {name: behaviour.weight for name, behaviour in behaviours.items()})
             if one.of_base:
                 behaviours[base.model] = Behaviour(one.of_base, (Term(1.0, NO_ID),))
+            check_weights(one.combine, {name: behaviour.weight for name, behaviour in behaviours.items()})
             if one.itself:
                 behaviours[ITSELF] = Behaviour(one.itself, (Term(1.0, LAST_ID),))
             made[id(one)] = Persona(NO_ID, behaviours, one.combine, output)
