@@ -283,6 +283,7 @@ DOCUMENTS: Mapping[str, tuple[Document | str, str]] = {
     "only the base": (document(models=[{"model": "./base"}]), "merges 1 or more models besides the base"),
     "a model twice": (document(models=[*document()["models"], document()["models"][0]]), "models[2] is './a' again"),
     "two to pass through": (document(merge_method="passthrough", base_model=None), "passthrough merges 1 models"),
+    "an adapter on a model": (document(models=[{"model": "./a+./lora"}]), "a model and an adapter on it are not in"),
     "unknown parameter": (weighing(1, wieght=2), "models[0].parameters.wieght is not a parameter of task_arithmetic"),
     "unknown global parameter": (document(parameters={"t": 0.5}), "parameters.t is not a parameter"),
     "a global parameter at a model": (weighing(1, normalize=True), "models[0].parameters.normalize: normalize is one"),

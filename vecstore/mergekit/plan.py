@@ -31,6 +31,7 @@ from pv.vecstore.mergekit.folders import NO_ID, BaseItself, FolderBase, FolderVe
 from pv.vecstore.mergekit.mixed import Mixed
 from pv.vecstore.mergekit.rules import Rule, rule_of
 from pv.vecstore.mergekit.same_model import Beside, compare
+from pv.vecstore.mergekit.setting import shown
 from pv.vecstore.mergekit.settings import Settings
 from pv.vecstore.progress import Report
 from pv.vecstore.tensors.formats import FLOATS
@@ -103,9 +104,7 @@ def opened(
     base, rest, of_base = _roles(document, rule)
     settings = Settings(document, rule, among=of_base is not None)
     output = Persona(NO_ID).with_output(dtype=dtype or document.dtype, rounding=rounding or "nearest").output
-    places = {
-        name: find(name, seen_from=seen_from, progress=progress) for name in (base, *(m.name for m in rest))
-    }
+    places = {name: _find(name, seen_from, progress) for name in (base, *(m.name for m in rest))}
     with ExitStack() as stack:
         checkpoints = {name: stack.enter_context(_open(name, place)) for name, place in places.items()}
         start = FolderBase(
@@ -162,6 +161,15 @@ def _roles(document: Document, rule: Rule) -> tuple[str, tuple[Model, ...], Mode
             hint="name the fine-tunes under `models`",
         )
     return base, rest, listed
+
+
+def _find(name: str, seen_from: Path | None, progress: Report | None) -> Place:
+    if "+" in name and not ((seen_from or Path.cwd()) / name).exists():
+        raise UsageError(
+            f"{shown(name)}: a model and an adapter on it are not in the subset of mergekit that pv reads",
+            hint="merge the adapter first: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(DIR)",
+        )
+    return find(name, seen_from=seen_from, progress=progress)
 
 
 def _open(name: str, place: Place) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def _common(
 
 
 def plan_from_mergekit(
-    document: Path,
-    output: Path,
+    document: str | PathLike[str],
+    output: str | PathLike[str],
     *,
     seen_from: Path | None = None,
     dtype: str | None = None,
@@ -95,7 +96,7 @@ def plan_from_mergekit(
     progress: Report | None = None,
 ) -> FolderMergePlan:
     """What `build_from_mergekit` would do, from headers alone; raises what can be known from them."""
-    folder, read = usable(output), read_document(document)
+    folder, read = usable(_path(output)), read_document(_path(document))
     with opened(
         read, seen_from=seen_from, dtype=dtype, rounding=rounding, shard_bytes=shard_bytes, progress=progress
     ) as plan:
@@ -107,8 +108,8 @@ def _planned(plan: Merge, folder: Path) -> FolderMergePlan:
 
 
 def build_from_mergekit(
-    document: Path,
-    output: Path,
+    document: str | PathLike[str],
+    output: str | PathLike[str],
     *,
     seen_from: Path | None = None,
     dtype: str | None = None,
@@ -124,7 +125,7 @@ def build_from_mergekit(
     Rounds to nearest, as mergekit does, unless told otherwise. `hash_inputs`: note the SHA-256 of the models' files.
     Raises UsageError, NotFoundError, RemoteError, CheckpointRefused, IntegrityError, StorageError.
     """
-    folder, read = usable(output), read_document(document)
+    folder, read = usable(_path(output)), read_document(_path(document))
     with opened(
         read, seen_from=seen_from, dtype=dtype, rounding=rounding, shard_bytes=shard_bytes, progress=progress
     ) as plan:
@@ -139,3 +140,7 @@ def build_from_mergekit(
             progress=stage(progress, "merging"),
         )
         return FolderMerge(folder, plan.rule.name, plan.models, plan.output, made, plan.notes)
+
+
+def _path(named: str | PathLike[str]) -> Path:
+    return Path(named).expanduser().absolute()
