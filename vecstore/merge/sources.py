@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
-from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
+from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.vecstore.tensors.array import F32, Raw
 from pv.vecstore.vectors.base import BaseTensor
+from pv.vecstore.vectors.pieces import Pieces
 
 __all__ = ["BaseSource", "VectorSource"]
 
 
 class BaseSource(Protocol):
-    """The tensors that a build starts from."""
+    """The tensors that a build starts from. A row of the manifest without an id: nobody has hashed the tensor."""
 
     @property
     def manifest(self) -> BaseManifest: ...
 
     def tensor(self, name: str) -> BaseTensor:
         """A whole tensor, read once."""
+        ...
+
+    def pieces(self, name: str) -> Iterator[Raw]:
+        """The same, PIECE elements at a time."""
         ...
 
 
@@ -33,6 +39,6 @@ class VectorSource(Protocol):
 
     def tau(self, name: str, base: BaseTensor | None = None) -> F32: ...
 
-    def kept(self, name: str, base: BaseTensor) -> tuple[TensorRow, Raw]: ...
+    def pieces(self, name: str) -> Pieces: ...
 
     def needs_base(self, name: str) -> bool: ...

@@ -8,21 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pv.registry import canonical, ids
+from pv.registry import canonical
 from pv.registry.dtypes import OUTPUTS
 from pv.registry.errors import IntegrityError, UsageError
-from pv.registry.manifest import TensorRow
 from pv.registry.persona import ENGINE
-from pv.vecstore.checkpoints.checkpoint import Weights
 from pv.vecstore.checkpoints.side_files import MERGE
 from pv.vecstore.merge.compute import compute
-from pv.vecstore.merge.delta import holdings
 from pv.vecstore.merge.folder import Finished, Write, Written, side_file, write_folder
-from pv.vecstore.merge.methods import is_linear
-from pv.vecstore.merge.plan import plan, sole
-from pv.vecstore.mergekit.folders import FolderVector, read_finite
+from pv.vecstore.mergekit.folders import FolderVector
 from pv.vecstore.mergekit.plan import Merge
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.formats import FLOATS
@@ -106,35 +99,9 @@ def _file_hash(file: Path) -> str:
 
 
 def _tensor(merge: Merge, name: str, dtype: str, write: Write) -> Finished:
-    """One tensor: computed, or copied where it is a model's as it stands. Only what is copied has to be hashed here."""
-    own, persona = merge.base.manifest.tensors[name], merge.personas[name]
-    if own.dtype not in FLOATS:
+    if merge.base.manifest.tensors[name].dtype not in FLOATS:
         _check_same(merge, name)
-        return _copied(merge, merge.base.checkpoint, merge.base.model, name, write)
-    operands = plan(persona, holdings(merge.vectors), name)
-    if not operands and own.dtype == dtype:
-        return _copied(merge, merge.base.checkpoint, merge.base.model, name, write)
-    if is_linear(persona.combine) and (only := sole(operands)) is not None:
-        vector = merge.vectors[only]
-        if isinstance(vector, FolderVector) and vector.aligned.specs[name].dtype == dtype:
-            return _copied(merge, vector.aligned, vector.model, name, write)
-    return compute(persona, merge.base, merge.vectors, name, dtype, write)
-
-
-def _copied(merge: Merge, source: Weights, model: str, name: str, write: Write) -> Finished:
-    """A tensor as it is in `source`, in pieces. What differs from the base is counted in its bits."""
-    spec, base = source.specs[name], merge.base
-    digest, moved = ids.tensor_hash(spec.dtype, spec.shape), 0
-    for low in range(0, max(spec.numel, 1), _PIECE):
-        high = min(low + _PIECE, spec.numel)
-        raw = read_finite(source, model, name, low, high)
-        if source is not base.checkpoint and spec.dtype == base.manifest.tensors[name].dtype:
-            moved += int(np.count_nonzero(raw != read_finite(base.checkpoint, base.model, name, low, high)))
-        data = raw.data.cast("B")
-        digest.update(data)
-        write(data)
-    row = TensorRow(spec.dtype, spec.shape, digest.hexdigest())
-    return Finished(name, row, None if source is base.checkpoint else moved)
+    return compute(merge.personas[name], merge.base, merge.vectors, name, dtype, write)
 
 
 def _check_same(merge: Merge, name: str) -> None:

@@ -6,7 +6,7 @@ An infinity or NaN in a model is found as its tensor is read: merged, it would b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,30 +22,45 @@ from pv.vecstore.tensors.array import F32, Array, Raw
 from pv.vecstore.tensors.formats import FLOATS, all_finite
 from pv.vecstore.vectors.base import BaseTensor
 from pv.vecstore.vectors.encodings import decode
+from pv.vecstore.vectors.pieces import PIECE, Pieces, Sliced
 
 __all__ = ["NO_ID", "BaseItself", "FolderBase", "FolderVector", "Trimmed", "read_finite", "unread"]
 
 NO_ID = "0" * 64
-"""The id of what was not hashed."""
-_PIECE = 1 << 18
+"""Of the base that nobody has hashed."""
+_CHECKED = 1 << 16  # elements looked at at a time: they stay in the cache
 
 
-def unread(specs: Mapping[str, Spec], path: str) -> BaseManifest:
-    """The manifest of a base whose weights nobody has read: an id differs from every other, and says nothing."""
-    rows = {name: TensorRow(spec.dtype, spec.shape, f"unread {name}") for name, spec in specs.items()}
+def unread(specs: Mapping[str, Spec], path: str, *, apart: bool = False) -> BaseManifest:
+    """The manifest of a base whose weights nobody has read: without ids; or with some that tell tensors `apart`."""
+    rows = {name: TensorRow(spec.dtype, spec.shape, name if apart else "") for name, spec in specs.items()}
     return BaseManifest(rows, {"kind": "path", "path": path})
 
 
 def read_finite(weights: Weights, model: str, name: str, start: int = 0, stop: int | None = None) -> Raw:
     """Elements start to stop of a tensor. Raises IntegrityError if one is infinite or not a number."""
     raw, dtype = read_raw(weights, name, start, stop), weights.specs[name].dtype
-    for low in range(0, len(raw), _PIECE):
-        if not all_finite(raw[low : low + _PIECE], dtype):
+    for low in range(0, len(raw), _CHECKED):
+        if not all_finite(raw[low : low + _CHECKED], dtype):
             raise IntegrityError(
                 f"{model}: tensor {name!r} holds infinite or undefined weights",
                 hint="leave the model out, or train it again: merging would spread them",
             )
     return raw
+
+
+class Read:
+    """A model's tensor in the base's place, read piece by piece."""
+
+    whole = True
+
+    def __init__(self, weights: Weights, model: str, name: str) -> None:
+        self._weights, self._model, self._name = weights, model, name
+        self.dtype, self._at = weights.specs[name].dtype, 0
+
+    def next(self, own: Raw) -> Raw:
+        start, self._at = self._at, self._at + len(own)
+        return read_finite(self._weights, self._model, self._name, start, self._at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,11 @@ class FolderBase:
 
     def tensor(self, name: str) -> BaseTensor:
         return BaseTensor(name, self.manifest.tensors[name], read_finite(self.checkpoint, self.model, name))
+
+    def pieces(self, name: str) -> Iterator[Raw]:
+        size = self.manifest.tensors[name].numel
+        for start in range(0, max(size, 1), PIECE):
+            yield read_finite(self.checkpoint, self.model, name, start, min(start + PIECE, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +93,7 @@ class FolderVector:
     @staticmethod
     def of(model: str, vector_id: str, base: FolderBase, aligned: Aligned) -> FolderVector:
         rows = {
-            name: {"ft": TensorRow(spec.dtype, spec.shape, f"unread {name}")}
+            name: {"ft": TensorRow(spec.dtype, spec.shape, "")}
             for name, spec in aligned.specs.items()
             if base.manifest.tensors[name].dtype in FLOATS
         }
@@ -81,11 +101,11 @@ class FolderVector:
 
     def tau(self, name: str, base: BaseTensor | None = None) -> F32:
         own = base or self.base.tensor(name)
-        row, raw = self.kept(name, own)
+        row, raw = self.manifest.tensors[name]["ft"], read_finite(self.aligned, self.model, name)
         return decode("exact", {"ft": Array(row.dtype, row.shape, raw)}, lambda: own.f32, own.row.shape)
 
-    def kept(self, name: str, base: BaseTensor) -> tuple[TensorRow, Raw]:
-        return self.manifest.tensors[name]["ft"], read_finite(self.aligned, self.model, name)
+    def pieces(self, name: str) -> Pieces:
+        return Read(self.aligned, self.model, name)
 
     def needs_base(self, name: str) -> bool:
         return True
@@ -118,8 +138,8 @@ class Trimmed:
             rule, [Share(1.0, delta)], Place(name, own.row.shape, lambda: own.f32)
         )  # of one: its trim
 
-    def kept(self, name: str, base: BaseTensor) -> tuple[TensorRow, Raw]:
-        return self.vector.kept(name, base)
+    def pieces(self, name: str) -> Pieces:
+        return Sliced(self.tau(name))
 
     def needs_base(self, name: str) -> bool:
         return False
@@ -146,8 +166,8 @@ class BaseItself:
         f32 = (base or self.base.tensor(name)).f32
         return f32.copy() if self.times else np.zeros_like(f32)
 
-    def kept(self, name: str, base: BaseTensor) -> tuple[TensorRow, Raw]:
-        return base.row, base.raw
+    def pieces(self, name: str) -> Pieces:
+        return Sliced(self.tau(name))
 
     def needs_base(self, name: str) -> bool:
         return False

@@ -186,7 +186,7 @@ def _open(name: str, place: Place) -> Checkpoint:
 
 def _aligned(name: str, checkpoints: Mapping[str, Checkpoint], base: FolderBase) -> Any:
     try:
-        return align(checkpoints[name], base.manifest)
+        return align(checkpoints[name], unread(base.checkpoint.specs, str(base.checkpoint.path), apart=True))
     except CheckpointRefused as error:
         raise CheckpointRefused(
             str(error),
