@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pv.vecstore.data.rows import Message, Row, Rows, read_rows
     from pv.vecstore.progress import Report, Tick
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.from_mergekit import build_from_mergekit, plan_from_mergekit
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.repo import Repo
     from pv.vecstore.repo.revision import Revision
@@ -83,9 +84,11 @@ __all__ = [
     "UnknownRevision",
     "UsageError",
     "__version__",
+    "build_from_mergekit",
     "fsck",
     "init",
     "open",
+    "plan_from_mergekit",
     "read_rows",
 ]
 
@@ -100,6 +103,7 @@ _HOMES = {
     "pv.vecstore.data.rows": ("Message", "Row", "Rows", "read_rows"),
     "pv.vecstore.progress": ("Report", "Tick"),
     "pv.vecstore.repo.diff": ("Diff",),
+    "pv.vecstore.repo.from_mergekit": ("build_from_mergekit", "plan_from_mergekit"),
     "pv.vecstore.repo.fsck": ("Checked",),
     "pv.vecstore.repo.repo": ("Repo",),
     "pv.vecstore.repo.revision": ("Revision",),

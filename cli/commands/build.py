@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app
+from pv.cli.folder_merge import folder_merge
 from pv.cli.options import dtype_option, json_option, rounding_option, shard_option, threads_option
 from pv.cli.render import persona_line, size
 from pv.cli.report import echo_sums, report_plan
@@ -22,6 +23,15 @@ __all__ = ["command"]
 @click.command("build", short_help="Write the persona's checkpoint.")
 @click.argument("rev", default="HEAD")
 @click.option("-o", "--output", metavar="DIR", help="The folder to write to (required).")
+@click.option(
+    "--from-mergekit",
+    "document",
+    metavar="FILE",
+    help="Merge the checkpoint folders that mergekit's YAML names, instead of a revision; no registry is needed.",
+)
+@click.option(
+    "--hash", "hashed", is_flag=True, help="With --from-mergekit: note the SHA-256 of the models' files."
+)
 @dtype_option("Output dtype, instead of the persona's setting.")
 @rounding_option("Rounding, instead of the persona's setting.")
 @shard_option
@@ -32,31 +42,37 @@ __all__ = ["command"]
 @pass_app
 def command(
     app: App,
+    /,
     rev: str,
     output: str | None,
-    dtype: str | None,
-    rounding: str | None,
-    shard_bytes: int,
-    force: bool,
+    document: str | None,
+    hashed: bool,
     dry_run: bool,
+    force: bool,
     threads: int,
     as_json: bool,
+    **written: Any,
 ) -> None:
     """Build a revision into a checkpoint folder that transformers, vLLM and others load as it is.
 
-    The same persona always gives the same bytes: compare builds by the weights' id that is printed.
+    The same persona always gives the same bytes: compare builds by the weights' id that is printed. With
+    --from-mergekit, folders are merged into a folder, rounded to nearest unless told otherwise; docs/mergekit.md says
+    what of mergekit's YAML is read.
 
     \b
     pv build -o ./persona
     pv build v1 -o ./v1-fp32 --dtype fp32
+    pv build --from-mergekit ties.yml -o ./merged
     """
     if output is None:
-        raise UsageError("no folder to build into: -o DIR is missing", hint=f"pv build {_meant(rev)}")
+        raise UsageError("no folder to build into: -o DIR is missing", hint=_meant(rev, document))
+    if document is not None:
+        written |= {"hashed": hashed, "dry_run": dry_run, "force": force, "threads": threads}
+        folder_merge(app, document, rev, output, **written, as_json=as_json)
+        return
     revision, folder = app.repo().at(rev), app.file(output)
-    written: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "shard_bytes": shard_bytes}
     if dry_run:
-        plan = revision.plan_build(folder, **written)
-        report_plan(app, plan, as_json=as_json)
+        report_plan(app, revision.plan_build(folder, **written), as_json=as_json)
         return
     with app.progress() as progress:
         made = revision.build(folder, **written, force=force, threads=threads, progress=progress)
@@ -65,10 +81,12 @@ def command(
     app.json(made) if as_json else _say(app, made)
 
 
-def _meant(rev: str) -> str:
+def _meant(rev: str, document: str | None) -> str:
     """The command line that has the folder: a path was typed where a revision goes."""
+    if document is not None:
+        return f"pv build --from-mergekit {document} -o DIR"
     path = rev.startswith((".", "/", "~")) or rev.endswith("/")
-    return f"-o {rev}" if path else "-o DIR" if rev == "HEAD" else f"{rev} -o DIR"
+    return f"pv build -o {rev}" if path else "pv build -o DIR" if rev == "HEAD" else f"pv build {rev} -o DIR"
 
 
 def _say(app: App, made: Build) -> None:

@@ -20,8 +20,15 @@ __all__ = ["command"]
 
 
 @click.command("export", short_help="Write the checkpoint that was committed as a behaviour.")
-@click.argument("what", metavar="[REV:]NAME")
-@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write to.")
+@click.argument("what", metavar="[[REV:]NAME]", required=False)
+@click.option(
+    "-o", "--output", metavar="DIR", help="The folder to write to; with --mergekit a file, by default stdout."
+)
+@click.option(
+    "--mergekit",
+    is_flag=True,
+    help="Write the persona of a revision (by default HEAD) as YAML that mergekit runs.",
+)
 @shard_option
 @click.option("--force", is_flag=True, help="Replace a folder that pv built or exported.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be written.")
@@ -30,8 +37,9 @@ __all__ = ["command"]
 @pass_app
 def command(
     app: App,
-    what: str,
-    output: str,
+    what: str | None,
+    output: str | None,
+    mergekit: bool,
     shard_bytes: int,
     force: bool,
     dry_run: bool,
@@ -43,19 +51,20 @@ def command(
     A captured checkpoint comes back bit for bit, in the dtypes it had, also one committed with --on; config and
     tokenizer are the base's. A behaviour that is not one captured checkpoint (trained, an adapter, compressed)
     is built alone at weight 1, as the persona's builds are written. The ✓ line, and `captured` in the JSON, say
-    which of the two it was.
+    which of the two it was. With --mergekit, the recipe is written instead; its comments say what else mergekit needs.
 
     \b
     pv export house-style -o ./house-style
     pv export v1:house-style -o ./old
+    pv export --mergekit v1 -o merge.yml
     """
-    rev, colon, name = what.rpartition(":")
-    if not name or (colon and not rev):
-        raise UsageError(f"{what!r} is not [REV:]NAME", hint="for example: pv export v1:concise -o ./concise")
-    revision, folder = app.repo().at(rev or "HEAD"), app.file(output)
+    if mergekit:
+        _mergekit(app, what or "HEAD", output, force=force or dry_run, dry_run=dry_run, as_json=as_json)
+        return
+    rev, name = _read(what, output)
+    revision, folder = app.repo().at(rev), app.file(output or "")
     if dry_run:
-        plan = revision.plan_export(name, folder, shard_bytes=shard_bytes)
-        report_plan(app, plan, as_json=as_json)
+        report_plan(app, revision.plan_export(name, folder, shard_bytes=shard_bytes), as_json=as_json)
         return
     with app.progress() as progress:
         made = revision.export(
@@ -64,6 +73,30 @@ def command(
     if not made.recorded:
         app.note("  the registry cannot be written to: the build's ids are not recorded there")
     app.json(made) if as_json else _say(app, made)
+
+
+def _read(what: str | None, output: str | None) -> tuple[str, str]:
+    """The revision and the behaviour's name. Raises UsageError."""
+    rev, colon, name = (what or "").rpartition(":")
+    if not name or (colon and not rev):
+        said = "no behaviour is named" if what is None else f"{what!r} is not [REV:]NAME"
+        raise UsageError(said, hint="for example: pv export v1:concise -o ./concise")
+    if output is None:
+        raise UsageError("no folder to export to: -o DIR is missing", hint=f"pv export {what} -o DIR")
+    return rev or "HEAD", name
+
+
+def _mergekit(app: App, rev: str, output: str | None, *, force: bool, dry_run: bool, as_json: bool) -> None:
+    file = app.file(output) if output not in (None, "-") and not dry_run else None
+    made = app.repo().at(rev).export_mergekit(file, force=force)
+    if as_json:
+        app.json(made)
+    elif made.output is None:
+        echo(made.text, nl=False)
+    else:
+        app.done(f"wrote {made.output}: its comments say which behaviours to export before mergekit runs it")
+    for note in () if as_json else made.notes:
+        app.note(f"note: {note}")
 
 
 def _say(app: App, made: Export) -> None:

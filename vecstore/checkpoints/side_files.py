@@ -7,10 +7,10 @@ from pathlib import Path
 from pv.registry.errors import CheckpointRefused
 from pv.registry.manifest import is_plain_file_name
 
-__all__ = ["EXPORT", "MAX_SIDE_BYTES", "RECIPE", "SUFFIXES", "is_side_file", "side_files"]
+__all__ = ["EXPORT", "MAX_SIDE_BYTES", "MERGE", "RECIPE", "SUFFIXES", "is_side_file", "side_files"]
 
 SUFFIXES = (".json", ".txt", ".jinja", ".model", ".tiktoken")
-RECIPE, EXPORT = "persona.json", "export.json"  # what pv puts beside weights: it belongs to no model
+RECIPE, EXPORT, MERGE = "persona.json", "export.json", "pv-merge.json"  # of pv's own: they belong to no model
 MAX_SIDE_BYTES = 64 << 20
 MAX_SIDE_BYTES_IN_ALL = 256 << 20
 
@@ -25,7 +25,7 @@ def side_files(path: Path) -> dict[str, bytes]:
     folder = path.parent if path.is_file() else path
     found: dict[str, bytes] = {}
     for file in sorted(folder.iterdir()):
-        if not is_side_file(file.name) or file.name in (RECIPE, EXPORT) or not file.is_file():
+        if not is_side_file(file.name) or file.name in (RECIPE, EXPORT, MERGE) or not file.is_file():
             continue
         if not _stays(file, folder):
             raise CheckpointRefused(

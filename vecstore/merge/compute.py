@@ -21,14 +21,13 @@ from pv.vecstore.merge.folder import Finished, Write
 from pv.vecstore.merge.loops import Rounding, Trim
 from pv.vecstore.merge.methods import is_linear, ties
 from pv.vecstore.merge.plan import Operand, plan, sole
+from pv.vecstore.merge.sources import BaseSource, VectorSource
 from pv.vecstore.native.kernels import Delta, Result, Values
 from pv.vecstore.tensors import float_environment
 from pv.vecstore.tensors.arithmetic import single
 from pv.vecstore.tensors.array import Raw
 from pv.vecstore.tensors.formats import FLOATS, to_f32
-from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.pieces import PIECE, Pieces
-from pv.vecstore.vectors.vector import Vector
 
 __all__ = ["compute", "differing"]
 
@@ -36,7 +35,12 @@ HOLD = 128 << 20  # bytes of a tensor's vectors that are kept while it is looked
 
 
 def compute(
-    persona: Persona, base: Base, vectors: Mapping[str, Vector], name: str, dtype: str, write: Write
+    persona: Persona,
+    base: BaseSource,
+    vectors: Mapping[str, VectorSource],
+    name: str,
+    dtype: str,
+    write: Write,
 ) -> Finished:
     """One tensor of the result: the base's and what is added to it, or a captured one in its place.
 
@@ -88,7 +92,7 @@ def _written(
     return Finished(rounding.name, made, moved if touched else None)
 
 
-def _base_alone(base: Base, row: TensorRow, rounding: Rounding) -> Iterator[Piece]:
+def _base_alone(base: BaseSource, row: TensorRow, rounding: Rounding) -> Iterator[Piece]:
     for start, own in _starts(base.pieces(rounding.name)):
         if row.dtype == rounding.dtype:
             yield own, Result(0, 0)
@@ -96,7 +100,7 @@ def _base_alone(base: Base, row: TensorRow, rounding: Rounding) -> Iterator[Piec
             yield loops.add(loops.values(own, row.dtype), (), rounding, start)
 
 
-def _taken(base: Base, vector: Vector, kept: TensorRow, rounding: Rounding) -> Iterator[Piece]:
+def _taken(base: BaseSource, vector: VectorSource, kept: TensorRow, rounding: Rounding) -> Iterator[Piece]:
     """A captured tensor itself, where the base's was."""
     own_dtype = base.manifest.tensors[rounding.name].dtype
     its = vector.pieces(rounding.name)
@@ -115,11 +119,11 @@ class _Columns:
 
     def __init__(
         self,
-        base: Base,
+        base: BaseSource,
         row: TensorRow,
         name: str,
         operands: Sequence[Operand],
-        vectors: Mapping[str, Vector],
+        vectors: Mapping[str, VectorSource],
     ) -> None:
         self.row = row
         self._base, self._name, self._vectors = base, name, vectors
@@ -196,9 +200,9 @@ def _elected(columns: _Columns, options: Mapping[str, Any], rounding: Rounding) 
 
 def _evaluated(
     persona: Persona,
-    base: Base,
+    base: BaseSource,
     operands: Sequence[Operand],
-    vectors: Mapping[str, Vector],
+    vectors: Mapping[str, VectorSource],
     rounding: Rounding,
 ) -> Iterator[Piece]:
     """By the rule's own numpy code, over the whole tensor."""
@@ -212,8 +216,8 @@ def _evaluated(
 
 
 def _taken_whole(
-    persona: Persona, operands: Sequence[Operand], vectors: Mapping[str, Vector], name: str
-) -> Vector | None:
+    persona: Persona, operands: Sequence[Operand], vectors: Mapping[str, VectorSource], name: str
+) -> VectorSource | None:
     """From engine 2 on: the vector whose kept tensor is written itself, because it is all that the persona adds.
 
     Not every such tensor is base + fp32 difference (docs/decisions/0014).

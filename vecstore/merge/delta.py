@@ -11,10 +11,10 @@ from pv.registry.persona import Persona
 from pv.vecstore.merge.methods import combine
 from pv.vecstore.merge.plan import Holdings, Operand, plan, vectors_of
 from pv.vecstore.merge.share import Place, Share
+from pv.vecstore.merge.sources import VectorSource
 from pv.vecstore.tensors.arithmetic import scaled_sum
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import BaseTensor
-from pv.vecstore.vectors.vector import Vector
 
 __all__ = ["delta", "evaluate", "holdings", "place", "summed", "taus", "touched"]
 
@@ -42,7 +42,10 @@ def summed(operand: Operand, taus: Mapping[str, F32]) -> F32:
 
 
 def taus(
-    operands: Sequence[Operand], vectors: Mapping[str, Vector], name: str, base: BaseTensor | None = None
+    operands: Sequence[Operand],
+    vectors: Mapping[str, VectorSource],
+    name: str,
+    base: BaseTensor | None = None,
 ) -> dict[str, F32]:
     """tau of tensor `name` of every vector that the operands need: each decoded once, the base read once."""
     needed = vectors_of(operands)
@@ -53,7 +56,7 @@ def taus(
 
 
 def delta(
-    persona: Persona, vectors: Mapping[str, Vector], name: str, base: BaseTensor | None = None
+    persona: Persona, vectors: Mapping[str, VectorSource], name: str, base: BaseTensor | None = None
 ) -> F32 | None:
     """Plan, decode and evaluate: what `persona` adds to tensor `name`. `base`, where it has been read already."""
     operands = plan(persona, holdings(vectors), name)
@@ -68,10 +71,10 @@ def delta(
     return evaluate(persona.combine, operands, taus(operands, vectors, name, base), where)
 
 
-def holdings(vectors: Mapping[str, Vector]) -> Holdings:
+def holdings(vectors: Mapping[str, VectorSource]) -> Holdings:
     return {vector_id: vector.manifest.tensors.keys() for vector_id, vector in vectors.items()}
 
 
-def touched(vectors: Iterable[Vector]) -> list[str]:
+def touched(vectors: Iterable[VectorSource]) -> list[str]:
     """Every tensor that some vector has a say in, sorted."""
     return sorted({name for vector in vectors for name in vector.manifest.tensors})

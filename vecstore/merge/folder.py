@@ -20,7 +20,7 @@ from pv.registry.manifest import TensorRow
 from pv.registry.persona import Persona
 from pv.vecstore.checkpoints.checkpoint import INDEX
 from pv.vecstore.checkpoints.fingerprint import table_id
-from pv.vecstore.checkpoints.side_files import EXPORT, RECIPE, is_side_file
+from pv.vecstore.checkpoints.side_files import EXPORT, MERGE, RECIPE, is_side_file
 from pv.vecstore.merge.shards import Shard, ShardFile, index_bytes
 from pv.vecstore.progress import Progress, counted
 from pv.vecstore.tensors.parallel import ordered_map
@@ -171,8 +171,9 @@ def _put_back(aside: Path, out: Path) -> None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds what pv built or exported, and no folders: where a registry lives nothing is replaced."""
-    return (_is_built(folder) or _is_exported(folder)) and not any(path.is_dir() for path in folder.iterdir())
+    """Whether a folder holds what pv made, and no folders: where a registry lives nothing is replaced."""
+    ours = _is_built(folder) or _says(folder, EXPORT, "vector") or _says(folder, MERGE, "weights")
+    return ours and not any(path.is_dir() for path in folder.iterdir())
 
 
 def _is_built(folder: Path) -> bool:
@@ -183,12 +184,13 @@ def _is_built(folder: Path) -> bool:
     return True
 
 
-def _is_exported(folder: Path) -> bool:
+def _says(folder: Path, name: str, key: str) -> bool:
+    """Whether pv's own file `name` is there, with an id under `key`."""
     try:
-        document = canonical.loads(read_bounded(folder / EXPORT), what=EXPORT)
+        document = canonical.loads(read_bounded(folder / name), what=name)
     except (OSError, FormatError):
         return False
-    return isinstance(document, dict) and ids.is_id(document.get("vector"))
+    return isinstance(document, dict) and ids.is_id(document.get(key))
 
 
 def side_file(name: str, data: bytes, torch_dtype: str | None) -> bytes:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.score_all import Scores
     from pv.vecstore.repo.show import Shown
+    from pv.vecstore.repo.to_mergekit import MergekitExport
     from pv.vecstore.repo.vector import TaskVector
     from pv.vecstore.repo.verify import Verdict
 
@@ -190,6 +191,14 @@ class Revision:
         from pv.vecstore.repo.build import plan_build
 
         return plan_build(self, _path(output), dtype=dtype, rounding=rounding, shard_bytes=shard_bytes)
+
+    def export_mergekit(
+        self, output: str | PathLike[str] | None = None, *, force: bool = False
+    ) -> MergekitExport:
+        """The persona as YAML that mergekit runs, once its behaviours are exported to folders."""
+        from pv.vecstore.repo.to_mergekit import export_mergekit
+
+        return export_mergekit(self, None if output is None else _path(output), force=force)
 
     def export(
         self,

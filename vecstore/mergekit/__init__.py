@@ -1,0 +1,1 @@
+"""mergekit's YAML: read, merged from folders to a folder, and written."""

@@ -1,0 +1,117 @@
+"""Merge: a mergekit document to a checkpoint folder, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pv.registry import canonical
+from pv.registry.dtypes import OUTPUTS
+from pv.registry.errors import IntegrityError, UsageError
+from pv.registry.persona import ENGINE
+from pv.vecstore.checkpoints.side_files import MERGE
+from pv.vecstore.merge.compute import compute
+from pv.vecstore.merge.folder import Finished, Write, Written, side_file, write_folder
+from pv.vecstore.mergekit.folders import FolderVector
+from pv.vecstore.mergekit.plan import Merge
+from pv.vecstore.progress import Progress
+from pv.vecstore.tensors.formats import FLOATS
+
+__all__ = ["CONFIG", "hashes", "merge"]
+
+CONFIG = "mergekit_config.yml"
+"""The document, beside the weights, where mergekit puts it too."""
+_PIECE = 1 << 22  # elements
+_HASHED = 1 << 22
+
+
+def merge(
+    plan: Merge,
+    out: Path,
+    *,
+    hashed: Mapping[str, Mapping[str, str]] | None = None,
+    threads: int = 2,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Write the merge to the folder `out`. `hashed`: sums of the input files, {model: {file: SHA-256}}, to be noted.
+
+    Raises UsageError for a folder that is not empty, IntegrityError for a weight that is not finite, StorageError.
+    """
+    for model in plan.models:
+        if out.resolve() in (file.resolve().parent for file in model.files):
+            raise UsageError(f"{out} holds {model.name}, which is merged", hint="name another folder with -o")
+    written = plan.output.dtype
+    word = None if written == "base" else OUTPUTS[written].torch
+    beside = {name: side_file(name, data, word) for name, data in plan.side_files.items()}
+
+    def and_what_it_is(weights: str) -> dict[str, bytes]:
+        record = canonical.dumps(_record(plan, weights, hashed))
+        return {**beside, CONFIG: plan.document.text, MERGE: record}
+
+    return write_folder(
+        out,
+        plan.shards,
+        lambda name, dtype, write: _tensor(plan, name, dtype, write),
+        and_what_it_is,
+        threads=threads,
+        force=force,
+        progress=progress,
+    )
+
+
+def _record(plan: Merge, weights: str, hashed: Mapping[str, Mapping[str, str]] | None) -> dict[str, Any]:
+    """What makes the same bytes again."""
+    models = []
+    for model in plan.models:
+        one: dict[str, Any] = {"model": model.name, "bytes": model.nbytes}
+        if "revision" in model.place.origin:
+            one["commit"] = model.place.origin["revision"]
+        if hashed is not None:
+            one["files"] = dict(hashed[model.name])
+        models.append(one)
+    return {
+        "schema": 1,
+        "kind": "merge",
+        "pv": version("personavec"),
+        "engine": ENGINE,
+        "config": plan.document.config,
+        "models": models,
+        "output": plan.output.to_json(),
+        "weights": weights,
+    }
+
+
+def hashes(plan: Merge) -> dict[str, dict[str, str]]:
+    """SHA-256 of every weight file that is merged, by model."""
+    return {model.name: {file.name: _file_hash(file) for file in model.files} for model in plan.models}
+
+
+def _file_hash(file: Path) -> str:
+    digest = sha256()
+    with file.open("rb") as opened:
+        while piece := opened.read(_HASHED):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _tensor(merge: Merge, name: str, dtype: str, write: Write) -> Finished:
+    if merge.base.manifest.tensors[name].dtype not in FLOATS:
+        _check_same(merge, name)
+    return compute(merge.personas[name], merge.base, merge.vectors, name, dtype, write)
+
+
+def _check_same(merge: Merge, name: str) -> None:
+    """A tensor that is not floats cannot be merged: it must be the same in all models."""
+    for vector in merge.vectors.values():
+        if not isinstance(vector, FolderVector) or name not in vector.aligned.specs:
+            continue
+        if vector.aligned.read(name) != merge.base.checkpoint.read(name):
+            raise IntegrityError(
+                f"tensor {name!r} is {merge.base.manifest.tensors[name].dtype}, which cannot be merged, and "
+                f"differs between {merge.base.model} and {vector.model}",
+                hint="give the models the same one before they are merged",
+            )
