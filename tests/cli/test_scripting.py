@@ -219,7 +219,8 @@ STORY = """
 0 tag -d v1
 0 switch -c ahead
 0 scale listening 4
-0 scale listening 4 --module *.mlp.*=0.5
+0 scale listening 4 --modules *.mlp.*=0.5
+0 scale listening 4 --depth 0:0.5,1:1
 0 scale listening 4
 0 combine
 0 combine ties --density 0.5
@@ -259,13 +260,14 @@ WRONG = """
 1 merge terse
 1 cherry-pick terse
 2 scale listening much
-2 scale listening 3 --no-modules --module a=1
+2 scale listening 3 --modules none --modules a=1
 2 merge main --method ties
 2 merge terse --take listening=ours --take listening=ours
 2 config output.dtype int4
 2 rename listening listening
 2 combine add --density 0.5
-2 scale listening 1 --module nothing=2
+2 scale listening 1 --modules nothing=2
+2 scale listening 1 --depth 1:2,0:1
 2 log --nope
 2 frobnicate
 2 eval nowhere.jsonl

@@ -255,12 +255,16 @@ class Repo(Closing):
         weight: float,
         *,
         modules: Mapping[str, float] | None = None,
+        depth: Mapping[float, float] | str | None = None,
         message: str | None = None,
     ) -> Committed:
-        """Set a behaviour's weight; `modules` {pattern of tensor names: factor} replaces its factors."""
-        from pv.vecstore.repo import edit
+        """Set a behaviour's weight. `modules` {pattern of tensor names: factor} replaces its factors; {} removes them.
 
-        return edit.scale(self, name, weight, modules=modules, message=message)
+        `depth` {0: 0.5, 1: 1} adds one factor a layer to them: 0 is the first layer, 1 the last, between them a line.
+        """
+        from pv.vecstore.repo.scale import scale
+
+        return scale(self, name, weight, modules=modules, depth=depth, message=message)
 
     def negate(self, *names: str, message: str | None = None) -> Committed:
         """Flip the signs of weights, in one commit."""
