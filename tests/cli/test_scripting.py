@@ -188,6 +188,9 @@ STORY = """
 0 add more=HEAD~1:listening --weight 2
 0 diff
 0 rename more again
+0 add less=again-0.5*HEAD~2:listening
+0 show less
+0 drop less
 0 negate again listening
 0 drop again
 0 branch side HEAD~2
@@ -262,6 +265,8 @@ WRONG = """
 2 scale listening much
 2 scale listening 3 --modules none --modules a=1
 2 merge main --method ties
+2 add c=listening-listening
+5 add c=listening-nobody
 2 merge terse --take listening=ours --take listening=ours
 2 config output.dtype int4
 2 rename listening listening

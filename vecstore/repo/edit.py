@@ -25,6 +25,7 @@ __all__ = [
     "combine",
     "commit_edit",
     "drop",
+    "free_name",
     "negate",
     "output",
     "rename",
@@ -139,7 +140,7 @@ def add(
         if name in persona.behaviours:
             raise UsageError(
                 f"there is a behaviour {name!r} here already",
-                hint=f"bring it under another name: pv add {_free(persona, name)}={source}:{behaviour}; "
+                hint=f"bring it under another name: pv add {free_name(persona, name)}={source}:{behaviour}; "
                 f"or in its place: pv drop {name}, then pv add {name}={commit[:12]}:{behaviour}",
             )
         return persona.with_behaviour(name, brought)
@@ -179,7 +180,7 @@ def _check_once(names: Sequence[str]) -> None:
             raise UsageError(f"{name!r} is named twice", hint="name each behaviour once")
 
 
-def _free(persona: Persona, name: str) -> str:
+def free_name(persona: Persona, name: str) -> str:
     """A name like this one that is not taken: `brief2`."""
     return next(free for n in count(2) if (free := f"{name[:60]}{n}") not in persona.behaviours)
 

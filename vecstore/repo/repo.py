@@ -297,6 +297,17 @@ class Repo(Closing):
 
         return edit.add(self, behaviour, revision, name=name, weight=weight, message=message)
 
+    def define(
+        self, name: str, expression: str, *, weight: float | None = None, message: str | None = None
+    ) -> Committed:
+        """A behaviour that is a sum of others: `repo.define("plain", "house-style - 0.5*v1:formal")`.
+
+        Their terms become its own, with their weights multiplied in. Raises UsageError, UnknownBehaviour.
+        """
+        from pv.vecstore.repo.algebra import define
+
+        return define(self, name, expression, weight=weight, message=message)
+
     def combine(
         self, rule: str | Combine, *, preset: str | None = None, message: str | None = None, **options: Any
     ) -> Committed:
