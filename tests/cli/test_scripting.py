@@ -247,6 +247,8 @@ STORY = """
 0 export listening -o {out}-listening
 0 export HEAD~1:tuned -o {out}-tuned
 0 export tuned -n -o {out}-tuned --shard-size 0.05
+0 export --lora listening --rank 4 -o {out}-lora
+0 export --lora --rank 4 -o {out}-lora --force
 0 verify {out}
 0 verify {out} HEAD --weights-only
 0 verify {out} HEAD --recompute
@@ -266,6 +268,7 @@ WRONG = """
 2 scale listening 3 --modules none --modules a=1
 2 merge main --method ties
 2 add c=listening-listening
+2 export --lora listening -o {out}-lora
 5 add c=listening-nobody
 2 merge terse --take listening=ours --take listening=ours
 2 config output.dtype int4
@@ -315,7 +318,7 @@ def test_every_answer_has_its_type(world: World, pv: InProcess, tmp_path: Path) 
 
 
 def test_every_error_has_its_type(conflict: None, world: World, pv: InProcess, tmp_path: Path) -> None:
-    for code, words in lines_of(WRONG, rows=world.rows):
+    for code, words in lines_of(WRONG, rows=world.rows, out=tmp_path / "out"):
         said = pv("-q", *words, "--json", at=tmp_path if words[0] == "init" else None)
         assert (said.code, said.out) == (code, ""), (words, said)
         assert keeps_to_it(said, name_of(words)) == [], words

@@ -188,7 +188,7 @@ def _is_exported(folder: Path) -> bool:
         document = canonical.loads(read_bounded(folder / EXPORT), what=EXPORT)
     except (OSError, FormatError):
         return False
-    return isinstance(document, dict) and ids.is_id(document.get("vector"))
+    return isinstance(document, dict) and any(ids.is_id(document.get(key)) for key in ("vector", "persona"))
 
 
 def side_file(name: str, data: bytes, torch_dtype: str | None) -> bytes:
