@@ -191,6 +191,10 @@ STORY = """
 0 add less=again-0.5*HEAD~2:listening
 0 show less
 0 drop less
+0 add all=negmerge(again,listening,HEAD~1:listening) --match-norm --to int8
+0 show all
+0 vectors
+0 drop all
 0 negate again listening
 0 drop again
 0 branch side HEAD~2
@@ -270,6 +274,7 @@ WRONG = """
 2 add c=listening-listening
 2 export --lora listening -o {out}-lora
 5 add c=listening-nobody
+2 add c=svd(listening)
 2 merge terse --take listening=ours --take listening=ours
 2 config output.dtype int4
 2 rename listening listening

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.commit import Capture
     from pv.vecstore.repo.compress import Compressed
     from pv.vecstore.repo.config import Setting
+    from pv.vecstore.repo.derive import DerivedBehaviour
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
@@ -307,6 +308,29 @@ class Repo(Closing):
         from pv.vecstore.repo.algebra import define
 
         return define(self, name, expression, weight=weight, message=message)
+
+    def derive(
+        self,
+        name: str,
+        expression: str,
+        *,
+        match_norm: bool = False,
+        to: str = "float",
+        weight: float | None = None,
+        message: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> DerivedBehaviour:
+        """One new vector of several behaviours, `repo.derive("both", "tsv(a, b)")`: computed now, and kept as `to`.
+
+        With `match_norm` it counts with the factor that gives it the norm of the plain sum.
+        """
+        from pv.vecstore.repo.derive import derive
+
+        return derive(
+            self, name, expression, match_norm=match_norm, to=to, weight=weight, message=message,
+            threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
 
     def combine(
         self, rule: str | Combine, *, preset: str | None = None, message: str | None = None, **options: Any
