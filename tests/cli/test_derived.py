@@ -79,9 +79,9 @@ def test_an_operand_may_be_a_sum(two: None, pv: InProcess) -> None:
 
 
 def test_threads_make_no_difference(two: None, pv: InProcess) -> None:
-    one = pv.ok("add", "a=negmerge(listening, tuned)", "--threads", "1", "--json").json
-    two = pv.ok("add", "b=negmerge(listening, tuned)", "--threads", "3", "--json").json
-    assert one["vector"] == two["vector"]
+    a = pv.ok("add", "a=negmerge(listening, tuned)", "--threads", "1", "--json").json
+    b = pv.ok("add", "b=negmerge(listening, tuned)", "--threads", "3", "--json").json
+    assert a["vector"] == b["vector"]
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_cut_to_a_rank_it_is_the_best_and_the_loss_is_measured(rank: int, tmp_pa
             u, s, v = np.linalg.svd(delta)
             best = (u[:, :rank] * s[:rank]) @ v[:rank]
             assert np.abs(ours[name] - best).max() <= 1e-6 * np.abs(delta).max()
-            worst[name] = np.linalg.norm(s[rank:]) / np.linalg.norm(s)
+            worst[name] = float(np.linalg.norm(s[rank:]) / np.linalg.norm(s))
             cut, size = cut + np.square(s[rank:]).sum(), size + np.square(s).sum()
         else:
             assert not ours[name].any()

@@ -19,6 +19,7 @@ from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.provenance import Merged
 from pv.vecstore.merge.delta import touched
 from pv.vecstore.merge.derived import by_name
+from pv.vecstore.merge.derived.spectra import F64
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.algebra import check_free, read
 from pv.vecstore.repo.expression import Call
@@ -162,7 +163,7 @@ class _Making:
                 made = method.other(deltas)
         except np.linalg.LinAlgError as error:
             raise IntegrityError(f"{self.method} found no decomposition of {name!r}: {error}") from error
-        total = np.sum(deltas, axis=0, dtype=np.float64)
+        total: F64 = np.sum(deltas, axis=0, dtype=np.float64)
         with self._lock:
             self._squares[name] = float(made @ made), float(total @ total)
         return made.astype(np.float32)

@@ -144,7 +144,7 @@ class _Tokens:
 
     def _ways(self, parts: list[str], tail: list[str]) -> list[list[str]]:
         """Up to two ways of joining parts into known names: each place keeps as many."""
-        ways: list[list[list[str]]] = [[[]]] + [[] for _ in parts]
+        ways: list[list[list[str]]] = [[[]], *([] for _ in parts)]
         for end in range(1, len(parts) + 1):
             for start in range(end):
                 name = "-".join(parts[start:end])

@@ -21,7 +21,8 @@ def deltas(shape: tuple[int, ...], count: int, seed: int = 0) -> list[np.ndarray
 
 def polar(m: torch.Tensor) -> torch.Tensor:
     p, _, q = torch.linalg.svd(m, full_matrices=False)
-    return p @ q
+    found: torch.Tensor = p @ q
+    return found
 
 
 def tsv(parts: list[torch.Tensor]) -> torch.Tensor:
@@ -33,7 +34,8 @@ def tsv(parts: list[torch.Tensor]) -> torch.Tensor:
 
 def iso_c(parts: list[torch.Tensor]) -> torch.Tensor:
     u, s, v = torch.linalg.svd(torch.stack(parts).sum(0), full_matrices=False)
-    return u @ torch.diag(torch.full_like(s, s.mean().item())) @ v
+    found: torch.Tensor = u @ torch.diag(torch.full_like(s, s.mean().item())) @ v
+    return found
 
 
 def iso_cts(parts: list[torch.Tensor]) -> torch.Tensor:
