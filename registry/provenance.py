@@ -8,7 +8,7 @@ It is kept beside the manifest, and not in the id.
     derived    {"kind", "derived_from", "encoding", "error": {"max_abs", "relative_l2"}, "measured"?, "original",
                 "original_vector"?}
     merged     {"kind", "method", "of": [[[coefficient, vector], ...], ...], "said", "encoding",
-                "error": {"max_abs", "relative_l2"}, "norm", "sum_norm"}
+                "error": {"max_abs", "relative_l2"}, "norm", "sum_norm", "adapter"?}
 
 This is the one place that writes these documents and reads them. Anybody may have written one: what does not
 have the form is `Unknown`, and loses nobody a command; keys of a later pv are handed on (`extra`). `packs` are
@@ -166,7 +166,7 @@ class Merged:
     """`method` made it of several sums `of` (coefficient, vector), which a person wrote as `said`.
 
     `norm` is that of the result before it was encoded, `sum_norm` that of the plain sum of the operands; `relative_l2`
-    and `max_abs` what encoding did to it.
+    and `max_abs` what encoding did to it. `adapter` is as in `Captured`, where the result is an adapter too.
     """
 
     method: str
@@ -177,6 +177,7 @@ class Merged:
     max_abs: float
     norm: float
     sum_norm: float
+    adapter: Mapping[str, Any] | None = None
     packs: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -186,7 +187,7 @@ class Merged:
         return tuple(dict.fromkeys(vector for terms in self.of for _, vector in terms))
 
     def to_json(self) -> dict[str, Any]:
-        document = {
+        document: dict[str, Any] = {
             **self.extra,
             "kind": "merged",
             "method": self.method,
@@ -197,6 +198,8 @@ class Merged:
             "norm": self.norm,
             "sum_norm": self.sum_norm,
         }
+        if self.adapter is not None:
+            document["adapter"] = dict(self.adapter)
         return document if not self.packs else {**document, "packs": list(self.packs)}
 
 
@@ -307,8 +310,9 @@ def _merged(document: Mapping[str, Any], packs: tuple[str, ...]) -> Merged:
         _number(error["max_abs"]),
         _number(document["norm"]),
         _number(document["sum_norm"]),
+        _optional(document.get("adapter")),
         packs,
-        _extra(document, "method", "of", "said", "encoding", "error", "norm", "sum_norm"),
+        _extra(document, "method", "of", "said", "encoding", "error", "norm", "sum_norm", "adapter"),
     )
 
 

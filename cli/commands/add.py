@@ -33,7 +33,9 @@ __all__ = ["command"]
     "--match-norm", is_flag=True, help="Of a METHOD: scale the result to the norm of the plain sum."
 )
 @click.option(
-    "--to", metavar="ENCODING", help="Of a METHOD: how the new vector is kept. Default: float, which is bf16."
+    "--to",
+    metavar="ENCODING",
+    help="Of a METHOD: how the new vector is kept. Default: lora if all are adapters, else float, which is bf16.",
 )
 @message_option
 @threads_option
@@ -69,7 +71,7 @@ def command(
     if equals and name and "(" in source:
         with app.progress() as progress:
             derived = repo.derive(
-                name, source, match_norm=match_norm, to=to or "float", weight=weight,
+                name, source, match_norm=match_norm, to=to, weight=weight,
                 message=message, threads=threads, progress=progress,
             )  # fmt: skip
         app.json(derived) if as_json else _say(app, derived)

@@ -64,6 +64,7 @@ merged = st.builds(
     NUMBERS,
     NUMBERS,
     NUMBERS,
+    st.none() | OBJECTS,
     PACKS,
     EXTRA,
 )

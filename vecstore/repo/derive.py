@@ -19,22 +19,27 @@ from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.provenance import Merged
 from pv.vecstore.merge.delta import touched
 from pv.vecstore.merge.derived import by_name
+from pv.vecstore.merge.derived.core import Core, as_f32, f64
 from pv.vecstore.merge.derived.spectra import F64
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.algebra import check_free, read
+from pv.vecstore.repo.export_lora import adapter_facts
 from pv.vecstore.repo.expression import Call
 from pv.vecstore.repo.long_work import long_work
 from pv.vecstore.repo.opening import opened
 from pv.vecstore.tensors.arithmetic import scaled_sum
-from pv.vecstore.tensors.array import F32
+from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.derive import EncodingSpec, encode_all
+from pv.vecstore.vectors.encodings import lora
 from pv.vecstore.vectors.vector import Vector
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
 
 __all__ = ["DerivedBehaviour", "derive"]
+
+LORA = EncodingSpec("lora", "lora")
 
 DIGITS = 6  # of the factor that makes norms equal: a number that a person can type
 
@@ -73,7 +78,7 @@ def derive(
     text: str,
     *,
     match_norm: bool = False,
-    to: str = "float",
+    to: str | None = None,
     weight: float | None = None,
     message: str | None = None,
     threads: int,
@@ -81,10 +86,11 @@ def derive(
 ) -> DerivedBehaviour:
     """Make a vector of others by a method, `tsv(a, 0.5*b)`, and commit it as a behaviour.
 
+    What is made of adapters alone is an adapter again, unless `to` names an encoding; by default all else is `float`.
     With `match_norm` its term has the coefficient that gives it the norm of the plain sum. Raises UsageError,
     UnknownBehaviour, IntegrityError for what is not finite.
     """
-    spec = EncodingSpec.parse(to)
+    asked = None if to in (None, LORA.text) else EncodingSpec.parse(to or "")
     found = read(repo, name, text)
     call = found.made
     if not isinstance(call, Call):
@@ -106,15 +112,24 @@ def derive(
         everything = Behaviour(1.0, tuple(term for terms in operands for term in terms))
         sources = work.persona.without_behaviours().with_behaviour(name, everything)
         with opened(work.registry, work.commit, [sources]) as at:
-            making = _Making(at.base, at.vectors, operands, call.method)
+            names = sorted(touched(at.vectors.values()))
+            dense = _first_dense(at.vectors, names, call.method)
+            if to == LORA.text and dense is not None:
+                raise UsageError(
+                    f"{call.method} of these is no adapter: {dense}",
+                    hint="leave --to out, or pv add ... --to lowrank:64",
+                )
+            spec = asked or (LORA if dense is None else EncodingSpec.parse("float"))
+            making = _Making(at.base, at.vectors, operands, call.method, spec is LORA)
             manifest, error = encode_all(
-                sorted(touched(at.vectors.values())), making.tau, at.base, spec, work.registry.packs,
+                names, making.tau, at.base, spec, work.registry.packs, arrays=making.arrays.get,
                 threads=threads, progress=stage(progress, f"computing {call.method}", "elements"),
             )  # fmt: skip
         norm, sum_norm = making.norms()
         origin = Merged(
             call.method, tuple(tuple((t.coefficient, t.vector) for t in terms) for terms in operands), found.words,
             spec.text, error.relative_l2, error.max_abs, norm, sum_norm,
+            adapter_facts(work.registry, None, sources.vectors) if spec is LORA else None,
         )  # fmt: skip
         factor = float(f"{sum_norm / norm:.{DIGITS}g}") if match_norm else 1.0
         made = Behaviour(
@@ -135,17 +150,32 @@ def derive(
         )  # fmt: skip
 
 
+def _first_dense(vectors: Mapping[str, Vector], names: Sequence[str], method: str) -> str | None:
+    """Why the result has no factors, in words; None if it has."""
+    if not by_name(method).ROTATES:
+        return f"{method} looks at single elements of delta W"
+    for vector in vectors.values():
+        for name in sorted(vector.manifest.tensors):
+            if not vector.is_factored(name) or len(vector.base.manifest.tensors[name].shape) != 2:
+                return f"vector {vector.id[:12]} has no factors for {name!r}"
+    return None
+
+
 @dataclass(frozen=True)
 class _Making:
     base: Base
     vectors: Mapping[str, Vector]
     operands: Sequence[tuple[Term, ...]]
     method: str
+    factored: bool
+    arrays: dict[str, Mapping[str, Array]] = field(default_factory=dict)
     _squares: dict[str, tuple[float, float]] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock)
 
     def tau(self, name: str) -> F32:
         """What the method makes of one tensor, flat."""
+        if self.factored:
+            return self._in_core(name)
         row, method = self.base.manifest.tensors[name], by_name(self.method)
         taus = {v: vector.tau(name) for v, vector in self.vectors.items() if name in vector.manifest.tensors}
         deltas = [self._delta(terms, taus, row.numel) for terms in self.operands]
@@ -167,6 +197,23 @@ class _Making:
         with self._lock:
             self._squares[name] = float(made @ made), float(total @ total)
         return made.astype(np.float32)
+
+    def _in_core(self, name: str) -> F32:
+        """The same of factors, computed between the directions that they have: an adapter again."""
+        pieces = {
+            v: vector.factored(name) for v, vector in self.vectors.items() if name in vector.manifest.tensors
+        }
+        core = Core.of({v: (f64(b) * s, f64(a)) for v, (b, a, s) in pieces.items()})
+        deltas = [core.sum((t.coefficient, t.vector) for t in terms) for terms in self.operands]
+        room = min(self.base.manifest.tensors[name].shape)
+        made = by_name(self.method).matrix(deltas, room)
+        b, a = core.factors(made)
+        total: F64 = np.sum(deltas, axis=0)
+        with self._lock:
+            self._squares[name] = float(np.square(made).sum()), float(np.square(total).sum())
+            self.arrays[name] = lora.factors(as_f32(a), as_f32(b), 1.0)
+        tau: F32 = (b @ a).astype(np.float32).reshape(-1)
+        return tau
 
     def norms(self) -> tuple[float, float]:
         """Of the result, and of the plain sum. Raises UsageError if there is nothing of the first."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
-from pv.registry.provenance import Captured, Provenance, origin
+from pv.registry.provenance import Captured, Merged, Provenance, origin
+from pv.registry.registry import Registry
 from pv.vecstore.merge.adapter import Adapted, ModuleLoss, write_adapter
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.build import usable
@@ -19,7 +20,7 @@ from pv.vecstore.vectors.adapters.write import Layout
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["LoraExport", "export_lora"]
+__all__ = ["LoraExport", "adapter_facts", "export_lora"]
 
 MAX_RANK = 1 << 16
 
@@ -94,22 +95,32 @@ def _layout(revision: Revision, vectors: Iterable[str]) -> Layout:
     """What the adapters that were committed say of names and orientation, and the base of itself."""
     config = _json(revision.registry.base_files(revision.commit).get("config.json", b"{}"))
     source = revision.base.origin
-    facts = [_facts(revision.registry.provenance(revision.commit, vector)) for vector in vectors]
-    renamed = [pair for fact in facts if (pair := _pair(fact.get("renamed")))]
-    tasks = {str(task) for fact in facts if (task := _config(fact).get("task_type"))}
+    fact = adapter_facts(revision.registry, revision.commit, vectors)
     causal = any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ())
     return Layout(
-        renamed[0] if renamed else ("", ""),
-        frozenset(str(tensor) for fact in facts for tensor in fact.get("transposed") or ()),
-        tasks.pop() if len(tasks) == 1 else "CAUSAL_LM" if causal else None,
+        _pair(fact.get("renamed")) or ("", ""),
+        frozenset(fact["transposed"]),
+        fact["config"].get("task_type") or ("CAUSAL_LM" if causal else None),
         str(config.get("model_type")),
         source.get("repo") if source.get("kind") == "hub" else None,
     )
 
 
+def adapter_facts(registry: Registry, commit: str | None, vectors: Iterable[str]) -> dict[str, Any]:
+    """What adapters say together, as the provenance of one that is made of them: names, orientation, task."""
+    facts = [_facts(registry.provenance(commit, vector)) for vector in vectors]
+    renamed = [pair for fact in facts if (pair := _pair(fact.get("renamed")))]
+    tasks = {str(task) for fact in facts if (task := _config(fact).get("task_type"))}
+    return {
+        "config": {"task_type": tasks.pop()} if len(tasks) == 1 else {},
+        "transposed": sorted({str(tensor) for fact in facts for tensor in fact.get("transposed") or ()}),
+        **({"renamed": list(renamed[0])} if renamed else {}),
+    }
+
+
 def _facts(known: Provenance) -> dict[str, Any]:
     first = origin(known)
-    return dict(first.adapter or {}) if isinstance(first, Captured) else {}
+    return dict(first.adapter or {}) if isinstance(first, Captured | Merged) else {}
 
 
 def _config(facts: dict[str, Any]) -> dict[str, Any]:

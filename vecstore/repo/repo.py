@@ -315,7 +315,7 @@ class Repo(Closing):
         expression: str,
         *,
         match_norm: bool = False,
-        to: str = "float",
+        to: str | None = None,
         weight: float | None = None,
         message: str | None = None,
         threads: int | None = None,

@@ -146,10 +146,13 @@ def encode_all(
     spec: EncodingSpec,
     packs: PackStore,
     *,
+    arrays: Callable[[str], Mapping[str, Array] | None] = lambda _: None,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> tuple[VectorManifest, Error]:
     """A vector of these tensors, `tau` of each made when it is encoded, and what encoding did to it.
+
+    `arrays` may have the encoded parts of a tensor already, once its tau was made.
 
     Memory is that of a few tensors. Progress is in elements.
     """
@@ -158,7 +161,9 @@ def encode_all(
     parts: list[Part] = []
     largest = change = size = 0.0
     with Spool(packs.tmp) as spool:
-        for sums in ordered_map(lambda name: _encoded(name, tau(name), base, spec), names, threads=threads):
+        for sums in ordered_map(
+            lambda name: _encoded(name, tau(name), base, spec, arrays(name)), names, threads=threads
+        ):
             parts += [spool.part(sums.name, part, array) for part, array in sums.arrays.items()]
             largest = max(largest, sums.largest)
             change += sums.change
@@ -182,9 +187,12 @@ def _tau(vector: Vector, name: str) -> F32:
     return tau
 
 
-def _encoded(name: str, tau: F32, base: Base, spec: EncodingSpec) -> _Sums:
+def _encoded(
+    name: str, tau: F32, base: Base, spec: EncodingSpec, arrays: Mapping[str, Array] | None = None
+) -> _Sums:
     shape = base.manifest.tensors[name].shape
-    arrays: dict[str, Array] = by_name(spec.encoding).encode(tau, shape, **spec.options)
+    if arrays is None:
+        arrays = by_name(spec.encoding).encode(tau, shape, **spec.options)
     back = decode(spec.encoding, arrays, lambda: base.tensor(name).f32, shape)
     largest = change = size = 0.0
     for low in range(0, tau.size, BLOCK):  # a block stays in the cache

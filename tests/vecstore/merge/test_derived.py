@@ -10,6 +10,7 @@ import torch
 
 from pv.registry.errors import UsageError
 from pv.vecstore.merge.derived import METHODS, by_name
+from pv.vecstore.merge.derived.core import Core
 
 SHAPES = [(12, 30), (30, 12), (16, 16), (7, 7)]
 
@@ -129,3 +130,23 @@ def test_an_unknown_method() -> None:
     with pytest.raises(UsageError, match="no method 'svd'") as raised:
         by_name("svd")
     assert "tsv, the first singular directions" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("name", [name for name, module in METHODS.items() if module.ROTATES])
+@pytest.mark.parametrize("shape", [(40, 30), (30, 40), (9, 8)], ids=str)
+def test_in_core_space_it_is_the_same(name: str, shape: tuple[int, int]) -> None:
+    """Of adapters, between the directions that they have: what it makes of their products."""
+    random = np.random.default_rng(3)
+    rows, columns = shape
+    have = {
+        str(r): (random.standard_normal((rows, r)), random.standard_normal((r, columns))) for r in (2, 3, 4)
+    }
+    core = Core.of(have)
+    cores = [core.sum([(0.5, "2"), (-1.0, "4")]), core.sum([(2.0, "3")]), core.sum([(1.0, "nobody")])]
+    products = {name: b @ a for name, (b, a) in have.items()}
+    wanted = by_name(name).matrix([0.5 * products["2"] - products["4"], 2 * products["3"], np.zeros(shape)])
+    b, a = core.factors(by_name(name).matrix(cores, min(shape)))
+    assert b.shape[1] <= min(9, *shape)
+    assert np.abs(b @ a - wanted).max() <= 1e-9 * np.abs(wanted).max()
+    b, a = core.factors(np.zeros_like(cores[0]))
+    assert (b @ a).shape == shape and not (b @ a).any()

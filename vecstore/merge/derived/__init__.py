@@ -9,8 +9,11 @@ A method is a module with
     SUMMARY                          a clause for people
     SOURCE                           the paper
     LEAST                            how many operands it takes at least
-    matrix(deltas) -> (rows, columns) fp64      of one matrix, fp32 or fp64 (rows, columns) each
-    other(deltas) -> (n,) fp64                  of a tensor that is no matrix, flat
+    ROTATES                          whether it is the same in any orthonormal basis: f(P D Q^T) = P f(D) Q^T
+    matrix(deltas, room) -> (rows, columns) fp64      of one matrix, fp32 or fp64 (rows, columns) each
+    other(deltas) -> (n,) fp64       of a tensor that is no matrix, flat
+
+`room` is the smaller side of the tensor, where the matrices are cores of it: see `core`.
 
 `deltas` are those of all operands, with their weights in them: zeros where one has no say in the tensor. Two things
 that the papers leave open are settled so that nothing arbitrary comes in. A matrix of zeros counts as absent. And

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from pv.vecstore.merge.derived.spectra import F64, mean, svd
 
-__all__ = ["LEAST", "NAME", "SOURCE", "SUMMARY", "matrix", "other"]
+__all__ = ["LEAST", "NAME", "ROTATES", "SOURCE", "SUMMARY", "matrix", "other"]
 
 NAME = "iso_c"
 SUMMARY = "their sum, with all singular values made equal"
 SOURCE = "arXiv:2502.04959"
 LEAST = 1
+ROTATES = True
 other = mean
 
 
-def matrix(deltas: Sequence[NDArray[np.floating]]) -> F64:
+def matrix(deltas: Sequence[NDArray[np.floating]], room: int | None = None) -> F64:
     u, sigma, v = svd(mean(deltas) * len(deltas))
     found: F64 = (u @ v) * (sigma.mean() if sigma.size else 0.0)
     return found

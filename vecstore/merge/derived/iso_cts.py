@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 
 from pv.vecstore.merge.derived.spectra import F64, mean, orthogonal, present, svd
 
-__all__ = ["COMMON", "LEAST", "NAME", "SOURCE", "SUMMARY", "matrix", "other"]
+__all__ = ["COMMON", "LEAST", "NAME", "ROTATES", "SOURCE", "SUMMARY", "matrix", "other"]
 
 NAME = "iso_cts"
 SUMMARY = "iso_c, with directions that only one of them has"
 SOURCE = "arXiv:2502.04959"
 LEAST = 2
+ROTATES = True
 COMMON = 0.8
 other = mean
 
 
-def matrix(deltas: Sequence[NDArray[np.floating]]) -> F64:
+def matrix(deltas: Sequence[NDArray[np.floating]], room: int | None = None) -> F64:
     deltas = present(deltas) or deltas[:1]
-    room = min(deltas[0].shape)
+    room = room or min(deltas[0].shape)
     each = round((room - int(room * COMMON)) / len(deltas))
     common = room - each * len(deltas)
     u, sigma, v = svd(mean(deltas) * len(deltas))

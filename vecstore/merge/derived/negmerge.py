@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from pv.vecstore.merge.derived.spectra import F64, mean
 
-__all__ = ["LEAST", "NAME", "SOURCE", "SUMMARY", "matrix", "other"]
+__all__ = ["LEAST", "NAME", "ROTATES", "SOURCE", "SUMMARY", "matrix", "other"]
 
 NAME = "negmerge"
 SUMMARY = "the elements whose sign is the same in all, averaged"
 SOURCE = "arXiv:2410.05583"
 LEAST = 2
+ROTATES = False
 
 
-def matrix(deltas: Sequence[NDArray[np.floating]]) -> F64:
+def matrix(deltas: Sequence[NDArray[np.floating]], room: int | None = None) -> F64:
     agree = np.logical_or(
         np.all([delta > 0 for delta in deltas], axis=0), np.all([delta < 0 for delta in deltas], axis=0)
     )

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 
 from pv.vecstore.merge.derived.spectra import F64, mean, orthogonal, present, svd
 
-__all__ = ["LEAST", "NAME", "SOURCE", "SUMMARY", "matrix", "other"]
+__all__ = ["LEAST", "NAME", "ROTATES", "SOURCE", "SUMMARY", "matrix", "other"]
 
 NAME = "tsv"
 SUMMARY = "the first singular directions of each, made orthogonal"
 SOURCE = "arXiv:2412.00081"
 LEAST = 2
+ROTATES = True
 other = mean
 
 
-def matrix(deltas: Sequence[NDArray[np.floating]]) -> F64:
+def matrix(deltas: Sequence[NDArray[np.floating]], room: int | None = None) -> F64:
     deltas = present(deltas) or deltas[:1]
-    each = min(deltas[0].shape) // len(deltas)
+    each = (room or min(deltas[0].shape)) // len(deltas)
     if each == 0:  # more deltas than directions
         return mean(deltas)
     parts = [(u[:, :each], sigma[:each], v[:each]) for u, sigma, v in map(svd, deltas)]
