@@ -162,7 +162,7 @@ KINDS: dict[
     ("rename", "old"): BEHAVIOUR,
     ("config", "key"): Kind(_settings),
     ("log", "behaviour"): BEHAVIOUR,
-    "[NAME=]REV:BEHAVIOUR": Kind(_elsewhere),
+    "[NAME=]REV:BEHAVIOUR | NAME=EXPRESSION": Kind(_elsewhere),
     "[REV:]BEHAVIOUR": Kind(_here_or_elsewhere),
     "[REV:]NAME": Kind(_here_or_elsewhere),
     "NAME=CHOICE": Kind(_takes),

@@ -28,7 +28,7 @@ __all__ = [
     "mainline_options",
     "message_option",
     "name_option",
-    "read_factor",
+    "read_modules",
     "read_takes",
     "read_weight",
     "rounding_option",
@@ -221,12 +221,29 @@ def rounding_option(help: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option("--rounding", type=click.Choice(ROUNDINGS), help=help, **settings)
 
 
-def read_factor(text: str) -> tuple[str, float]:
-    """`PATTERN=FACTOR`, as in `*.mlp.*=0.5`."""
-    pattern, equals, factor = text.rpartition("=")
-    if not equals or not pattern:
-        raise click.BadParameter(f"{text!r} is not PATTERN=FACTOR, as in '*.mlp.*=0.5'")
-    return pattern, read_weight(factor)
+def read_modules(
+    name: str, weight: float, texts: Sequence[str], depth: str | None
+) -> dict[str, float] | None:
+    """`PATTERN=FACTOR`, as in `*.mlp.*=0.5`, each pattern once; {} for `none`, None for nothing. Raises UsageError."""
+    if "none" in texts:
+        if len(texts) > 1 or depth:
+            raise UsageError(
+                "--modules none removes factors, and others are given",
+                hint=f"`pv scale {name} {weight:g} --modules none` removes them",
+            )
+        return {}
+    found: dict[str, float] = {}
+    for text in texts:
+        pattern, equals, factor = text.rpartition("=")
+        if not equals or not pattern:
+            raise UsageError(
+                f"{text[:200]!r} is not PATTERN=FACTOR",
+                hint="for example: --modules '*.mlp.*=0.5'; --modules none removes all",
+            )
+        if pattern in found:
+            raise UsageError(f"{pattern[:200]!r} is given twice", hint="give each pattern one factor")
+        found[pattern] = read_weight(factor)
+    return found if texts else None
 
 
 def read_takes(takes: Sequence[str]) -> dict[str, Take]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["SUMMARIES"]
 
 SUMMARIES: dict[str, str] = {
-    "add": "Bring a behaviour from another revision.",
+    "add": "Bring a behaviour from another revision, or make one of others.",
     "branch": "List, create, rename or delete branches.",
     "base": "Show the base, or set where it is now.",
     "build": "Write the persona's checkpoint.",

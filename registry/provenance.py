@@ -1,10 +1,14 @@
-"""Where a vector came from: trained, captured, or derived from another. Kept beside its manifest, not in its id.
+"""Where a vector came from: trained, captured, derived from another, or merged from several.
+
+It is kept beside the manifest, and not in the id.
 
     trained    {"kind", "data": {"name", "id", "rows", "kept"}, "options", "settings", "loss": [first, last],
                 "tokens", "packs", "held_out"?}
     captured   {"kind", "source", "adapter"?, "on"?: {"commit", "persona"}}
     derived    {"kind", "derived_from", "encoding", "error": {"max_abs", "relative_l2"}, "measured"?, "original",
                 "original_vector"?}
+    merged     {"kind", "method", "of": [[[coefficient, vector], ...], ...], "said", "encoding",
+                "error": {"max_abs", "relative_l2"}, "norm", "sum_norm", "adapter"?}
 
 This is the one place that writes these documents and reads them. Anybody may have written one: what does not
 have the form is `Unknown`, and loses nobody a command; keys of a later pv are handed on (`extra`). `packs` are
@@ -19,11 +23,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pv.registry import canonical, ids
+from pv.registry.combine import json_number
 from pv.registry.errors import FormatError
 
 __all__ = [
     "Captured",
     "Derived",
+    "Merged",
     "Provenance",
     "Trained",
     "TrainedOn",
@@ -155,7 +161,49 @@ class Derived:
         return document if not self.packs else {**document, "packs": list(self.packs)}
 
 
-Provenance = Trained | Captured | Derived | Unknown
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """`method` made it of several sums `of` (coefficient, vector), which a person wrote as `said`.
+
+    `norm` is that of the result before it was encoded, `sum_norm` that of the plain sum of the operands; `relative_l2`
+    and `max_abs` what encoding did to it. `adapter` is as in `Captured`, where the result is an adapter too.
+    """
+
+    method: str
+    of: tuple[tuple[tuple[float, str], ...], ...]
+    said: str
+    encoding: str
+    relative_l2: float
+    max_abs: float
+    norm: float
+    sum_norm: float
+    adapter: Mapping[str, Any] | None = None
+    packs: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Those that it was made of, each once."""
+        return tuple(dict.fromkeys(vector for terms in self.of for _, vector in terms))
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            **self.extra,
+            "kind": "merged",
+            "method": self.method,
+            "of": [[[json_number(share), vector] for share, vector in terms] for terms in self.of],
+            "said": self.said,
+            "encoding": self.encoding,
+            "error": {"max_abs": self.max_abs, "relative_l2": self.relative_l2},
+            "norm": self.norm,
+            "sum_norm": self.sum_norm,
+        }
+        if self.adapter is not None:
+            document["adapter"] = dict(self.adapter)
+        return document if not self.packs else {**document, "packs": list(self.packs)}
+
+
+Provenance = Trained | Captured | Derived | Merged | Unknown
 
 
 def read(document: Mapping[str, Any]) -> Provenance:
@@ -171,6 +219,8 @@ def read(document: Mapping[str, Any]) -> Provenance:
                 return Captured(source, adapter, packs, on, _extra(document, "source", "adapter", "on"))
             case "derived":
                 return _derived(document, packs)
+            case "merged":
+                return _merged(document, packs)
     except (LookupError, TypeError, ValueError, RecursionError, FormatError):
         pass
     return Unknown(document)
@@ -246,6 +296,23 @@ def _derived(document: Mapping[str, Any], packs: tuple[str, ...]) -> Derived:
         packs,
         _extra(document, "derived_from", "encoding", "error", "original", "measured", "original_vector"),
         None if first is None else ids.check_id(first, "original_vector"),
+    )
+
+
+def _merged(document: Mapping[str, Any], packs: tuple[str, ...]) -> Merged:
+    error, of = document["error"], document["of"]
+    return Merged(
+        _text(document["method"]),
+        tuple(tuple((_number(share), ids.check_id(vector, "of")) for share, vector in terms) for terms in of),
+        _text(document["said"]),
+        _text(document["encoding"]),
+        _number(error["relative_l2"]),
+        _number(error["max_abs"]),
+        _number(document["norm"]),
+        _number(document["sum_norm"]),
+        _optional(document.get("adapter")),
+        packs,
+        _extra(document, "method", "of", "said", "encoding", "error", "norm", "sum_norm", "adapter"),
     )
 
 

@@ -6,13 +6,15 @@ gives `quote`, which is applied to ids and patterns (the card's `code`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pv.registry.changes import Change, Value
 from pv.registry.combine import Combine, json_number
 from pv.registry.conflict import Origin
 from pv.registry.ids import is_id
+from pv.registry.module_words import MOST as MOST_FACTORS
+from pv.registry.module_words import module_words
 from pv.registry.persona import Behaviour, Output, Persona, Term
 
 __all__ = [
@@ -61,7 +63,8 @@ def behaviour_line(name: str, behaviour: Behaviour, *, most: int | None = MOST_T
     if len(behaviour.terms) != 1 or behaviour.terms[0].coefficient != 1:
         parts = [f"{number(t.coefficient)}·{t.vector[:8]}" for t in behaviour.terms]
         line += f" × ({', '.join(first_of(parts, most))})"
-    return line + (f" ({module_words(behaviour.modules)})" if behaviour.modules else "")
+    factors = None if most is None else MOST_FACTORS
+    return line + (f" ({module_words(behaviour.modules, most=factors)})" if behaviour.modules else "")
 
 
 def persona_line(persona: Persona) -> str:
@@ -100,12 +103,6 @@ def term_list(terms: Sequence[Term], quote: Quote = str, *, most: int | None = N
 def terms_words(terms: Sequence[Term]) -> str:
     """`vector 0152ee659683`, `vectors 1 × 0152ee659683, -1 × 33ab...`"""
     return f"vector{'' if len(terms) == 1 else 's'} {term_list(terms, most=MOST_TERMS)}"
-
-
-def module_words(modules: Mapping[str, float] | None, quote: Quote = str) -> str:
-    """`*.mlp.* × 0.5`"""
-    parts = [f"{quote(pattern)} × {number(factor)}" for pattern, factor in sorted((modules or {}).items())]
-    return ", ".join(parts) or "none"
 
 
 def switch_words(combine: Combine, quote: Quote = str) -> str:

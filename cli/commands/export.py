@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pv.cli.app import App, pass_app
+from pv.cli.lora import lora_options
 from pv.cli.options import json_option, shard_option, threads_option
 from pv.cli.render import size
 from pv.cli.report import echo_sums, report_plan
@@ -35,6 +36,7 @@ __all__ = ["command"]
 @threads_option
 @json_option
 @pass_app
+@lora_options
 def command(
     app: App,
     what: str | None,
@@ -53,10 +55,16 @@ def command(
     is built alone at weight 1, as the persona's builds are written. The ✓ line, and `captured` in the JSON, say
     which of the two it was. With --mergekit, the recipe is written instead; its comments say what else mergekit needs.
 
+    With --lora, a persona (HEAD, or the one of a revision) or a behaviour that is made of adapters goes out as one
+    PEFT adapter: exact, their factors side by side. --rank R cuts it down to the best of rank R, of any encoding
+    and merge method, and says how much that loses.
+
     \b
     pv export house-style -o ./house-style
     pv export v1:house-style -o ./old
     pv export --mergekit v1 -o merge.yml
+    pv export --lora -o ./adapter
+    pv export --lora v1:house-style --rank 16 -o ./small
     """
     if mergekit:
         _mergekit(app, what or "HEAD", output, force=force or dry_run, dry_run=dry_run, as_json=as_json)

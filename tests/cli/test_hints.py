@@ -13,8 +13,8 @@ from support.commands import InProcess, World
         (("config", "output.seed", "-1"), "`pv config output.seed 0` sets it"),
         (("config", "engine", "1.5"), "for example: `pv config engine 2`"),
         (
-            ("scale", "listening", "1", "--module", "*=2", "--no-modules"),
-            "`pv scale listening 1 --no-modules` removes them",
+            ("scale", "listening", "1", "--modules", "*=2", "--modules", "none"),
+            "`pv scale listening 1 --modules none` removes them",
         ),
         (("scale", "listening", "1"), None),  # no error: nothing changes
         (

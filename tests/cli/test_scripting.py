@@ -166,6 +166,13 @@ STORY = """
 0 add more=HEAD~1:listening --weight 2
 0 diff
 0 rename more again
+0 add less=again-0.5*HEAD~2:listening
+0 show less
+0 drop less
+0 add all=negmerge(again,listening,HEAD~1:listening) --match-norm --to int8
+0 show all
+0 vectors
+0 drop all
 0 negate again listening
 0 drop again
 0 branch side HEAD~2
@@ -197,7 +204,8 @@ STORY = """
 0 tag -d v1
 0 switch -c ahead
 0 scale listening 4
-0 scale listening 4 --module *.mlp.*=0.5
+0 scale listening 4 --modules *.mlp.*=0.5
+0 scale listening 4 --depth 0:0.5,1:1
 0 scale listening 4
 0 combine
 0 combine --list
@@ -224,6 +232,8 @@ STORY = """
 0 export listening -o {out}-listening
 0 export HEAD~1:tuned -o {out}-tuned
 0 export tuned -n -o {out}-tuned --shard-size 0.05
+0 export --lora listening --rank 4 -o {out}-lora
+0 export --lora --rank 4 -o {out}-lora --force
 0 verify {out}
 0 verify {out} HEAD --weights-only
 0 verify {out} HEAD --recompute
@@ -240,14 +250,19 @@ WRONG = """
 1 merge terse
 1 cherry-pick terse
 2 scale listening much
-2 scale listening 3 --no-modules --module a=1
+2 scale listening 3 --modules none --modules a=1
 2 merge main --method ties
+2 add c=listening-listening
+2 export --lora listening -o {out}-lora
+5 add c=listening-nobody
+2 add c=svd(listening)
 2 merge terse --take listening=ours --take listening=ours
 2 config output.dtype int4
 2 rename listening listening
 2 combine add --density 0.5
 2 combine dare --set density=much
-2 scale listening 1 --module nothing=2
+2 scale listening 1 --modules nothing=2
+2 scale listening 1 --depth 1:2,0:1
 2 log --nope
 2 frobnicate
 2 eval nowhere.jsonl
@@ -290,7 +305,7 @@ def test_every_answer_has_its_type(world: World, pv: InProcess, tmp_path: Path) 
 
 
 def test_every_error_has_its_type(conflict: None, world: World, pv: InProcess, tmp_path: Path) -> None:
-    for code, words in lines_of(WRONG, rows=world.rows):
+    for code, words in lines_of(WRONG, rows=world.rows, out=tmp_path / "out"):
         said = pv("-q", *words, "--json", at=tmp_path if words[0] == "init" else None)
         assert (said.code, said.out) == (code, ""), (words, said)
         assert keeps_to_it(said, name_of(words)) == [], words

@@ -13,6 +13,7 @@ from pv.registry.errors import FormatError
 from pv.registry.provenance import (
     Captured,
     Derived,
+    Merged,
     Provenance,
     Trained,
     TrainedOn,
@@ -52,6 +53,21 @@ first = st.one_of(trained, captured, OBJECTS.map(Unknown))
 derived = st.builds(
     Derived, IDS, WORDS, NUMBERS, NUMBERS, first, st.none() | OBJECTS, PACKS, EXTRA, st.none() | IDS
 )
+SUMS = st.lists(st.tuples(NUMBERS.map(lambda x: x - 5), IDS), min_size=1, max_size=2).map(tuple)
+merged = st.builds(
+    Merged,
+    WORDS,
+    st.lists(SUMS, max_size=3).map(tuple),
+    WORDS,
+    WORDS,
+    NUMBERS,
+    NUMBERS,
+    NUMBERS,
+    NUMBERS,
+    st.none() | OBJECTS,
+    PACKS,
+    EXTRA,
+)
 
 
 @given(first, st.integers(0, 3))
@@ -65,7 +81,7 @@ def test_a_vector_is_from_where_the_first_was_however_often_it_was_encoded(
     assert training(here) is (known if isinstance(known, Trained) else None)
 
 
-@given(st.one_of(trained, captured, derived))
+@given(st.one_of(trained, captured, derived, merged))
 def test_what_is_written_is_read(provenance: Provenance) -> None:
     data = canonical.dumps(provenance.to_json())
     assert from_bytes(data, "it") == provenance == checked(data, "it")
@@ -78,7 +94,7 @@ def test_what_is_written_is_read(provenance: Provenance) -> None:
     )
 )
 def test_a_document_of_another_form_is_kept_as_it_is(value: Any) -> None:
-    for kind in ("trained", "captured", "derived", "imagined", None):
+    for kind in ("trained", "captured", "derived", "merged", "imagined", None):
         document = {"kind": kind, "source": value, "data": value, "error": value, "derived_from": value}
         provenance = read(document)
         assert provenance.to_json() == document or not isinstance(provenance, Unknown)
@@ -92,6 +108,15 @@ def test_a_part_that_is_wrong_makes_the_whole_unknown() -> None:
     for wrong in (*parts, {"original": "no"}, {"original_vector": "a"}):
         found = read({**good, **wrong})
         assert isinstance(found, Unknown) and found.document == {**good, **wrong}
+
+
+def test_operands_that_are_none_make_the_whole_unknown() -> None:
+    good = Merged("tsv", (((1.0, "a" * 64),),), "tsv(a)", "float", 0.5, 0.25, 2.0, 1.0).to_json()
+    assert isinstance(read(good), Merged)
+    wrong: Any
+    for wrong in (None, 1, [1], [[1]], [[[1]]], [[["a" * 64, 1]]], [[[1, "a"]]], [[[1, "a" * 64, 2]]]):
+        found = read({**good, "of": wrong})
+        assert isinstance(found, Unknown) and found.document == {**good, "of": wrong}
 
 
 def test_a_commit_that_is_none_makes_the_whole_unknown() -> None:

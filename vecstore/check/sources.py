@@ -18,7 +18,7 @@ from pv.registry.errors import BaseMismatch, MissingBase, PvError
 from pv.registry.manifest import BaseManifest, Spec, VectorManifest
 from pv.registry.packs import packfile
 from pv.registry.packs.store import PackStore
-from pv.registry.provenance import Captured, Derived, Trained
+from pv.registry.provenance import Captured, Derived, Merged, Trained
 from pv.vecstore.check.decode import manifest_of
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.vectors.base import Fetch, open_base
@@ -139,6 +139,9 @@ def _advice(report: Report, pack_id: str) -> str:
             return f"train it again: {_training(trained, names or 'NAME')}"
         case Derived():
             return f"the vector that it was derived from is gone too: pv compress {names or 'NAME'} --to ENCODING"
+        case Merged(said=said):
+            words = f"pv drop {names or 'NAME'}, then pv add {names or 'NAME'}='{said}'"
+            return f"a vector made of several is another one when it is made again: {words}"
     return "nothing here knows how to make it again: a copy of the registry may have it"
 
 

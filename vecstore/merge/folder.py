@@ -190,7 +190,7 @@ def _says(folder: Path, name: str, key: str) -> bool:
         document = canonical.loads(read_bounded(folder / name), what=name)
     except (OSError, FormatError):
         return False
-    return isinstance(document, dict) and ids.is_id(document.get(key))
+    return isinstance(document, dict) and any(ids.is_id(document.get(key)) for key in ("vector", "persona"))
 
 
 def side_file(name: str, data: bytes, torch_dtype: str | None) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pv.registry.provenance import Captured, Derived, Provenance, Trained
+from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained
 from pv.vecstore.publish.words import Quote, effect, last_part, share
 from pv.vecstore.train.options import Extent
 
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 NOTHING = "not recorded"
+MOST_VECTORS = 4
 SETTINGS = ("optimizer", "lr", "batch", "seed")
 
 
@@ -40,7 +41,15 @@ def lineage(known: Provenance, quote: Quote = str) -> str:
             return f"captured from {quote(last_part(source))}{trained_on}"
         case Derived():
             return f"{lineage(known.original, quote)}; kept as {quote(known.encoding)}"
-    if known.document.get("kind") in ("captured", "derived", "trained"):
+        case Merged(method=method, of=of):
+            number = f"{len(of)} operand{_s(len(of))}"
+            vectors = ", ".join(quote(vector[:12]) for vector in known.vectors[:MOST_VECTORS])
+            more = ", …" if len(known.vectors) > MOST_VECTORS else ""
+            return (
+                f"made by {quote(method)} of {number} ({vectors}{more}); its norm {known.norm:.3g}, that of their "
+                f"sum {known.sum_norm:.3g}; kept as {quote(known.encoding)}"
+            )
+    if known.document.get("kind") in ("captured", "derived", "merged", "trained"):
         return "where it comes from is noted in a form that this pv does not know"
     return NOTHING
 
@@ -54,6 +63,8 @@ def brief(known: Provenance, quote: Quote = str) -> str:
             return f"captured from {quote(last_part(source))}"
         case Derived(encoding=encoding, derived_from=source):
             return f"compressed to {quote(encoding)} from {source[:12]}"
+        case Merged(method=method, of=of):
+            return f"made by {quote(method)} of {len(of)} operand{_s(len(of))}"
     return "by other means"
 
 

@@ -1,8 +1,8 @@
-"""Verbs that change the recipe and nothing else: scale, negate, add, drop, rename, combine, output."""
+"""Verbs that change the recipe and nothing else: negate, add, drop, rename, combine, output."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -13,8 +13,7 @@ from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
 from pv.registry.history.revisions import lasting
 from pv.registry.persona import Persona, check_name
-from pv.registry.words import combine_words, number
-from pv.vecstore.merge.module_factors import matches
+from pv.registry.words import combine_words
 from pv.vecstore.repo.refused import refused
 from pv.vecstore.repo.twice import counted_twice
 
@@ -27,11 +26,11 @@ __all__ = [
     "combine",
     "commit_edit",
     "drop",
+    "free_name",
     "negate",
     "output",
     "rename",
     "rule_of",
-    "scale",
 ]
 
 
@@ -65,28 +64,6 @@ class Committed:
             "persona_id": self.persona.id,
             "persona": self.persona.to_json(),
         }
-
-
-def scale(
-    repo: Repo,
-    name: str,
-    weight: float,
-    *,
-    modules: Mapping[str, float] | None = None,
-    message: str | None = None,
-) -> Committed:
-    """Set a behaviour's weight, and its factors by pattern of tensor names, if any are given. Raises UsageError."""
-    weight = float(weight) + 0.0
-    _check_patterns(repo, modules or ())
-
-    def edit(persona: Persona) -> Persona:
-        known = persona.behaviour(name)
-        factors = known.modules if modules is None else dict(modules) or None
-        return persona.with_behaviour(name, replace(known, weight=weight, modules=factors))
-
-    said = message or f"Scale {name} to {number(weight)}{', with module factors' if modules else ''}"
-    already = f"{name} has weight {number(weight)} already"
-    return commit_edit(repo, f"scale {name} {number(weight)}", said, edit, already=already)
 
 
 def negate(repo: Repo, names: Sequence[str], *, message: str | None = None) -> Committed:
@@ -164,7 +141,7 @@ def add(
         if name in persona.behaviours:
             raise UsageError(
                 f"there is a behaviour {name!r} here already",
-                hint=f"bring it under another name: pv add {_free(persona, name)}={source}:{behaviour}; "
+                hint=f"bring it under another name: pv add {free_name(persona, name)}={source}:{behaviour}; "
                 f"or in its place: pv drop {name}, then pv add {name}={commit[:12]}:{behaviour}",
             )
         return persona.with_behaviour(name, brought)
@@ -204,7 +181,7 @@ def _check_once(names: Sequence[str]) -> None:
             raise UsageError(f"{name!r} is named twice", hint="name each behaviour once")
 
 
-def _free(persona: Persona, name: str) -> str:
+def free_name(persona: Persona, name: str) -> str:
     """A name like this one that is not taken: `brief2`."""
     return next(free for n in count(2) if (free := f"{name[:60]}{n}") not in persona.behaviours)
 
@@ -218,17 +195,6 @@ def rule_of(rule: str | Combine, preset: str | None, options: Mapping[str, Any])
             "a Combine has its options already", hint='name the method: combine("ties", density=0.3)'
         )
     return rule
-
-
-def _check_patterns(repo: Repo, patterns: Iterable[str]) -> None:
-    """A factor that scales nothing is a slip of the pen."""
-    tensors = repo.at().base.tensors
-    for pattern in patterns:
-        if not any(matches(pattern, name) for name in tensors):
-            raise UsageError(
-                f"no tensor of the base matches {pattern[:200]!r}",
-                hint=f"its names are like {min(tensors, default='')!r}; * matches anything",
-            )
 
 
 def commit_edit(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.commit import Capture
     from pv.vecstore.repo.compress import Compressed
     from pv.vecstore.repo.config import Setting
+    from pv.vecstore.repo.derive import DerivedBehaviour
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
     from pv.vecstore.repo.train import Training
@@ -150,12 +151,16 @@ class Repo(Reading):
         weight: float,
         *,
         modules: Mapping[str, float] | None = None,
+        depth: Mapping[float, float] | str | None = None,
         message: str | None = None,
     ) -> Committed:
-        """Set a behaviour's weight; `modules` {pattern of tensor names: factor} replaces its factors."""
-        from pv.vecstore.repo import edit
+        """Set a behaviour's weight. `modules` {pattern of tensor names: factor} replaces its factors; {} removes them.
 
-        return edit.scale(self, name, weight, modules=modules, message=message)
+        `depth` {0: 0.5, 1: 1} adds one factor a layer to them: 0 is the first layer, 1 the last, between them a line.
+        """
+        from pv.vecstore.repo.scale import scale
+
+        return scale(self, name, weight, modules=modules, depth=depth, message=message)
 
     def negate(self, *names: str, message: str | None = None) -> Committed:
         """Flip the signs of weights, in one commit."""
@@ -187,6 +192,40 @@ class Repo(Reading):
         from pv.vecstore.repo import edit
 
         return edit.add(self, behaviour, revision, name=name, weight=weight, message=message)
+
+    def define(
+        self, name: str, expression: str, *, weight: float | None = None, message: str | None = None
+    ) -> Committed:
+        """A behaviour that is a sum of others: `repo.define("plain", "house-style - 0.5*v1:formal")`.
+
+        Their terms become its own, with their weights multiplied in. Raises UsageError, UnknownBehaviour.
+        """
+        from pv.vecstore.repo.algebra import define
+
+        return define(self, name, expression, weight=weight, message=message)
+
+    def derive(
+        self,
+        name: str,
+        expression: str,
+        *,
+        match_norm: bool = False,
+        to: str | None = None,
+        weight: float | None = None,
+        message: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> DerivedBehaviour:
+        """One new vector of several behaviours, `repo.derive("both", "tsv(a, b)")`: computed now, and kept as `to`.
+
+        With `match_norm` it counts with the factor that gives it the norm of the plain sum.
+        """
+        from pv.vecstore.repo.derive import derive
+
+        return derive(
+            self, name, expression, match_norm=match_norm, to=to, weight=weight, message=message,
+            threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
 
     def combine(
         self, rule: str | Combine, *, preset: str | None = None, message: str | None = None, **options: Any

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.config import Setting
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.export import Export, ExportPlan
+    from pv.vecstore.repo.export_lora import LoraExport
     from pv.vecstore.repo.push import Push
     from pv.vecstore.repo.rows import KeptRows
     from pv.vecstore.repo.score import Score
@@ -219,6 +220,24 @@ class Revision:
         return export(
             self, behaviour, _path(output), shard_bytes=shard_bytes,
             force=force, threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
+
+    def export_lora(
+        self,
+        output: str | PathLike[str],
+        *,
+        behaviour: str | None = None,
+        rank: int | None = None,
+        force: bool = False,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> LoraExport:
+        """Write the persona, or a `behaviour` at weight 1, as one PEFT adapter: exact, or of at most `rank`."""
+        from pv.vecstore.repo.export_lora import export_lora
+
+        return export_lora(
+            self, behaviour, _path(output), rank=rank, force=force,
+            threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     def plan_export(

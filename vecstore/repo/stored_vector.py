@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pv.registry.provenance import Captured, Derived, Provenance, Trained
+from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained
 from pv.registry.registry import Registry
 from pv.vecstore.publish.words import Effect
 from pv.vecstore.repo.effects import own_effect
@@ -23,7 +23,7 @@ class StoredVector:
     provenance: Provenance
 
     @property
-    def how(self) -> Literal["trained", "captured", "compressed", "unknown"]:
+    def how(self) -> Literal["trained", "captured", "compressed", "merged", "unknown"]:
         """How it was made."""
         match self.provenance:
             case Trained():
@@ -32,6 +32,8 @@ class StoredVector:
                 return "captured"
             case Derived():
                 return "compressed"
+            case Merged():
+                return "merged"
         return "unknown"
 
     @property

@@ -6,7 +6,7 @@ tau is decoded, encoded anew, and decoded once more to see what is left of it: t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,12 +20,13 @@ from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.arithmetic import BLOCK
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.parallel import ordered_map
+from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.encode import write_vector
 from pv.vecstore.vectors.encodings import ALL, MADE, by_name, decode, noted
 from pv.vecstore.vectors.spool import Spool
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["LADDER", "Derived", "EncodingSpec", "Error", "derive"]
+__all__ = ["LADDER", "Derived", "EncodingSpec", "Error", "derive", "encode_all"]
 
 LADDER = (
     "float",
@@ -131,13 +132,38 @@ def derive(
 
     Raises IntegrityError for a vector with numbers that are not finite.
     """
-    names = sorted(vector.manifest.tensors)
-    rows = vector.base.manifest.tensors
+    manifest, error = encode_all(
+        sorted(vector.manifest.tensors), lambda name: _tau(vector, name), vector.base, spec, packs,
+        threads=threads, progress=progress,
+    )  # fmt: skip
+    return Derived(vector.id, manifest, error)
+
+
+def encode_all(
+    names: Sequence[str],
+    tau: Callable[[str], F32],
+    base: Base,
+    spec: EncodingSpec,
+    packs: PackStore,
+    *,
+    arrays: Callable[[str], Mapping[str, Array] | None] = lambda _: None,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> tuple[VectorManifest, Error]:
+    """A vector of these tensors, `tau` of each made when it is encoded, and what encoding did to it.
+
+    `arrays` may have the encoded parts of a tensor already, once its tau was made.
+
+    Memory is that of a few tensors. Progress is in elements.
+    """
+    rows = base.manifest.tensors
     total, done = sum(rows[name].numel for name in names), 0
     parts: list[Part] = []
     largest = change = size = 0.0
     with Spool(packs.tmp) as spool:
-        for sums in ordered_map(lambda name: _again(vector, spec, name), names, threads=threads):
+        for sums in ordered_map(
+            lambda name: _encoded(name, tau(name), base, spec, arrays(name)), names, threads=threads
+        ):
             parts += [spool.part(sums.name, part, array) for part, array in sums.arrays.items()]
             largest = max(largest, sums.largest)
             change += sums.change
@@ -146,27 +172,28 @@ def derive(
             if progress:
                 progress(done, total)
         manifest = write_vector(
-            parts,
-            vector.manifest.base,
-            spec.encoding,
-            packs,
-            options=noted(spec.options),
-            threads=threads,
+            parts, base.manifest.id, spec.encoding, packs, options=noted(spec.options), threads=threads
         )
-    relative = math.sqrt(change / size) if size else 0.0
-    return Derived(vector.id, manifest, Error(largest, relative))
+    return manifest, Error(largest, math.sqrt(change / size) if size else 0.0)
 
 
-def _again(vector: Vector, spec: EncodingSpec, name: str) -> _Sums:
-    shape = vector.base.manifest.tensors[name].shape
+def _tau(vector: Vector, name: str) -> F32:
     tau = vector.tau(name)
     if not np.isfinite(tau).all():
         raise IntegrityError(
             f"vector {vector.id[:12]} holds infinite or undefined numbers in {name!r}",
             hint="train or capture it again: it cannot be encoded",
         )
-    arrays: dict[str, Array] = by_name(spec.encoding).encode(tau, shape, **spec.options)
-    back = decode(spec.encoding, arrays, lambda: vector.base.tensor(name).f32, shape)
+    return tau
+
+
+def _encoded(
+    name: str, tau: F32, base: Base, spec: EncodingSpec, arrays: Mapping[str, Array] | None = None
+) -> _Sums:
+    shape = base.manifest.tensors[name].shape
+    if arrays is None:
+        arrays = by_name(spec.encoding).encode(tau, shape, **spec.options)
+    back = decode(spec.encoding, arrays, lambda: base.tensor(name).f32, shape)
     return _Sums(name, arrays, *_apart(tau, back))
 
 

@@ -14,7 +14,7 @@ from pv.vecstore.tensors.array import F32, Array, Raw
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.base import Base, BaseTensor
-from pv.vecstore.vectors.encodings import check, decode
+from pv.vecstore.vectors.encodings import check, decode, factored, is_factored
 from pv.vecstore.vectors.pieces import Pieces, Sliced, Streamed
 
 __all__ = ["Vector", "open_vector", "reference_to"]
@@ -55,6 +55,14 @@ class Vector(Closing):
             whole=part == "ft",
             reference=lambda read: reference_to(own, rows, read),
         )
+
+    def is_factored(self, name: str) -> bool:
+        """Whether a tensor is kept as low-rank factors."""
+        return is_factored(self.manifest.encoding, self.manifest.tensors[name])
+
+    def factored(self, name: str) -> tuple[Array, Array, float]:
+        """Those factors, (rows, rank) and (rank, columns), and the scale of their product. Raises CorruptPack."""
+        return factored(self.manifest.encoding, self._parts(name, None))
 
     def kept(self, name: str, base: BaseTensor) -> tuple[TensorRow, Raw]:
         """The tensor that takes the base's place, bit for bit, where the vector keeps it so. Raises as `tau`."""

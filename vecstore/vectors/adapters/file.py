@@ -25,7 +25,17 @@ from pv.vecstore.vectors.adapters.config import CONFIG, AdapterConfig, read_conf
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.encodings import lora
 
-__all__ = ["Adapter", "Change", "Low", "flipped", "is_adapter", "is_base", "open_adapter"]
+__all__ = [
+    "PREFIX",
+    "WEIGHTS",
+    "Adapter",
+    "Change",
+    "Low",
+    "flipped",
+    "is_adapter",
+    "is_base",
+    "open_adapter",
+]
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"

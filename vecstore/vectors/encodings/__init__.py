@@ -6,6 +6,10 @@ An encoding is a module with
     check(rows, shape)                           refuses parts that cannot be a tensor's of that shape
     tau(parts, base, shape) -> flat float32      from the stored parts; `base()` gives the base in fp32
 
+and, if some of its parts are low-rank factors "a" and "b",
+
+    factored(parts) -> (b, a, scale)             of such parts
+
 and, unless it is only ever captured (`exact`, `lora`),
 
     EXAMPLES                                     as a person asks for it: "lowrank:64"
@@ -20,7 +24,7 @@ registry/manifest), and a section in docs/FORMAT.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +33,7 @@ from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import exact, floats, int8, lora, lowrank, sparse, ternary
 
-__all__ = ["ALL", "MADE", "Array", "by_name", "check", "decode", "noted"]
+__all__ = ["ALL", "MADE", "Array", "by_name", "check", "decode", "factored", "is_factored", "noted"]
 
 ALL: Mapping[str, ModuleType] = {
     module.NAME: module for module in (exact, floats, int8, lora, lowrank, sparse, ternary)
@@ -55,6 +59,17 @@ def check(encoding: str, rows: Mapping[str, TensorRow], shape: tuple[int, ...]) 
     Raises FormatError.
     """
     by_name(encoding).check(rows, shape)
+
+
+def is_factored(encoding: str, rows: Collection[str]) -> bool:
+    """Whether parts of these names are low-rank factors."""
+    return {"a", "b"} <= set(rows) and hasattr(by_name(encoding), "factored")
+
+
+def factored(encoding: str, parts: Mapping[str, Array]) -> tuple[Array, Array, float]:
+    """Factors b (rows, rank) and a (rank, columns), and the scale of their product, where `is_factored`."""
+    found: tuple[Array, Array, float] = by_name(encoding).factored(parts)
+    return found
 
 
 def decode(encoding: str, parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:

@@ -29,7 +29,17 @@ from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.vectors.encodings import exact, floats
 from pv.vecstore.vectors.encodings.shapes import expect, matrix
 
-__all__ = ["MAX_RANK", "NAME", "check", "check_factors", "check_rank", "factors", "product", "tau"]
+__all__ = [
+    "MAX_RANK",
+    "NAME",
+    "check",
+    "check_factors",
+    "check_rank",
+    "factored",
+    "factors",
+    "product",
+    "tau",
+]
 
 NAME = "lora"
 MAX_RANK = 1024
@@ -65,6 +75,11 @@ def check_rank(rank: int, shape: tuple[int, ...]) -> None:
 def factors(a: Array, b: Array, s: float) -> dict[str, Array]:
     """The parts of one low-rank tensor."""
     return {"a": a, "b": b, "s": Array("F32", (), np.array([s], np.float32).view("<u4"))}
+
+
+def factored(parts: Mapping[str, Array]) -> tuple[Array, Array, float]:
+    """(b, a, s) of a tensor that is low-rank, as they are."""
+    return parts["b"], parts["a"], float(to_f32(parts["s"].raw, parts["s"].dtype)[0])
 
 
 def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:

@@ -33,7 +33,7 @@ from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import floats, int8, lora
 from pv.vecstore.vectors.encodings.shapes import expect, matrix
 
-__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "options", "tau"]
+__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "factored", "options", "tau"]
 
 NAME = "lowrank"
 EXAMPLES = ("lowrank:64",)
@@ -71,12 +71,22 @@ def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, .
         return floats.tau(parts, base, shape)
     if "q" in parts:
         return int8.tau(parts, base, shape)
+    b, a = _widened(parts)
+    return lora.product(b, a, np.float32(1))
+
+
+def factored(parts: Mapping[str, Array]) -> tuple[Array, Array, float]:
+    """(b, a, 1) of a tensor that is low-rank, in fp32."""
+    b, a = _widened(parts)
+    return _array("F32", b, "<u4"), _array("F32", a, "<u4"), 1.0
+
+
+def _widened(parts: Mapping[str, Array]) -> tuple[F32, F32]:
+    """(rows, rank) and (rank, columns), with the scale in the second."""
     scale = parts["scale"].raw.view("<f4")
     a, b = (parts[part].raw.view(np.int8).astype(np.float32) for part in "ab")
-    rank = len(scale)
     with np.errstate(all="ignore"):
-        scaled = a.reshape(rank, -1) * scale[:, None]  # (rank, columns)
-    return lora.product(b.reshape(-1, rank), scaled, np.float32(1))
+        return b.reshape(-1, len(scale)), a.reshape(len(scale), -1) * scale[:, None]
 
 
 def options(text: str) -> dict[str, Any] | None:
