@@ -23,6 +23,7 @@ from pathlib import Path
 from pv.registry import canonical, ids
 from pv.registry.disk import durable, locks, tempfiles
 from pv.registry.disk.bounded import read_bounded
+from pv.registry.disk.seal import seal
 from pv.registry.errors import FormatError, StorageError
 
 __all__ = ["BUILDS", "BYTES", "BuildCache", "Kept", "Making"]
@@ -126,8 +127,8 @@ class BuildCache:
         for file in files:
             with file.open("rb") as opened:
                 durable.fsync_file(opened.fileno())
-        seal = {"schema": SCHEMA, "build": build_id, "weights": weights, "files": _stats(entry)}
-        durable.write_file(entry / _SEAL, canonical.dumps(seal) + b"\n")
+        sealed = {"schema": SCHEMA, "build": build_id, "weights": weights, "files": seal(entry / _CHECKPOINT)}
+        durable.write_file(entry / _SEAL, canonical.dumps(sealed) + b"\n")
         durable.make_dirs(self.folder)
         durable.rename(entry, target)
 
@@ -200,20 +201,10 @@ def _files(entry: Path) -> Iterator[Path]:
 
 def _is_as_sealed(entry: Path, build_id: str) -> bool:
     try:
-        seal = canonical.loads(read_bounded(entry / _SEAL))
+        sealed = canonical.loads(read_bounded(entry / _SEAL))
     except FormatError:
         return False
-    match seal:
+    match sealed:
         case {"schema": 1, "build": str(build), "files": dict(files)}:
-            return build == build_id and bool(files) and files == _stats(entry)
+            return build == build_id and bool(files) and files == seal(entry / _CHECKPOINT)
     return False
-
-
-def _stats(entry: Path) -> dict[str, list[str]]:
-    """{file: size, times of its bytes and of its inode, inode}: texts, since JSON's numbers end at 2^53."""
-    found = {}
-    for file in sorted((entry / _CHECKPOINT).iterdir()):
-        stat = file.lstat()
-        numbers = (stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        found[file.name] = [str(number) for number in numbers]
-    return found

@@ -14,6 +14,7 @@ from pv.cli.say import echo
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
+    from pv.vecstore.merge.build import Built
     from pv.vecstore.repo.build import Build
 
 __all__ = ["command"]
@@ -71,11 +72,20 @@ def _meant(rev: str) -> str:
     return f"-o {rev}" if path else "-o DIR" if rev == "HEAD" else f"{rev} -o DIR"
 
 
+def _spared(built: Built) -> str:
+    """What need not be computed."""
+    ways = {"copied from an earlier build": built.copied, "kept from the interrupted build": built.resumed}
+    return "".join(f", {count} {way}" for way, count in ways.items() if count)
+
+
 def _say(app: App, made: Build) -> None:
     built = made.built
-    app.done(
-        f"built {persona_line(made.persona)} into {made.output} "
-        f"({size(built.nbytes)}, {built.touched} of {built.tensors} tensors touched)"
-    )
+    if made.already:
+        app.done(f"already built: {persona_line(made.persona)} is in {made.output} ({size(built.nbytes)})")
+    else:
+        app.done(
+            f"built {persona_line(made.persona)} into {made.output} "
+            f"({size(built.nbytes)}, {built.touched} of {built.tensors} tensors touched{_spared(built)})"
+        )
     echo(f"build    {built.build}")
     echo_sums(built)
