@@ -57,15 +57,17 @@ class Making:
         """Where the checkpoint is to be, and is: `keep` moves it."""
         return self._entry / _CHECKPOINT
 
-    def keep(self, weights: str) -> None:
+    def keep(self, weights: str) -> bool:
         """Let later commands have it too, if there is room. No trouble in doing so is anybody's trouble."""
         target = self._cache.path(self._build)
         with contextlib.suppress(OSError, StorageError):
             self._cache.put(self._build, weights, self._entry)
-        if not self._entry.exists():  # moved, whatever failed after that
-            self._entry = target
-            with contextlib.suppress(OSError, StorageError):
-                self._cache.trim()
+        if self._entry.exists():
+            return False
+        self._entry = target  # moved, whatever failed after that
+        with contextlib.suppress(OSError, StorageError):
+            self._cache.trim()
+        return True
 
 
 class BuildCache:
@@ -78,6 +80,10 @@ class BuildCache:
 
     def path(self, build_id: str) -> Path:
         return self.folder / ids.check_id(build_id, "build id")
+
+    def checkpoint(self, build_id: str) -> Path:
+        """Where its checkpoint is, if it is kept: not to be read but within `using`, or to be checked."""
+        return self.path(build_id).resolve() / _CHECKPOINT
 
     @contextlib.contextmanager
     def using(self, build_id: str) -> Iterator[Path | None]:

@@ -1,4 +1,4 @@
-"""What is known of folders that were built: `.pv/cache/folders/<digits of the folder's path>.json`.
+"""What is known of folders that were built: `.pv/folders/<digits of the folder's path>.json`.
 
 Of a folder whose files are as they were sealed when they were written, this says what it holds without reading it;
 and of each tensor, what it was made from, so that the next build may copy it. All of it may be deleted, and nothing
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class BuiltFolders:
     """Those that one registry knows. `root` is its `.pv` folder."""
 
     def __init__(self, root: Path) -> None:
-        self._cache, self.folder = root / "cache", root / "cache" / "folders"
+        self.folder = root / "folders"
 
     def at(self, path: Path) -> BuiltFolder | None:
         """What is known of the folder at a path, all links resolved."""
@@ -68,12 +68,6 @@ class BuiltFolders:
                 durable.write_file(self._file(built.path), _document(built))
                 for file in self._newest()[MOST:]:
                     file.unlink(missing_ok=True)
-
-    def newest(self) -> Iterator[BuiltFolder]:
-        """All, the one that was noted last first."""
-        for file in self._newest():
-            if (known := self._read(file)) is not None:
-                yield known
 
     def _newest(self) -> list[Path]:
         if not (self._is_own() and self.folder.is_dir()):
@@ -95,7 +89,7 @@ class BuiltFolders:
 
     def _is_own(self) -> bool:
         """Not so where a link leads to another's folder."""
-        return not (self._cache.is_symlink() or self.folder.is_symlink())
+        return not self.folder.is_symlink()
 
 
 def _document(built: BuiltFolder) -> bytes:

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import dtype_option, json_option, rounding_option, shard_option, threads_option
+from pv.cli.options import (
+    dtype_option,
+    json_option,
+    ray_option,
+    rounding_option,
+    shard_option,
+    share_option,
+    threads_option,
+)
 from pv.cli.render import persona_line, size
 from pv.cli.report import echo_sums, report_plan
 from pv.cli.say import echo
+from pv.cli.sharded import build_share, build_with_ray, check_sharding
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +35,8 @@ __all__ = ["command"]
 @dtype_option("Output dtype, instead of the persona's setting.")
 @rounding_option("Rounding, instead of the persona's setting.")
 @shard_option
+@share_option
+@ray_option
 @click.option("--force", is_flag=True, help="Replace a folder that pv built.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be written.")
 @threads_option
@@ -38,6 +49,8 @@ def command(
     dtype: str | None,
     rounding: str | None,
     shard_bytes: int,
+    share: tuple[int, int] | None,
+    address: str | None,
     force: bool,
     dry_run: bool,
     threads: int,
@@ -50,17 +63,25 @@ def command(
     \b
     pv build -o ./persona
     pv build v1 -o ./v1-fp32 --dtype fp32
+    pv build --shards 3/16 -o ./persona
     """
     if output is None:
         raise UsageError("no folder to build into: -o DIR is missing", hint=f"pv build {_meant(rev)}")
+    check_sharding(share, address)
     revision, folder = app.repo().at(rev), app.file(output)
     written: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "shard_bytes": shard_bytes}
+    more: dict[str, Any] = {**written, "force": force, "threads": threads}
+    if share is not None:
+        build_share(app, revision, folder, share, more, dry_run=dry_run, as_json=as_json)
+        return
     if dry_run:
-        plan = revision.plan_build(folder, **written)
-        report_plan(app, plan, as_json=as_json)
+        report_plan(app, revision.plan_build(folder, **written), as_json=as_json)
         return
     with app.progress() as progress:
-        made = revision.build(folder, **written, force=force, threads=threads, progress=progress)
+        if address is None:
+            made = revision.build(folder, **more, progress=progress)
+        else:
+            made = build_with_ray(revision, folder, address, {**more, "progress": progress})
     if not made.recorded:
         app.note("  the registry cannot be written to: the build's ids are not recorded there")
     app.json(made) if as_json else _say(app, made)

@@ -28,14 +28,14 @@ from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["Built", "as_built", "build", "build_id", "side_file", "table"]
+__all__ = ["Built", "as_built", "build", "build_id", "check", "side_file", "table"]
 
 
 @dataclass(frozen=True, slots=True)
 class Built(Written):
     """What a build made: `build` is its id."""
 
-    build: str = ""
+    build: str
 
 
 def build_id(persona: Persona) -> str:
@@ -60,7 +60,7 @@ def build(
 
     Raises BaseMismatch, CorruptPack, StorageError, and IntegrityError if a weight would leave the finite numbers.
     """
-    _check(persona, base)
+    check(persona, base)
     beside = {name: side_file(name, data, persona) for name, data in side_files.items()}
     made = write_folder(
         out,
@@ -90,7 +90,7 @@ def table(
     progress: Progress | None = None,
 ) -> dict[str, TensorRow]:
     """The tensor table of the checkpoint that `build` would write. Nothing is written; raises the same."""
-    _check(persona, base)
+    check(persona, base)
     (shard,) = plan_shards(persona, base.manifest, shard_bytes=1 << 62)
     advance = counted(progress, shard.nbytes)
     rows: dict[str, TensorRow] = {}
@@ -109,7 +109,8 @@ def side_file(name: str, data: bytes, persona: Persona) -> bytes:
     return folder.side_file(name, data, None if written == "base" else OUTPUTS[written].torch)
 
 
-def _check(persona: Persona, base: Base) -> None:
+def check(persona: Persona, base: Base) -> None:
+    """Whether they go together; reads no weights. Raises BaseMismatch, UsageError."""
     if persona.base != base.manifest.id:
         raise BaseMismatch(f"the persona is for base {persona.base[:12]}, this is {base.manifest.id[:12]}")
     check_weights(persona.combine, {name: b.weight for name, b in persona.behaviours.items()})

@@ -36,6 +36,7 @@ __all__ = [
     "Written",
     "check_free",
     "kept_words",
+    "move_folder",
     "side_file",
     "write_folder",
     "write_shard",
@@ -60,10 +61,10 @@ class Written:
     touched: int
     changed: int
     nbytes: int
-    resumed: int = 0
-    copied: int = 0
-    finished: Mapping[str, Finished] = field(default_factory=dict, repr=False)
-    seal: Seal = field(default_factory=dict, repr=False)
+    resumed: int = field(default=0, kw_only=True)
+    copied: int = field(default=0, kw_only=True)
+    finished: Mapping[str, Finished] = field(default_factory=dict, repr=False, kw_only=True)
+    seal: Seal = field(default_factory=dict, repr=False, kw_only=True)
 
 
 def write_folder(
@@ -100,19 +101,18 @@ def write_folder(
         for name, data in others.items():
             (work.new / name).write_bytes(data)
         _only(work.new, {*sums, *others})
-        written = Written(
+        return Written(
             weights,
             sums,
             len(finished),
             sum(one.moved is not None for one in finished.values()),
             sum(one.moved or 0 for one in finished.values()),
             total,
-            ways["resumed"],
-            ways["copied"],
-            finished,
-            seal(work.new),
+            resumed=ways["resumed"],
+            copied=ways["copied"],
+            finished=finished,
+            seal=seal(work.new),
         )
-    return written
 
 
 def write_shard(
@@ -184,6 +184,15 @@ def _fresh_folder(out: Path, plan: str | None, *, force: bool) -> Iterator[Unfin
         durable.fsync_dir(out.parent)
 
 
+def move_folder(new: Path, out: Path, *, force: bool) -> None:
+    """Give a folder that is complete the name `out`. Raises UsageError, StorageError."""
+    with durable.storage_errors(out):
+        check_free(out, force=force)
+        with unfinished(out, None) as work:
+            _swap(work, out, new)
+        durable.fsync_dir(out.parent)
+
+
 def kept_words(count: int) -> str:
     """What is said to somebody who interrupted a build."""
     tensors = "1 tensor is" if count == 1 else f"{count} tensors are"
@@ -202,9 +211,9 @@ def check_free(out: Path, *, force: bool) -> None:
                 )
 
 
-def _swap(work: Unfinished, out: Path) -> None:
+def _swap(work: Unfinished, out: Path, new: Path | None = None) -> None:
     try:
-        work.swap(out)
+        work.swap(out, new)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise UsageError(

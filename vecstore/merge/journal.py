@@ -62,9 +62,9 @@ def _lines(data: bytes, plan: str) -> Iterator[tuple[str, tuple[str, int | None]
         except FormatError:
             continue
         match document:
-            case [str(name), str(tensor_id), (int() | None) as moved, str(seal)] if (
-                ids.is_id(tensor_id) and seal == _seal(plan, [name, tensor_id, moved])
-            ):
+            case [str(name), str(tensor_id), (int() | None) as moved, str(seal)] if ids.is_id(
+                tensor_id
+            ) and seal == _seal(plan, [name, tensor_id, moved]):
                 yield name, (tensor_id, moved)
 
 

@@ -41,16 +41,13 @@ class Unfinished:
     def new(self) -> Path:
         return self.path / _NEW
 
-    def swap(self, out: Path) -> None:
-        """Two renames, since no system has one for it; `put_back` undoes the first without the second. Raises OSError."""
+    def swap(self, out: Path, new: Path | None = None) -> None:
+        """Two renames, since no system has one for it: the first is undone if the second fails. Raises OSError."""
         if out.exists():
             out.rename(self.path / _OLD)
             durable.step("old aside")
-        self.new.rename(out)
+        (new or self.new).rename(out)
         durable.step("new in place")
-
-    def put_back(self, out: Path) -> None:
-        _put_back(self.path, out)
 
 
 @contextmanager
@@ -85,7 +82,7 @@ def unfinished(out: Path, plan: str | None) -> Iterator[Unfinished]:
 
 
 def sweep(out: Path, keep: str | None) -> None:
-    """Delete what nobody works on, but for the work of the plan `keep`; what was set aside by a killed process is back."""
+    """Delete what nobody works on, but for the work of the plan `keep`. What a killed process set aside comes back."""
     for name, is_plan in _beside(out):
         path = out.parent / name
         if is_plan:

@@ -138,7 +138,9 @@ def _copy(source: int, start: int, target: int, at: int, count: int) -> None:
     done = 0
     if hasattr(os, "copy_file_range"):
         with contextlib.suppress(OSError):  # between file systems, say; a full disk is met again below
-            while done < count and (got := os.copy_file_range(source, target, count - done, start + done, at + done)):
+            while done < count and (
+                got := os.copy_file_range(source, target, count - done, start + done, at + done)
+            ):
                 done += got
     while done < count:
         piece = os.pread(source, min(PIECE_BYTES, count - done), start + done)

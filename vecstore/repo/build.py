@@ -114,7 +114,9 @@ def build(
     if there is not None:
         return Build(folder, commit, persona, there, record_build(registry, there), already=True)
     with opened(registry, commit, [persona]) as at:
-        made = _written(registry, commit, persona, at, shards, folder, threads, force, stage(progress, "building"))
+        made = _written(
+            registry, commit, persona, at, shards, folder, threads, force, stage(progress, "building")
+        )
         note_folder(registry, folder, persona, at.base.manifest, at.manifests, shards, made)
     return Build(folder, commit, persona, made, record_build(registry, made))
 
@@ -131,7 +133,7 @@ def _written(
     progress: Progress | None,
 ) -> Built:
     """A build that copies what it can."""
-    with elsewhere(registry, persona, at.base.manifest, at.manifests, shards) as placed:
+    with elsewhere(registry, persona, at.base.manifest, at.manifests, shards, folder) as placed:
         return write_build(
             persona,
             at.base,
@@ -226,8 +228,7 @@ def _made(
                 raise
             made = write()
         record_build(registry, made)
-        if packs is None:  # else it holds what may never be committed
-            making.keep(made.weights)
+        if packs is None and making.keep(made.weights):  # packs hold what may never be committed
             note_folder(registry, making.folder, persona, at.base.manifest, at.manifests, shards, made)
     return making.folder
 

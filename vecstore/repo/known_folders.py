@@ -94,12 +94,14 @@ def elsewhere(
     base: BaseManifest,
     vectors: Mapping[str, VectorManifest],
     shards: tuple[Shard, ...],
+    folder: Path,
 ) -> Iterator[Mapping[str, Placed]]:
-    """Where tensors of this build lie in folders that were built before, as far as is known: to be hashed."""
+    """Where its tensors lie already: in `folder`, which it replaces, or in a build that is kept. All to be hashed."""
     keys = tensor_keys(persona, base, vectors, shards)
     found: dict[str, Placed] = {}
+    places = {folder.resolve(), *(registry.builds.checkpoint(kept.build) for kept in registry.builds.kept())}
     with ExitStack() as held:
-        for known in registry.folders.newest():
+        for known in filter(None, map(registry.folders.at, places)):
             wanted = {n: t for n, t in known.tensors.items() if n not in found and keys.get(n) == t.key}
             if wanted:
                 with contextlib.suppress(PvError, OSError):
