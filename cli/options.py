@@ -183,7 +183,9 @@ class Share(click.ParamType[tuple[int, int]]):
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(value))
         number, count = (int(found[1]), int(found[2])) if found else (0, 0)
         if found is None:
-            self.fail(f"{value!r} must be a shard and how many there are: 1/16 is the first of 16", param, ctx)
+            self.fail(
+                f"{value!r} must be a shard and how many there are: 1/16 is the first of 16", param, ctx
+            )
         if not 1 <= number <= count:
             self.fail(f"there is no shard {number} of {count}", param, ctx)
         return number, count

@@ -186,7 +186,9 @@ def test_a_full_disk_leaves_the_other_shares(world: World, pv: InProcess, proces
 def test_all_at_once(world: World, pv: InProcess) -> None:
     """Each share by two processes at the same time."""
     whole = pv.ok("build", "-o", "whole", "--json").json
-    lines = [("build", "-o", "out", "--shards", f"{n}/3", "--threads", "1", "--json") for n in (1, 2, 3, 3, 2, 1)]
+    lines = [
+        ("build", "-o", "out", "--shards", f"{n}/3", "--threads", "1", "--json") for n in (1, 2, 3, 3, 2, 1)
+    ]
     running = [
         subprocess.Popen(
             command(line), cwd=world.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -58,7 +58,9 @@ def test_in_the_middle_of_a_build(big: World, process: Processes, pv: InProcess)
     assert (cold["resumed"], cold["files"], cold["weights"]) == (0, made["files"], made["weights"])
 
 
-def test_in_the_middle_of_a_build_that_replaces_another(big: World, process: Processes, pv: InProcess) -> None:
+def test_in_the_middle_of_a_build_that_replaces_another(
+    big: World, process: Processes, pv: InProcess
+) -> None:
     older = pv.ok("build", "HEAD~1", "-o", "built", "--json", at=big.folder).json["files"]
     line = ("build", "-o", "built", "--force", "--shard-size", "0.2")
     writing = lambda: any(big.folder.glob(".built.*.pvtmp/new/model-00002*"))  # noqa: E731

@@ -21,15 +21,15 @@ def churn(runner: Runner, world: World, stop: Event) -> int:
     rounds = 0
     while not stop.is_set():
         rounds += 1
-        for line in (
+        lines: list[Line] = [
             ["switch", "side"],
             ["scale", "b", str(rounds)],
             ["commit", world.tuned[2], "--as", "c", "--threads", "1"],
             ["revert", "HEAD"],
             ["switch", "main"],
-            list(ACTIONS["gc"]),
-        ):
-            runner.ok(world.folder, line)
+            ACTIONS["gc"],
+        ]
+        runner.ok(world.folder, *lines)
     return rounds
 
 

@@ -300,7 +300,9 @@ def test_a_vector_that_is_damaged(tmp_path: Path, world: World) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_build_that_is_interrupted_before_anything_is_done_leaves_nothing(world: World, threads: int) -> None:
+def test_a_build_that_is_interrupted_before_anything_is_done_leaves_nothing(
+    world: World, threads: int
+) -> None:
     """What others leave is in test_resume.py."""
 
     def progress(done: int, total: int) -> None:

@@ -94,7 +94,12 @@ def _cold(world: World) -> Path:
     return world.out / "cold"
 
 
-def _flip_each(path: Path) -> None:
+def _each(change: Callable[[Path], object]) -> Callable[[Path], object]:
+    """In every weight file of an unfinished folder."""
+    return lambda folder: [change(file) for file in (folder / "new").iterdir()]
+
+
+def _flip(path: Path) -> None:
     """A bit of every hundred bytes."""
     data = bytearray(path.read_bytes())
     for at in range(8, len(data), 100):
@@ -102,20 +107,22 @@ def _flip_each(path: Path) -> None:
     path.write_bytes(data)
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "flipped": lambda folder: [_flip_each(file) for file in (folder / "new").iterdir()] and None,
-    "emptied": lambda folder: [os.truncate(file, 0) for file in (folder / "new").iterdir()] and None,
-    "cut": lambda folder: [os.truncate(f, f.stat().st_size // 2) for f in (folder / "new").iterdir()] and None,
-    "longer": lambda folder: [f.write_bytes(f.read_bytes() + b"x" * 99) for f in (folder / "new").iterdir()] and None,
-    "gone": lambda folder: [file.unlink() for file in (folder / "new").iterdir()] and None,
-    "no folder": lambda folder: (folder / "new").rename(folder / "elsewhere") and None,
-    "a stranger": lambda folder: (folder / "new" / "adapter_config.json").write_text("{}") and None,
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flipped": _each(_flip),
+    "emptied": _each(lambda file: os.truncate(file, 0)),
+    "cut": _each(lambda file: os.truncate(file, file.stat().st_size // 2)),
+    "longer": _each(lambda file: file.write_bytes(file.read_bytes() + b"x" * 99)),
+    "gone": _each(os.unlink),
+    "no folder": lambda folder: (folder / "new").rename(folder / "elsewhere"),
+    "a stranger": lambda folder: (folder / "new" / "adapter_config.json").write_text("{}"),
     "a strange folder": lambda folder: (folder / "new" / "deep").mkdir(),
-    "a torn journal": lambda folder: os.truncate(folder / "journal", (folder / "journal").stat().st_size - 30),
+    "a torn journal": lambda folder: os.truncate(
+        folder / "journal", (folder / "journal").stat().st_size - 30
+    ),
     "a strange journal": lambda folder: (folder / "journal").write_bytes(b'\xff\x00[1,2]\n["a"]\nnull\n{}'),
     "no journal": lambda folder: (folder / "journal").unlink(),
     "no lock": lambda folder: (folder / "lock").unlink(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -164,10 +171,10 @@ def test_work_on_another_folder_is_left_alone(world: World) -> None:
     assert before <= files_below(world.out)
     interrupted(world, 4, weight=0.3)
     (mine,) = left(world)
-    other = mine.with_name(mine.name.replace(".out.", ".out.x."))
-    mine.rename(other)
+    theirs = mine.with_name(mine.name.replace(".out.", ".out.x."))
+    mine.rename(theirs)
     world.build(recipe(world, 0.1))
-    assert other.is_dir()
+    assert theirs.is_dir()
 
 
 def test_an_error_leaves_nothing_of_what_an_interrupt_left(world: World) -> None:
