@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,11 @@ def build_with_ray(revision: Revision, folder: Path, address: str, options: dict
     """On the cluster that is named, or RAY_ADDRESS, or one for this machine; one processor a shard unless told."""
     threads = options["threads"] if _given("threads") else 1
     where = address or os.environ.get("RAY_ADDRESS") or None
-    return revision.build_on_ray(folder, where, **{**options, "threads": threads})
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):  # where Ray prints what it logs
+        return revision.build_on_ray(folder, where, **{**options, "threads": threads})
 
 
 def _given(name: str) -> bool:

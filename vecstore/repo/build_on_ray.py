@@ -114,12 +114,12 @@ def _written(ray: Any, whole: ShardedBuild, job: Job, progress: Report | None) -
             if done or _has_processors(ray):
                 alive = time.monotonic()
             elif time.monotonic() - alive > NO_NODES_S:
-                missing = f"{len(pending)} of {len(whole.shards)} shards are missing"
+                missing = f"{len(whole.parts.missing())} of {len(whole.shards)} shards are missing"
                 raise RemoteError(f"the Ray cluster has lost its last worker; {missing}", hint=_GO_ON)
     except ray.exceptions.RayError as error:
         raise _as_ours(error, whole, job) from error
     except KeyboardInterrupt as error:
-        finished = f"{len(whole.shards) - len(pending)} of {len(whole.shards)} shards"
+        finished = f"{len(whole.shards) - len(whole.parts.missing())} of {len(whole.shards)} shards"
         error.add_note(f"{finished} are kept: the same command goes on from there")
         raise
     finally:
