@@ -9,7 +9,18 @@ import time
 
 from benchmarks.kit import BASE, ORIGIN
 
-NAMES = ("startup", "chat", "behaviour", "replies", "storage", "commit", "diff", "compress", "exact")
+NAMES = (
+    "startup",
+    "chat",
+    "behaviour",
+    "replies",
+    "storage",
+    "commit",
+    "diff",
+    "rebuild",
+    "compress",
+    "exact",
+)
 
 
 def main() -> int:

@@ -203,7 +203,8 @@ def _failed(line: Line, error: BaseException) -> int:
         case click.Abort(__cause__=EOFError() as cause):  # click takes every end of file for a Ctrl-D
             return bug(line, cause)
         case KeyboardInterrupt() | click.Abort():
-            return say(line, "interrupted; nothing is left half done", None, ExitCode.INTERRUPTED)
+            kept = getattr(error.__cause__ or error, "__notes__", ["nothing is left half done"])
+            return say(line, f"interrupted; {kept[-1]}", None, ExitCode.INTERRUPTED)
         case OSError(errno=errno.ENAMETOOLONG | errno.ELOOP):
             return say(line, f"{error.strerror}: {error.filename}", "name another path", ExitCode.USAGE)
         case OSError() if error.errno in _DISK:

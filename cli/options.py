@@ -28,11 +28,13 @@ __all__ = [
     "mainline_options",
     "message_option",
     "name_option",
+    "ray_option",
     "read_modules",
     "read_takes",
     "read_weight",
     "rounding_option",
     "shard_option",
+    "share_option",
     "take_option",
     "threads_choice",
     "threads_option",
@@ -163,6 +165,42 @@ shard_option = click.option(
     type=Size(),
     show_default=True,
     help="Largest weight file: 5GB, 500MB; a plain number is MB. A tensor that is larger has a file of its own.",
+)
+
+
+class Share(click.ParamType[tuple[int, int]]):
+    """One of the shards of a build: `3/16` is (3, 16)."""
+
+    name = "share"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(value))
+        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        if found is None:
+            self.fail(
+                f"{value!r} must be a shard and how many there are: 1/16 is the first of 16", param, ctx
+            )
+        if not 1 <= number <= count:
+            self.fail(f"there is no shard {number} of {count}", param, ctx)
+        return number, count
+
+
+share_option = click.option(
+    "--shards",
+    "share",
+    type=Share(),
+    metavar="K/N",
+    help="Write shard K of N only; whoever writes the last one makes DIR.",
+)
+ray_option = click.option(
+    "--ray",
+    "address",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="",
+    help="Build on a Ray cluster, a task for each weight file. Without an address: on one for this machine.",
 )
 take_option = click.option(
     "--take",

@@ -23,6 +23,7 @@ from pathlib import Path
 from pv.registry import canonical, ids
 from pv.registry.disk import durable, locks, tempfiles
 from pv.registry.disk.bounded import read_bounded
+from pv.registry.disk.seal import seal
 from pv.registry.errors import FormatError, StorageError
 
 __all__ = ["BUILDS", "BYTES", "BuildCache", "Kept", "Making"]
@@ -56,15 +57,17 @@ class Making:
         """Where the checkpoint is to be, and is: `keep` moves it."""
         return self._entry / _CHECKPOINT
 
-    def keep(self, weights: str) -> None:
+    def keep(self, weights: str) -> bool:
         """Let later commands have it too, if there is room. No trouble in doing so is anybody's trouble."""
         target = self._cache.path(self._build)
         with contextlib.suppress(OSError, StorageError):
             self._cache.put(self._build, weights, self._entry)
-        if not self._entry.exists():  # moved, whatever failed after that
-            self._entry = target
-            with contextlib.suppress(OSError, StorageError):
-                self._cache.trim()
+        if self._entry.exists():
+            return False
+        self._entry = target  # moved, whatever failed after that
+        with contextlib.suppress(OSError, StorageError):
+            self._cache.trim()
+        return True
 
 
 class BuildCache:
@@ -77,6 +80,10 @@ class BuildCache:
 
     def path(self, build_id: str) -> Path:
         return self.folder / ids.check_id(build_id, "build id")
+
+    def checkpoint(self, build_id: str) -> Path:
+        """Where its checkpoint is, if it is kept: not to be read but within `using`, or to be checked."""
+        return self.path(build_id).resolve() / _CHECKPOINT
 
     @contextlib.contextmanager
     def using(self, build_id: str) -> Iterator[Path | None]:
@@ -126,8 +133,8 @@ class BuildCache:
         for file in files:
             with file.open("rb") as opened:
                 durable.fsync_file(opened.fileno())
-        seal = {"schema": SCHEMA, "build": build_id, "weights": weights, "files": _stats(entry)}
-        durable.write_file(entry / _SEAL, canonical.dumps(seal) + b"\n")
+        sealed = {"schema": SCHEMA, "build": build_id, "weights": weights, "files": seal(entry / _CHECKPOINT)}
+        durable.write_file(entry / _SEAL, canonical.dumps(sealed) + b"\n")
         durable.make_dirs(self.folder)
         durable.rename(entry, target)
 
@@ -200,20 +207,10 @@ def _files(entry: Path) -> Iterator[Path]:
 
 def _is_as_sealed(entry: Path, build_id: str) -> bool:
     try:
-        seal = canonical.loads(read_bounded(entry / _SEAL))
+        sealed = canonical.loads(read_bounded(entry / _SEAL))
     except FormatError:
         return False
-    match seal:
+    match sealed:
         case {"schema": 1, "build": str(build), "files": dict(files)}:
-            return build == build_id and bool(files) and files == _stats(entry)
+            return build == build_id and bool(files) and files == seal(entry / _CHECKPOINT)
     return False
-
-
-def _stats(entry: Path) -> dict[str, list[str]]:
-    """{file: size, times of its bytes and of its inode, inode}: texts, since JSON's numbers end at 2^53."""
-    found = {}
-    for file in sorted((entry / _CHECKPOINT).iterdir()):
-        stat = file.lstat()
-        numbers = (stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        found[file.name] = [str(number) for number in numbers]
-    return found

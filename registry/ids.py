@@ -5,6 +5,7 @@
     vector   "pv:vector:1\\n"  + canonical {"base", "encoding", "tensors": [[name, part, tensor id], ...]}
     persona  "pv:persona:1\\n" + canonical persona.json
     build    "pv:build:1\\n"   + canonical [persona id, engine version]
+    plan     "pv:plan:1\\n"    + canonical [what is written, [[file, [[name, dtype, shape], ...]], ...]]
 
 docs/FORMAT.md says the same byte for byte.
 """
@@ -19,7 +20,18 @@ from typing import Any
 from pv.registry import canonical
 from pv.registry.errors import FormatError
 
-__all__ = ["base_id", "build_id", "check_id", "is_id", "persona_id", "tensor_hash", "tensor_id", "vector_id"]
+__all__ = [
+    "base_id",
+    "build_id",
+    "check_id",
+    "is_id",
+    "persona_id",
+    "plan_id",
+    "tensor_hash",
+    "tensor_id",
+    "tensor_key",
+    "vector_id",
+]
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
@@ -72,3 +84,13 @@ def comparison_id(old: str, new: str) -> str:
 
 def build_id(persona: str, engine: int) -> str:
     return _of("build", [persona, engine])
+
+
+def plan_id(what: str, files: list[Any]) -> str:
+    """Of the files of an unfinished build: under which its work is kept."""
+    return _of("plan", [what, files])
+
+
+def tensor_key(inputs: dict[str, Any]) -> str:
+    """Of all that one tensor of a build is made from: the same key, the same bytes."""
+    return _of("key", inputs)

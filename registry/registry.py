@@ -22,6 +22,7 @@ from pv.registry import layout
 from pv.registry.base_places import BasePlaces
 from pv.registry.build_cache import BYTES, BuildCache
 from pv.registry.build_records import RecordStore
+from pv.registry.built_folders import BuiltFolders
 from pv.registry.combine import Combine
 from pv.registry.disk import locks
 from pv.registry.disk.closing import Closing
@@ -63,6 +64,7 @@ class Registry(Closing):
         self.history = GitRepository(self.root / "history.git")
         self.history.check_config()
         self.builds = BuildCache(self.root, cache_bytes)
+        self.folders = BuiltFolders(self.root)
         self._records = RecordStore(self.root)
         self.places = BasePlaces(self.root)
         """Where bases are on this machine that have moved."""

@@ -8,13 +8,23 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.folder_merge import folder_merge
-from pv.cli.options import dtype_option, json_option, rounding_option, shard_option, threads_option
+from pv.cli.options import (
+    dtype_option,
+    json_option,
+    ray_option,
+    rounding_option,
+    shard_option,
+    share_option,
+    threads_option,
+)
 from pv.cli.render import persona_line, size
 from pv.cli.report import echo_sums, report_plan
 from pv.cli.say import echo
+from pv.cli.sharded import build_share, build_with_ray, check_sharding
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
+    from pv.vecstore.merge.build import Built
     from pv.vecstore.repo.build import Build
 
 __all__ = ["command"]
@@ -35,6 +45,8 @@ __all__ = ["command"]
 @dtype_option("Output dtype, instead of the persona's setting.")
 @rounding_option("Rounding, instead of the persona's setting.")
 @shard_option
+@share_option
+@ray_option
 @click.option("--force", is_flag=True, help="Replace a folder that pv built.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be written.")
 @threads_option
@@ -47,6 +59,8 @@ def command(
     output: str | None,
     document: str | None,
     hashed: bool,
+    share: tuple[int, int] | None,
+    address: str | None,
     dry_run: bool,
     force: bool,
     threads: int,
@@ -62,20 +76,28 @@ def command(
     \b
     pv build -o ./persona
     pv build v1 -o ./v1-fp32 --dtype fp32
+    pv build --shards 3/16 -o ./persona
     pv build --from-mergekit ties.yml -o ./merged
     """
     if output is None:
         raise UsageError("no folder to build into: -o DIR is missing", hint=_meant(rev, document))
+    check_sharding(share, address, document)
+    more: dict[str, Any] = {**written, "force": force, "threads": threads}
     if document is not None:
-        written |= {"hashed": hashed, "dry_run": dry_run, "force": force, "threads": threads}
-        folder_merge(app, document, rev, output, **written, as_json=as_json)
+        folder_merge(app, document, rev, output, **more, hashed=hashed, dry_run=dry_run, as_json=as_json)
         return
     revision, folder = app.repo().at(rev), app.file(output)
+    if share is not None:
+        build_share(app, revision, folder, share, more, dry_run=dry_run, as_json=as_json)
+        return
     if dry_run:
         report_plan(app, revision.plan_build(folder, **written), as_json=as_json)
         return
     with app.progress() as progress:
-        made = revision.build(folder, **written, force=force, threads=threads, progress=progress)
+        if address is None:
+            made = revision.build(folder, **more, progress=progress)
+        else:
+            made = build_with_ray(revision, folder, address, {**more, "progress": progress})
     if not made.recorded:
         app.note("  the registry cannot be written to: the build's ids are not recorded there")
     app.json(made) if as_json else _say(app, made)
@@ -89,11 +111,20 @@ def _meant(rev: str, document: str | None) -> str:
     return f"pv build -o {rev}" if path else "pv build -o DIR" if rev == "HEAD" else f"pv build {rev} -o DIR"
 
 
+def _spared(built: Built) -> str:
+    """What need not be computed."""
+    ways = {"copied from an earlier build": built.copied, "kept from the interrupted build": built.resumed}
+    return "".join(f", {count} {way}" for way, count in ways.items() if count)
+
+
 def _say(app: App, made: Build) -> None:
     built = made.built
-    app.done(
-        f"built {persona_line(made.persona)} into {made.output} "
-        f"({size(built.nbytes)}, {built.touched} of {built.tensors} tensors touched)"
-    )
+    if made.already:
+        app.done(f"already built: {persona_line(made.persona)} is in {made.output} ({size(built.nbytes)})")
+    else:
+        app.done(
+            f"built {persona_line(made.persona)} into {made.output} "
+            f"({size(built.nbytes)}, {built.touched} of {built.tensors} tensors touched{_spared(built)})"
+        )
     echo(f"build    {built.build}")
     echo_sums(built)

@@ -38,6 +38,7 @@ _ROOT = {
     "packs",
     "records",
     "cache",
+    "folders",
     "tmp",
     "quarantine",
     "bases.json",

@@ -212,6 +212,10 @@ class TensorFile(Closing):
             raise ValueError(f"bytes {start} to {stop} of a tensor of {entry.nbytes}")
         return self.pread(entry.begin + start, stop - start)
 
+    def place(self, name: str) -> tuple[int, int]:
+        """The file's descriptor, and where in it the tensor begins. Raises KeyError."""
+        return self._file.fileno(), self.entries[name].begin
+
     def close(self) -> None:
         self._file.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from support.commands import InProcess, Processes, Said, World
@@ -33,18 +34,56 @@ def test_in_the_middle_of_a_commit(big: World, process: Processes) -> None:
     assert big.state() == before
 
 
+def gone_on_with(said: Said) -> None:
+    """Something was finished, and is kept."""
+    assert (said.code, said.out) == (130, ""), said
+    assert re.search(r"interrupted; \d+ tensors? (is|are) kept: the same command goes on", said.err), said
+    assert "Traceback" not in said.err
+
+
 def test_in_the_middle_of_a_build(big: World, process: Processes, pv: InProcess) -> None:
     before = big.state()
-    writing = lambda: any(big.folder.glob(".built.*.pvtmp/new/*.safetensors"))  # noqa: E731
-    stopped(process.interrupted("build", "-o", "built", when=writing, at=big.folder))
+    line = ("build", "-o", "built", "--shard-size", "0.2")
+    writing = lambda: any(big.folder.glob(".built.*.pvtmp/new/model-00002*"))  # noqa: E731
+    gone_on_with(process.interrupted(*line, when=writing, at=big.folder))
     assert big.state() == before
-    assert big.strangers() == []
+    (left,) = big.strangers()
+    assert left.startswith(".built.")
     assert not (big.folder / "built").exists()
-    older = pv.ok("build", "HEAD~1", "-o", "built", "--json", at=big.folder).json["files"]
-    stopped(process.interrupted("build", "-o", "built", "--force", when=writing, at=big.folder))
-    data = (big.folder / "built" / "model.safetensors").read_bytes()
-    assert older == {"model.safetensors": hashlib.sha256(data).hexdigest()}
+    made = pv.ok(*line, "--json", at=big.folder).json
+    assert made["resumed"] > 0
     assert big.strangers() == []
+    assert made["files"] == sums(big.folder / "built")
+    cold = pv.ok("build", "-o", "cold", "--shard-size", "0.2", "--json", at=big.folder).json
+    assert (cold["resumed"], cold["files"], cold["weights"]) == (0, made["files"], made["weights"])
+
+
+def test_in_the_middle_of_a_build_that_replaces_another(
+    big: World, process: Processes, pv: InProcess
+) -> None:
+    older = pv.ok("build", "HEAD~1", "-o", "built", "--json", at=big.folder).json["files"]
+    line = ("build", "-o", "built", "--force", "--shard-size", "0.2")
+    writing = lambda: any(big.folder.glob(".built.*.pvtmp/new/model-00002*"))  # noqa: E731
+    gone_on_with(process.interrupted(*line, when=writing, at=big.folder))
+    assert older == sums(big.folder / "built")
+    pv.ok("build", "HEAD~1", "-o", "built", "--force", "--shard-size", "0.3", at=big.folder)
+    assert big.strangers() == []  # what was for another build is gone
+
+
+def test_in_the_middle_of_a_shard(big: World, process: Processes, pv: InProcess) -> None:
+    line = ("build", "-o", "built", "--shards", "2/2")
+    noted = lambda: any(  # noqa: E731
+        file.stat().st_size for file in big.folder.glob("built.pvparts/*/.model*.pvtmp/journal")
+    )
+    gone_on_with(process.interrupted(*line, when=noted, at=big.folder))
+    assert pv.ok(*line, "--json", at=big.folder).json["missing"] == [1]
+    assert pv.ok("build", "-o", "built", "--shards", "1/2", "--json", at=big.folder).json["missing"] == []
+    assert not (big.folder / "built.pvparts").exists()
+    pv.ok("verify", "built", at=big.folder)
+
+
+def sums(folder: Path) -> dict[str, str]:
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.glob("*.safetensors"))}
 
 
 def test_in_the_middle_of_init(big: World, process: Processes, tmp_path: Path) -> None:

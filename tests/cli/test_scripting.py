@@ -228,6 +228,10 @@ STORY = """
 0 push -n hf://ada/persona
 0 build -n -o {out} --shard-size 0.05
 0 build -o {out} --shard-size 0.05
+0 build -o {out} --shard-size 0.05
+0 build -o {out}-shares --shards 1/2
+0 build -o {out}-shares --shards 2/2
+0 build -o {out}-shares --shards 2/2
 0 export listening -n -o {out}-listening
 0 export listening -o {out}-listening
 0 export HEAD~1:tuned -o {out}-tuned

@@ -21,7 +21,7 @@ from pv.registry.errors import CheckpointRefused, FormatError, NotFoundError
 from pv.registry.manifest import Spec, is_plain_file_name
 from pv.vecstore.tensors.array import Raw, storage_dtype
 
-__all__ = ["INDEX", "Checkpoint", "Weights", "read_raw"]
+__all__ = ["INDEX", "MAX_INDEX_BYTES", "Checkpoint", "Weights", "read_raw"]
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -88,6 +88,10 @@ class Checkpoint(Closing):
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
         return self._where[name].read(name, start, stop)
+
+    def place(self, name: str) -> tuple[int, int]:
+        """Where a tensor's bytes begin: an open file, and the offset in it."""
+        return self._where[name].place(name)
 
     def close(self) -> None:
         for file in self._files:

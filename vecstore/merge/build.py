@@ -8,7 +8,7 @@ read and hashed once, however many vectors there are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pv.registry import ids
@@ -21,13 +21,14 @@ from pv.vecstore.merge import folder
 from pv.vecstore.merge.compute import compute
 from pv.vecstore.merge.folder import Written, write_folder
 from pv.vecstore.merge.methods import check_weights
-from pv.vecstore.merge.shards import SHARD_BYTES, plan_shards
+from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
+from pv.vecstore.merge.weight_file import Placed
 from pv.vecstore.progress import Progress, counted
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["Built", "build", "build_id", "side_file", "table"]
+__all__ = ["Built", "as_built", "build", "build_id", "check", "side_file", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +50,35 @@ def build(
     *,
     side_files: Mapping[str, bytes],
     shard_bytes: int = SHARD_BYTES,
+    shards: tuple[Shard, ...] | None = None,
     threads: int = 2,
     force: bool = False,
     progress: Progress | None = None,
+    elsewhere: Mapping[str, Placed] | None = None,
 ) -> Built:
-    """Write the persona's checkpoint to the folder `out`.
+    """Write the persona's checkpoint to the folder `out`. `elsewhere`: see `write_folder`.
 
     Raises BaseMismatch, CorruptPack, StorageError, and IntegrityError if a weight would leave the finite numbers.
     """
-    _check(persona, base)
+    check(persona, base)
     beside = {name: side_file(name, data, persona) for name, data in side_files.items()}
     made = write_folder(
         out,
-        plan_shards(persona, base.manifest, shard_bytes=shard_bytes),
+        shards or plan_shards(persona, base.manifest, shard_bytes=shard_bytes),
         lambda name, dtype, write: compute(persona, base, vectors, name, dtype, write),
         lambda _: {**beside, RECIPE: persona.to_bytes()},
         threads=threads,
         force=force,
         progress=progress,
+        what=build_id(persona),
+        elsewhere=elsewhere,
     )
-    return Built(
-        made.weights, made.files, made.tensors, made.touched, made.changed, made.nbytes, build_id(persona)
-    )
+    return as_built(made, persona)
+
+
+def as_built(made: Written, persona: Persona) -> Built:
+    """The folder of a persona."""
+    return Built(**{one.name: getattr(made, one.name) for one in fields(made)}, build=build_id(persona))
 
 
 def table(
@@ -82,7 +90,7 @@ def table(
     progress: Progress | None = None,
 ) -> dict[str, TensorRow]:
     """The tensor table of the checkpoint that `build` would write. Nothing is written; raises the same."""
-    _check(persona, base)
+    check(persona, base)
     (shard,) = plan_shards(persona, base.manifest, shard_bytes=1 << 62)
     advance = counted(progress, shard.nbytes)
     rows: dict[str, TensorRow] = {}
@@ -101,7 +109,8 @@ def side_file(name: str, data: bytes, persona: Persona) -> bytes:
     return folder.side_file(name, data, None if written == "base" else OUTPUTS[written].torch)
 
 
-def _check(persona: Persona, base: Base) -> None:
+def check(persona: Persona, base: Base) -> None:
+    """Whether they go together; reads no weights. Raises BaseMismatch, UsageError."""
     if persona.base != base.manifest.id:
         raise BaseMismatch(f"the persona is for base {persona.base[:12]}, this is {base.manifest.id[:12]}")
     check_weights(persona.combine, {name: b.weight for name, b in persona.behaviours.items()})

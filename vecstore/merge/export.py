@@ -44,7 +44,9 @@ def export(
         return _beside(vector.manifest, base.manifest, side_files, weights)
 
     shards = plan_export(vector, base.manifest, shard_bytes=shard_bytes)
-    return write_folder(out, shards, tensor, and_what_it_is, threads=threads, force=force, progress=progress)
+    return write_folder(
+        out, shards, tensor, and_what_it_is, threads=threads, force=force, progress=progress, what=vector.id
+    )
 
 
 def plan_export(vector: Vector, base: BaseManifest, *, shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:

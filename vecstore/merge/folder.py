@@ -5,49 +5,54 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import shutil
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pv.registry import canonical, ids
-from pv.registry.disk import durable, locks, tempfiles
+from pv.registry.disk import durable, tempfiles
 from pv.registry.disk.bounded import read_bounded
+from pv.registry.disk.seal import Seal, seal
 from pv.registry.errors import FormatError, UsageError
 from pv.registry.manifest import TensorRow
 from pv.registry.persona import Persona
 from pv.vecstore.checkpoints.checkpoint import INDEX
 from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.checkpoints.side_files import EXPORT, MERGE, RECIPE, is_side_file
-from pv.vecstore.merge.shards import Shard, ShardFile, index_bytes
-from pv.vecstore.progress import Progress, counted
+from pv.vecstore.merge.journal import Journal
+from pv.vecstore.merge.shards import Shard, index_bytes, plan_id
+from pv.vecstore.merge.unfinished import Unfinished, sweep, unfinished
+from pv.vecstore.merge.weight_file import Finished, Placed, WeightFile, Write
+from pv.vecstore.progress import Added, Progress, counted
 from pv.vecstore.tensors.parallel import ordered_map
 
-__all__ = ["Finished", "Write", "Written", "side_file", "write_folder"]
+__all__ = [
+    "Compute",
+    "Finished",
+    "Write",
+    "Written",
+    "check_free",
+    "kept_words",
+    "move_folder",
+    "side_file",
+    "write_folder",
+    "write_shard",
+]
 
-_NEW, _OLD = "new", "old"
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """One tensor that was written, and how many elements moved (None: no vector touches it)."""
-
-    name: str
-    row: TensorRow
-    moved: int | None
-
-
-Write = Callable[[memoryview], None]
-"""Appends bytes to a tensor."""
+Compute = Callable[[str, str, Write], Finished]
+"""Given a tensor's name, its dtype, and where its bytes go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """What a folder holds. `weights` is the id of the tensor table: the same however it is sharded.
 
-    `files` has the SHA-256 of each weight file; `touched` tensors differ from the base, in `changed` elements.
+    `files` has the SHA-256 of each weight file; `touched` tensors differ from the base, in `changed` elements. Of all
+    `tensors`, `resumed` were there from an interrupted build and `copied` came from another; the rest was computed.
+    `seal` says what the folder's files were like when they were written.
     """
 
     weights: str
@@ -56,85 +61,146 @@ class Written:
     touched: int
     changed: int
     nbytes: int
+    resumed: int = field(default=0, kw_only=True)
+    copied: int = field(default=0, kw_only=True)
+    finished: Mapping[str, Finished] = field(default_factory=dict, repr=False, kw_only=True)
+    seal: Seal = field(default_factory=dict, repr=False, kw_only=True)
 
 
 def write_folder(
     out: Path,
     shards: tuple[Shard, ...],
-    compute: Callable[[str, str, Write], Finished],
+    compute: Compute,
     beside: Callable[[str], Mapping[str, bytes]],
     *,
     threads: int,
     force: bool,
     progress: Progress | None,
+    what: str | None = None,
+    elsewhere: Mapping[str, Placed] | None = None,
 ) -> Written:
     """Write the shards, and the files `beside` them, which are given the weights' id.
 
-    `compute` is given a tensor's name, its dtype, and where its bytes go; `threads` of them are at work at a time.
+    `threads` of `compute` are at work at a time. If this is interrupted, the next that writes `what` (the id of a
+    build, say) in the same shards goes on with it. `elsewhere` are tensors that need only be copied, if they are sound.
     """
     total = sum(shard.nbytes for shard in shards)
     advance = counted(progress, total)
-    touched = changed = 0
-    rows: dict[str, TensorRow] = {}
+    finished: dict[str, Finished] = {}
     sums: dict[str, str] = {}
-    with _fresh_folder(out, force=force) as folder:
+    ways: Counter[str] = Counter()
+    with _fresh_folder(out, None if what is None else plan_id(what, shards), force=force) as work:
         for shard in shards:
-            with ShardFile(folder / shard.file, shard) as file:
-                for one in ordered_map(partial(_into, file, compute), shard.tensors, threads=threads):
-                    file.passed(one.name)
-                    rows[one.name] = one.row
-                    touched += one.moved is not None
-                    changed += one.moved or 0
-                    advance(one.row.nbytes)
-                sums[shard.file] = file.finish()
-        if len(shards) > 1:
-            (folder / INDEX).write_bytes(index_bytes(shards))
-        weights = table_id(rows)
-        for name, data in beside(weights).items():
-            (folder / name).write_bytes(data)
-    return Written(weights, sums, len(rows), touched, changed, total)
+            sums[shard.file] = write_shard(
+                work.new / shard.file, shard, compute, work.journal, elsewhere or {}, finished, ways,
+                threads=threads, advance=advance,
+            )  # fmt: skip
+        weights = table_id({name: one.row for name, one in finished.items()})
+        index = {INDEX: index_bytes(shards)} if len(shards) > 1 else {}
+        others = {**index, **beside(weights)}
+        for name, data in others.items():
+            (work.new / name).write_bytes(data)
+        _only(work.new, {*sums, *others})
+        return Written(
+            weights,
+            sums,
+            len(finished),
+            sum(one.moved is not None for one in finished.values()),
+            sum(one.moved or 0 for one in finished.values()),
+            total,
+            resumed=ways["resumed"],
+            copied=ways["copied"],
+            finished=finished,
+            seal=seal(work.new),
+        )
 
 
-def _into(file: ShardFile, compute: Callable[[str, str, Write], Finished], name: str) -> Finished:
-    return compute(name, file.shard.tensors[name].dtype, file.writer(name))
+def write_shard(
+    path: Path,
+    shard: Shard,
+    compute: Compute,
+    journal: Journal | None,
+    elsewhere: Mapping[str, Placed],
+    finished: dict[str, Finished],
+    ways: Counter[str],
+    *,
+    threads: int,
+    advance: Added,
+) -> str:
+    """Write one weight file, or what is missing of it; its SHA-256. `finished` and `ways` are added to."""
+    with WeightFile(path, shard) as file:
+
+        def into(name: str) -> tuple[Finished, str]:
+            one, way = _tensor(file, compute, journal, elsewhere, name)
+            if journal is not None and way != "resumed":
+                journal.note(one)
+            return one, way
+
+        for one, way in ordered_map(into, shard.tensors, threads=threads):
+            file.passed(one.name)
+            finished[one.name] = one
+            ways[way] += 1
+            advance(one.row.nbytes)
+        return file.finish()
+
+
+def _tensor(
+    file: WeightFile, compute: Compute, journal: Journal | None, elsewhere: Mapping[str, Placed], name: str
+) -> tuple[Finished, str]:
+    spec = file.shard.tensors[name]
+    if journal is not None and name in journal.found:
+        tensor_id, moved = journal.found[name]
+        if file.holds(name, tensor_id):
+            return Finished(name, TensorRow(spec.dtype, spec.shape, tensor_id), moved), "resumed"
+    if name in elsewhere and file.copy(elsewhere[name]):
+        return elsewhere[name].finished, "copied"
+    return compute(name, spec.dtype, file.writer(name)), "computed"
 
 
 @contextmanager
-def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
-    """A new folder that takes the place of `out` when the body is done, and vanishes if it fails.
-
-    It is made in a hidden `.pvtmp` beside `out`, locked while we live, where the old one waits too until the new
-    one is in. What killed processes left of those is swept; an `out` that one of them had moved aside comes back.
-    """
+def _fresh_folder(out: Path, plan: str | None, *, force: bool) -> Iterator[Unfinished]:
+    """A folder to work in, whose `new` takes the place of `out` when the body is done."""
     out = out.resolve()  # what a link points to is replaced, not the link
-    _check_free(out, force=force)
-    hidden = out.with_name(f".{out.name[:60]}")
-    with durable.storage_errors(out):
-        for left in tempfiles.beside(hidden):
-            _put_back(left, out)
-            tempfiles.delete(left)
-        aside = out.with_name(durable.tmp_name(hidden.name))
+    with durable.storage_errors(out), ExitStack() as held:
+        check_free(out, force=force)
+        sweep(out, plan)
         try:
-            (aside / _NEW).mkdir(parents=True)
+            work = held.enter_context(unfinished(out, plan))
         except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
             if error.errno in durable.REFUSALS:
                 raise
             raise UsageError(
                 f"cannot make {out}: {error.strerror}", hint="name another folder with -o"
             ) from None
+        check_free(out, force=force)  # one that a killed process had moved aside may be back
         try:
-            with locks.shared(aside / "lock"):  # tells a sweep that we are alive
-                yield aside / _NEW
-                _check_free(out, force=force)  # it has been a while
-                _swap(aside, out)
-                durable.fsync_dir(out.parent)
-        finally:
-            _put_back(aside, out)
-            shutil.rmtree(aside, ignore_errors=True)
+            yield work
+        except KeyboardInterrupt as error:
+            if work.journal is not None and work.journal.here:
+                error.add_note(kept_words(len(work.journal.here)))
+            raise
+        check_free(out, force=force)  # it has been a while
+        _swap(work, out)
+        durable.fsync_dir(out.parent)
 
 
-def _check_free(out: Path, *, force: bool) -> None:
+def move_folder(new: Path, out: Path, *, force: bool) -> None:
+    """Give a folder that is complete the name `out`. Raises UsageError, StorageError."""
+    with durable.storage_errors(out):
+        check_free(out, force=force)
+        with unfinished(out, None) as work:
+            _swap(work, out, new)
+        durable.fsync_dir(out.parent)
+
+
+def kept_words(count: int) -> str:
+    """What is said to somebody who interrupted a build."""
+    tensors = "1 tensor is" if count == 1 else f"{count} tensors are"
+    return f"{tensors} kept: the same command goes on from there"
+
+
+def check_free(out: Path, *, force: bool) -> None:
+    """Nothing is at `out`, or something that may be replaced. Raises UsageError."""
     with contextlib.suppress(FileNotFoundError):  # another process has just taken it away
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             ours = _is_ours(out)
@@ -145,12 +211,9 @@ def _check_free(out: Path, *, force: bool) -> None:
                 )
 
 
-def _swap(aside: Path, out: Path) -> None:
-    """Two renames, since no system has one for it; `_put_back` undoes the first without the second."""
+def _swap(work: Unfinished, out: Path, new: Path | None = None) -> None:
     try:
-        if out.exists():
-            out.rename(aside / _OLD)
-        (aside / _NEW).rename(out)
+        work.swap(out, new)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise UsageError(
@@ -164,10 +227,11 @@ def _swap(aside: Path, out: Path) -> None:
         raise
 
 
-def _put_back(aside: Path, out: Path) -> None:
-    if (aside / _OLD).is_dir():
-        with contextlib.suppress(OSError):  # another one may have come in its place
-            (aside / _OLD).rename(out)
+def _only(folder: Path, names: set[str]) -> None:
+    """Nothing else lies in a folder that others have worked in before."""
+    for entry in list(os.scandir(folder)):
+        if entry.name not in names:
+            tempfiles.delete(Path(entry.path))
 
 
 def _is_ours(folder: Path) -> bool:

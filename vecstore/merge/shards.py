@@ -1,30 +1,25 @@
-"""The weight files of a build: which tensors go into which, and how one is written.
+"""The weight files of a build: which tensors go into which.
 
-Shard size moves tensors between files and changes none.
+Shard size moves tensors between files and changes none. `weight_file` writes one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
-from pathlib import Path
 
-from pv.registry.disk import durable
-from pv.registry.disk.closing import Closing
+from pv.registry import ids
 from pv.registry.disk.safetensors import header_bytes
 from pv.registry.dtypes import OUTPUTS
+from pv.registry.errors import UsageError
 from pv.registry.manifest import BaseManifest, Spec
 from pv.registry.persona import Persona
 from pv.vecstore.tensors.formats import FLOATS
 
-__all__ = ["SHARD_BYTES", "Shard", "ShardFile", "index_bytes", "into_shards", "plan_shards"]
+__all__ = ["SHARD_BYTES", "Shard", "index_bytes", "into_many", "into_shards", "plan_id", "plan_shards"]
 
 SHARD_BYTES = 5_000_000_000
-PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +33,19 @@ class Shard:
     def nbytes(self) -> int:
         return sum(spec.nbytes for spec in self.tensors.values())
 
+    @property
+    def head(self) -> bytes:
+        """What the file begins with."""
+        sizes = {name: (spec.dtype, spec.shape, spec.nbytes) for name, spec in self.tensors.items()}
+        return header_bytes(sizes, {"format": "pt"})  # loaders insist on this word
 
-def plan_shards(persona: Persona, base: BaseManifest, *, shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
-    """The files that a persona's build goes into."""
-    return into_shards({n: _as_written(persona, row) for n, row in base.tensors.items()}, shard_bytes)
+
+def plan_shards(
+    persona: Persona, base: BaseManifest, *, shard_bytes: int = SHARD_BYTES, count: int | None = None
+) -> tuple[Shard, ...]:
+    """The files that a persona's build goes into: `count` of them, or as many as their size makes it."""
+    specs = {n: _as_written(persona, row) for n, row in base.tensors.items()}
+    return into_shards(specs, shard_bytes) if count is None else into_many(specs, count)
 
 
 def into_shards(specs: Mapping[str, Spec], shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
@@ -54,6 +58,33 @@ def into_shards(specs: Mapping[str, Spec], shard_bytes: int = SHARD_BYTES) -> tu
             room = shard_bytes
         groups[-1][name] = spec
         room -= spec.nbytes
+    return _named(groups)
+
+
+def into_many(specs: Mapping[str, Spec], count: int) -> tuple[Shard, ...]:
+    """`count` files of about the same size, in name order: who is given the same gets the same.
+
+    Raises UsageError if there are fewer tensors.
+    """
+    if not 1 <= count <= len(specs):
+        raise UsageError(
+            f"{len(specs)} tensors cannot be written in {count} shards",
+            hint=f"each holds one at least: --shards 1/{len(specs)} is the most",
+        )
+    total = sum(spec.nbytes for spec in specs.values())
+    groups: list[dict[str, Spec]] = [{}]
+    behind = 0  # bytes in the groups so far
+    for number, (name, spec) in enumerate(sorted(specs.items())):
+        room, needed = count - len(groups), len(specs) - number
+        full = (2 * behind + spec.nbytes) * count > 2 * total * len(groups)  # most of it lies beyond the end
+        if groups[-1] and room and (full or needed == room):
+            groups.append({})
+        groups[-1][name] = spec
+        behind += spec.nbytes
+    return _named(groups)
+
+
+def _named(groups: list[dict[str, Spec]]) -> tuple[Shard, ...]:
     if len(groups) == 1:
         return (Shard("model.safetensors", groups[0]),)
     return tuple(
@@ -69,56 +100,13 @@ def _as_written(persona: Persona, own: Spec) -> Spec:
     return Spec(OUTPUTS[persona.output.dtype].name, own.shape)
 
 
-class ShardFile(Closing):
-    """A weight file that is being written: any tensor at any time, each at its place."""
-
-    def __init__(self, path: Path, shard: Shard) -> None:
-        self.path, self.shard = path, shard
-        head = header_bytes(
-            {name: (spec.dtype, spec.shape, spec.nbytes) for name, spec in shard.tensors.items()},
-            {"format": "pt"},  # loaders insist on this word
-        )
-        sizes = [spec.nbytes for spec in shard.tensors.values()]
-        places = accumulate(sizes, initial=len(head))
-        self._place = dict(zip(shard.tensors, places, strict=False))
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        self._digest, self._hashed = hashlib.sha256(), 0
-        _write_all(self._fd, memoryview(head), 0)
-
-    def writer(self, name: str) -> Callable[[memoryview], None]:
-        """A function that appends bytes to one tensor; several may be at work."""
-        at = self._place[name]
-
-        def write(data: memoryview) -> None:
-            nonlocal at
-            _write_all(self._fd, data, at)
-            at += len(data)
-
-        return write
-
-    def passed(self, name: str) -> None:
-        """All up to the end of this tensor is written: it is hashed, while it is still in memory."""
-        end = self._place[name] + self.shard.tensors[name].nbytes
-        piece = bytearray(min(PIECE_BYTES, end - self._hashed))
-        while self._hashed < end:
-            view = memoryview(piece)[: end - self._hashed]
-            got = os.preadv(self._fd, [view], self._hashed)
-            self._digest.update(view[:got])
-            self._hashed += got
-
-    def finish(self) -> str:
-        """Sync; the file's SHA-256."""
-        durable.fsync_file(self._fd)
-        return self._digest.hexdigest()
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def _write_all(fd: int, data: memoryview, at: int) -> None:
-    while len(data):
-        written = os.pwrite(fd, data, at)
-        data, at = data[written:], at + written
+def plan_id(what: str, shards: tuple[Shard, ...]) -> str:
+    """Under which unfinished work on these files is kept; `what` they hold is a build's id, say."""
+    files = [
+        [shard.file, [[name, spec.dtype, list(spec.shape)] for name, spec in shard.tensors.items()]]
+        for shard in shards
+    ]
+    return ids.plan_id(what, files)
 
 
 def index_bytes(shards: tuple[Shard, ...]) -> bytes:

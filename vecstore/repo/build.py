@@ -18,8 +18,9 @@ from pv.vecstore.checkpoints.fingerprint import fingerprint
 from pv.vecstore.merge.build import Built, build_id
 from pv.vecstore.merge.build import build as write_build
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
-from pv.vecstore.progress import Report, stage
-from pv.vecstore.repo.opening import opened
+from pv.vecstore.progress import Progress, Report, stage
+from pv.vecstore.repo.known_folders import already_built, elsewhere, note_folder
+from pv.vecstore.repo.opening import Opened, opened
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
@@ -42,13 +43,17 @@ class BuildPlan:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A checkpoint that was written. `recorded` is False where the registry cannot be written to."""
+    """A checkpoint that was written, or was there `already`.
+
+    `recorded` is False where the registry cannot be written to.
+    """
 
     output: Path
     commit: str
     persona: Persona
     built: Built
     recorded: bool
+    already: bool = False
 
     def to_json(self) -> dict[str, Any]:
         made = self.built
@@ -61,6 +66,9 @@ class Build:
             "tensors": made.tensors,
             "touched": made.touched,
             "bytes": made.nbytes,
+            "already_built": self.already,
+            "resumed": made.resumed,
+            "copied": made.copied,
         }
 
 
@@ -92,22 +100,52 @@ def build(
     threads: int,
     progress: Report | None = None,
 ) -> Build:
-    """Write the revision's checkpoint to a new folder. Raises UsageError, MissingBase, IntegrityError."""
+    """Write the revision's checkpoint to a new folder, or find that it is there already.
+
+    Raises UsageError, MissingBase, IntegrityError.
+    """
+    registry, commit = revision.registry, revision.commit
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
     folder = usable(output)
-    with opened(revision.registry, revision.commit, [persona]) as at:
-        made = write_build(
+    shards = plan_shards(persona, revision.base, shard_bytes=shard_bytes)
+    there = already_built(
+        registry, commit, persona, revision.base, shards, folder, threads=threads, progress=progress
+    )
+    if there is not None:
+        return Build(folder, commit, persona, there, record_build(registry, there), already=True)
+    with opened(registry, commit, [persona]) as at:
+        made = _written(
+            registry, commit, persona, at, shards, folder, threads, force, stage(progress, "building")
+        )
+        note_folder(registry, folder, persona, at.base.manifest, at.manifests, shards, made)
+    return Build(folder, commit, persona, made, record_build(registry, made))
+
+
+def _written(
+    registry: Registry,
+    commit: str,
+    persona: Persona,
+    at: Opened,
+    shards: tuple[Shard, ...],
+    folder: Path,
+    threads: int,
+    force: bool,
+    progress: Progress | None,
+) -> Built:
+    """A build that copies what it can."""
+    with elsewhere(registry, persona, at.base.manifest, at.manifests, shards, folder) as placed:
+        return write_build(
             persona,
             at.base,
             at.vectors,
             folder,
-            side_files=revision.registry.base_files(revision.commit),
-            shard_bytes=shard_bytes,
+            side_files=registry.base_files(commit),
+            shards=shards,
             threads=threads,
             force=force,
-            progress=stage(progress, "building"),
+            progress=progress,
+            elsewhere=placed,
         )
-    return Build(folder, revision.commit, persona, made, record_build(revision.registry, made))
 
 
 def usable(folder: Path) -> Path:
@@ -177,18 +215,11 @@ def _made(
             if table == dict(at.base.manifest.tensors):
                 return origin.path
 
+        shards = plan_shards(persona, at.base.manifest)
+
         def write() -> Built:
-            files = registry.base_files(commit)
             update = stage(progress, f"building {what}".rstrip())
-            return write_build(
-                persona,
-                at.base,
-                at.vectors,
-                making.folder,
-                side_files=files,
-                threads=threads,
-                progress=update,
-            )
+            return _written(registry, commit, persona, at, shards, making.folder, threads, False, update)
 
         try:
             made = write()
@@ -196,9 +227,9 @@ def _made(
             if not registry.builds.clear():
                 raise
             made = write()
-    record_build(registry, made)
-    if packs is None:  # else it holds what may never be committed
-        making.keep(made.weights)
+        record_build(registry, made)
+        if packs is None and making.keep(made.weights):  # packs hold what may never be committed
+            note_folder(registry, making.folder, persona, at.base.manifest, at.manifests, shards, made)
     return making.folder
 
 

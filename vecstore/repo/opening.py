@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pv.registry.errors import MissingBase, RemoteError
+from pv.registry.manifest import VectorManifest
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
@@ -21,6 +22,10 @@ __all__ = ["Opened", "opened"]
 class Opened:
     base: Base
     vectors: Mapping[str, Vector]
+
+    @property
+    def manifests(self) -> dict[str, VectorManifest]:
+        return {vector_id: vector.manifest for vector_id, vector in self.vectors.items()}
 
 
 @contextmanager

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pv.vecstore.publish.words import Effect
     from pv.vecstore.repo.base import BaseState
     from pv.vecstore.repo.build import Build, BuildPlan
+    from pv.vecstore.repo.build_shards import ShardBuild
     from pv.vecstore.repo.chat import Chat
     from pv.vecstore.repo.compare import Comparison
     from pv.vecstore.repo.config import Setting
@@ -200,6 +201,60 @@ class Revision:
         from pv.vecstore.repo.to_mergekit import export_mergekit
 
         return export_mergekit(self, None if output is None else _path(output), force=force)
+
+    def build_shard(
+        self,
+        output: str | PathLike[str],
+        number: int,
+        count: int,
+        *,
+        dtype: str | None = None,
+        rounding: str | None = None,
+        force: bool = False,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> ShardBuild:
+        """Write one of `count` weight files (1 is the first); whoever writes the last one makes the folder."""
+        from pv.vecstore.repo.build_shards import build_shard
+
+        return build_shard(
+            self, _path(output), number, count, dtype=dtype, rounding=rounding, force=force,
+            threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
+
+    def plan_shard(
+        self,
+        output: str | PathLike[str],
+        number: int,
+        count: int,
+        *,
+        dtype: str | None = None,
+        rounding: str | None = None,
+    ) -> BuildPlan:
+        """The file that `build_shard` would write."""
+        from pv.vecstore.repo.build_shards import plan_shard
+
+        return plan_shard(self, _path(output), number, count, dtype=dtype, rounding=rounding)
+
+    def build_on_ray(
+        self,
+        output: str | PathLike[str],
+        address: str | None = None,
+        *,
+        dtype: str | None = None,
+        rounding: str | None = None,
+        shard_bytes: int = 5_000_000_000,
+        force: bool = False,
+        threads: int = 1,
+        progress: Report | None = None,
+    ) -> Build:
+        """Build on a Ray cluster, a task for each weight file. Without an address, on one for this machine."""
+        from pv.vecstore.repo.build_on_ray import build_on_ray
+
+        return build_on_ray(
+            self, _path(output), address, dtype=dtype, rounding=rounding, shard_bytes=shard_bytes,
+            force=force, threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
 
     def export(
         self,

@@ -1,0 +1,63 @@
+"""What one tensor of a build is made from, as one id: with the same key, another build holds the very same bytes.
+
+Everything that `compute` looks at has a part in it: the rules (engine), the base's tensor, the vectors' parts and their
+weights in the order in which they are added, the combine rule, and how it is written. A rule that is no plain sum may
+draw at random for a vector, by its id; then that counts too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pv.registry import ids
+from pv.registry.manifest import BaseManifest, VectorManifest
+from pv.registry.persona import Persona
+from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.plan import Operand, plan
+from pv.vecstore.merge.shards import Shard
+
+__all__ = ["tensor_keys"]
+
+
+def tensor_keys(
+    persona: Persona, base: BaseManifest, vectors: Mapping[str, VectorManifest], shards: tuple[Shard, ...]
+) -> dict[str, str]:
+    """{tensor: key}"""
+    held = {vector_id: manifest.tensors.keys() for vector_id, manifest in vectors.items()}
+    return {
+        name: _key(persona, base, vectors, name, spec.dtype, plan(persona, held, name))
+        for shard in shards
+        for name, spec in shard.tensors.items()
+    }
+
+
+def _key(
+    persona: Persona,
+    base: BaseManifest,
+    vectors: Mapping[str, VectorManifest],
+    name: str,
+    dtype: str,
+    operands: tuple[Operand, ...],
+) -> str:
+    own, draws = base.tensors[name], not is_linear(persona.combine)
+
+    def term(vector: str) -> list[object]:
+        manifest = vectors[vector]
+        parts = {part: row.to_json() for part, row in manifest.tensors[name].items()}
+        return [manifest.encoding, dict(manifest.options), parts, *([vector] if draws else [])]
+
+    added = [
+        [operand.weight, [[coefficient, term(vector)] for coefficient, vector in operand.terms]]
+        for operand in operands
+    ]
+    written = [dtype, persona.output.rounding, persona.output.seed]
+    if not added and dtype == own.dtype:
+        return ids.tensor_key({"base": own.to_json(), "engine": persona.engine, "name": name})
+    return ids.tensor_key({
+        "added": added,
+        "base": own.to_json(),
+        "engine": persona.engine,
+        "name": name,
+        "rule": persona.combine.to_json() if added else None,
+        "written": written,
+    })  # fmt: skip

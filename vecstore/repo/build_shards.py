@@ -1,0 +1,185 @@
+"""build, in shards: one weight file by each process, wherever it runs; the last one makes the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.errors import UsageError
+from pv.registry.persona import Persona
+from pv.vecstore.checkpoints.side_files import RECIPE
+from pv.vecstore.merge.build import as_built, build_id, check, side_file
+from pv.vecstore.merge.compute import compute
+from pv.vecstore.merge.folder import check_free
+from pv.vecstore.merge.parts import Part, Parts
+from pv.vecstore.merge.shards import Shard, plan_shards
+from pv.vecstore.progress import Report, stage
+from pv.vecstore.repo.build import Build, BuildPlan, record_build, usable
+from pv.vecstore.repo.known_folders import already_built, elsewhere, note_folder
+from pv.vecstore.repo.opening import opened
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.revision import Revision
+
+__all__ = ["ShardBuild", "ShardedBuild", "build_shard", "plan_shard"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardBuild:
+    """One weight file of a build: `number` of `shards`. `missing` are the numbers of those that are not written yet.
+
+    `made` is the whole build, once there is nothing missing; None where another process has just made it.
+    """
+
+    output: Path
+    commit: str
+    persona: Persona
+    number: int
+    shards: tuple[Shard, ...]
+    sha256: str
+    missing: tuple[int, ...]
+    made: Build | None
+
+    @property
+    def shard(self) -> Shard:
+        return self.shards[self.number - 1]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "output": str(self.output),
+            "commit": self.commit,
+            "build": build_id(self.persona),
+            "shard": self.number,
+            "shards": len(self.shards),
+            "file": self.shard.file,
+            "sha256": self.sha256,
+            "tensors": len(self.shard.tensors),
+            "bytes": self.shard.nbytes,
+            "missing": list(self.missing),
+            "weights": None if self.made is None else self.made.built.weights,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedBuild:
+    """A build whose weight files are written one by one, by processes that know nothing of each other."""
+
+    revision: Revision
+    persona: Persona
+    folder: Path
+    shards: tuple[Shard, ...]
+
+    @property
+    def parts(self) -> Parts:
+        return Parts(self.folder, build_id(self.persona), self.shards)
+
+    def there(self, *, threads: int, progress: Report | None = None) -> Build | None:
+        """The whole build, if it is in its folder already. What is left of its shares goes."""
+        registry, commit = self.revision.registry, self.revision.commit
+        found = already_built(
+            registry, commit, self.persona, self.revision.base, self.shards, self.folder,
+            threads=threads, progress=progress,
+        )  # fmt: skip
+        if found is None:
+            return None
+        self.parts.discard()
+        return Build(self.folder, commit, self.persona, found, record_build(registry, found), already=True)
+
+    def write(self, number: int, *, force: bool, threads: int, progress: Report | None = None) -> Part:
+        """Write one weight file. The registry is only read."""
+        check_free(self.folder.resolve(), force=force)
+        registry, persona, parts = self.revision.registry, self.persona, self.parts
+        update = stage(progress, f"building shard {number} of {len(self.shards)}")
+        with opened(registry, self.revision.commit, [persona]) as at:
+            check(persona, at.base)
+            with elsewhere(
+                registry, persona, at.base.manifest, at.manifests, (self.shards[number - 1],), self.folder
+            ) as placed:
+                return parts.write(
+                    number,
+                    lambda name, dtype, write: compute(persona, at.base, at.vectors, name, dtype, write),
+                    threads=threads,
+                    progress=update,
+                    elsewhere=placed,
+                )
+
+    def gather(self, *, force: bool) -> Build | None:
+        """Make the folder of the weight files; None if one is missing, or another process has just done so."""
+        registry, commit = self.revision.registry, self.revision.commit
+        files = registry.base_files(commit)
+
+        def beside(_: str) -> Mapping[str, bytes]:
+            others = {name: side_file(name, data, self.persona) for name, data in files.items()}
+            return {**others, RECIPE: self.persona.to_bytes()}
+
+        written = self.parts.gather(beside, force=force)
+        if written is None:
+            return None
+        made = as_built(written, self.persona)
+        vectors = {vector: registry.vector(commit, vector) for vector in self.persona.vectors}
+        note_folder(registry, self.folder, self.persona, self.revision.base, vectors, self.shards, made)
+        return Build(self.folder, commit, self.persona, made, record_build(registry, made))
+
+
+def plan_shard(
+    revision: Revision,
+    output: Path,
+    number: int,
+    count: int,
+    *,
+    dtype: str | None = None,
+    rounding: str | None = None,
+) -> BuildPlan:
+    """What `build_shard` would write. Reads no weights; raises what can be known without them."""
+    whole = _sharded(revision, output, number, count, dtype, rounding)
+    with opened(revision.registry, revision.commit, [whole.persona]):
+        return BuildPlan(whole.parts.folder / "model", revision.commit, (whole.shards[number - 1],))
+
+
+def build_shard(
+    revision: Revision,
+    output: Path,
+    number: int,
+    count: int,
+    *,
+    dtype: str | None = None,
+    rounding: str | None = None,
+    force: bool = False,
+    threads: int,
+    progress: Report | None = None,
+) -> ShardBuild:
+    """Write weight file `number` of the `count` of a revision's build; make the checkpoint if that was the last.
+
+    Until then nothing is at `output`: the files wait beside it. Raises UsageError, MissingBase, IntegrityError.
+    """
+    whole = _sharded(revision, output, number, count, dtype, rounding)
+    shard, missing = whole.shards[number - 1], tuple[int, ...]()
+    made = whole.there(threads=threads, progress=progress)
+    if made is None:
+        part = whole.write(number, force=force, threads=threads, progress=progress)
+        digest, made = part.sha256, whole.gather(force=force)
+        if made is None and number in (missing := tuple(whole.parts.missing())):
+            made, missing = whole.there(threads=threads, progress=progress), ()
+            if made is None:
+                raise UsageError(
+                    f"{whole.parts.folder} was deleted while shard {number} was written", hint="run it again"
+                )
+    else:
+        digest = made.built.files[shard.file]
+    return ShardBuild(
+        whole.folder, revision.commit, whole.persona, number, whole.shards, digest, missing, made
+    )
+
+
+def _sharded(
+    revision: Revision, output: Path, number: int, count: int, dtype: str | None, rounding: str | None
+) -> ShardedBuild:
+    if not 1 <= number <= count:
+        raise UsageError(
+            f"there is no shard {number} of {count}",
+            hint=f"--shards 1/{count} is the first, {count}/{count} the last",
+        )
+    persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
+    return ShardedBuild(revision, persona, usable(output), plan_shards(persona, revision.base, count=count))
