@@ -55,7 +55,8 @@ class Diff:
         """What differs in the recipes: behaviours, then how they are combined and written."""
         return changes(self.old, self.new)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, top: int | None = None) -> dict[str, Any]:
+        """With `top`, the tensors that moved furthest."""
         document: dict[str, Any] = {
             "a": self.a,
             "b": self.b,
@@ -68,8 +69,11 @@ class Diff:
                 "total": self.weights.total.to_json(),
                 "layers": [change.to_json() for change in self.weights.by_layer()],
                 "modules": [change.to_json() for change in self.weights.by_module()],
+                "classes": [change.to_json() for change in self.weights.by_class()],
                 "interference": [pair.to_json() for pair in self.pairs],
             }
+            if top is not None:
+                document["tensors"] = [change.to_json() for change in self.weights.largest(top)]
         return document
 
     def _repr_html_(self) -> str:
