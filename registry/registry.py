@@ -300,6 +300,13 @@ class Registry(Closing):
         with self._writing(command or f"merge {revision}") as plan:
             return merge.merge(plan, theirs, revision, take or {}, combine, message)
 
+    def plan_merge(
+        self, revision: str, take: Mapping[str, Take] | None = None, *, combine: Combine | None = None
+    ) -> merge.PlannedMerge:
+        """What `merge` would do now. Writes nothing and waits for nobody."""
+        theirs = self.resolve(revision)
+        return merge.plan_merge(self.history, self.resolve(None), theirs, revision, take or {}, combine)
+
     def revert(
         self,
         revision: str,
