@@ -64,6 +64,7 @@ class CheckpointDiff:
     def to_json(self, *, top: int = 10) -> dict[str, Any]:
         moved = self.weights
         return {
+            "weights_of": "checkpoints",
             "a": self.a,
             "b": self.b,
             "same": not self,
