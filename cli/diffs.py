@@ -46,7 +46,7 @@ def checkpoint_lines(found: CheckpointDiff, *, top: int | None = None) -> list[s
     lines += _listed("not finite", [str(one) for one in found.strange])
     lines += _listed("beside the weights", [f"{one.name} {one.what}" for one in found.files])
     if not found.sums.changed:
-        return [*lines, "", "no weight differs"]
+        return [*lines, "", _none(found)]
     header = ["where", "norm of change", "relative to a", "changed"]
     by_class = table(header, [_row(one) for one in found.weights.by_class()], title="by class of module")
     lines += ["", *_tables(found.weights, header, top), "", by_class]
@@ -57,8 +57,9 @@ def checkpoint_lines(found: CheckpointDiff, *, top: int | None = None) -> list[s
 def stat_lines(found: Diff | CheckpointDiff) -> list[str]:
     """As `git diff --stat`: a bar for each layer, and a line about all."""
     moved = found.weights
+    rest = _rest(found)
     if moved is None or not moved.total.changed:
-        return ["no weight differs"]
+        return [_none(found), *rest]
     rows = [one for one in moved.by_layer() if one.changed]
     most = max(one.relative for one in rows) or 1.0
     name = max(cells(one.where) for one in rows)
@@ -74,9 +75,24 @@ def stat_lines(found: Diff | CheckpointDiff) -> list[str]:
     tensors = sum(1 for one in moved.tensors if one.changed)
     lines.append(
         f" {counted(tensors, 'tensor')} changed, {whole.changed:,} of {whole.elements:,} elements; norm of change "
-        f"{whole.norm:.4f}, {100 * whole.relative:.3f} % of the weights'"
+        f"{whole.norm:.4f}, {100 * whole.relative:.3f} % of that of the weights"
     )
-    return lines
+    return lines + rest
+
+
+def _none(found: Diff | CheckpointDiff) -> str:
+    left = getattr(found, "apart", ()) or getattr(found, "strange", ())
+    return "no weight that was compared differs" if left else "no weight differs"
+
+
+def _rest(found: Diff | CheckpointDiff) -> list[str]:
+    """What a line about weights does not say, in numbers."""
+    counts = [
+        (len(getattr(found, "apart", ())), "not compared, or not wholly"),
+        (len(getattr(found, "strange", ())), "not finite"),
+        (getattr(found, "converted", 0), "of another dtype"),
+    ]
+    return [f" {counted(count, 'tensor')} {what}" for count, what in counts if count]
 
 
 def _tables(moved: WeightDiff, header: Sequence[str], top: int | None) -> Iterator[str]:

@@ -6,7 +6,7 @@ whole tensor. Measured on the weights as they are, in fp32, with sums in fp64.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,18 +19,22 @@ from pv.vecstore.merge.heads import Head, HeadCount, Split
 from pv.vecstore.merge.movement import Sums, measure, total
 from pv.vecstore.merge.spectrum import Spectrum, spectrum
 from pv.vecstore.progress import Progress, counted
-from pv.vecstore.tensors.array import F32, Raw, storage_dtype
+from pv.vecstore.tensors.array import Raw, storage_dtype
 from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.parallel import ordered_map
 
 __all__ = ["Measured", "compare_weights"]
 
 BLOCK = 1 << 20  # elements read at a time
+BLOCKS = 16  # blocks that a worker takes at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One tensor. `sums` is None for what is not numbers that fp32 holds: of that, only whether the bytes are the same."""
+    """One tensor. `sums` is None for what is not numbers that fp32 holds: of that, only whether the bytes are the same.
+
+    `same`: no element differs in fp32; of what is not finite, no byte.
+    """
 
     name: str
     elements: int
@@ -50,24 +54,57 @@ def compare_weights(
     progress: Progress | None = None,
 ) -> list[Measured]:
     """Every tensor that both have, in order of name. Raises FormatError if a file becomes shorter meanwhile."""
-    sizes = [one.numel * (_width(one.a) + _width(one.b)) for one in both.shared]
-    add = counted(progress, sum(sizes))
-    look = partial(_measured, a, both, heads, spectra)
-    found = []
-    for size, one in zip(sizes, ordered_map(look, both.shared, threads=threads), strict=True):
-        found.append(one)
-        add(size)
-    return found
+    work = [piece for one in both.shared for piece in _pieces(one, heads, spectra)]
+    add = counted(progress, sum(piece.nbytes for piece in work))
+    found: dict[str, list[_Found]] = {}
+    for piece, one in zip(work, ordered_map(partial(_look, a, both), work, threads=threads), strict=True):
+        found.setdefault(piece.one.name, []).append(one)
+        add(piece.nbytes)
+    return [_measured(a, both, one, heads, found.get(one.name, [])) for one in both.shared]
 
 
-def _measured(a: Weights, both: Together, heads: HeadCount | None, spectra: bool, one: Shared) -> Measured:
-    read = _Reader(a, both, one)
+# A piece of a tensor: what one worker takes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """`ranges` are (head, start, stop), each read as one block."""
+
+    one: Shared
+    split: Split | None
+    ranges: Sequence[tuple[int, int, int]]
+    spectrum: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Of both."""
+        return sum(stop - start for _, start, stop in self.ranges) * (_width(self.one.a) + _width(self.one.b))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    heads: dict[int, list[Sums]]
+    same: bool
+    spectrum: Spectrum | None = None
+
+
+def _pieces(one: Shared, heads: HeadCount | None, spectra: bool) -> Iterator[_Piece]:
+    """A large tensor is many pieces, so that all threads have work, unless it is wanted as a whole."""
+    split = None if heads is None or not one.floats else heads.split(one.name, one.shape)
+    ranges = list(_ranges(one, split))
+    if spectra and one.floats and len(one.shape) == 2:
+        yield _Piece(one, split, ranges, spectrum=True)
+    else:
+        yield from (_Piece(one, split, ranges[at : at + BLOCKS]) for at in range(0, len(ranges), BLOCKS))
+
+
+def _look(a: Weights, both: Together, piece: _Piece) -> _Found:
+    one, split, read = piece.one, piece.split, _Reader(a, both, piece.one)
     if not one.floats:
-        return Measured(one.name, one.numel, None, read.same())
-    split = None if heads is None else heads.split(one.name, one.shape)
-    step = np.empty(one.numel, np.float32) if spectra and len(one.shape) == 2 else None
+        return _Found({}, read.same(piece.ranges))
+    step = np.empty(one.numel, np.float32) if piece.spectrum else None
     parts: dict[int, list[Sums]] = {}
-    for head, start, stop in _ranges(one, split):
+    for head, start, stop in piece.ranges:
         x, y = read(start, stop)
         if split is not None and split.by_columns:
             for (at, mine), (_, theirs) in zip(split.parts(x), split.parts(y), strict=True):
@@ -77,11 +114,27 @@ def _measured(a: Weights, both: Together, heads: HeadCount | None, spectra: bool
         if step is not None:
             with np.errstate(all="ignore"):
                 np.subtract(to_f32(y, one.b), to_f32(x, one.a), out=step[start:stop])
-    each = {head: total(found) for head, found in sorted(parts.items())}
-    sums = total(list(each.values()))
-    spread = _spectrum(one, step) if step is not None and sums.finite else None
-    moved = () if split is None else _heads(split, one.name, each)
-    return Measured(one.name, one.numel, sums, sums.changed == 0, moved, spread)
+    spread = None if step is None else spectrum(one.name, step.reshape(one.shape))
+    return _Found(parts, same=False, spectrum=spread)
+
+
+def _measured(
+    a: Weights, both: Together, one: Shared, heads: HeadCount | None, found: Sequence[_Found]
+) -> Measured:
+    """What was found of the pieces, together."""
+    if not one.floats:
+        return Measured(one.name, one.numel, None, all(piece.same for piece in found))
+    each: dict[int, list[Sums]] = {}
+    for piece in found:
+        for head, sums in piece.heads.items():
+            each.setdefault(head, []).extend(sums)
+    by_head = {head: total(sums) for head, sums in sorted(each.items())}
+    whole = total(list(by_head.values()))
+    same = whole.changed == 0 if whole.finite else _Reader(a, both, one).same(list(_ranges(one, None)))
+    split = None if heads is None else heads.split(one.name, one.shape)
+    moved = () if split is None else _heads(split, one.name, by_head)
+    spread = next((piece.spectrum for piece in found if piece.spectrum is not None), None)
+    return Measured(one.name, one.numel, whole, same, moved, spread)
 
 
 class _Reader:
@@ -96,12 +149,10 @@ class _Reader:
         theirs = self._both.read_b(one.name, start * other, stop * other)
         return np.frombuffer(mine, storage_dtype(one.a)), np.frombuffer(theirs, storage_dtype(one.b))
 
-    def same(self) -> bool:
+    def same(self, ranges: Iterable[tuple[int, int, int]]) -> bool:
         """Whether the bytes are."""
         one = self._one
-        return one.a == one.b and all(
-            np.array_equal(*self(start, stop)) for _, start, stop in _ranges(one, None)
-        )
+        return one.a == one.b and all(np.array_equal(*self(start, stop)) for _, start, stop in ranges)
 
 
 def _width(dtype: str) -> int:
@@ -122,6 +173,3 @@ def _ranges(one: Shared, split: Split | None) -> Iterable[tuple[int, int, int]]:
 def _heads(split: Split, name: str, each: dict[int, Sums]) -> tuple[Head, ...]:
     return tuple(Head(split.projection, head, sums.movement(name)) for head, sums in each.items())
 
-
-def _spectrum(one: Shared, step: F32) -> Spectrum | None:
-    return spectrum(one.name, step.reshape(one.shape))

@@ -52,9 +52,11 @@ class CheckpointDiff:
     heads: tuple[Head, ...] = ()
     spectra: tuple[Spectrum, ...] = ()
     notes: tuple[str, ...] = ()
+    differing: int = 0
+    """Tensors whose values differ, those in `strange` among them."""
 
     def __bool__(self) -> bool:
-        return bool(self.sums.changed or self.apart or self.strange or self.files or self.converted)
+        return bool(self.differing or self.apart or self.files or self.converted)
 
     @property
     def converted(self) -> int:
@@ -168,7 +170,9 @@ def _gathered(
     numbers = [(one, one.sums) for one in measured if one.sums is not None]
     finite = [(one, sums) for one, sums in numbers if sums.finite]
     other = [Difference(one.name, "has other bytes") for one in measured if one.sums is None and not one.same]
-    strange = (Difference(one.name, _where(sums)) for one, sums in numbers if not sums.finite)
+    strange = (
+        Difference(one.name, _where(sums, same=one.same)) for one, sums in numbers if not sums.finite
+    )
     found = tuple(head for one, _ in finite for head in one.heads)
     notes = []
     if first == second:
@@ -187,12 +191,14 @@ def _gathered(
         found,
         tuple(one.spectrum for one, _ in finite if one.spectrum is not None),
         tuple(notes),
+        sum(1 for one in measured if not one.same),
     )
 
 
-def _where(sums: Sums) -> str:
+def _where(sums: Sums, *, same: bool) -> str:
     sides = [name for name, norm in (("a", sums.a2), ("b", sums.b2)) if not math.isfinite(norm)]
-    return f"is not finite in {' and '.join(sides)}: in no sum"
+    bytes_ = " with the same bytes" if same else ""
+    return f"holds NaN or infinity in {' and '.join(sides)}{bytes_}: it is in no sum"
 
 
 def _files(a: Mapping[str, bytes], b: Mapping[str, bytes]) -> Iterator[Difference]:
