@@ -12,7 +12,7 @@ from pv.vecstore.merge.report import Interference, PairFigures
 
 __all__ = ["RULE", "Advice", "recommend"]
 
-SAME = 0.5  # cosine: two thirds of what one of two equally long ones does is in both (docs/interference.md)
+SAME = 0.5  # cosine: half of the squared norm of either is in both
 AGAINST = -0.1  # cosine
 CONFLICT = 0.6  # share of opposite signs; 0.5 is a random pair's
 LARGE = 2.0  # norm of the total over that of the largest behaviour: four unrelated ones of one size

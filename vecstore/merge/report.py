@@ -153,12 +153,12 @@ def interference(
     held, tensors = holdings(vectors), touched(vectors.values())
     density = _density(persona.combine)
 
-    def look(tensor: str) -> tuple[str, _Sums]:
+    def look(tensor: str) -> tuple[str, _Sums | None]:
         alone = {name: operand(persona.behaviours[name], held, tensor) for name in names}
         there = {name: one for name, one in alone.items() if one is not None}
         planned = plan(persona, held, tensor)
         if not there:
-            return tensor, _Sums.none(len(names))
+            return tensor, None
         own = base.tensor(tensor)
         decoded = taus([*planned, *there.values()], vectors, tensor, own)
         rows = [summed(one, decoded) for one in there.values()]
@@ -169,10 +169,12 @@ def interference(
             found.total2 = _square(evaluate(persona.combine, planned, decoded, place(own)))
         return tensor, found
 
-    whole, classes = _Sums.none(len(names)), {}
+    whole = _Sums.none(len(names))
+    classes: dict[str, _Sums] = {}
     for done, (tensor, found) in enumerate(ordered_map(look, tensors, threads=threads), 1):
-        whole.add(found)
-        classes.setdefault(module_class(tensor), _Sums.none(len(names))).add(found)
+        if found is not None:
+            whole.add(found)
+            classes.setdefault(module_class(tensor), _Sums.none(len(names))).add(found)
         if progress:
             progress(done, len(tensors))
     return _drawn(names, persona.combine, density, whole, classes)
