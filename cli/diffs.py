@@ -48,8 +48,7 @@ def checkpoint_lines(found: CheckpointDiff, *, top: int | None = None) -> list[s
     if not found.sums.changed:
         return [*lines, "", _none(found)]
     header = ["where", "norm of change", "relative to a", "changed"]
-    by_class = table(header, [_row(one) for one in found.weights.by_class()], title="by class of module")
-    lines += ["", *_tables(found.weights, header, top), "", by_class]
+    lines += ["", *_tables(found.weights, header, top, classes=True)]
     lines += [*_heads(found.heads), *_spectra(found.spectra), "", *_whole(found)]
     return lines
 
@@ -95,10 +94,15 @@ def _rest(found: Diff | CheckpointDiff) -> list[str]:
     return [f" {counted(count, 'tensor')} {what}" for count, what in counts if count]
 
 
-def _tables(moved: WeightDiff, header: Sequence[str], top: int | None) -> Iterator[str]:
+def _tables(
+    moved: WeightDiff, header: Sequence[str], top: int | None, *, classes: bool = False
+) -> Iterator[str]:
     yield table(header, [_row(one) for one in (*moved.by_layer(), moved.total)], title="by layer")
     yield ""
     yield table(header, [_row(one) for one in moved.by_module()], title="by module")
+    if classes:
+        yield ""
+        yield table(header, [_row(one) for one in moved.by_class()], title="by class of module")
     if top:
         yield ""
         yield table(
@@ -128,8 +132,8 @@ def _listed(title: str, lines: Sequence[str]) -> list[str]:
 def _whole(found: CheckpointDiff) -> list[str]:
     sums, norms = found.sums, (found.sums.a2**0.5, found.sums.b2**0.5)
     return [
-        f"{sums.changed:,} of {sums.elements:,} elements differ; norm of change {sums.step2**0.5:.4f}, norms of a and b "
-        f"{norms[0]:.4f} and {norms[1]:.4f}, cosine of their weights {sums.cosine:.6f}",
+        f"{sums.changed:,} of {sums.elements:,} elements differ; norm of change {sums.step2**0.5:.4f}, norms of a "
+        f"and b {norms[0]:.4f} and {norms[1]:.4f}, cosine of their weights {sums.cosine:.6f}",
         "norms are L2, of fp32 values and differences",
     ]
 
@@ -150,15 +154,18 @@ def _spectra(spectra: Sequence[Spectrum]) -> list[str]:
         return []
     rows = [
         [
-            one.where, f"{one.norm2**0.5:.4f}", f"{one.values[0]:.4f}", f"{one.stable_rank:.1f}",
-            f"{100 * one.energy:.1f} %", "exact" if one.exact else "approximate",
+            one.where.removesuffix(".weight"), f"{one.norm2**0.5:.4f}", f"{one.values[0]:.4f}",
+            f"{one.stable_rank:.1f}", f"{100 * one.energy:.1f} %", "exact" if one.exact else "approximate",
         ]
         for one in sorted(spectra, key=lambda one: -one.norm2)[: 4 * MOST]
     ]  # fmt: skip
-    header = [
-        "tensor", "norm", "largest singular value", "stable rank", f"energy of the first {len(spectra[0].values)}", "",
-    ]  # fmt: skip
-    return ["", table(header, rows, title=f"spectra of the change: {len(rows)} of {len(spectra)} tensors")]
+    header = ["tensor", "norm", "largest", "stable rank", "energy", ""]
+    first = max(len(one.values) for one in spectra)
+    title = (
+        f"spectra of the change, {len(rows)} of {len(spectra)} tensors: the largest singular value, the stable rank, "
+        f"and the share of the squares that the first {first} have"
+    )
+    return ["", title, table(header, rows)]
 
 
 def matrix(pairs: Iterable[Pair]) -> list[str]:

@@ -23,12 +23,21 @@ def report_merge_plan(app: App, plan: MergePlan, *, as_json: bool) -> None:
         app.json(plan)
         return
     app.note(
-        f"{plan.said}: nothing was changed" if plan.kind == "up-to-date" else f"would be a {plan.said}; nothing was changed"
+        f"{plan.said}: nothing was changed"
+        if plan.kind == "up-to-date"
+        else f"would be a {plan.said}; nothing was changed"
     )
     for note in plan.notes:
         app.note(f"note: {note}")
-    lines = [*change_lines(plan.changes), f"  {persona_line(plan.persona)}", *interference_lines(plan.interference)]
-    lines += ["", *(f"{'recommended' if at == 0 else 'and'}: {one.text}" for at, one in enumerate(plan.advice))]
+    lines = [
+        *change_lines(plan.changes),
+        f"  {persona_line(plan.persona)}",
+        *interference_lines(plan.interference),
+    ]
+    lines += [
+        "",
+        *(f"{'recommended' if at == 0 else 'and'}: {one.text}" for at, one in enumerate(plan.advice)),
+    ]
     app.page("\n".join(lines))
 
 
@@ -68,7 +77,11 @@ def _classes(found: Interference) -> str:
             kept = (one.trim.elements, one.trim.norm2) if one.trim else (1.0, 1.0)
             row += [f"{100 * part:.1f} %" for part in kept]
         rows.append(row)
-    trim = f"; {found.method} trims each tensor to density {found.density:g}" if found.density is not None else ""
+    trim = (
+        f"; {found.method} trims each tensor to density {found.density:g}"
+        if found.density is not None
+        else ""
+    )
     return table(header, rows, title=f"by class of module{trim}")
 
 

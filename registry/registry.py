@@ -31,7 +31,7 @@ from pv.registry.git.objects import Author
 from pv.registry.git.repository import GitRepository
 from pv.registry.history import merge, names, operations, revisions, undo
 from pv.registry.history.log import LogEntry, read_log
-from pv.registry.history.merge import MergeOutcome
+from pv.registry.history.merge import MergeOutcome, PlannedMerge
 from pv.registry.history.operations import Operation
 from pv.registry.history.snapshot import NewVectors, Snapshot, write_base
 from pv.registry.history.threeway import Take
@@ -302,7 +302,7 @@ class Registry(Closing):
 
     def plan_merge(
         self, revision: str, take: Mapping[str, Take] | None = None, *, combine: Combine | None = None
-    ) -> merge.PlannedMerge:
+    ) -> PlannedMerge:
         """What `merge` would do now. Writes nothing and waits for nobody."""
         theirs = self.resolve(revision)
         return merge.plan_merge(self.history, self.resolve(None), theirs, revision, take or {}, combine)

@@ -51,7 +51,7 @@ def _looks(command: Callable[..., Any]) -> Callable[..., Any]:
 @threads_option
 @json_option
 @pass_app
-def command(app: App, a: str, b: str | None, exit_code: bool, as_json: bool, **options: Any) -> None:
+def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, **options: Any) -> None:
     """Compare two revisions: their recipes, and with --weights how far each layer and module moved, and the
     cosine similarity of the behaviours of both. --stat, --top and --html ask for the weights, too.
 
@@ -92,7 +92,9 @@ def command(app: App, a: str, b: str | None, exit_code: bool, as_json: bool, **o
 def _check(options: dict[str, Any], two: Sides) -> None:
     asked = [f"--{name}" for name in ("weights", "stat", "top", "html") if options[name]]
     if options["recipe"] and asked:
-        raise UsageError(f"--recipe leaves the weights out, {asked[0]} asks for them", hint="give one of them")
+        raise UsageError(
+            f"--recipe leaves the weights out, {asked[0]} asks for them", hint="give one of them"
+        )
     if isinstance(two.a, Path) or isinstance(two.b, Path):
         if options["recipe"]:
             raise UsageError("a checkpoint has no recipe", hint="leave --recipe out")

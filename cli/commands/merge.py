@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
+from pv.cli.interference import report_merge_plan
 from pv.cli.options import (
     combine_options,
     json_option,
@@ -14,7 +15,6 @@ from pv.cli.options import (
     take_option,
     threads_choice,
 )
-from pv.cli.interference import report_merge_plan
 from pv.cli.report import report
 from pv.registry.combine import Combine
 
@@ -27,7 +27,9 @@ __all__ = ["command"]
 @method_option
 @combine_options
 @message_option
-@click.option("-n", "--dry-run", is_flag=True, help="Say what would be merged, and how the behaviours interfere.")
+@click.option(
+    "-n", "--dry-run", is_flag=True, help="Say what would be merged, and how the behaviours interfere."
+)
 @threads_choice("Number of threads for --dry-run; no result depends on it.")
 @json_option
 @pass_app

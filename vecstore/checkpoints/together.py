@@ -63,7 +63,9 @@ class Together:
 def together(a: Weights, b: Weights) -> Together:
     """Match the tensors of two checkpoints; reads nothing but what their headers said."""
     ours, theirs = _without_buffers(a.specs), _without_buffers(b.specs)
-    pieces = {name: (Piece(name, 0, theirs[name].nbytes),) for name in ours.keys() & theirs.keys()}
+    pieces: dict[str, tuple[Piece, ...]] = {
+        name: (Piece(name, 0, theirs[name].nbytes),) for name in ours.keys() & theirs.keys()
+    }
     shapes = {name: (ours[name].shape, theirs[name].shape) for name in pieces}
     dtypes = {name: theirs[name].dtype for name in pieces}
     try:

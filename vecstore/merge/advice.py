@@ -18,9 +18,9 @@ CONFLICT = 0.6  # share of opposite signs; 0.5 is a random pair's
 LARGE = 2.0  # norm of the total over that of the largest behaviour: four unrelated ones of one size
 
 RULE = (
-    f"add, unless a pair has cosine >= {SAME} (the same change twice: scale it down), a pair has cosine <= {AGAINST} with "
-    f">= {CONFLICT:.0%} opposite signs (they undo one another: keep one), or the total is >= {LARGE:g} times the largest "
-    "behaviour (scale all down to it)"
+    f"add, unless a pair has cosine >= {SAME} (the same change twice: scale it down), a pair has cosine <= {AGAINST} "
+    f"with >= {CONFLICT:.0%} opposite signs (they undo one another: keep one), or the total is >= {LARGE:g} times the "
+    "largest behaviour (scale all down to it)"
 )
 """In one line, as the command prints it and the document has it."""
 
@@ -99,8 +99,8 @@ def _large(found: Interference, names: tuple[str, ...]) -> list[Advice]:
         Advice(
             "large",
             names,
-            f"together they move the weights {found.total / found.largest:.1f} times as far as the largest of them alone: "
-            f"scale all by {factor:.2g} to come as far as that one, and measure",
+            f"together they move the weights {found.total / found.largest:.1f} times as far as the largest of them "
+            f"alone: scale all by {factor:.2g} to come as far as that one, and measure",
             factor,
         )
     ]

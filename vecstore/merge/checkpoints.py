@@ -172,4 +172,3 @@ def _ranges(one: Shared, split: Split | None) -> Iterable[tuple[int, int, int]]:
 
 def _heads(split: Split, name: str, each: dict[int, Sums]) -> tuple[Head, ...]:
     return tuple(Head(split.projection, head, sums.movement(name)) for head, sums in each.items())
-

@@ -66,10 +66,12 @@ class HeadCount:
         except (ValueError, RecursionError):
             found = None
         for inner in (found, *(found.values() if isinstance(found, Mapping) else ())):
-            if isinstance(inner, Mapping) and _count(heads := inner.get("num_attention_heads")):
-                shared = inner.get("num_key_value_heads", heads)
-                if _count(shared):
-                    return HeadCount(heads, shared)
+            if not isinstance(inner, Mapping):
+                continue
+            heads = _count(inner.get("num_attention_heads"))
+            shared = _count(inner.get("num_key_value_heads", heads))
+            if heads is not None and shared is not None:
+                return HeadCount(heads, shared)
         raise UsageError(
             f"how many heads {whose} has is not known: no config.json that says num_attention_heads",
             hint="leave --heads out, or put the model's config.json beside its weights",
@@ -87,5 +89,6 @@ class HeadCount:
         return Split(found[1], count, shape[1] if len(shape) == 2 else 1, by_columns)
 
 
-def _count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 20
+def _count(value: object) -> int | None:
+    """A number of heads; None for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 20 else None

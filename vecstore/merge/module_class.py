@@ -14,7 +14,9 @@ CLASSES = ("embeddings", "attention", "mlp", "norms", "head", "other")
 _POSITIONS = re.compile(r"(.*\.)?(wpe|embed_positions|position_embeddings?|token_type_embeddings)\.weight")
 _NORM = re.compile(r"(.*[._])?(norm|layernorm|ln)(_?[a-z0-9]{1,3}|_?(final|emb))?", re.IGNORECASE)
 _ATTENTION = re.compile(r".*(attn|attention|[qkvo]_proj|qkv_proj|query_key_value)\b.*")
-_MLP = re.compile(r".*(mlp|ffn|feed_forward|experts?|moe|(gate|up|down|gate_up)_proj|fc[12]|intermediate|output)\b.*")
+_MLP = re.compile(
+    r".*(mlp|ffn|feed_forward|experts?|moe|(gate|up|down|gate_up)_proj|fc[12]|intermediate|output)\b.*"
+)
 
 
 def module_class(name: str) -> str:

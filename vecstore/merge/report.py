@@ -1,7 +1,8 @@
 """The interference report: what the behaviours of a persona do to each other in weight space, before anything is built.
 
-One pass over the tensors; each vector is decoded once, and each tensor of the base read once. Measured on the deltas in
-fp32 before rounding, each at its weight, with sums in fp64: observations, whose last digits may differ between machines.
+One pass over the tensors; each vector is decoded once, and each tensor of the base read once. Measured on the deltas
+in fp32 before rounding, each at its weight, with sums in fp64: observations, whose last digits may differ between
+machines.
 """
 
 from __future__ import annotations

@@ -152,7 +152,8 @@ def _head_count(a: Mapping[str, bytes], b: Mapping[str, bytes], first: str, seco
     found = HeadCount.of(a.get("config.json"), first)
     if (other := HeadCount.of(b.get("config.json"), second)) != found:
         raise UsageError(
-            f"{first} has {found.heads} heads ({found.shared} of keys and values), {second} has {other.heads} ({other.shared})",
+            f"{first} has {found.heads} heads ({found.shared} of keys and values), {second} has {other.heads} "
+            f"({other.shared})",
             hint="leave --heads out: their heads are not the same parts of the weights",
         )
     return found
@@ -170,9 +171,7 @@ def _gathered(
     numbers = [(one, one.sums) for one in measured if one.sums is not None]
     finite = [(one, sums) for one, sums in numbers if sums.finite]
     other = [Difference(one.name, "has other bytes") for one in measured if one.sums is None and not one.same]
-    strange = (
-        Difference(one.name, _where(sums, same=one.same)) for one, sums in numbers if not sums.finite
-    )
+    strange = (Difference(one.name, _where(sums, same=one.same)) for one, sums in numbers if not sums.finite)
     found = tuple(head for one, _ in finite for head in one.heads)
     notes = []
     if first == second:

@@ -1,4 +1,7 @@
-"""A diff as a page: one HTML file with everything in it, for light and dark screens. Nothing is fetched, nothing runs."""
+"""A diff as a page: one HTML file with everything in it, for light and dark screens.
+
+Nothing is fetched, nothing runs. Every text is escaped.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["check_page", "fragment", "page", "write_page"]
 
 MARK = "<!doctype html>\n<!-- a page of pv diff -->\n"
+META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 OUTSIDE = "outside"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2128; --soft: #5d6673; --paper: #fff; --line: #d9dee5; --heat: 199 64 10 }
@@ -74,8 +78,9 @@ def check_page(file: Path) -> None:
 def page(found: Diff | CheckpointDiff, *, top: int = 20) -> str:
     """The whole document."""
     title = f"pv diff {_short(found.a)} {_short(found.b)}"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
-    return f'{MARK}<html lang="en"><head>{head}<style>{STYLE}</style></head><body>{fragment(found, top=top)}</body></html>\n'
+    head = f"{META}<title>{escape(title)}</title><style>{STYLE}</style>"
+    body = fragment(found, top=top)
+    return f'{MARK}<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
 def fragment(found: Diff | CheckpointDiff, *, top: int = 20) -> str:
@@ -104,8 +109,9 @@ def fragment(found: Diff | CheckpointDiff, *, top: int = 20) -> str:
 
 def _weights(moved: WeightDiff, whose: str, top: int) -> Iterator[str]:
     whole = moved.total
+    share = _share(whole.changed, whole.elements)
     yield (
-        f"<p>{whole.changed:,} of {whole.elements:,} elements differ in fp32 ({_share(whole.changed, whole.elements)}). "
+        f"<p>{whole.changed:,} of {whole.elements:,} elements ({share}) differ in fp32. "
         f"The norm of the change is {whole.norm:.4g}, {_percent(whole.relative)} of that of {whose}; "
         f"the largest change of one element is {whole.largest:.4g}.</p>"
     )
@@ -150,7 +156,9 @@ def _grid(
     for row in rows:
         drawn = (_cell(cells.get((row, one)), f"{corner} {row} {one}".strip(), most) for one in columns)
         lines.append(f"<tr><th>{escape(str(row))}</th>{''.join(drawn)}</tr>")
-    return f'<div class="wide"><table class="map"><tr><th>{corner}</th>{head}</tr>{"".join(lines)}</table></div>'
+    return (
+        f'<div class="wide"><table class="map"><tr><th>{corner}</th>{head}</tr>{"".join(lines)}</table></div>'
+    )
 
 
 def _cell(one: Movement | None, where: str, most: float) -> str:
@@ -163,7 +171,10 @@ def _cell(one: Movement | None, where: str, most: float) -> str:
 
 def _pairs(pairs: Iterable[Pair]) -> Iterator[str]:
     rows = [
-        (escape(f"{p.a} · {p.b}"), f"{p.cosine:+.3f}", f"{100 * p.sign_agreement:.1f} %", f"{p.overlap:,}", f"{p.norm_a:.4g}", f"{p.norm_b:.4g}")
+        (
+            escape(f"{p.a} · {p.b}"), f"{p.cosine:+.3f}", f"{100 * p.sign_agreement:.1f} %", f"{p.overlap:,}",
+            f"{p.norm_a:.4g}", f"{p.norm_b:.4g}",
+        )
         for p in sorted(pairs, key=lambda p: -abs(p.cosine))
     ]  # fmt: skip
     if rows:
@@ -192,7 +203,10 @@ def _spectra(spectra: Sequence[Spectrum]) -> Iterator[str]:
     if not spectra:
         return
     rows = [
-        (escape(one.where), f"{one.stable_rank:.1f}", f"{100 * one.energy:.1f} %", " ".join(f"{v:.3g}" for v in one.values), "exact" if one.exact else "approximate")
+        (
+            escape(one.where), f"{one.stable_rank:.1f}", f"{100 * one.energy:.1f} %",
+            " ".join(f"{v:.3g}" for v in one.values), "exact" if one.exact else "approximate",
+        )
         for one in sorted(spectra, key=lambda one: -one.norm2)
     ]  # fmt: skip
     yield "<h2>Spectra of the change</h2><p>Stable rank: squared norm over the largest squared singular value.</p>"

@@ -42,10 +42,10 @@ def sides(a: str, b: str | None, *, repo: Callable[[], Repo], seen_from: Path) -
         except (UnknownRevision, UsageError, NotARegistry) as error:
             if path.exists():
                 return path
-            if os.sep in word or isinstance(error, NotARegistry) and b is not None:
+            if os.sep in word or (isinstance(error, NotARegistry) and b is not None):
                 raise _neither(error, word) from error
             raise
-        if path.is_dir() or path.suffix == ".safetensors" and path.exists():
+        if path.is_dir() or (path.suffix == ".safetensors" and path.exists()):
             notes.append(f"{word} is a revision here, and that is taken; ./{word} is the checkpoint")
         return revision
 

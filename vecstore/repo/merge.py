@@ -50,9 +50,7 @@ def merge(
     )
 
 
-def merge_notes(
-    outcome: MergeOutcome | PlannedMerge, revision: str, message: str | None = None
-) -> list[str]:
+def merge_notes(outcome: MergeOutcome | PlannedMerge, revision: str, message: str | None = None) -> list[str]:
     """What is worth a remark about a merge."""
     notes = []
     if message is not None and outcome.kind != "merge":

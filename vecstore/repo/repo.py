@@ -354,9 +354,7 @@ class Repo(Closing):
 
         made = None if rule is None else edit.rule_of(rule, None, {})
         threads = thread_count(threads)
-        return plan_merge.plan_merge(
-            self, revision, take=take, rule=made, threads=threads, progress=progress
-        )
+        return plan_merge.plan_merge(self, revision, take=take, rule=made, threads=threads, progress=progress)
 
     def revert(
         self,

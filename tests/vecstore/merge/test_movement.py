@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,10 +43,7 @@ def test_it_is_what_numpy_says(first: str, second: str, size: int, seed: int) ->
 def test_parts_add_up(size: int, cuts: list[int]) -> None:
     a, b = array("a", "BF16", size), array("b", "BF16", size, seed=2)
     ends = sorted({0, size, *(cut for cut in cuts if cut < size)})
-    parts = [
-        measure(a.raw[low:high], "BF16", b.raw[low:high], "BF16")
-        for low, high in zip(ends, ends[1:], strict=False)
-    ]
+    parts = [measure(a.raw[low:high], "BF16", b.raw[low:high], "BF16") for low, high in pairwise(ends)]
     whole, found = measure(a.raw, "BF16", b.raw, "BF16"), total(parts)
     assert (found.elements, found.changed, found.largest) == (whole.elements, whole.changed, whole.largest)
     assert found.step2 == pytest.approx(whole.step2, rel=1e-12)
