@@ -93,7 +93,7 @@ class WeightDiff:
         return tuple(sorted(found, key=lambda one: CLASSES.index(one.where)))
 
     def cells(self) -> dict[tuple[int | None, str], Movement]:
-        """By layer and module: the cells of a heat map. A weight and its bias are one, as are all experts of a layer."""
+        """By layer and module: the cells of a heat map. A weight and its bias are one; so are a layer's experts."""
         groups: dict[tuple[int | None, str], Movement] = {}
         for change in self.tensors:
             layer, module = place(change.where)

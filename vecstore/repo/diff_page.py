@@ -30,9 +30,9 @@ MARK = "<!doctype html>\n<!-- a page of pv diff -->\n"
 META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 OUTSIDE = "outside"
 STYLE = """
-:root { color-scheme: light dark; --ink: #1d2128; --soft: #5d6673; --paper: #fff; --line: #d9dee5; --heat: 199 64 10 }
+:root { color-scheme: light dark; --ink: #1d2128; --soft: #5d6673; --paper: #fff; --line: #d9dee5; --heat: 235 110 40 }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e7eaef; --soft: #98a2b0; --paper: #14171c; --line: #333a45; --heat: 232 106 44 } }
+  :root { --ink: #e7eaef; --soft: #98a2b0; --paper: #14171c; --line: #333a45; --heat: 196 78 20 } }
 body { margin: 2rem auto; max-width: 76rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.35rem; margin: 0 0 .2rem; overflow-wrap: anywhere } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem }
