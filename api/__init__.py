@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pv.vecstore.data.rows import Message, Row, Rows, read_rows
     from pv.vecstore.progress import Report, Tick
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.diff_checkpoints import CheckpointDiff, diff_checkpoints
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.repo import Repo
     from pv.vecstore.repo.revision import Revision
@@ -52,6 +53,7 @@ __all__ = [
     "BaseMismatch",
     "Behaviour",
     "Checked",
+    "CheckpointDiff",
     "CheckpointRefused",
     "Combine",
     "ConflictError",
@@ -83,6 +85,7 @@ __all__ = [
     "UnknownRevision",
     "UsageError",
     "__version__",
+    "diff_checkpoints",
     "fsck",
     "init",
     "open",
@@ -100,6 +103,7 @@ _HOMES = {
     "pv.vecstore.data.rows": ("Message", "Row", "Rows", "read_rows"),
     "pv.vecstore.progress": ("Report", "Tick"),
     "pv.vecstore.repo.diff": ("Diff",),
+    "pv.vecstore.repo.diff_checkpoints": ("CheckpointDiff", "diff_checkpoints"),
     "pv.vecstore.repo.fsck": ("Checked",),
     "pv.vecstore.repo.repo": ("Repo",),
     "pv.vecstore.repo.revision": ("Revision",),

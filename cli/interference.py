@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pv.cli.app import App
 from pv.cli.render import change_lines, persona_line, table
+from pv.vecstore.merge.advice import RULE
 
 if TYPE_CHECKING:
     from pv.vecstore.merge.report import Interference, PairFigures
@@ -38,7 +39,7 @@ def report_merge_plan(app: App, plan: MergePlan, *, as_json: bool) -> None:
         "",
         *(f"{'recommended' if at == 0 else 'and'}: {one.text}" for at, one in enumerate(plan.advice)),
     ]
-    app.page("\n".join(lines))
+    app.page("\n".join([*lines, f"the rule: {RULE}"]))
 
 
 def interference_lines(found: Interference) -> list[str]:

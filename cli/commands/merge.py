@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.interference import report_merge_plan
 from pv.cli.options import (
     combine_options,
     json_option,
@@ -50,7 +49,7 @@ def command(
     `ours` is this branch, `theirs` the other one.
 
     --dry-run changes nothing and builds nothing: it reads the vectors, and shows how alike the behaviours are, where
-    they pull against one another, how far all of them together move the weights, and what follows from that.
+    they act against one another, how far all of them together move the weights, and what follows from that.
     docs/interference.md explains it.
 
     \b
@@ -64,6 +63,8 @@ def command(
     if dry_run:
         with app.progress() as progress:
             plan = app.repo().plan_merge(branch, take=taken, rule=rule, threads=threads, progress=progress)
+        from pv.cli.interference import report_merge_plan
+
         report_merge_plan(app, plan, as_json=as_json)
         return
     made = app.repo().merge(branch, take=taken, rule=rule, message=message)

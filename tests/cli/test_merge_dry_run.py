@@ -57,7 +57,14 @@ def test_the_report_is_of_the_persona_that_would_result(two: InProcess) -> None:
 def test_in_words(two: InProcess) -> None:
     said = two.ok("merge", "side", "--dry-run")
     assert "would be a merge of side; nothing was changed" in said.err
-    for part in ("+ tuned", "opposite signs there", "unrelated", "by class of module", "total: norm", "recommended: "):
+    for part in (
+        "+ tuned",
+        "opposite signs there",
+        "unrelated",
+        "by class of module",
+        "total: norm",
+        "recommended: ",
+    ):
         assert part in said.out, part
     assert "kept" not in said.out  # add trims nothing
     trimmed = two.ok("merge", "side", "--dry-run", "--method", "ties", "--density", "0.3").out

@@ -23,13 +23,12 @@ from pv.registry.manifest import BaseManifest, Spec
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.compare import differences
 from pv.vecstore.checkpoints.moe import Piece, relaid, twin
+from pv.vecstore.checkpoints.names import is_embedding, is_head, is_vocabulary
 from pv.vecstore.checkpoints.pieces import read_pieces
 from pv.vecstore.tensors.formats import FLOATS
 
-__all__ = ["Aligned", "align", "embedding_of", "is_buffer", "is_head", "is_vocabulary"]
+__all__ = ["Aligned", "align", "embedding_of", "is_buffer"]
 
-_EMBEDDINGS = re.compile(r"(.*\.)?(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight")
-_HEADS = re.compile(r"(.*\.)?(lm_head|embed_out)\.(weight|bias)")
 _BUFFERS = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.masked_bias|position_ids)")
 _MASKS = re.compile(r"(.*\.)?attn(ention)?\.bias")  # a causal mask has four dimensions, a bias one
 _QUANTISED = re.compile(
@@ -84,20 +83,11 @@ def align(checkpoint: Checkpoint, base: BaseManifest) -> Aligned:
     return Aligned(checkpoint.path, specs, checkpoint, pieces)
 
 
-def is_head(name: str) -> bool:
-    return _HEADS.fullmatch(name) is not None
-
-
-def is_vocabulary(name: str) -> bool:
-    """Whether a tensor has a row for each token."""
-    return is_head(name) or _EMBEDDINGS.fullmatch(name) is not None
-
-
 def embedding_of(head: str, names: Iterable[str]) -> str | None:
     """The embedding among `names` that a tied head repeats; None if there is none, or a choice."""
     if not head.endswith(".weight"):
         return None
-    found = [name for name in names if _EMBEDDINGS.fullmatch(name)]
+    found = [name for name in names if is_embedding(name)]
     return found[0] if len(found) == 1 else None
 
 

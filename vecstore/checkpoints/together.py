@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from pv.registry.errors import CheckpointRefused
 from pv.registry.manifest import Spec
-from pv.vecstore.checkpoints.align import is_buffer, is_vocabulary
+from pv.vecstore.checkpoints.align import is_buffer
 from pv.vecstore.checkpoints.checkpoint import Weights
 from pv.vecstore.checkpoints.compare import Difference, differences
 from pv.vecstore.checkpoints.moe import Piece, relaid, twin
+from pv.vecstore.checkpoints.names import is_vocabulary
 from pv.vecstore.checkpoints.pieces import read_pieces
 from pv.vecstore.tensors.formats import FLOATS
 

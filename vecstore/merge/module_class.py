@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pv.vecstore.checkpoints.align import is_head, is_vocabulary
+from pv.vecstore.checkpoints.names import is_head, is_vocabulary
 
 __all__ = ["CLASSES", "module_class"]
 
