@@ -36,7 +36,8 @@ def diff_lines(found: Diff, *, top: int | None = None) -> list[str]:
     if not found.weights:
         return [*lines, "", "no weight differs", *matrix(found.pairs)]
     header = ["where", "norm of change", "relative", "changed, before rounding"]
-    return [*lines, "", *_tables(found.weights, header, top), *matrix(found.pairs)]
+    lines += ["", *_tables(found.weights, header, top)]
+    return [*lines, *_heads(found.heads), *_spectra(found.spectra), *matrix(found.pairs)]
 
 
 def checkpoint_lines(found: CheckpointDiff, *, top: int | None = None) -> list[str]:
@@ -146,7 +147,7 @@ def _heads(heads: Sequence[Head]) -> list[str]:
         [one.where, f"{one.moved.norm:.4f}", f"{100 * one.moved.relative:.3f} %"] for one in moved[: 2 * MOST]
     ]
     title = f"the heads that moved furthest, of {len(heads)}"
-    return ["", table(["head", "norm of change", "relative to a"], rows, title=title)]
+    return ["", table(["head", "norm of change", "relative"], rows, title=title)]
 
 
 def _spectra(spectra: Sequence[Spectrum]) -> list[str]:

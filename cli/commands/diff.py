@@ -30,8 +30,8 @@ def _looks(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what is shown of the weights."""
     for option in (
         click.option("--html", metavar="FILE", help="Write a page with a layer by module heat map, too."),
-        click.option("--spectra", is_flag=True, help="Checkpoints: singular values of each tensor's change."),
-        click.option("--heads", is_flag=True, help="Checkpoints: the attention heads that moved furthest."),
+        click.option("--spectra", is_flag=True, help="The singular values of each matrix's change, too."),
+        click.option("--heads", is_flag=True, help="List the attention heads that moved furthest, too."),
         click.option(
             "--top", type=Whole(1), metavar="N", help="List the N tensors that moved furthest, too."
         ),
@@ -53,7 +53,7 @@ def _looks(command: Callable[..., Any]) -> Callable[..., Any]:
 @pass_app
 def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, **options: Any) -> None:
     """Compare two revisions: their recipes, and with --weights how far each layer and module moved, and the
-    cosine similarity of the behaviours of both. --stat, --top and --html ask for the weights, too.
+    cosine similarity of the behaviours of both. --stat, --top, --heads, --spectra and --html ask for the weights, too.
 
     Or compare two checkpoints, by their folders; no registry is needed for that. Against a revision, a checkpoint is
     compared with the base. What only one has, and what has another shape, is listed.
@@ -90,34 +90,29 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
 
 
 def _check(options: dict[str, Any], two: Sides) -> None:
-    asked = [f"--{name}" for name in ("weights", "stat", "top", "html") if options[name]]
-    if options["recipe"] and asked:
+    if not options["recipe"]:
+        return
+    if asked := _asks_for_weights(options):
         raise UsageError(
-            f"--recipe leaves the weights out, {asked[0]} asks for them", hint="give one of them"
+            f"--recipe leaves the weights out, --{asked[0]} asks for them", hint="give one of them"
         )
     if isinstance(two.a, Path) or isinstance(two.b, Path):
-        if options["recipe"]:
-            raise UsageError("a checkpoint has no recipe", hint="leave --recipe out")
-    elif options["heads"] or options["spectra"]:
-        which = "--heads" if options["heads"] else "--spectra"
-        raise UsageError(
-            f"{which} looks at checkpoints, and these are revisions",
-            hint="build both, and compare the folders: pv build REV -o DIR",
-        )
+        raise UsageError("a checkpoint has no recipe", hint="leave --recipe out")
+
+
+def _asks_for_weights(options: dict[str, Any]) -> list[str]:
+    return [name for name in ("weights", "stat", "top", "heads", "spectra", "html") if options[name]]
 
 
 def _found(app: App, two: Sides, options: dict[str, Any]) -> Diff | CheckpointDiff:
-    threads = options["threads"]
     with app.progress() as progress:
+        settings = {name: options[name] for name in ("heads", "spectra", "threads")}
         if isinstance(two.a, Path) or isinstance(two.b, Path):
             from pv.vecstore.repo.diff_checkpoints import diff_checkpoints
 
-            heads, spectra = options["heads"], options["spectra"]
-            return diff_checkpoints(
-                two.a, two.b, heads=heads, spectra=spectra, threads=threads, progress=progress
-            )
-        weights = any(options[name] for name in ("weights", "stat", "top", "html"))
-        found = two.a.diff(two.b, weights=weights, threads=threads, progress=progress)
+            return diff_checkpoints(two.a, two.b, progress=progress, **settings)
+        weights = bool(_asks_for_weights(options))
+        found = two.a.diff(two.b, weights=weights, progress=progress, **settings)
     return replace(found, weights=None, pairs=()) if options["recipe"] else found
 
 

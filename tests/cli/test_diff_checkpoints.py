@@ -217,9 +217,25 @@ def test_bad_input(
     assert not list(tmp_path.rglob("*.pvtmp"))
 
 
-def test_revisions_have_no_heads(world: World, pv: InProcess) -> None:
-    said = pv("diff", "HEAD~1", "HEAD", "--spectra")
-    assert said.code == 2 and "--spectra looks at checkpoints" in said.err
+def test_heads_and_spectra_of_revisions_are_those_of_their_checkpoints(world: World, pv: InProcess) -> None:
+    """A captured checkpoint alone: the step from nothing to it is the difference of the folders."""
+    pv.ok("drop", "listening")
+    pv.ok("commit", world.tuned, "--as", "tuned")
+    found = pv.ok("diff", "--heads", "--spectra", "--top", "5", "--json").json
+    folders = pv.ok("diff", world.base, world.tuned, "--heads", "--spectra", "--top", "5", "--json").json
+    assert [one["where"] for one in found["tensors"]] == [one["where"] for one in folders["tensors"]]
+    for mine, theirs in zip(found["heads"], folders["heads"], strict=True):
+        assert {**mine, "step": 0, "relative": 0} == {**theirs, "step": 0, "relative": 0}
+        assert (mine["step"], mine["relative"]) == pytest.approx((theirs["step"], theirs["relative"]))
+    for mine, theirs in zip(found["spectra"], folders["spectra"], strict=True):
+        assert mine["where"] == theirs["where"]
+        assert mine["singular_values"] == pytest.approx(theirs["singular_values"], rel=1e-4)
+    assert "the heads that moved furthest, of 24" in pv.ok("diff", "--heads").out
+    again = pv.ok("diff", "HEAD", "HEAD", "--heads", "--json").json
+    assert "heads" not in again
+    file = world.folder / "page.html"
+    pv.ok("diff", "--heads", "--html", file)
+    assert "Attention heads" in file.read_text(encoding="utf-8")
 
 
 def test_a_revision_that_is_not_there(world: World, pv: InProcess) -> None:

@@ -172,7 +172,7 @@ STORY = """
 0 diff --weights
 0 diff HEAD~1 HEAD --recipe
 0 diff --stat
-0 diff --top 3
+0 diff --top 3 --heads --spectra
 1 diff {base} {tuned} --exit-code
 0 diff {base} HEAD --spectra --heads --html {out}.html
 1 diff --exit-code

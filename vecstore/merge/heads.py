@@ -50,6 +50,10 @@ class Split:
         cut = raw.reshape(-1, self.count, self.columns // self.count)
         return ((head, cut[:, head].reshape(-1)) for head in range(self.count))
 
+    def whole(self, raw: Raw) -> Iterator[tuple[int, Raw]]:
+        """(head, its elements) of a whole tensor, flat."""
+        return self.parts(raw) if self.by_columns else enumerate(raw.reshape(self.count, -1))
+
 
 @dataclass(frozen=True, slots=True)
 class HeadCount:

@@ -97,10 +97,10 @@ def fragment(found: Diff | CheckpointDiff, *, top: int = 20) -> str:
     if found.weights is None:
         return "".join([*parts, "<p>weights were not compared</p>"])
     parts += _weights(found.weights, whose, top)
+    parts += [*_head_maps(found.heads, whose), *_spectra(found.spectra)]
     if isinstance(found, Diff):
         parts += _pairs(found.pairs)
     else:
-        parts += [*_head_maps(found.heads), *_spectra(found.spectra)]
         parts += _list("Not compared, or not wholly", map(str, found.apart))
         parts += _list("Not finite", map(str, found.strange))
         parts += _list("Files beside the weights", (f"{one.name} {one.what}" for one in found.files))
@@ -182,10 +182,10 @@ def _pairs(pairs: Iterable[Pair]) -> Iterator[str]:
         yield _table(("pair", "cosine", "same sign", "elements both move", "norm", "norm"), rows)
 
 
-def _head_maps(heads: Sequence[Head]) -> Iterator[str]:
+def _head_maps(heads: Sequence[Head], whose: str) -> Iterator[str]:
     if not heads:
         return
-    yield "<h2>Attention heads</h2><p>Norm of the change over the norm of a's weights of that head, in percent.</p>"
+    yield f"<h2>Attention heads</h2><p>Norm of the change over the norm of {whose} of that head, in percent.</p>"
     most = max((one.moved.relative for one in heads if math.isfinite(one.moved.relative)), default=0.0)
     for projection in "qkvo":
         cells: dict[tuple[int, str], Movement] = {}
