@@ -30,7 +30,7 @@ from pv.vecstore.vectors.vector import Vector
 
 __all__ = ["BehaviourFigures", "ClassFigures", "Interference", "PairFigures", "Trim", "interference"]
 
-BLOCK = 1 << 15
+BLOCK = 1 << 13  # elements looked at at a time: in fp64 they stay in the cache
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 DRAWN = ("dare", "della")  # their density is the chance to be kept: what it keeps is not known before
@@ -230,10 +230,13 @@ def _sums(
     here, n = _Sums.none(len(rows)), len(rows)
     size = rows[0].size
     pairs = list(combinations(range(n), 2))
+    room = np.empty((n, BLOCK))
     with np.errstate(all="ignore"):  # what is not finite gives what is not a number
         for low in range(0, size, BLOCK):
             cut = [row[low : low + BLOCK] for row in rows]
-            wide = np.stack([one.astype(np.float64) for one in cut])  # (n, block)
+            wide = room[:, : cut[0].size]  # (n, block)
+            for into, one in zip(wide, cut, strict=True):
+                into[:] = one
             here.dot += wide @ wide.T
             moves, up = [one != 0 for one in cut], [one > 0 for one in cut]
             here.moved += [int(np.count_nonzero(one)) for one in moves]
