@@ -31,7 +31,7 @@ from pv.registry.git.objects import Author
 from pv.registry.git.repository import GitRepository
 from pv.registry.history import merge, names, operations, revisions, undo
 from pv.registry.history.log import LogEntry, read_log
-from pv.registry.history.merge import MergeOutcome, PlannedMerge
+from pv.registry.history.merge import MergeOutcome
 from pv.registry.history.operations import Operation
 from pv.registry.history.snapshot import NewVectors, Snapshot, write_base
 from pv.registry.history.threeway import Take
@@ -299,13 +299,6 @@ class Registry(Closing):
         theirs = self.resolve(revision)
         with self._writing(command or f"merge {revision}") as plan:
             return merge.merge(plan, theirs, revision, take or {}, combine, message)
-
-    def plan_merge(
-        self, revision: str, take: Mapping[str, Take] | None = None, *, combine: Combine | None = None
-    ) -> PlannedMerge:
-        """What `merge` would do now. Writes nothing and waits for nobody."""
-        theirs = self.resolve(revision)
-        return merge.plan_merge(self.history, self.resolve(None), theirs, revision, take or {}, combine)
 
     def revert(
         self,

@@ -13,7 +13,9 @@ from pv.vecstore.tensors.formats import to_f32
 
 __all__ = ["Sums", "measure", "total"]
 
-BLOCK = 1 << 13  # elements looked at at a time: in fp64 they stay in the cache, and numpy takes no fresh pages for them
+BLOCK = (
+    1 << 13
+)  # elements looked at at a time: in fp64 they stay in the cache, and numpy takes no fresh pages for them
 
 
 @dataclass(frozen=True, slots=True)

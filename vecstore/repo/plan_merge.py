@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.changes import Change, changes
 from pv.registry.combine import Combine
 from pv.registry.errors import ConflictError
+from pv.registry.history import merge
 from pv.registry.history.threeway import Take
 from pv.registry.persona import Persona
 from pv.vecstore.merge.advice import Advice, recommend
@@ -66,19 +67,19 @@ def plan_merge(
     progress: Report | None = None,
 ) -> MergePlan:
     """Merge in thought. Raises ConflictError as `merge` does, MissingBase, CorruptPack."""
-    ours, theirs = repo.registry.resolve(None), repo.registry.resolve(revision)
-    planned = repo.registry.plan_merge(revision, take, combine=rule)
+    registry = repo.registry
+    ours, theirs = registry.resolve(None), registry.resolve(revision)
+    planned = merge.plan_merge(registry.history, ours, theirs, revision, take or {}, rule)
     if planned.conflicts:
         raise ConflictError(
             f"both sides changed {', '.join(c.name for c in planned.conflicts)}; nothing would be merged",
             conflicts=planned.conflicts,
             hint=choices(planned.conflicts, take or {}),
         )
-    up_to_date = planned.kind == "up-to-date"
-    with opened(repo.registry, theirs if planned.kind == "fast-forward" else ours, [planned.persona]) as at:
+    with opened(registry, theirs if planned.kind == "fast-forward" else ours, [planned.persona]) as at:
         update = stage(progress, "measuring interference", "tensors")
         found = interference(planned.persona, at.base, at.vectors, threads=threads, progress=update)
-    said = "already up to date" if up_to_date else f"{planned.kind} of {revision}"
+    said = "already up to date" if planned.kind == "up-to-date" else f"{planned.kind} of {revision}"
     return MergePlan(
         planned.kind,
         said,
