@@ -117,7 +117,10 @@ def _weights(moved: WeightDiff, whose: str, top: int) -> Iterator[str]:
     )
     if not whole.changed:
         return
-    yield f"<h2>Layer by module</h2><p>Norm of the change over the norm of {whose} there, in percent.</p>"
+    yield (
+        f"<h2>Layer by module</h2><p>Norm of the change over the norm of {whose} there, in percent. The colour is of "
+        "its square root, up to the largest.</p>"
+    )
     yield _map(moved)
     header = ("class", "norm of change", "relative", "share of the squared change", "changed")
     yield f"<h2>By class of module</h2>{_table(header, (_row(one, whole) for one in moved.by_class()))}"
