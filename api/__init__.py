@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pv.vecstore.data.rows import Message, Row, Rows, read_rows
     from pv.vecstore.progress import Report, Tick
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.diff_checkpoints import CheckpointDiff, diff_checkpoints
     from pv.vecstore.repo.from_mergekit import build_from_mergekit, plan_from_mergekit
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.repo import Repo
@@ -53,6 +54,7 @@ __all__ = [
     "BaseMismatch",
     "Behaviour",
     "Checked",
+    "CheckpointDiff",
     "CheckpointRefused",
     "Combine",
     "ConflictError",
@@ -85,6 +87,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "build_from_mergekit",
+    "diff_checkpoints",
     "fsck",
     "init",
     "open",
@@ -104,6 +107,7 @@ _HOMES = {
     "pv.vecstore.progress": ("Report", "Tick"),
     "pv.vecstore.repo.diff": ("Diff",),
     "pv.vecstore.repo.from_mergekit": ("build_from_mergekit", "plan_from_mergekit"),
+    "pv.vecstore.repo.diff_checkpoints": ("CheckpointDiff", "diff_checkpoints"),
     "pv.vecstore.repo.fsck": ("Checked",),
     "pv.vecstore.repo.repo": ("Repo",),
     "pv.vecstore.repo.revision": ("Revision",),

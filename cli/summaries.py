@@ -16,7 +16,7 @@ SUMMARIES: dict[str, str] = {
     "completion": "Print a shell completion script.",
     "compress": "Keep a behaviour in a smaller encoding.",
     "config": "Show or change a persona's settings.",
-    "diff": "Show what differs between two revisions.",
+    "diff": "Show what differs between two revisions or checkpoints.",
     "drop": "Remove behaviours.",
     "eval": "Measure a behaviour on held-out rows.",
     "export": "Write the checkpoint that was committed as a behaviour.",

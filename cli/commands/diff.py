@@ -2,112 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, threads_option
-from pv.cli.render import change_lines, table
+from pv.cli.diffs import checkpoint_lines, diff_lines, stat_lines
+from pv.cli.options import Whole, json_option, threads_option
 from pv.registry.errors import UsageError
 from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from pv.vecstore.merge.diff import Movement
-    from pv.vecstore.merge.interference import Pair
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.diff_checkpoints import CheckpointDiff
+    from pv.vecstore.repo.diff_sides import Sides
 
 __all__ = ["command"]
 
-ALIKE = 0.1  # cosines that are worth a line of their own
-MOST = 5
+LISTED = 10
 
 
-@click.command("diff", short_help="Show what differs between two revisions.")
+def _looks(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what is shown of the weights."""
+    for option in (
+        click.option("--html", metavar="FILE", help="Write a page with a layer by module heat map, too."),
+        click.option("--spectra", is_flag=True, help="The singular values of each matrix's change, too."),
+        click.option("--heads", is_flag=True, help="List the attention heads that moved furthest, too."),
+        click.option(
+            "--top", type=Whole(1), metavar="N", help="List the N tensors that moved furthest, too."
+        ),
+        click.option("--stat", is_flag=True, help="Short: a bar for each layer."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("diff", short_help="Show what differs between two revisions or checkpoints.")
 @click.argument("a", default="HEAD~1")
-@click.argument("b", default="HEAD")
+@click.argument("b", required=False)
 @click.option("--weights", is_flag=True, help="Compare the weights too: reads every vector of both.")
 @click.option("--recipe", is_flag=True, help="Only the recipes, even where the weights were compared before.")
+@_looks
 @click.option("--exit-code", is_flag=True, help="Exit 1 if they differ.")
 @threads_option
 @json_option
 @pass_app
-def command(
-    app: App, a: str, b: str, weights: bool, recipe: bool, exit_code: bool, threads: int, as_json: bool
-) -> None:
+def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, **options: Any) -> None:
     """Compare two revisions: their recipes, and with --weights how far each layer and module moved, and the
-    cosine similarity of the behaviours of both.
+    cosine similarity of the behaviours of both. --stat, --top, --heads, --spectra and --html ask for the weights, too.
+
+    Or compare two checkpoints, by their folders; no registry is needed for that. Against a revision, a checkpoint is
+    compared with the base. What only one has, and what has another shape, is listed.
 
     What was compared once is kept: the next time it is shown without --weights. Norms are L2; relative is the
-    norm of the change over the norm of the base's weights; changed is the share of the elements that differ in
-    fp32, before a build rounds them: in bf16 builds fewer do. Unrelated behaviours have cosine 0, and the same
-    sign in 50 % of the weights that both change.
+    norm of the change over the norm of the base's weights (of a's, for checkpoints); changed is the share of the
+    elements that differ in fp32; of revisions, before a build rounds them: in bf16 builds fewer do. Unrelated
+    behaviours have cosine 0, and the same sign in 50 % of the weights that both change.
 
     \b
     pv diff                    what the last commit did
     pv diff main terse
     pv diff v1 v2 --weights
+    pv diff ./base ./tuned --top 20 --html diff.html
     """
-    if weights and recipe:
-        raise UsageError("--recipe leaves the weights out, --weights asks for them", hint="give one of them")
-    with app.progress() as progress:
-        found = app.repo().diff(a, b, weights=weights, threads=threads, progress=progress)
-    if recipe:
-        found = replace(found, weights=None, pairs=())
-    if as_json:
-        app.json(found)
-    else:
-        lines = [*_recipe(found), *_weights(found)]
-        app.page("\n".join(lines) if lines else "no difference")
-        if found and found.weights is None and found.old.base == found.new.base and not recipe:
-            app.note("  weights were not compared; add --weights")
+    from pv.vecstore.repo.diff_page import check_page, write_page
+    from pv.vecstore.repo.diff_sides import sides
+
+    two = sides(a, b, repo=cache(app.repo), seen_from=app.path)
+    _check(options, two)
+    page = None if options["html"] is None else app.file(options["html"])
+    if page is not None:
+        check_page(page)
+    for note in two.notes:
+        app.note(f"note: {note}")
+    found = _found(app, two, options)
+    if page is not None:
+        write_page(found, page, top=options["top"] or LISTED)
+    _say(app, found, options, as_json)
+    if page is not None:
+        app.done(f"the page is {page}")
     if exit_code and found:
         raise click.exceptions.Exit(ExitCode.NO)
 
 
-def _recipe(found: Diff) -> list[str]:
-    lines = change_lines(found.changes)
-    if found.old.base != found.new.base:
-        lines.append("the bases differ: weights cannot be compared")
-    return lines
+def _check(options: dict[str, Any], two: Sides) -> None:
+    if not options["recipe"]:
+        return
+    if asked := _asks_for_weights(options):
+        raise UsageError(
+            f"--recipe leaves the weights out, --{asked[0]} asks for them", hint="give one of them"
+        )
+    if isinstance(two.a, Path) or isinstance(two.b, Path):
+        raise UsageError("a checkpoint has no recipe", hint="leave --recipe out")
 
 
-def _weights(found: Diff) -> list[str]:
-    moved = found.weights
-    if moved is None:
-        return []
-    if not moved:
-        return ["", "no weight differs", *_matrix(found.pairs)]
-    header = ["where", "norm of change", "relative", "changed, before rounding"]
-    layers = [_row(change) for change in (*moved.by_layer(), moved.total)]
-    modules = [_row(change) for change in moved.by_module()]
-    by_layer, by_module = table(header, layers, title="by layer"), table(header, modules, title="by module")
-    return ["", by_layer, "", by_module, *_matrix(found.pairs)]
+def _asks_for_weights(options: dict[str, Any]) -> list[str]:
+    return [name for name in ("weights", "stat", "top", "heads", "spectra", "html") if options[name]]
 
 
-def _matrix(pairs: Sequence[Pair]) -> list[str]:
-    """The cosine of every two behaviours, and what the most alike of them do to each other."""
-    if not pairs:
-        return []
-    names = sorted({name for pair in pairs for name in (pair.a, pair.b)})
-    norms = {name: norm for pair in pairs for name, norm in ((pair.a, pair.norm_a), (pair.b, pair.norm_b))}
-    cosines = {frozenset((pair.a, pair.b)): pair.cosine for pair in pairs}
-    rows = []
-    for at, name in enumerate(names):
-        below = [f"{cosines[frozenset((name, other))]:+.3f}" for other in names[:at]]
-        rows.append([str(at + 1), name, f"{norms[name]:.3f}", *below, *[""] * (len(names) - 1 - at)])
-    header = ["", "behaviour", "norm", *map(str, range(1, len(names)))]
-    lines = ["", table(header, rows, title="cosine similarity of behaviours, each at its weight")]
-    alike = sorted((p for p in pairs if abs(p.cosine) >= ALIKE), key=lambda p: -abs(p.cosine))[:MOST]
-    lines += [
-        f"{p.a} and {p.b}: cosine {p.cosine:+.3f}, same sign in {100 * p.sign_agreement:.1f} % of the weights "
-        "that both change" for p in alike
-    ]  # fmt: skip
-    return lines
+def _found(app: App, two: Sides, options: dict[str, Any]) -> Diff | CheckpointDiff:
+    with app.progress() as progress:
+        settings = {name: options[name] for name in ("heads", "spectra", "threads")}
+        if isinstance(two.a, Path) or isinstance(two.b, Path):
+            from pv.vecstore.repo.diff_checkpoints import diff_checkpoints
+
+            return diff_checkpoints(two.a, two.b, progress=progress, **settings)
+        weights = bool(_asks_for_weights(options))
+        found = two.a.diff(two.b, weights=weights, progress=progress, **settings)
+    return replace(found, weights=None, pairs=()) if options["recipe"] else found
 
 
-def _row(change: Movement) -> list[str]:
-    share = 100 * change.changed / change.elements if change.elements else 0
-    return [change.where, f"{change.norm:.4f}", f"{100 * change.relative:.3f} %", f"{share:.1f} %"]
+def _say(app: App, found: Diff | CheckpointDiff, options: dict[str, Any], as_json: bool) -> None:
+    from pv.vecstore.repo.diff import Diff
+
+    top = options["top"]
+    if as_json:
+        app.json(found.to_json(top=top) if isinstance(found, Diff) else found.to_json(top=top or LISTED))
+        return
+    if options["stat"]:
+        lines = stat_lines(found)
+    elif isinstance(found, Diff):
+        lines = diff_lines(found, top=top)
+    else:
+        lines = checkpoint_lines(found, top=top or LISTED)
+    app.page("\n".join(lines) if lines else "no difference")
+    if isinstance(found, Diff):
+        hidden = found.weights is None and found.old.base == found.new.base and not options["recipe"]
+        if found and hidden:
+            app.note("  weights were not compared; add --weights")
+        return
+    for note in found.notes:
+        app.note(f"note: {note}")

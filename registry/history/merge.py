@@ -10,14 +10,16 @@ from pv.registry.combine import Combine
 from pv.registry.conflict import Conflict
 from pv.registry.errors import ConflictError, UsageError
 from pv.registry.git import refs
+from pv.registry.git.repository import GitRepository
 from pv.registry.history.origin import Reverted, reverted_merge, takes_back, with_origins
 from pv.registry.history.snapshot import Snapshot
 from pv.registry.history.threeway import Reconciled, Take, reconcile
 from pv.registry.history.threeway import revert as reconcile_revert
 from pv.registry.history.transaction import Transaction
+from pv.registry.persona import Persona
 from pv.registry.words import combine_words
 
-__all__ = ["MergeOutcome", "cherry_pick", "merge", "revert"]
+__all__ = ["MergeOutcome", "PlannedMerge", "cherry_pick", "merge", "plan_merge", "revert"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,48 @@ class MergeOutcome:
     reverted: Reverted | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedMerge:
+    """What a merge would do, and what of it is known before anything is written. `persona` is what would result."""
+
+    kind: Literal["up-to-date", "fast-forward", "merge"]
+    before: Persona
+    persona: Persona
+    conflicts: tuple[Conflict, ...] = ()
+    reverted: Reverted | None = None
+
+
+def plan_merge(
+    history: GitRepository,
+    ours: str,
+    theirs: str,
+    name: str,
+    take: Mapping[str, Take],
+    combine: Combine | None,
+) -> PlannedMerge:
+    """What bringing commit `theirs` (called `name`) into `ours` comes to. Writes nothing."""
+    ancestor = history.merge_base(ours, theirs)
+    reverted = None if ancestor is None else reverted_merge(history, ours, ancestor)
+    our_persona = Snapshot(history, ours).persona()
+    if ancestor == theirs:
+        _check_nothing_asked(name, take, combine, our_persona.combine)
+        return PlannedMerge("up-to-date", our_persona, our_persona, reverted=reverted)
+    their_persona = Snapshot(history, theirs).persona()
+    before = None if ancestor is None else Snapshot(history, ancestor).persona()
+    if combine is None:
+        merged = reconcile(before, our_persona, their_persona, take)
+    else:  # the same rule on both sides: nothing left to disagree about
+        merged = reconcile(
+            before, our_persona.with_combine(combine), their_persona.with_combine(combine), take
+        )
+    if merged.conflicts:
+        conflicts = with_origins(history, merged.conflicts, ours, theirs)
+        return PlannedMerge("merge", our_persona, merged.persona, conflicts)
+    if ancestor == ours and merged.persona.to_bytes() == their_persona.to_bytes():
+        return PlannedMerge("fast-forward", our_persona, their_persona)
+    return PlannedMerge("merge", our_persona, merged.persona.checked(), reverted=reverted)
+
+
 def merge(
     plan: Transaction,
     theirs: str,
@@ -44,34 +88,24 @@ def merge(
 ) -> MergeOutcome:
     """Bring commit `theirs` (called `name` in the message) into the current branch."""
     history, ours = plan.history, plan.tip(plan.head)
-    ancestor = history.merge_base(ours, theirs)
-    reverted = None if ancestor is None else reverted_merge(history, ours, ancestor)
-    if ancestor == theirs:
-        _check_nothing_asked(name, take, combine, Snapshot(history, ours).persona().combine)
-        return MergeOutcome(ours, "up-to-date", ours, reverted=reverted)
-    our_snapshot, their_snapshot = Snapshot(history, ours), Snapshot(history, theirs)
-    our_persona, their_persona = our_snapshot.persona(), their_snapshot.persona()
-    before = None if ancestor is None else Snapshot(history, ancestor).persona()
-    if combine is None:
-        merged = reconcile(before, our_persona, their_persona, take)
-    else:  # the same rule on both sides: nothing left to disagree about
-        merged = reconcile(
-            before, our_persona.with_combine(combine), their_persona.with_combine(combine), take
-        )
-    if merged.conflicts:
-        return MergeOutcome(None, "merge", ours, with_origins(history, merged.conflicts, ours, theirs))
-    if ancestor == ours and merged.persona.to_bytes() == their_persona.to_bytes():
+    planned = plan_merge(history, ours, theirs, name, take, combine)
+    if planned.conflicts:
+        return MergeOutcome(None, "merge", ours, planned.conflicts)
+    if planned.kind == "up-to-date":
+        return MergeOutcome(ours, "up-to-date", ours, reverted=planned.reverted)
+    if planned.kind == "fast-forward":
         plan.move(plan.head, theirs)
         return MergeOutcome(theirs, "fast-forward", ours)
+    our_snapshot, their_snapshot = Snapshot(history, ours), Snapshot(history, theirs)
     commit = plan.commit(
-        merged.persona,
+        planned.persona,
         message or f"Merge {name} into {plan.head.removeprefix(refs.HEADS)}",
         [ours, theirs],
         base=our_snapshot.base_entry(),
         sources=[our_snapshot, their_snapshot],
     )
     plan.move(plan.head, commit)
-    return MergeOutcome(commit, "merge", ours, reverted=reverted)
+    return MergeOutcome(commit, "merge", ours, reverted=planned.reverted)
 
 
 def _check_nothing_asked(name: str, take: Mapping[str, Take], combine: Combine | None, now: Combine) -> None:

@@ -94,7 +94,7 @@ def test_the_listed_words_are_those_of_the_program() -> None:
     assert literals("Output", "rounding") == set(ROUNDINGS)
     verdicts = get_args(get_type_hints(vars(Interval)["verdict"].fget)["return"])
     assert literals("Score", "verdict") == literals("EvalOne", "verdict") == set(verdicts)
-    assert literals("Merge", "kind") == set(get_args(get_type_hints(MergeOutcome)["kind"]))
+    assert literals("Merged", "kind") == set(get_args(get_type_hints(MergeOutcome)["kind"]))
     assert literals("Finding", "kind") == kinds_of_findings() >= NOTES
     choices = {word for method in METHODS.values() for option in method.options for word in option.choices}
     assert {word[1:-1] for word in TYPES["CombineRule"].words() if word[0] == '"'} == choices | METHODS.keys()
@@ -149,6 +149,10 @@ STORY = """
 0 diff
 0 diff --weights
 0 diff HEAD~1 HEAD --recipe
+0 diff --stat
+0 diff --top 3 --heads --spectra
+1 diff {base} {tuned} --exit-code
+0 diff {base} HEAD --spectra --heads --html {out}.html
 1 diff --exit-code
 0 diff HEAD HEAD --exit-code
 0 eval {held_out}
@@ -182,8 +186,10 @@ STORY = """
 0 tag v1
 0 tag
 0 switch main
+0 merge v1 --take listening=theirs --method ties --density 0.3 -n
 0 merge v1 --take listening=theirs --method ties --density 0.3
 0 merge side
+0 merge side -n
 0 log
 0 revert HEAD -m 1
 0 cherry-pick HEAD~1 -m 1

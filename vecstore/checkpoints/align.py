@@ -23,12 +23,12 @@ from pv.registry.manifest import BaseManifest, Spec
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.compare import differences
 from pv.vecstore.checkpoints.moe import Piece, relaid, twin
+from pv.vecstore.checkpoints.names import is_embedding, is_head, is_vocabulary
+from pv.vecstore.checkpoints.pieces import read_pieces
 from pv.vecstore.tensors.formats import FLOATS
 
-__all__ = ["Aligned", "align", "embedding_of", "is_head", "is_vocabulary"]
+__all__ = ["Aligned", "align", "embedding_of", "is_buffer"]
 
-_EMBEDDINGS = re.compile(r"(.*\.)?(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight")
-_HEADS = re.compile(r"(.*\.)?(lm_head|embed_out)\.(weight|bias)")
 _BUFFERS = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.masked_bias|position_ids)")
 _MASKS = re.compile(r"(.*\.)?attn(ention)?\.bias")  # a causal mask has four dimensions, a bias one
 _QUANTISED = re.compile(
@@ -50,15 +50,7 @@ class Aligned:
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
         """Raw bytes `start` to `stop` of a tensor, put together from its pieces."""
-        pieces = self.pieces[name]
-        end = sum(piece.nbytes for piece in pieces) if stop is None else stop
-        parts, offset = [], 0
-        for piece in pieces:
-            low, high = max(start - offset, 0), min(end - offset, piece.nbytes)
-            if low < high:
-                parts.append(self.checkpoint.read(piece.name, piece.start + low, piece.start + high))
-            offset += piece.nbytes
-        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+        return read_pieces(self.checkpoint, self.pieces[name], start, stop)
 
 
 def align(checkpoint: Checkpoint, base: BaseManifest) -> Aligned:
@@ -80,7 +72,7 @@ def align(checkpoint: Checkpoint, base: BaseManifest) -> Aligned:
         if (embedding := _tied_in_base(base, name)) is not None and embedding in pieces:
             pieces[name] = pieces[embedding]
     spare = {name for name in found.keys() - used if not _says_nothing(checkpoint, wanted, name)}
-    absent = {name for name in wanted.keys() - pieces.keys() if not _is_buffer(name, wanted[name])}
+    absent = {name for name in wanted.keys() - pieces.keys() if not is_buffer(name, wanted[name])}
 
     # Experts laid out anew have the shape that the base gives them: they were cut to fit.
     specs: dict[str, Spec] = {}
@@ -91,20 +83,11 @@ def align(checkpoint: Checkpoint, base: BaseManifest) -> Aligned:
     return Aligned(checkpoint.path, specs, checkpoint, pieces)
 
 
-def is_head(name: str) -> bool:
-    return _HEADS.fullmatch(name) is not None
-
-
-def is_vocabulary(name: str) -> bool:
-    """Whether a tensor has a row for each token."""
-    return is_head(name) or _EMBEDDINGS.fullmatch(name) is not None
-
-
 def embedding_of(head: str, names: Iterable[str]) -> str | None:
     """The embedding among `names` that a tied head repeats; None if there is none, or a choice."""
     if not head.endswith(".weight"):
         return None
-    found = [name for name in names if _EMBEDDINGS.fullmatch(name)]
+    found = [name for name in names if is_embedding(name)]
     return found[0] if len(found) == 1 else None
 
 
@@ -120,13 +103,13 @@ def _tied_in_base(base: BaseManifest, name: str) -> str | None:
 
 def _says_nothing(checkpoint: Checkpoint, wanted: Mapping[str, Spec], name: str) -> bool:
     """Whether an extra tensor may be left out: a buffer, or a head that repeats the embedding."""
-    if _is_buffer(name, checkpoint.specs[name]):
+    if is_buffer(name, checkpoint.specs[name]):
         return True
     embedding = embedding_of(name, wanted) if is_head(name) else None
     return embedding is not None and embedding in checkpoint.specs and _same(checkpoint, name, embedding)
 
 
-def _is_buffer(name: str, spec: Spec) -> bool:
+def is_buffer(name: str, spec: Spec) -> bool:
     return bool(_BUFFERS.fullmatch(name)) or (bool(_MASKS.fullmatch(name)) and len(spec.shape) == 4)
 
 

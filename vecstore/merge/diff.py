@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from pv.vecstore.merge.module_class import CLASSES, module_class
+
 __all__ = ["Movement", "WeightDiff", "place"]
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def place(name: str) -> tuple[int | None, str]:
@@ -83,6 +86,25 @@ class WeightDiff:
 
     def by_module(self) -> tuple[Movement, ...]:
         return _grouped(self.tensors, lambda change: place(change.where)[1])
+
+    def by_class(self) -> tuple[Movement, ...]:
+        """In the order of CLASSES."""
+        found = _grouped(self.tensors, lambda change: module_class(change.where))
+        return tuple(sorted(found, key=lambda one: CLASSES.index(one.where)))
+
+    def cells(self) -> dict[tuple[int | None, str], Movement]:
+        """By layer and module: the cells of a heat map. A weight and its bias are one; so are a layer's experts."""
+        groups: dict[tuple[int | None, str], Movement] = {}
+        for change in self.tensors:
+            layer, module = place(change.where)
+            key = layer, _NUMBER.sub("*", module.removesuffix(".bias"))
+            groups[key] = groups.get(key, Movement(key[1])).plus(change)
+        return groups
+
+    def largest(self, count: int) -> tuple[Movement, ...]:
+        """The tensors that moved furthest, by the norm of their change."""
+        moved = (change for change in self.tensors if change.changed)
+        return tuple(sorted(moved, key=lambda change: (-change.norm, change.where))[:count])
 
 
 def _nan_last(number: float) -> tuple[bool, float]:

@@ -17,6 +17,8 @@ from pv.vecstore.merge.interference import Pair
 from pv.vecstore.progress import Report, stage
 
 if TYPE_CHECKING:
+    from pv.vecstore.merge.heads import Head
+    from pv.vecstore.merge.spectrum import Spectrum
     from pv.vecstore.repo.revision import Revision
 
 __all__ = ["Diff", "diff"]
@@ -30,7 +32,7 @@ class Diff:
     """Two revisions. Falsy if their personas are the same.
 
     `weights` is None where they were not asked for and never measured, or cannot be compared: the bases differ, or
-    there are none to compare. `pairs` has every two behaviours of both.
+    there are none to compare. `pairs` has every two behaviours of both; `heads` and `spectra` are there if asked for.
     """
 
     a: str
@@ -39,6 +41,8 @@ class Diff:
     new: Persona
     weights: WeightDiff | None = None
     pairs: tuple[Pair, ...] = ()
+    heads: tuple[Head, ...] = ()
+    spectra: tuple[Spectrum, ...] = ()
 
     def __bool__(self) -> bool:
         return self.old != self.new
@@ -55,7 +59,8 @@ class Diff:
         """What differs in the recipes: behaviours, then how they are combined and written."""
         return changes(self.old, self.new)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, top: int | None = None) -> dict[str, Any]:
+        """With `top`, the tensors that moved furthest."""
         document: dict[str, Any] = {
             "a": self.a,
             "b": self.b,
@@ -68,8 +73,15 @@ class Diff:
                 "total": self.weights.total.to_json(),
                 "layers": [change.to_json() for change in self.weights.by_layer()],
                 "modules": [change.to_json() for change in self.weights.by_module()],
+                "classes": [change.to_json() for change in self.weights.by_class()],
                 "interference": [pair.to_json() for pair in self.pairs],
             }
+            if self.heads:
+                document["heads"] = [one.to_json() for one in self.heads]
+            if self.spectra:
+                document["spectra"] = [one.to_json() for one in self.spectra]
+            if top is not None:
+                document["tensors"] = [change.to_json() for change in self.weights.largest(top)]
         return document
 
     def _repr_html_(self) -> str:
@@ -79,12 +91,27 @@ class Diff:
 
 
 def diff(
-    a: Revision, b: Revision, *, weights: bool = False, threads: int = 1, progress: Report | None = None
+    a: Revision,
+    b: Revision,
+    *,
+    weights: bool = False,
+    heads: bool = False,
+    spectra: bool = False,
+    threads: int = 1,
+    progress: Report | None = None,
 ) -> Diff:
     """Compare two revisions of one registry: their recipes, and the weights if asked, or measured before.
 
-    Raises MissingBase, CorruptPack where weights are read.
+    `heads` and `spectra` ask for the weights, and read once more what they need. Raises MissingBase, CorruptPack where
+    weights are read; UsageError where how many heads there are is not known.
     """
+    found = _compared(a, b, weights=weights or heads or spectra, threads=threads, progress=progress)
+    if found.weights and (heads or spectra):
+        return _with_details(found, a, b, heads=heads, spectra=spectra, threads=threads, progress=progress)
+    return found
+
+
+def _compared(a: Revision, b: Revision, *, weights: bool, threads: int, progress: Report | None) -> Diff:
     old, new = a.persona, b.persona
     if old.base != new.base or not (old.behaviours or new.behaviours):
         return Diff(a.commit, b.commit, old, new)
@@ -102,6 +129,30 @@ def diff(
     moved, pairs = found
     shown = tuple(replace(pair, a=_shown(pair.a, a.name), b=_shown(pair.b, a.name)) for pair in pairs)
     return Diff(a.commit, b.commit, old, new, moved, shown)
+
+
+def _with_details(
+    found: Diff,
+    a: Revision,
+    b: Revision,
+    *,
+    heads: bool,
+    spectra: bool,
+    threads: int,
+    progress: Report | None,
+) -> Diff:
+    from pv.vecstore.merge.heads import HeadCount
+    from pv.vecstore.merge.step import step_details
+    from pv.vecstore.repo.opening import opened
+
+    config = b.registry.base_files(b.commit).get("config.json")
+    count = HeadCount.of(config, f"the base of {b.name}") if heads else None
+    with opened(b.registry, b.commit, [a.persona, b.persona]) as at:
+        moved, spread = step_details(
+            a.persona, b.persona, at.base, at.vectors, heads=count, spectra=spectra, threads=threads,
+            progress=stage(progress, "looking at heads and spectra", "tensors"),
+        )  # fmt: skip
+    return replace(found, heads=moved, spectra=spread)
 
 
 def _measure(

@@ -14,10 +14,10 @@ from pv.vecstore.repo.refused import refused
 from pv.vecstore.repo.twice import counted_twice
 
 if TYPE_CHECKING:
-    from pv.registry.history.merge import MergeOutcome
+    from pv.registry.history.merge import MergeOutcome, PlannedMerge
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["cherry_pick", "merge", "revert"]
+__all__ = ["cherry_pick", "choices", "merge", "merge_notes", "revert"]
 
 
 def merge(
@@ -35,7 +35,7 @@ def merge(
         raise ConflictError(
             f"both sides changed {', '.join(c.name for c in outcome.conflicts)}; nothing was merged",
             conflicts=outcome.conflicts,
-            hint=_choices(outcome.conflicts, take or {}),
+            hint=choices(outcome.conflicts, take or {}),
         )
     commit = outcome.commit or outcome.before
     said = "already up to date" if outcome.kind == "up-to-date" else f"{outcome.kind} of {revision}"
@@ -47,11 +47,12 @@ def merge(
         before,
         {"kind": outcome.kind},
         changed=commit != outcome.before,
-        notes=(*_notes(outcome, revision, message), *counted_twice(before, now), *refused(before, now)),
+        notes=(*merge_notes(outcome, revision, message), *counted_twice(before, now), *refused(before, now)),
     )
 
 
-def _notes(outcome: MergeOutcome, revision: str, message: str | None) -> list[str]:
+def merge_notes(outcome: MergeOutcome | PlannedMerge, revision: str, message: str | None = None) -> list[str]:
+    """What is worth a remark about a merge."""
     notes = []
     if message is not None and outcome.kind != "merge":
         notes.append("no commit was made, so the message is not used")
@@ -110,10 +111,10 @@ def _made(repo: Repo, commit: str, said: str, more: Mapping[str, str]) -> Commit
 
 
 def _with_hint(error: ConflictError, take: Mapping[str, Take]) -> ConflictError:
-    return ConflictError(str(error), conflicts=error.conflicts, hint=_choices(error.conflicts, take))
+    return ConflictError(str(error), conflicts=error.conflicts, hint=choices(error.conflicts, take))
 
 
-def _choices(conflicts: tuple[Conflict, ...], take: Mapping[str, Take]) -> str:
+def choices(conflicts: tuple[Conflict, ...], take: Mapping[str, Take]) -> str:
     """The argument that settles all of them; the command line says it as a command."""
     settled = {**take, **{conflict.name: "ours" for conflict in conflicts}}
     return f'settle each with "ours", "theirs" or "theirs*0.5": take={settled!r}'

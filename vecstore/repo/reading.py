@@ -105,11 +105,15 @@ class Reading(Closing):
         b: str = "HEAD",
         *,
         weights: bool = False,
+        heads: bool = False,
+        spectra: bool = False,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> Diff:
         """What differs between two revisions; `weights` reads them, unless these two were compared before."""
-        return self.at(a).diff(self.at(b), weights=weights, threads=threads, progress=progress)
+        return self.at(a).diff(
+            self.at(b), weights=weights, heads=heads, spectra=spectra, threads=threads, progress=progress
+        )
 
     def verify(
         self,

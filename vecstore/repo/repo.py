@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.derive import DerivedBehaviour
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
+    from pv.vecstore.repo.plan_merge import MergePlan
     from pv.vecstore.repo.train import Training
 
 __all__ = ["Repo"]
@@ -272,6 +273,22 @@ class Repo(Reading):
 
         made = None if rule is None else edit.rule_of(rule, None, {})
         return merge.merge(self, revision, take=take, rule=made, message=message)
+
+    def plan_merge(
+        self,
+        revision: str,
+        *,
+        take: Mapping[str, Take] | None = None,
+        rule: str | Combine | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> MergePlan:
+        """What `merge` would make, with the interference report of it. Changes nothing, builds nothing."""
+        from pv.vecstore.repo import edit, plan_merge
+
+        made = None if rule is None else edit.rule_of(rule, None, {})
+        threads = thread_count(threads)
+        return plan_merge.plan_merge(self, revision, take=take, rule=made, threads=threads, progress=progress)
 
     def revert(
         self,

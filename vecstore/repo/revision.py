@@ -327,14 +327,23 @@ class Revision:
         other: str | Revision,
         *,
         weights: bool = False,
+        heads: bool = False,
+        spectra: bool = False,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> Diff:
-        """From this one to another. `weights` reads them, unless these two were compared before."""
+        """From this one to another. `weights` reads them, unless these two were compared before.
+
+        `heads` and `spectra` read them, and say how far each attention head moved, and in how many directions each
+        matrix.
+        """
         from pv.vecstore.repo.diff import diff
 
         there = self._other(other)
-        return diff(self, there, weights=weights, threads=thread_count(threads), progress=progress)
+        return diff(
+            self, there, weights=weights, heads=heads, spectra=spectra,
+            threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
 
     def chat(
         self, *, base: bool = False, threads: int | None = None, progress: Report | None = None

@@ -17,8 +17,9 @@ from pv.registry import ids
 from pv.registry.disk.closing import Closing
 from pv.registry.disk.safetensors import TensorFile
 from pv.registry.errors import CheckpointRefused, NotFoundError
-from pv.vecstore.checkpoints.align import embedding_of, is_head, is_vocabulary
+from pv.vecstore.checkpoints.align import embedding_of
 from pv.vecstore.checkpoints.checkpoint import INDEX
+from pv.vecstore.checkpoints.names import is_head, is_vocabulary
 from pv.vecstore.tensors.array import F32, Array, storage_dtype
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.vectors.adapters.config import CONFIG, AdapterConfig, read_config

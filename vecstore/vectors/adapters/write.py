@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pv.registry.manifest import BaseManifest
-from pv.vecstore.checkpoints.align import is_head, is_vocabulary
+from pv.vecstore.checkpoints.names import is_head, is_vocabulary
 from pv.vecstore.tensors.array import Array
 from pv.vecstore.vectors.adapters.file import PREFIX, flipped
 

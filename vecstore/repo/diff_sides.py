@@ -1,0 +1,65 @@
+"""What the two words after `pv diff` are: revisions of a registry, or checkpoints on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pv.registry.errors import NotARegistry, PvError, UnknownRevision, UsageError
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.revision import Revision
+
+__all__ = ["Sides", "sides"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """`notes` are about words that could have meant both."""
+
+    a: Revision | Path
+    b: Revision | Path
+    notes: tuple[str, ...] = ()
+
+
+def sides(a: str, b: str | None, *, repo: Callable[[], Repo], seen_from: Path) -> Sides:
+    """A path ("./x", "x/y", "/x") is a checkpoint where there is one; a plain word first of all a revision.
+
+    Without `b`: HEAD. Raises UnknownRevision, NotARegistry where a revision needs one, NotFoundError.
+    """
+    notes: list[str] = []
+
+    def side(word: str) -> Revision | Path:
+        path = Path(os.path.normpath(seen_from / Path(word).expanduser()))
+        if path.exists() and _is_path(word):
+            return path
+        try:
+            revision = repo().at(word)
+        except (UnknownRevision, UsageError, NotARegistry) as error:
+            if path.exists():
+                return path
+            if os.sep in word or (isinstance(error, NotARegistry) and b is not None):
+                raise _neither(error, word) from error
+            raise
+        if path.is_dir() or (path.suffix == ".safetensors" and path.exists()):
+            notes.append(f"{word} is a revision here, and that is taken; ./{word} is the checkpoint")
+        return revision
+
+    return Sides(side(a), side("HEAD" if b is None else b), tuple(notes))
+
+
+def _is_path(word: str) -> bool:
+    return os.sep in word or word in (".", "..") or word.startswith("~")
+
+
+def _neither(error: PvError, word: str) -> PvError:
+    if isinstance(error, NotARegistry):
+        return NotARegistry(
+            f"{error}; and there is no checkpoint at {word}",
+            hint="two checkpoint folders can be compared anywhere: pv diff ./A ./B; revisions only in a registry",
+        )
+    return type(error)(f"{error}; and there is no checkpoint at {word}", hint=error.hint)
