@@ -365,14 +365,44 @@ INLINE double dot(const float *restrict a, const float *restrict b, int64_t n) {
     return total;
 }
 
-INLINE double square(const float *restrict a, int64_t n) {
+INLINE double product(const float *restrict a, const float *restrict b, int64_t n) {
     double sums[LANES] = {0}, total = 0;
     int64_t whole = n / LANES * LANES;
     for (int64_t i = 0; i < whole; i += LANES)
-        for (int j = 0; j < LANES; j++) sums[j] += (double)a[i + j] * a[i + j];
+        for (int j = 0; j < LANES; j++) sums[j] += (double)a[i + j] * b[i + j];
     for (int j = 0; j < LANES; j++) total += sums[j];
-    for (int64_t i = whole; i < n; i++) total += (double)a[i] * a[i];
+    for (int64_t i = whole; i < n; i++) total += (double)a[i] * b[i];
     return total;
+}
+
+/* Two blocks of weights: how many elements differ, the sums of the squares of b - a, a, b and of a · b; the largest
+|b - a|, NaN if one is. */
+typedef struct {
+    int64_t changed;
+    double step2, a2, b2, ab, largest;
+} Apart;
+
+FAST void pv_measure(const void *a, int32_t a_kind, const void *b, int32_t b_kind, int64_t n, Apart *apart) {
+    float left[BLOCK], right[BLOCK], step[BLOCK];
+    uint32_t highest = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int64_t size = n - at < BLOCK ? n - at : BLOCK;
+        widen(a, a_kind, at, size, left);
+        widen(b, b_kind, at, size, right);
+        int32_t changed = 0;
+        for (int64_t i = 0; i < size; i++) {
+            step[i] = right[i] - left[i];
+            changed += step[i] != 0;
+        }
+        uint32_t here = highest_of(step, size);
+        highest = here > highest ? here : highest;
+        apart->changed += changed;
+        apart->step2 += product(step, step, size);
+        apart->a2 += product(left, left, size);
+        apart->b2 += product(right, right, size);
+        apart->ab += product(left, right, size);
+    }
+    apart->largest = float_of(highest);
 }
 
 /* What a step moves: how many elements, Σ step², Σ base², the largest |step|. */
@@ -402,8 +432,8 @@ FAST void pv_step(const void *base, int32_t kind, const Source *before, int32_t 
         int32_t changed = 0;
         for (int64_t i = 0; i < size; i++) changed += step[i] != 0;
         moved->changed += changed;
-        moved->step2 += square(step, size);
-        moved->base2 += square(own, size);
+        moved->step2 += product(step, step, size);
+        moved->base2 += product(own, own, size);
         moved->undefined |= highest > INF;
         if (highest <= INF && float_of(highest) > moved->largest) moved->largest = float_of(highest);
     }
@@ -443,7 +473,7 @@ FAST void pv_pairs(const void *base, int32_t kind, const Source *sources, int32_
         for (int a = 0; a < count; a++)
             for (int b = a; b < count; b++) {
                 const float *left = scratch + (int64_t)a * BLOCK, *right = scratch + (int64_t)b * BLOCK;
-                dots[a * count + b] += a == b ? square(left, size) : dot(left, right, size);
+                dots[a * count + b] += a == b ? product(left, left, size) : dot(left, right, size);
                 if (a == b) continue;
                 const uint64_t *ua = signs + (int64_t)a * 2 * (BLOCK / 64), *da = ua + BLOCK / 64;
                 const uint64_t *ub = signs + (int64_t)b * 2 * (BLOCK / 64), *db = ub + BLOCK / 64;

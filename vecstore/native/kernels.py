@@ -14,6 +14,7 @@ from pv.vecstore.native.library import library
 
 __all__ = [
     "KINDS",
+    "Apart",
     "Delta",
     "Moved",
     "Result",
@@ -21,6 +22,7 @@ __all__ = [
     "add",
     "available",
     "magnitudes",
+    "measure",
     "nth_tie",
     "pairs",
     "step",
@@ -183,6 +185,26 @@ def step(base: Values, before: Sequence[Delta], after: Sequence[Delta]) -> Moved
         ctypes.byref(moved),
     )
     return moved
+
+
+class Apart(ctypes.Structure):
+    """Of blocks a and b: how many elements differ, Σ (b-a)², Σ a², Σ b², Σ ab, the largest |b-a| (NaN if one is)."""
+
+    _fields_ = (
+        ("changed", ctypes.c_int64),
+        ("step2", ctypes.c_double),
+        ("a2", ctypes.c_double),
+        ("b2", ctypes.c_double),
+        ("ab", ctypes.c_double),
+        ("largest", ctypes.c_double),
+    )
+
+
+def measure(a: Values, b: Values) -> Apart:
+    """Two blocks of as many elements. As `step`, an observation."""
+    apart = Apart()
+    _call("pv_measure", *_base(a), *_base(b), _size(a), ctypes.byref(apart))
+    return apart
 
 
 def pairs(
