@@ -10,7 +10,7 @@ PACKAGE := $(addprefix .dev/pv/,__init__.py __main__.py py.typed)
 ROOMS   := $(addprefix .dev/pv/,cli registry vecstore)
 TEST_ARGS ?=
 
-.PHONY: install links base demo test lint format docs bench clean help
+.PHONY: install links base demo test lint format docs bench bench-merge clean help
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -64,6 +64,13 @@ docs: $(STAMP)   ## Generate docs/cli.md from the commands themselves
 
 bench: $(STAMP) base ## The measurements behind docs/log.md
 	PV_TEST_BASE=$(BASE) $(BIN)/python -m benchmarks
+
+bench-merge: $(STAMP) base $(VENV)/mergekit ## Merging, beside mergekit
+	PV_TEST_BASE=$(BASE) PV_MERGEKIT=$(VENV)/mergekit $(BIN)/python -m benchmarks merge
+
+# LGPL: measured beside us and asked for its numbers, never imported by pv.
+$(VENV)/mergekit: | $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ mergekit==0.1.5 immutables==0.21
 
 clean:           ## Remove the environment and what tools left
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,7 @@ NAMES = (
     "rebuild",
     "compress",
     "exact",
+    "merge",
 )
 
 
