@@ -148,6 +148,14 @@ def _settings(registry: Registry, incomplete: str) -> list[str]:
     return list(settings(registry.persona()))
 
 
+def _switches(registry: Registry, incomplete: str) -> list[str]:
+    """`density=`, `elect=weighted`: those of any merge method."""
+    from pv.registry.combine import METHODS
+
+    options = [option for method in METHODS.values() for option in method.options]
+    return sorted({f"{option.name}={choice}" for option in options for choice in option.choices or ("",)})
+
+
 REVISION, BEHAVIOUR, BRANCH = Kind(_revisions), Kind(_behaviours), Kind(_branches)
 KINDS: dict[
     object, Kind
@@ -166,6 +174,7 @@ KINDS: dict[
     "[REV:]BEHAVIOUR": Kind(_here_or_elsewhere),
     "[REV:]NAME": Kind(_here_or_elsewhere),
     "NAME=CHOICE": Kind(_takes),
+    "SWITCH=VALUE": Kind(_switches),
     "CHECKPOINT": Kind(None, files="file"),
     "ROWS": Kind(None, files="file"),
     "DIR": Kind(None, files="dir"),

@@ -78,6 +78,9 @@ def test_behaviours_elsewhere(complete: Complete) -> None:
     assert complete("add", "main~2:") == []
     assert complete("commit", "x", "--as", "l") == ["listening"]
     assert complete("merge", "terse", "--take", "q") == ["quick=ours", "quick=theirs"]
+    assert complete("combine", "dare", "--set", "d") == ["density="]
+    assert complete("merge", "terse", "--set", "elect=w") == ["elect=weighted"]
+    assert complete("combine", "da") == ["dare"]
 
 
 def test_files(complete: Complete) -> None:

@@ -49,10 +49,14 @@ def _block_sums(x: F64) -> F64:
     """(r, n) fp64 → (r, ⌈n / BLOCK⌉)"""
     rows, size = x.shape
     blocks = -(-size // BLOCK)
-    room = np.zeros((rows, blocks, BLOCK))
-    room.reshape(rows, -1)[:, :size] = x
-    width = BLOCK
+    if size % BLOCK:
+        room = np.zeros((rows, blocks * BLOCK))
+        room[:, :size] = x
+        x = room
+    width = BLOCK // 2
+    x = x.reshape(rows, blocks, BLOCK)
+    sums = np.add(x[..., :width], x[..., width:])
     while width > 1:
         width //= 2
-        np.add(room[..., :width], room[..., width : 2 * width], out=room[..., :width])
-    return room[..., 0]
+        np.add(sums[..., :width], sums[..., width : 2 * width], out=sums[..., :width])
+    return sums[..., 0]
