@@ -70,6 +70,10 @@ def command(
         written |= {"hashed": hashed, "dry_run": dry_run, "force": force, "threads": threads}
         folder_merge(app, document, rev, output, **written, as_json=as_json)
         return
+    if hashed:
+        raise UsageError(
+            "--hash goes with --from-mergekit", hint="leave it out: a build's inputs have ids anyway"
+        )
     revision, folder = app.repo().at(rev), app.file(output)
     if dry_run:
         report_plan(app, revision.plan_build(folder, **written), as_json=as_json)

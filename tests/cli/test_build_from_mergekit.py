@@ -165,6 +165,29 @@ def test_a_weight_file_is_a_model_too(models: Path, pv: InProcess) -> None:
     )
 
 
+def test_a_model_of_the_hub_is_fetched_at_a_full_commit(
+    models: Path, process: Processes, hub: Any, tmp_path: Path
+) -> None:
+    from support.loopback_hub import client_env
+
+    write(models, document())
+    build = ("build", "--from-mergekit", "merge.yml", "--json")
+    whole = process(*build, "-o", "out").json
+    hub.create("somebody/tuned")
+    hub.put("somebody/tuned", {file.name: file.read_bytes() for file in (models / "a").iterdir()})
+    one, two = document()["models"]
+    write(models, document(models=[{**one, "model": "somebody/tuned"}, two]))
+    env = client_env(hub, tmp_path / "cache")
+    said = process(*build, "-o", "fetched", env=env).json
+    assert said["weights"] == whole["weights"]
+    assert said["models"][1]["commit"] == hub.head("somebody/tuned").oid
+    record = json.loads((models / "fetched" / "pv-merge.json").read_bytes())
+    assert record["models"][1]["commit"] == said["models"][1]["commit"]
+    write(models, document(models=[{**one, "model": "somebody/else"}, two]))
+    said = process(*build, "-o", "no", env=env)
+    assert said.code == 5 and "no such model on the Hub" in said.err and not (models / "no").exists()
+
+
 def test_fp32_models_on_a_bf16_base(models: Path, pv: InProcess) -> None:
     """A trainer that saved in fp32; the result is as wide as the base."""
     write(models, document())
@@ -234,6 +257,7 @@ def test_a_folder_is_replaced_only_if_pv_made_it_and_it_is_told_to(models: Path,
 def test_with_a_revision_or_without_a_folder_it_is_refused(models: Path, pv: InProcess) -> None:
     write(models, document())
     assert "leave one of the two out" in pv("build", "v1", "--from-mergekit", "merge.yml", "-o", "out").err
+    assert "--hash goes with --from-mergekit" in pv("build", "-o", "out", "--hash").err
     assert "pv build --from-mergekit merge.yml -o DIR" in pv("build", "--from-mergekit", "merge.yml").err
 
 
@@ -283,6 +307,8 @@ DOCUMENTS: Mapping[str, tuple[Document | str, str]] = {
     "only the base": (document(models=[{"model": "./base"}]), "merges 1 or more models besides the base"),
     "a model twice": (document(models=[*document()["models"], document()["models"][0]]), "models[2] is './a' again"),
     "two to pass through": (document(merge_method="passthrough", base_model=None), "passthrough merges 1 models"),
+    "one folder, two names": (
+        document(models=[{"model": "base"}, *document()["models"]]), "'./base' and 'base' are the same checkpoint"),
     "an adapter on a model": (document(models=[{"model": "./a+./lora"}]), "a model and an adapter on it are not in"),
     "unknown parameter": (weighing(1, wieght=2), "models[0].parameters.wieght is not a parameter of task_arithmetic"),
     "unknown global parameter": (document(parameters={"t": 0.5}), "parameters.t is not a parameter"),
