@@ -409,6 +409,17 @@ FAST void pv_step(const void *base, int32_t kind, const Source *before, int32_t 
     }
 }
 
+/* 64 bytes that are 0 or 1, as bits. */
+INLINE uint64_t bits_of_bytes(const uint8_t *bytes) {
+    uint64_t bits = 0;
+    for (int i = 0; i < 8; i++) {
+        uint64_t eight;
+        memcpy(&eight, bytes + 8 * i, 8);
+        bits |= (eight * 0x0102040810204080u >> 56) << (8 * i);
+    }
+    return bits;
+}
+
 /* Of every two of `count` sources, as (count, count) arrays: dot products; above the diagonal, how many elements both
 move, and how many of those to the same side. Scratch: count · BLOCK floats. */
 FAST void pv_pairs(const void *base, int32_t kind, const Source *sources, int32_t count, int64_t n, double *dots,
@@ -421,15 +432,12 @@ FAST void pv_pairs(const void *base, int32_t kind, const Source *sources, int32_
             float *restrict tau = scratch + (int64_t)s * BLOCK;
             uint64_t *up = signs + (int64_t)s * 2 * (BLOCK / 64), *down = up + BLOCK / 64;
             fetch(&sources[s], at, size, own, tau);
+            uint8_t raised[BLOCK] = {0}, lowered[BLOCK] = {0};
+            for (int64_t i = 0; i < size; i++) raised[i] = tau[i] > 0;
+            for (int64_t i = 0; i < size; i++) lowered[i] = tau[i] < 0;
             for (int64_t w = 0; w < words; w++) {
-                int64_t low = 64 * w, high = size - low < 64 ? size - low : 64;
-                uint64_t positive = 0, negative = 0;
-                for (int64_t i = 0; i < high; i++) {
-                    positive |= (uint64_t)(tau[low + i] > 0) << i;
-                    negative |= (uint64_t)(tau[low + i] < 0) << i;
-                }
-                up[w] = positive;
-                down[w] = negative;
+                up[w] = bits_of_bytes(raised + 64 * w);
+                down[w] = bits_of_bytes(lowered + 64 * w);
             }
         }
         for (int a = 0; a < count; a++)
