@@ -86,6 +86,10 @@ def command(
     if document is not None:
         folder_merge(app, document, rev, output, **more, hashed=hashed, dry_run=dry_run, as_json=as_json)
         return
+    if hashed:
+        raise UsageError(
+            "--hash goes with --from-mergekit", hint="leave it out: a build's inputs have ids anyway"
+        )
     revision, folder = app.repo().at(rev), app.file(output)
     if share is not None:
         build_share(app, revision, folder, share, more, dry_run=dry_run, as_json=as_json)

@@ -105,6 +105,7 @@ def opened(
     settings = Settings(document, rule, among=of_base is not None)
     output = Persona(NO_ID).with_output(dtype=dtype or document.dtype, rounding=rounding or "nearest").output
     places = {name: _find(name, seen_from, progress) for name in (base, *(m.name for m in rest))}
+    _refuse_aliases(places)
     with ExitStack() as stack:
         checkpoints = {name: stack.enter_context(_open(name, place)) for name, place in places.items()}
         start = FolderBase(
@@ -170,6 +171,18 @@ def _find(name: str, seen_from: Path | None, progress: Report | None) -> Place:
             hint="merge the adapter first: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(DIR)",
         )
     return find(name, seen_from=seen_from, progress=progress)
+
+
+def _refuse_aliases(places: Mapping[str, Place]) -> None:
+    """One folder under two names would be merged with itself, and counted twice."""
+    seen: dict[Path, str] = {}
+    for name, place in places.items():
+        first = seen.setdefault(place.path.resolve(), name)
+        if first != name:
+            raise UsageError(
+                f"{shown(first)} and {shown(name)} are the same checkpoint",
+                hint="name it in one way throughout",
+            )
 
 
 def _open(name: str, place: Place) -> Checkpoint:
