@@ -80,7 +80,7 @@ def test_heads_over_the_ends_of_blocks(tmp_path: Path, name: str) -> None:
     parts = np.split(step, 3, axis=0 if name == Q else 1)
     assert [one.head for one in found.heads] == [0, 1, 2]
     for one, part in zip(found.heads, parts, strict=True):
-        assert (one.moved.elements, one.moved.changed) == (part.size, np.count_nonzero(part))
+        assert (one.moved.elements, one.moved.changed) == (part.size, int(np.count_nonzero(part)))
         assert one.moved.norm == pytest.approx(float(np.linalg.norm(part)))
     whole = measure(a[name].raw, "BF16", b[name].raw, "BF16")
     assert found.sums is not None
