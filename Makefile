@@ -18,7 +18,7 @@ help:            ## Show this list
 
 install: $(STAMP) ## Make .venv with the pinned set of packages
 
-$(STAMP): pyproject.toml constraints.txt | links
+$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard vecstore/native/*.[ch]) | links
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pv needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'

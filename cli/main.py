@@ -7,6 +7,7 @@ and `pv status` are quick, and never load torch.
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import io
 import os
@@ -149,7 +150,11 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     # numpy's are of no use beside pv's own, which take a tensor each, and they spin too.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What torch and transformers make while they are imported stays: to look through all of it for garbage, again
+    # and again and once more at the end, took 1.5 s of a short chat (docs/log.md). Young garbage is freed as ever.
+    gc.set_threshold(*gc.get_threshold()[:2], 1000)
     code = run(sys.argv[1:])
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is done is done: no late Ctrl-C changes the answer
     sys.exit(code)
 

@@ -7,6 +7,7 @@ and `conflict` give it a second branch.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.commands import InProcess, Processes, World, isolate, tensors, write_rows, write_tensors
+from support.scripting import Answer, keeps_to_it
 from support.tiny import tiny_checkpoint
 
 
@@ -64,6 +66,19 @@ def world(made: World, tmp_path: Path) -> World:
 def pv(tmp_path: Path, request: pytest.FixtureRequest) -> InProcess:
     """Runs in the world's folder if the test has a world, else in the test's own."""
     return InProcess(_folder(tmp_path, request))
+
+
+@pytest.fixture
+def answer(pv: InProcess) -> Answer:
+    """`answer("log", "-n", "1", code=0)`: what stdout says, which has the type of docs/scripting.md."""
+
+    def run(command: str, *words: str | Path, code: int = 0, at: Path | None = None) -> dict[str, Any]:
+        said = pv("-q", command, *words, "--json", at=at)
+        assert said.code == code, said
+        assert keeps_to_it(said, command) == [], said
+        return said.json if said.out else json.loads(said.err)["error"]
+
+    return run
 
 
 @pytest.fixture

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from support.commands import Said
 from support.shapes import Type, check, parse
 
-__all__ = ["TEXT", "TYPES", "blocks", "keeps_to_it", "problems", "section", "type_name"]
+__all__ = ["TEXT", "TYPES", "Answer", "blocks", "keeps_to_it", "problems", "section", "type_name"]
+
+Answer = Callable[..., dict[str, Any]]
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "scripting.md").read_text(encoding="utf-8")
 PATTERNS = {

@@ -54,6 +54,7 @@ __all__ = [
     "put",
     "random_f32",
     "read_all",
+    "same",
     "same_bits",
     "save",
     "size_of",
@@ -121,6 +122,11 @@ def nudged(
 def values(tensor: Array) -> F32:
     """Flat fp32."""
     return to_f32(tensor.raw, tensor.dtype)
+
+
+def same(a: Raw, b: Raw) -> bool:
+    """Same storage, same shape, same bits."""
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def same_bits(a: Array, b: Array) -> bool:

@@ -1,8 +1,13 @@
-"""One tensor of a build: what the persona makes of it, rounded, hashed and handed on piece by piece."""
+"""One tensor of a build: what the persona makes of it, rounded, hashed and handed on piece by piece.
+
+`add` and compiled `ties` never hold a whole tensor of many: what they hold is a piece of each vector, or, of a tensor
+that is looked at more than once, what fits into HOLD bytes. The other rules are given whole tensors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,21 +15,24 @@ from pv.registry import ids
 from pv.registry.errors import IntegrityError
 from pv.registry.manifest import TensorRow
 from pv.registry.persona import Persona
+from pv.vecstore.merge import loops
 from pv.vecstore.merge.delta import evaluate, holdings, place, taus
 from pv.vecstore.merge.folder import Finished, Write
-from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.loops import Rounding, Trim
+from pv.vecstore.merge.methods import is_linear, ties
 from pv.vecstore.merge.plan import Operand, plan, sole
+from pv.vecstore.native.kernels import Delta, Result, Values
 from pv.vecstore.tensors import float_environment
-from pv.vecstore.tensors.arithmetic import apply
-from pv.vecstore.tensors.array import Raw, storage_dtype
+from pv.vecstore.tensors.arithmetic import single
+from pv.vecstore.tensors.array import Raw
 from pv.vecstore.tensors.formats import FLOATS, to_f32
-from pv.vecstore.tensors.rounding import round_to
-from pv.vecstore.vectors.base import Base, BaseTensor
+from pv.vecstore.vectors.base import Base
+from pv.vecstore.vectors.pieces import PIECE, Pieces
 from pv.vecstore.vectors.vector import Vector
 
 __all__ = ["compute", "differing"]
 
-BLOCK = 1 << 20  # elements rounded at a time: no result depends on it
+HOLD = 128 << 20  # bytes of a tensor's vectors that are kept while it is looked at again
 
 
 def compute(
@@ -35,44 +43,176 @@ def compute(
     `write` is given its bytes, in order. Raises BaseMismatch, CorruptPack, IntegrityError.
     """
     float_environment.check()
-    own = base.tensor(name)
-    row, raw, added, moved = own.row, own.raw, None, None
-    if operands := plan(persona, holdings(vectors), name):
-        if row.dtype not in FLOATS:
-            raise IntegrityError(
-                f"tensor {name!r} is {row.dtype}: a vector cannot be added to it",
-                hint="`pv fsck --deep` says which vectors are damaged",
-            )
-        if (vector := _taken_whole(persona, operands, vectors, name)) is not None:
-            row, raw = vector.kept(name, own)
-            moved = differing(raw, row.dtype, own)
-        else:
-            added = evaluate(persona.combine, operands, taus(operands, vectors, name, own), place(own))
-            moved = None if added is None else int(np.count_nonzero(added))
-    if added is None and row.dtype == dtype:
-        write(raw.data.cast("B"))
-        return Finished(name, row, moved)
-
-    out = np.empty(len(raw), storage_dtype(dtype))
-    for start in range(0, len(raw), BLOCK):
-        part = slice(start, start + BLOCK)
-        x = to_f32(raw[part], row.dtype)
-        if added is not None:
-            x = apply(x, added[part])
-        out[part] = round_to(
-            x, dtype, persona.output.rounding, start=start, seed=persona.output.seed, name=name
+    row = base.manifest.tensors[name]
+    rounding = Rounding(name, dtype, persona.output)
+    operands = plan(persona, holdings(vectors), name)
+    if operands and row.dtype not in FLOATS:
+        raise IntegrityError(
+            f"tensor {name!r} is {row.dtype}: a vector cannot be added to it",
+            hint="`pv fsck --deep` says which vectors are damaged",
         )
-        if _left_the_finite(raw[part], row.dtype, out[part], dtype):
+    if not operands:
+        return _written(row, _base_alone(base, row, rounding), rounding, write, touched=False)
+    if (vector := _taken_whole(persona, operands, vectors, name)) is not None:
+        kept = vector.manifest.tensors[name]["ft"]
+        return _written(kept, _taken(base, vector, kept, rounding), rounding, write)
+    columns = _Columns(base, row, name, operands, vectors)
+    if is_linear(persona.combine) and columns.streams:
+        return _written(row, _added(columns, rounding), rounding, write)
+    if persona.combine.method == ties.NAME and columns.streams and loops.fits(dtype):
+        return _written(row, _elected(columns, persona.combine.options, rounding), rounding, write)
+    return _written(row, _evaluated(persona, base, operands, vectors, rounding), rounding, write)
+
+
+Piece = tuple[Raw, Result]
+
+
+def _written(
+    row: TensorRow, pieces: Iterator[Piece], rounding: Rounding, write: Write, *, touched: bool = True
+) -> Finished:
+    """Hand on every piece, and hash them. What is written as it was has the id that it had."""
+    known = row.id if not touched and row.dtype == rounding.dtype else None
+    digest, moved = None if known else ids.tensor_hash(rounding.dtype, row.shape), 0
+    for out, done in pieces:
+        if done.lost:
             raise IntegrityError(
-                f"tensor {name!r} would hold infinite or undefined weights as {dtype}",
+                f"tensor {rounding.name!r} would hold infinite or undefined weights as {rounding.dtype}",
                 hint="use smaller weights, or a wider --dtype",
             )
-    write(out.data.cast("B"))
-    return Finished(name, TensorRow(dtype, row.shape, ids.tensor_id(dtype, row.shape, out.data)), moved)
+        moved += done.moved
+        data = out.data.cast("B")
+        if digest is not None:
+            digest.update(data)
+        write(data)
+    made = row if digest is None else TensorRow(rounding.dtype, row.shape, digest.hexdigest())
+    return Finished(rounding.name, made, moved if touched else None)
+
+
+def _base_alone(base: Base, row: TensorRow, rounding: Rounding) -> Iterator[Piece]:
+    for start, own in _starts(base.pieces(rounding.name)):
+        if row.dtype == rounding.dtype:
+            yield own, Result(0, 0)
+        else:
+            yield loops.add(loops.values(own, row.dtype), (), rounding, start)
+
+
+def _taken(base: Base, vector: Vector, kept: TensorRow, rounding: Rounding) -> Iterator[Piece]:
+    """A captured tensor itself, where the base's was."""
+    own_dtype = base.manifest.tensors[rounding.name].dtype
+    its = vector.pieces(rounding.name)
+    for start, own in _starts(base.pieces(rounding.name)):
+        raw = its.next(own)
+        moved = differing(raw, kept.dtype, own, own_dtype)
+        if kept.dtype == rounding.dtype:
+            yield raw, Result(moved, 0)
+        else:
+            out, done = loops.add(loops.values(raw, kept.dtype), (), rounding, start)
+            yield out, Result(moved, done.lost)
+
+
+class _Columns:
+    """The base's tensor and the vectors that operands take as they are, side by side, as often as it is asked for."""
+
+    def __init__(
+        self,
+        base: Base,
+        row: TensorRow,
+        name: str,
+        operands: Sequence[Operand],
+        vectors: Mapping[str, Vector],
+    ) -> None:
+        self.row = row
+        self._base, self._name, self._vectors = base, name, vectors
+        self._operands = operands
+        self.weights = [float(single(one.weight, "a weight")) for one in operands]
+        self._held: list[tuple[int, Values, list[Delta]]] | None = None
+        held = (1 + len(operands)) * row.nbytes
+        self.holds = held <= HOLD
+
+    @property
+    def streams(self) -> bool:
+        """Whether every operand is one vector as it is. A sum of several is made of whole tensors."""
+        return all(len(one.terms) == 1 and one.terms[0][0] == 1 for one in self._operands)
+
+    def __iter__(self) -> Iterator[tuple[int, Values, list[Delta]]]:
+        """(index of the first element, the base's values, a delta an operand) for each piece."""
+        if self._held is not None:
+            yield from self._held
+            return
+        seen = []
+        for one in self._read():
+            if self.holds:
+                seen.append(one)
+            yield one
+        if self.holds:
+            self._held = seen
+
+    def _read(self) -> Iterator[tuple[int, Values, list[Delta]]]:
+        its: list[tuple[Pieces, float]] = [
+            (self._vectors[one.terms[0][1]].pieces(self._name), weight)
+            for one, weight in zip(self._operands, self.weights, strict=True)
+        ]
+        for start, own in _starts(self._base.pieces(self._name)):
+            deltas = [
+                loops.delta(pieces.next(own), pieces.dtype, whole=pieces.whole, weight=weight)
+                for pieces, weight in its
+            ]
+            yield start, loops.values(own, self.row.dtype), deltas
+
+
+def _added(columns: _Columns, rounding: Rounding) -> Iterator[Piece]:
+    columns.holds = False  # looked at once
+    for start, own, deltas in columns:
+        yield loops.add(own, deltas, rounding, start)
+
+
+def _elected(columns: _Columns, options: Mapping[str, Any], rounding: Rounding) -> Iterator[Piece]:
+    """TIES: rounds over the tensor until every trim is known, and one more."""
+    voices = [at for at, weight in enumerate(columns.weights) if weight != 0]
+    for at in voices:
+        ties.check_weight(options, columns.weights[at], "a behaviour's weight")
+    size = columns.row.numel
+    trims = {at: Trim(size, max(1, int(float(options["density"]) * size))) for at in voices}
+    while looking := [at for at in voices if not trims[at].done]:
+        for _, own, deltas in columns:
+            for at in looking:
+                trims[at].look(own, deltas[at])
+        for at in looking:
+            trims[at].turn()
+    for start, own, deltas in columns:
+        if not voices:
+            yield loops.add(own, (), rounding, start)
+            continue
+        yield loops.ties(
+            own,
+            [trims[at].on(deltas[at]) for at in voices],
+            rounding,
+            start,
+            elect=str(options["elect"]),
+            merge=str(options["merge"]),
+            scale=float(options["lambda"]),
+        )
+
+
+def _evaluated(
+    persona: Persona,
+    base: Base,
+    operands: Sequence[Operand],
+    vectors: Mapping[str, Vector],
+    rounding: Rounding,
+) -> Iterator[Piece]:
+    """By the rule's own numpy code, over the whole tensor."""
+    own = base.tensor(rounding.name)
+    added = evaluate(persona.combine, operands, taus(operands, vectors, rounding.name, own), place(own))
+    assert added is not None
+    for start in range(0, max(own.row.numel, 1), PIECE):
+        part = slice(start, start + PIECE)
+        one = loops.delta(added[part], "F32", whole=False, weight=1)
+        yield loops.add(loops.values(own.raw[part], own.row.dtype), (one,), rounding, start)
 
 
 def _taken_whole(
-    persona: Persona, operands: tuple[Operand, ...], vectors: Mapping[str, Vector], name: str
+    persona: Persona, operands: Sequence[Operand], vectors: Mapping[str, Vector], name: str
 ) -> Vector | None:
     """From engine 2 on: the vector whose kept tensor is written itself, because it is all that the persona adds.
 
@@ -84,12 +224,16 @@ def _taken_whole(
     return vectors[only] if only is not None and vectors[only].needs_base(name) else None
 
 
-def differing(raw: Raw, dtype: str, own: BaseTensor) -> int:
+def _starts(pieces: Iterator[Raw]) -> Iterator[tuple[int, Raw]]:
+    """Each piece with the index of its first element."""
+    start = 0
+    for piece in pieces:
+        yield start, piece
+        start += len(piece)
+
+
+def differing(raw: Raw, dtype: str, own: Raw, own_dtype: str) -> int:
     """How many elements have other bits than the base's, seen in fp32."""
-    return int(np.count_nonzero(to_f32(raw, dtype).view(np.uint32) != own.f32.view(np.uint32)))
-
-
-def _left_the_finite(before: Raw, dtype: str, out: Raw, written: str) -> bool:
-    """Whether an element that was finite, in the base or as it was captured, no longer is."""
-    strange = ~np.isfinite(to_f32(out, written))
-    return bool(strange.any()) and bool(np.isfinite(to_f32(before[strange], dtype)).any())
+    if dtype == own_dtype:
+        return int(np.count_nonzero(raw != own))
+    return int(np.count_nonzero(to_f32(raw, dtype).view(np.uint32) != to_f32(own, own_dtype).view(np.uint32)))

@@ -81,7 +81,7 @@ def _tensor(vector: Vector, base: Base, name: str, write: Write) -> Finished:
         return Finished(name, own.row, None)
     row, raw = vector.kept(name, own)
     write(raw.data.cast("B"))
-    return Finished(name, row, differing(raw, row.dtype, own))
+    return Finished(name, row, differing(raw, row.dtype, own.raw, own.row.dtype))
 
 
 def _torch_dtype(specs: Mapping[str, Spec], own: Mapping[str, Spec]) -> str | None:

@@ -26,7 +26,7 @@ from pv.vecstore.publish.words import VERDICTS, caveats, interval
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.diff import Diff
-    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.reading import Reading
     from pv.vecstore.repo.revision import Revision
     from pv.vecstore.repo.score import Score
 
@@ -35,7 +35,7 @@ __all__ = ["diff_html", "repo_html", "revision_html", "score_html"]
 COMMITS = 8
 
 
-def repo_html(repo: Repo) -> str:
+def repo_html(repo: Reading) -> str:
     """Where you are, and the latest commits."""
     head = repo.head
     rows = [

@@ -10,12 +10,12 @@ from pv.registry.history.revisions import resolve_range
 from pv.vecstore.repo.commits import everything
 
 if TYPE_CHECKING:
-    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.reading import Reading
 
 __all__ = ["behaviour_named"]
 
 
-def behaviour_named(repo: Repo, text: str) -> tuple[str, str] | None:
+def behaviour_named(repo: Reading, text: str) -> tuple[str, str] | None:
     """(revision, behaviour) for REV:NAME, and for a NAME that is no revision; None for a revision, or `A..B`.
 
     A name that is both is the revision. What is neither is left to whoever looks the revision up, unless the name

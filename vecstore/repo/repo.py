@@ -1,23 +1,23 @@
-"""A pv repository, opened: every verb of pv as a method. The verbs themselves are one a file, beside this one."""
+"""A pv repository, opened: every verb of pv as a method. The verbs themselves are one a file, beside this one.
+
+Those that only read are in reading.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.build_cache import BYTES
 from pv.registry.combine import Combine
-from pv.registry.disk.closing import Closing
-from pv.registry.history.log import LogEntry
-from pv.registry.history.operations import Operation
 from pv.registry.history.threeway import Take
-from pv.registry.history.undo import WentBack, numbered
-from pv.registry.persona import Persona
+from pv.registry.history.undo import WentBack
 from pv.registry.registry import Head, Registry
 from pv.vecstore.progress import Report
 from pv.vecstore.repo.edit import Committed
+from pv.vecstore.repo.reading import Reading
 from pv.vecstore.repo.revision import Revision
 from pv.vecstore.repo.thread_count import thread_count
 
@@ -28,19 +28,14 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.compress import Compressed
     from pv.vecstore.repo.config import Setting
     from pv.vecstore.repo.derive import DerivedBehaviour
-    from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
-    from pv.vecstore.repo.show import Shown, ShownBehaviour
     from pv.vecstore.repo.train import Training
-    from pv.vecstore.repo.vectors import KnownVector
-    from pv.vecstore.repo.verify import Verdict
-    from pv.vecstore.repo.versions import Version
 
 __all__ = ["Repo"]
 
 
-class Repo(Closing):
+class Repo(Reading):
     """The registry in a folder's `.pv`, or in that of a folder above.
 
     Every verb gives a frozen value back, and raises a PvError with a hint. Long work stays on the branch on which it
@@ -49,8 +44,7 @@ class Repo(Closing):
     """
 
     def __init__(self, registry: Registry, *, command_line: str | None = None) -> None:
-        self.registry = registry
-        """The store beneath: bytes, git and JSON."""
+        super().__init__(registry)
         self._command_line = command_line
 
     @staticmethod
@@ -69,105 +63,6 @@ class Repo(Closing):
     def command(self, said: str) -> str:
         """What an operation is recorded as."""
         return self._command_line or said
-
-    @property
-    def path(self) -> Path:
-        """The folder that holds `.pv`."""
-        return self.registry.root.parent
-
-    # Looking
-
-    @property
-    def head(self) -> Head:
-        """The current branch, and the commit that it is at."""
-        return self.registry.head()
-
-    def at(self, revision: str = "HEAD") -> Revision:
-        """A branch, a tag, a commit id, HEAD~1. Raises UnknownRevision."""
-        return Revision(self.registry, self.registry.resolve(revision), revision)
-
-    @property
-    def persona(self) -> Persona:
-        """That of HEAD."""
-        return self.at().persona
-
-    def branches(self) -> dict[str, str]:
-        """{name: commit}"""
-        return self.registry.branches()
-
-    def tags(self) -> dict[str, str]:
-        """{name: commit}"""
-        return self.registry.tags()
-
-    def log(
-        self,
-        revision: str = "HEAD",
-        *,
-        all: bool = False,
-        limit: int | None = None,
-        keep: Callable[[LogEntry], bool] | None = None,
-        graph: bool = False,
-    ) -> list[LogEntry]:
-        """Commits that lead to a revision, or `A..B`, newest first. `graph` keeps a line of development together."""
-        return self.registry.log(revision, all=all, limit=limit, keep=keep, lines_together=graph)
-
-    def versions(self, behaviour: str, revision: str = "HEAD", *, all: bool = False) -> list[Version]:
-        """The versions of a behaviour in what leads to a revision, newest first. Raises UnknownBehaviour."""
-        from pv.vecstore.repo.versions import versions
-
-        return versions(self, behaviour, revision, all=all)
-
-    def vectors(self) -> list[KnownVector]:
-        """Every vector here, newest first: what it is, what keeps it, who uses it."""
-        from pv.vecstore.repo.vectors import vectors
-
-        return vectors(self)
-
-    def show(self, what: str = "HEAD") -> Shown | ShownBehaviour | KnownVector:
-        """A revision, a behaviour, REV:BEHAVIOUR, or any id. Raises UnknownRevision, UnknownBehaviour."""
-        from pv.vecstore.repo.show import show_any
-
-        return show_any(self, what)
-
-    def operations(self, limit: int | None = None) -> list[Operation]:
-        """What was done here, newest first."""
-        return self.registry.operations(limit)
-
-    def operation(self, number: int) -> Operation:
-        """One of them. Raises NotFoundError."""
-        return numbered(self.registry.history, number)
-
-    def diff(
-        self,
-        a: str = "HEAD~1",
-        b: str = "HEAD",
-        *,
-        weights: bool = False,
-        threads: int | None = None,
-        progress: Report | None = None,
-    ) -> Diff:
-        """What differs between two revisions; `weights` reads them, unless these two were compared before."""
-        return self.at(a).diff(self.at(b), weights=weights, threads=threads, progress=progress)
-
-    def verify(
-        self,
-        checkpoint: str | PathLike[str],
-        revision: str | None = None,
-        *,
-        weights_only: bool = False,
-        recompute: bool = False,
-        dtype: str | None = None,
-        rounding: str | None = None,
-        threads: int | None = None,
-        progress: Report | None = None,
-    ) -> Verdict:
-        """Whose build is this checkpoint? With a revision: is it that one's? `verdict.known` names all that it is."""
-        from pv.vecstore.repo.verify import find_and_verify
-
-        return find_and_verify(
-            self.registry, Path(checkpoint).expanduser().absolute(), revision, weights_only=weights_only,
-            recompute=recompute, dtype=dtype, rounding=rounding, threads=thread_count(threads), progress=progress,
-        )  # fmt: skip
 
     # Making behaviours
 
@@ -482,14 +377,3 @@ class Repo(Closing):
         return collect(
             self, grace_days=grace_days, expire_days=expire_days, dry_run=dry_run, progress=progress
         )
-
-    def close(self) -> None:
-        self.registry.close()
-
-    def __repr__(self) -> str:
-        return f"<Repo {self.path} on {self.head.branch}>"
-
-    def _repr_html_(self) -> str:
-        from pv.vecstore.repo.html import repo_html
-
-        return repo_html(self)

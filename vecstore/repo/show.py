@@ -26,7 +26,7 @@ from pv.vecstore.repo.versions import Version, versions
 from pv.vecstore.vectors.origin import base_in_words
 
 if TYPE_CHECKING:
-    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.reading import Reading
     from pv.vecstore.repo.revision import Revision
 
 __all__ = ["Shown", "ShownBehaviour", "show", "show_any"]
@@ -103,7 +103,7 @@ def show(revision: Revision, found: str | None = None) -> Shown:
     return Shown(entry, base_in_words(revision.base), kept, found)
 
 
-def show_any(repo: Repo, text: str) -> Shown | ShownBehaviour | KnownVector:
+def show_any(repo: Reading, text: str) -> Shown | ShownBehaviour | KnownVector:
     """What `text` names. Raises UnknownRevision, UnknownBehaviour."""
     asked = behaviour_named(repo, text)
     if asked is not None:
@@ -117,7 +117,7 @@ def show_any(repo: Repo, text: str) -> Shown | ShownBehaviour | KnownVector:
         return found
 
 
-def _behaviour(repo: Repo, revision: str, name: str) -> ShownBehaviour:
+def _behaviour(repo: Reading, revision: str, name: str) -> ShownBehaviour:
     at = repo.at(revision)
     known = versions(repo, name, revision)
     if name not in at.persona.behaviours:
@@ -147,7 +147,7 @@ def _since(entries: list[LogEntry], name: str) -> LogEntry:
     return since
 
 
-def _by_id(repo: Repo, prefix: str) -> Shown | KnownVector | None:
+def _by_id(repo: Reading, prefix: str) -> Shown | KnownVector | None:
     """What else has an id that begins so. Raises UnknownRevision if several do."""
     found: dict[str, KnownVector | tuple[str, str]] = {}
     for entry in standing_first(repo.registry):

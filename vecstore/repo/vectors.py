@@ -10,7 +10,7 @@ from pv.vecstore.repo.commits import everything
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
 
 if TYPE_CHECKING:
-    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.reading import Reading
 
 __all__ = ["KnownVector", "Use", "vectors"]
 
@@ -52,7 +52,7 @@ class KnownVector:
         }
 
 
-def vectors(repo: Repo) -> list[KnownVector]:
+def vectors(repo: Reading) -> list[KnownVector]:
     """Every vector that a branch, a tag or an operation leads to; the newest first."""
     registry = repo.registry
     entries = everything(registry)

@@ -12,7 +12,7 @@ from pv.registry.persona import Behaviour, Term
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
 
 if TYPE_CHECKING:
-    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.reading import Reading
 
 __all__ = ["Version", "versions"]
 
@@ -45,7 +45,7 @@ class Version:
         }
 
 
-def versions(repo: Repo, behaviour: str, revision: str = "HEAD", *, all: bool = False) -> list[Version]:
+def versions(repo: Reading, behaviour: str, revision: str = "HEAD", *, all: bool = False) -> list[Version]:
     """The versions of a behaviour in what leads to a revision, or to any branch and tag; newest first.
 
     A weight, or factors of modules, make no new version; other terms do. What comes back by a revert is the

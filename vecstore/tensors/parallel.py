@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from pv.vecstore.native.memory import keep_freed_memory
+
 __all__ = ["ordered_map"]
 
 T = TypeVar("T")
@@ -18,6 +20,7 @@ def ordered_map(work: Callable[[T], R], items: Iterable[T], *, threads: int) -> 
 
     The order of results, and so whatever is computed from them, does not depend on the thread count.
     """
+    keep_freed_memory()
     if threads <= 1:
         yield from map(work, items)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32, Raw
 from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.vectors.origin import base_in_words, origin_in_words, place_in_words
+from pv.vecstore.vectors.pieces import PIECE
 from pv.vecstore.vectors.pinned import Pinned, Spared
 
 __all__ = [
@@ -66,12 +67,29 @@ class Base(Closing):
             return BaseTensor(name, row, self.weights.whole(name))
         raw = self.raw(name)
         if ids.tensor_id(row.dtype, row.shape, raw.data) != row.id:
-            raise BaseMismatch(
-                f"the base on disk has changed: tensor {name!r} is not what base "
-                f"{base_in_words(self.manifest)} holds",
-                hint=f"put back what was at {origin_in_words(self.manifest)}",
-            )
+            raise self._changed(name)
         return BaseTensor(name, row, raw)
+
+    def pieces(self, name: str) -> Iterator[Raw]:
+        """A tensor in pieces of PIECE elements, in order. With the last one all are right; raises BaseMismatch."""
+        row = self.manifest.tensors[name]
+        if row.numel <= PIECE or isinstance(self.weights, Spared):
+            raw = self.tensor(name).raw
+            yield from (raw[start : start + PIECE] for start in range(0, max(row.numel, 1), PIECE))
+            return
+        digest = ids.tensor_hash(row.dtype, row.shape)
+        for start in range(0, row.numel, PIECE):
+            raw = self.raw(name, start, min(start + PIECE, row.numel))
+            digest.update(raw.data)
+            if start + PIECE >= row.numel and digest.hexdigest() != row.id:
+                raise self._changed(name)
+            yield raw
+
+    def _changed(self, name: str) -> BaseMismatch:
+        return BaseMismatch(
+            f"the base on disk has changed: tensor {name!r} is not what base {base_in_words(self.manifest)} holds",
+            hint=f"put back what was at {origin_in_words(self.manifest)}",
+        )
 
     @property
     def checkpoint(self) -> Checkpoint | None:

@@ -194,11 +194,18 @@ def _encoded(
     if arrays is None:
         arrays = by_name(spec.encoding).encode(tau, shape, **spec.options)
     back = decode(spec.encoding, arrays, lambda: base.tensor(name).f32, shape)
+    return _Sums(name, arrays, *_apart(tau, back))
+
+
+def _apart(tau: F32, back: F32) -> tuple[float, float, float]:
+    """The largest change, and the sums of squares of the change and of tau, in fp64."""
     largest = change = size = 0.0
+    wide, apart = np.empty((2, min(BLOCK, tau.size)))
     for low in range(0, tau.size, BLOCK):  # a block stays in the cache
-        part = tau[low : low + BLOCK].astype(np.float64)
-        apart = back[low : low + BLOCK] - part
-        largest = max(largest, float(np.abs(apart).max(initial=0)))
-        change += float(np.dot(apart, apart))
+        part, moved = wide[: tau.size - low], apart[: tau.size - low]
+        part[:], moved[:] = tau[low : low + BLOCK], back[low : low + BLOCK]
+        moved -= part
+        largest = max(largest, float(moved.max()), -float(moved.min()))
+        change += float(np.dot(moved, moved))
         size += float(np.dot(part, part))
-    return _Sums(name, arrays, largest, change, size)
+    return largest, change, size

@@ -15,6 +15,7 @@ from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.base import Base, BaseTensor
 from pv.vecstore.vectors.encodings import check, decode, factored, is_factored
+from pv.vecstore.vectors.pieces import Pieces, Sliced, Streamed
 
 __all__ = ["Vector", "open_vector", "reference_to"]
 
@@ -47,21 +48,42 @@ class Vector(Closing):
         """Those factors, (rows, rank) and (rank, columns), and the scale of their product. Raises CorruptPack."""
         return factored(self.manifest.encoding, self._parts(name, None))
 
+    def pieces(self, name: str) -> Pieces:
+        """The tensor's delta, or the tensor that takes the base's place, piece by piece. Raises as `tau`."""
+        own, rows = self.base.manifest.tensors[name], self.manifest.tensors[name]
+        part = next((part for part in ("ft", "tau") if rows.keys() == {part}), None)
+        if part is None:
+            return Sliced(self.tau(name))
+        self._check(name)
+        return Streamed(
+            self.pack,
+            name,
+            part,
+            rows[part],
+            whole=part == "ft",
+            reference=lambda read: reference_to(own, rows, read),
+        )
+
     def kept(self, name: str, base: BaseTensor) -> tuple[TensorRow, Raw]:
         """The tensor that takes the base's place, bit for bit, where the vector keeps it so. Raises as `tau`."""
         return self.manifest.tensors[name]["ft"], self._parts(name, base)["ft"].raw
 
     def _parts(self, name: str, base: BaseTensor | None) -> dict[str, Array]:
         own, rows = self.base.manifest.tensors[name], self.manifest.tensors[name]
-        try:
-            check(self.manifest.encoding, rows, own.shape)  # before memory is taken for them
-        except FormatError as error:
-            raise CorruptPack(f"vector {self.id[:12]}: tensor {name!r}: {error}", hint=error.hint) from error
+        self._check(name)
         reference = None if base is None else reference_to(own, rows, slicer(base.raw))
         return {
             part: Array(row.dtype, row.shape, self.pack.read(name, part, reference))
             for part, row in rows.items()
         }
+
+    def _check(self, name: str) -> None:
+        """Before memory is taken for a tensor's parts."""
+        rows, shape = self.manifest.tensors[name], self.base.manifest.tensors[name].shape
+        try:
+            check(self.manifest.encoding, rows, shape)
+        except FormatError as error:
+            raise CorruptPack(f"vector {self.id[:12]}: tensor {name!r}: {error}", hint=error.hint) from error
 
     def needs_base(self, name: str) -> bool:
         """Whether tau of this tensor is kept as the tensor that takes the base's place."""

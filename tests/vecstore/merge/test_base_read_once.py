@@ -18,6 +18,7 @@ from pv.registry.persona import Behaviour, Term
 from pv.vecstore.checkpoints.checkpoint import Weights
 from pv.vecstore.merge.build import build
 from pv.vecstore.merge.compare import compare
+from pv.vecstore.merge.compute import _written
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import open_vector
 
@@ -75,8 +76,11 @@ def test_a_build(tmp_path: Path, count: int, threads: int) -> None:
     hashed: Counter[str] = Counter()
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
-        """Every call of the one function that hashes a whole tensor."""
-        if event == "call" and frame.f_code is ids.tensor_id.__code__:
+        """Every hash of a tensor that is read from the base, or written."""
+        if event != "call" or frame.f_back is None:
+            return
+        written = frame.f_code is ids.tensor_hash.__code__ and frame.f_back.f_code is _written.__code__
+        if written or frame.f_code is ids.tensor_id.__code__:
             shape = tuple(frame.f_locals["shape"])
             hashed[f"{frame.f_locals['dtype']} {shape}"] += 1
 

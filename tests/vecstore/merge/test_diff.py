@@ -30,9 +30,10 @@ from support.vectors import (
 from pv.registry.combine import Combine
 from pv.registry.errors import BaseMismatch
 from pv.registry.persona import Behaviour, Persona, Term
-from pv.vecstore.merge.compare import BLOCK, compare
+from pv.vecstore.merge.compare import compare
 from pv.vecstore.merge.diff import Movement, WeightDiff, place
 from pv.vecstore.merge.interference import Pair
+from pv.vecstore.merge.observe import BLOCK
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.vectors.base import Base

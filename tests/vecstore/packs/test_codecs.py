@@ -13,19 +13,16 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.vectors import array, nudged
+from support.vectors import array, nudged, same
 
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CorruptPack
 from pv.vecstore.packs.codecs import chunks, frames, graded, rans
-from pv.vecstore.packs.codecs.ordered import exponent as exponent_of
-from pv.vecstore.packs.codecs.ordered import from_ordered, to_ordered
 from pv.vecstore.tensors.array import Raw, storage_dtype
-from pv.vecstore.tensors.formats import FLOATS, to_f32
+from pv.vecstore.tensors.formats import FLOATS
 from pv.vecstore.tensors.philox import bits32
 
 NAMES = sorted(row.name for row in DTYPES.values() if row.bits % 8 == 0)
-ORDERED = sorted(FLOATS - {"F32"})  # small enough to try every pattern
 
 
 @st.composite
@@ -49,10 +46,6 @@ def packed(draw: st.DrawFn) -> tuple[str, Raw, Raw | None]:
     return dtype, raw, np.frombuffer(other, storage)
 
 
-def _same(a: Raw, b: Raw) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
 def test_a_row_of_the_table_adds_up() -> None:
     for name, row in DTYPES.items():
         assert row.name == name
@@ -70,7 +63,7 @@ def test_every_bit_comes_back(case: tuple[str, Raw, Raw | None], smallest: bool)
     dtype, raw, reference = case
     data = chunks.encode(raw, dtype, reference, smallest=smallest)
     assert len(data) <= 1 + raw.nbytes
-    assert _same(chunks.decode(memoryview(data), len(raw), dtype, reference), raw)
+    assert same(chunks.decode(memoryview(data), len(raw), dtype, reference), raw)
 
 
 @pytest.mark.parametrize("dtype", NAMES)
@@ -81,7 +74,7 @@ def test_nothing_and_one_element(dtype: str, count: int, against: bool) -> None:
     raw = np.full(count, np.iinfo(storage).max, storage)
     reference = np.zeros(count, storage) if against else None
     data = chunks.encode(raw, dtype, reference)
-    assert _same(chunks.decode(memoryview(data), count, dtype, reference), raw)
+    assert same(chunks.decode(memoryview(data), count, dtype, reference), raw)
 
 
 @pytest.mark.parametrize("count", [chunks.CHUNK - 1, chunks.CHUNK])
@@ -91,9 +84,9 @@ def test_a_full_chunk(count: int) -> None:
     alone = chunks.encode(tuned, "BF16")
     delta = chunks.encode(tuned, "BF16", base.raw)
     dense = chunks.encode(tuned, "BF16", base.raw, smallest=True)
-    assert _same(chunks.decode(memoryview(alone), count, "BF16"), tuned)
-    assert _same(chunks.decode(memoryview(delta), count, "BF16", base.raw), tuned)
-    assert _same(chunks.decode(memoryview(dense), count, "BF16", base.raw), tuned)
+    assert same(chunks.decode(memoryview(alone), count, "BF16"), tuned)
+    assert same(chunks.decode(memoryview(delta), count, "BF16", base.raw), tuned)
+    assert same(chunks.decode(memoryview(dense), count, "BF16", base.raw), tuned)
     # A fine-tune is close to its base: that is the point of a reference.
     assert len(dense) < len(delta) < 0.2 * len(alone)
 
@@ -110,72 +103,6 @@ def test_the_pack_is_a_function_of_its_input() -> None:
     base, tuned = array("base", "BF16", 9000), array("base", "BF16", 9000, seed=2)
     first = chunks.encode(tuned.raw, "BF16", base.raw)
     assert first == chunks.encode(tuned.raw.copy(), "BF16", base.raw.copy())
-
-
-# The order-preserving map
-
-
-@pytest.mark.parametrize("dtype", ORDERED)
-def test_ordered_is_a_bijection_on_every_pattern(dtype: str) -> None:
-    layout = DTYPES[dtype]
-    every = np.arange(1 << (8 * layout.itemsize), dtype=np.uint32).astype(storage_dtype(layout.name))
-    ordered = to_ordered(every, layout)
-    assert np.array_equal(np.sort(ordered), every)
-    assert _same(from_ordered(ordered, layout), every)
-    assert np.array_equal(np.sort(from_ordered(every, layout)), every)
-
-
-@pytest.mark.parametrize("dtype", ORDERED)
-def test_ordered_has_the_order_of_the_values(dtype: str) -> None:
-    layout = DTYPES[dtype]
-    every = np.arange(1 << (8 * layout.itemsize), dtype=np.uint32).astype(storage_dtype(layout.name))
-    rising = from_ordered(every, layout)  # patterns in the order of their ordered integers
-    values = to_f32(rising, dtype)
-    values = values[~np.isnan(values)]
-    zeros = np.flatnonzero(values == 0)
-    assert zeros.tolist() == [zeros[0], zeros[0] + 1]  # -0 is just below +0 ...
-    assert np.signbit(values[zeros]).tolist() == [True, False]
-    assert (np.diff(values)[np.isfinite(values[1:]) & np.isfinite(values[:-1])] >= 0).all()
-    assert np.count_nonzero(np.diff(np.delete(values, zeros[0])) == 0) == 0  # ... and all else is strict
-
-
-@given(st.sampled_from(["F32", "F64"]), st.floats(allow_nan=False), st.floats(allow_nan=False))
-def test_wide_floats_are_ordered_too(dtype: str, a: float, b: float) -> None:
-    layout = DTYPES[dtype]
-    with np.errstate(over="ignore"):
-        pair = np.array([a, b], f"<f{layout.itemsize}")
-    low, high = to_ordered(pair.view(storage_dtype(layout.name)), layout).tolist()
-    if pair[0] < pair[1]:
-        assert low < high
-    elif pair[0] > pair[1]:
-        assert low > high
-    else:
-        assert abs(high - low) <= 1  # the two zeros, or one number
-
-
-@given(st.lists(st.integers(0, (1 << 64) - 1), max_size=20))
-def test_wide_floats_are_mapped_without_loss(patterns: list[int]) -> None:
-    for dtype in ("F32", "F64"):
-        layout = DTYPES[dtype]
-        raw = np.array(patterns, np.uint64).astype(storage_dtype(layout.name))
-        assert _same(from_ordered(to_ordered(raw, layout), layout), raw)
-
-
-@pytest.mark.parametrize("dtype", [d for d in NAMES if not DTYPES[d].is_float])
-def test_integers_are_their_own_order(dtype: str) -> None:
-    raw = bits32(4, "integers", 0, 100).astype(storage_dtype(dtype))
-    assert _same(to_ordered(raw, DTYPES[dtype]), raw)
-    assert _same(from_ordered(raw, DTYPES[dtype]), raw)
-
-
-@pytest.mark.parametrize(("dtype", "bias"), [("BF16", 127), ("F16", 15), ("F32", 127)])
-def test_the_exponent_field_is_the_magnitude(dtype: str, bias: int) -> None:
-    tensor = array("exponents", dtype, 2000)
-    values = to_f32(tensor.raw, dtype)
-    normal = np.abs(values) >= np.finfo(np.float16).tiny
-    assert normal.any()
-    _, exponent = np.frexp(values[normal])  # value = m * 2**exponent with m in [0.5, 1)
-    assert np.array_equal(exponent_of(tensor.raw, DTYPES[dtype])[normal].astype(int), exponent - 1 + bias)
 
 
 # Hostile chunks
@@ -321,7 +248,7 @@ def test_planes_of_every_width(itemsize: int) -> None:
     for level in (1, 3, 19):
         data = frames.pack_planes(values, level)
         found, rest = frames.unpack_planes(memoryview(data + b"rest"), 999, itemsize)
-        assert _same(found, values)
+        assert same(found, values)
         assert bytes(rest) == b"rest"
 
 
@@ -342,7 +269,7 @@ def stretches(draw: st.DrawFn) -> tuple[Raw, list[int]]:
 def test_graded_fields_lose_nothing(case: tuple[Raw, list[int]]) -> None:
     values, lengths = case
     data = memoryview(graded.pack(values, lengths))
-    assert _same(graded.unpack(data, lengths, values.itemsize), values)
+    assert same(graded.unpack(data, lengths, values.itemsize), values)
     with pytest.raises(CorruptPack):
         graded.unpack(memoryview(bytes(data) + b"\0"), lengths, values.itemsize)
     for cut in range(len(data)):
@@ -355,7 +282,7 @@ def test_graded_fields_lose_nothing(case: tuple[Raw, list[int]]) -> None:
 def test_every_grade_holds_every_value(grade: int, count: int) -> None:
     values = np.resize(np.array([0, 1, 2, 3, 14, 15, 16, 29, 30, 31, 254, 255, 65535], "<u2"), count)
     data = bytes([grade]) + graded._cascade(values, grade)  # which grade suits is a guess: none may lose
-    assert _same(graded.unpack(memoryview(data), [count], 2), values)
+    assert same(graded.unpack(memoryview(data), [count], 2), values)
 
 
 def test_a_grade_that_does_not_exist_is_refused() -> None:
@@ -390,7 +317,7 @@ def test_dense_steps_lose_nothing(case: tuple[Raw, list[int]]) -> None:
     if not lengths:
         return
     data = memoryview(rans.pack(values, *models(lengths)))
-    assert _same(rans.unpack(data, *models(lengths), values.itemsize), values)
+    assert same(rans.unpack(data, *models(lengths), values.itemsize), values)
     with pytest.raises(CorruptPack):
         rans.unpack(memoryview(bytes(data) + b"\0"), *models(lengths), values.itemsize)
     for cut in range(len(data)):
@@ -423,5 +350,5 @@ def test_dense_steps_in_many_lanes() -> None:
     values[::977] = draw[::977].astype("<u8") << (draw[::977] % np.uint32(33)).astype("<u8")
     lengths = [1, 20_000, 0, 30_000]
     data = memoryview(rans.pack(values, *models(lengths)))
-    assert _same(rans.unpack(data, *models(lengths), 8), values)
+    assert same(rans.unpack(data, *models(lengths), 8), values)
     assert len(data) < 50_001 * 1.585 / 8 * 1.1 + 2000  # near the entropy of three equal values

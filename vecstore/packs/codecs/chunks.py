@@ -15,6 +15,7 @@ import numpy as np
 from pv.registry.dtypes import DTYPES, DType
 from pv.registry.errors import CorruptPack
 from pv.registry.packs.packfile import CHUNK
+from pv.vecstore.native import codecs
 from pv.vecstore.packs.codecs import dense, graded
 from pv.vecstore.packs.codecs.frames import pack_planes, unpack_planes
 from pv.vecstore.packs.codecs.ordered import exponent as exponent_of
@@ -44,9 +45,9 @@ def encode(
     best = bytes([RAW]) + raw.tobytes()
     if reference is not None:
         row = DTYPES[dtype]
-        steps = to_ordered(raw, row) - to_ordered(reference, row)  # modulo 2^bits
-        best = min(best, bytes([DELTA]) + _sorted(steps, reference, row), key=len)
+        best = min(best, bytes([DELTA]) + _sorted(raw, reference, row), key=len)
         if smallest and len(raw):
+            steps = to_ordered(raw, row) - to_ordered(reference, row)  # modulo 2^bits
             packed = dense.pack(steps, _exponent(reference, row), columns, start % max(columns, 1))
             best = min(best, bytes([DENSE]) + packed, key=len)
     if len(best) > GOOD_ENOUGH * raw.nbytes:
@@ -70,6 +71,8 @@ def decode(data: memoryview, count: int, dtype: str, reference: Raw | None = Non
             raise CorruptPack("a chunk is longer than its planes")
         return values
     if kind in (DELTA, DENSE) and reference is not None:
+        if kind == DELTA and codecs.fits(row):
+            return _unsorted_at_once(body, np.ascontiguousarray(reference), row)
         if kind == DENSE:
             steps = dense.unpack(body, _exponent(reference, row), row.itemsize)
         else:
@@ -78,10 +81,20 @@ def decode(data: memoryview, count: int, dtype: str, reference: Raw | None = Non
     raise CorruptPack("a chunk of an unknown kind, or a delta without its base")
 
 
-def _sorted(steps: Raw, reference: Raw, row: DType) -> bytes:
+def _sorted(raw: Raw, reference: Raw, row: DType) -> bytes:
+    if codecs.fits(row):
+        raw, reference = np.ascontiguousarray(raw), np.ascontiguousarray(reference)
+        counts = codecs.counts(reference, row)
+        return graded.pack(codecs.sort(raw, reference, counts, row), counts[counts > 0].tolist())
     order, lengths = _stretches(reference, row)
-    folded = fold(steps)
+    folded = fold(to_ordered(raw, row) - to_ordered(reference, row))
     return graded.pack(folded if order is None else folded[order], lengths)
+
+
+def _unsorted_at_once(body: memoryview, reference: Raw, row: DType) -> Raw:
+    counts = codecs.counts(reference, row)
+    folded = graded.unpack(body, counts[counts > 0].tolist(), row.itemsize)
+    return codecs.unsort(folded, reference, counts, row)
 
 
 def _unsorted(body: memoryview, reference: Raw, row: DType) -> Raw:

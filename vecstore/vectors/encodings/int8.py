@@ -58,9 +58,9 @@ def encode(tau: F32, shape: tuple[int, ...]) -> dict[str, Array]:
 
 def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
     q, scale = parts["q"], parts["scale"]
-    steps = _rows(q.raw.view(np.int8), shape).astype(np.float32)  # (rows, columns)
-    product: F32 = steps * scale.raw.view("<f4")[:, None]
-    return product.reshape(-1)
+    found: F32 = _rows(q.raw.view(np.int8), shape).astype(np.float32)  # (rows, columns)
+    found *= scale.raw.view("<f4")[:, None]  # in place: fresh memory costs more than the product
+    return found.reshape(-1)
 
 
 def _rows(flat: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -119,7 +119,7 @@ def _factors(tall: F32, rank: int, sketch: bool) -> tuple[I8, I8, F32]:
     """(m, n), m >= n, to (m, r), (r, n) and the scale of each direction (r,)."""
     low, high = _RANGE
     small = _SKETCHED * _sketch_width(rank) <= tall.shape[1]
-    if sketch and small and low < np.abs(tall).max() < high:
+    if sketch and small and low < max(tall.max(), -tall.min()) < high:
         steps, outer = _projected(tall, _sketched_directions(tall, rank))
     else:
         steps, outer = _projected_in_blocks(tall, _directions(tall, rank))
