@@ -84,6 +84,25 @@ def test_threads_make_no_difference(two: None, pv: InProcess) -> None:
     assert a["vector"] == b["vector"]
 
 
+def test_it_lands_where_it_began_whatever_others_do_meanwhile(two: None, world: World, pv: InProcess) -> None:
+    """Another process drops an operand, collects, and switches the branch while it is computed."""
+    did: list[str] = []
+
+    def meanwhile(_: object) -> None:
+        if not did:
+            did.append("once")
+            pv.ok("drop", "tuned")
+            pv.ok("switch", "-c", "side")
+            pv.ok("gc", "--grace", "0")
+
+    with Repo.open(world.folder) as repo:
+        made = repo.derive("both", "tsv(listening, tuned)", progress=meanwhile)
+        assert made.branch == "main" and repo.head.branch == "side" and did
+        assert set(repo.at("main").persona.behaviours) == {"listening", "both"}
+        repo.derive("more", "negmerge(listening, main:both)")
+    pv.ok("fsck", "--deep")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
