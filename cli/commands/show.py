@@ -14,7 +14,7 @@ from pv.cli.say import plain
 from pv.cli.versions import at_weight_1, one_line_each, stored_words, use_words
 from pv.registry.provenance import Derived, Provenance, Trained
 from pv.registry.words import output_words, revision_words
-from pv.vecstore.publish.lineage import NOTHING, lineage, losses, measured, original, ran, taught
+from pv.vecstore.publish.lineage import NOTHING, lineage, losses, measured, original, others, ran, taught
 
 if TYPE_CHECKING:
     from pv.registry.history.log import LogEntry
@@ -133,7 +133,7 @@ def _vectors(vectors: Iterable[StoredVector], names: str = "") -> Iterator[str]:
     for vector in vectors:
         yield ""
         yield f"vector {short(vector.id)}{names}  {stored_words(vector)}"
-        for line in _origin(vector.provenance):
+        for line in (*_origin(vector.provenance), *others(vector.provenance)):
             yield f"  {plain(at_weight_1(line))}"
 
 
