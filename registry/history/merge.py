@@ -45,12 +45,13 @@ def merge(
     """Bring commit `theirs` (called `name` in the message) into the current branch."""
     history, ours = plan.history, plan.tip(plan.head)
     ancestor = history.merge_base(ours, theirs)
-    reverted = None if ancestor is None else reverted_merge(history, ours, ancestor)
-    if ancestor == theirs:
-        _check_nothing_asked(name, take, combine, Snapshot(history, ours).persona().combine)
-        return MergeOutcome(ours, "up-to-date", ours, reverted=reverted)
     our_snapshot, their_snapshot = Snapshot(history, ours), Snapshot(history, theirs)
     our_persona, their_persona = our_snapshot.persona(), their_snapshot.persona()
+    if ancestor == theirs:
+        _check_nothing_asked(name, take, combine, our_persona.combine)
+        return MergeOutcome(
+            ours, "up-to-date", ours, reverted=reverted_merge(history, ours, theirs, our_persona)
+        )
     before = None if ancestor is None else Snapshot(history, ancestor).persona()
     if combine is None:
         merged = reconcile(before, our_persona, their_persona, take)
@@ -63,6 +64,7 @@ def merge(
     if ancestor == ours and merged.persona.to_bytes() == their_persona.to_bytes():
         plan.move(plan.head, theirs)
         return MergeOutcome(theirs, "fast-forward", ours)
+    reverted = ancestor and reverted_merge(history, ours, ancestor, our_persona, merged.persona)
     commit = plan.commit(
         merged.persona,
         message or f"Merge {name} into {plan.head.removeprefix(refs.HEADS)}",
@@ -71,7 +73,7 @@ def merge(
         sources=[our_snapshot, their_snapshot],
     )
     plan.move(plan.head, commit)
-    return MergeOutcome(commit, "merge", ours, reverted=reverted)
+    return MergeOutcome(commit, "merge", ours, reverted=reverted or None)
 
 
 def _check_nothing_asked(name: str, take: Mapping[str, Take], combine: Combine | None, now: Combine) -> None:
