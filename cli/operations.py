@@ -40,12 +40,20 @@ def move_lines(refs: Iterable[RefChange], head: tuple[str, str]) -> Iterator[str
         yield f"HEAD {before} -> {after}"
 
 
+def _moved(went: WentBack) -> tuple[str | None, str]:
+    """The commits of the branch that HEAD is on then: to be on another branch again changes no persona."""
+    after = went.commits[1]
+    if went.head[0] == went.head[1]:
+        return went.commits
+    return next(((one.old, after) for one in went.refs if one.ref == went.head[1]), (after, after))
+
+
 def report_way(app: App, repo: Repo, went: WentBack, word: str, *, as_json: bool, dry_run: bool) -> None:
     """Say what undo or redo took back, what moved, and where things are now; as JSON the same.
 
     Of what it did itself, whatever others do by now.
     """
-    changed = changes_between(repo, *went.commits)
+    changed = changes_between(repo, *_moved(went))
     branch = went.head[0 if dry_run else 1].removeprefix(HEADS)
     commit = went.commits[0 if dry_run else 1]
     if as_json:

@@ -11,10 +11,11 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, change_lines, combine_words
 from pv.cli.say import plain
-from pv.cli.versions import at_weight_1, one_line_each, stored_words, use_words
+from pv.cli.versions import one_line_each, stored_words, use_words
 from pv.registry.provenance import Derived, Provenance, Trained
 from pv.registry.words import output_words, revision_words
 from pv.vecstore.publish.lineage import NOTHING, lineage, losses, measured, original, others, ran, taught
+from pv.vecstore.publish.words import at_weight_1
 
 if TYPE_CHECKING:
     from pv.registry.history.log import LogEntry

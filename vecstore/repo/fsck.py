@@ -73,4 +73,6 @@ def fsck(
         from pv.vecstore.check.decode import glance
 
         report = glance(root, report)
-    return Checked(report)
+    from pv.vecstore.check.sources import advised
+
+    return Checked(advised(root, report))
