@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from support.commands import InProcess, World, behaviours, write_rows
 
@@ -104,3 +105,42 @@ def test_a_lost_vector_is_trained_again_as_fsck_says(world: World, pv: InProcess
     words = shlex.split(train)[1:]
     pv(*(world.folder / "rows.jsonl" if word == "rows.jsonl" else word for word in words), "--threads", "1")
     pv.ok("fsck", "--deep")
+
+
+def test_an_id_of_rows_shows_the_rows_and_every_vector_of_them(world: World, pv: InProcess) -> None:
+    held_out = write_rows(world.folder / "held.jsonl", 3, first=50)
+    other = world.folder / "other.jsonl"
+    other.write_text(world.rows.read_text())
+    first = pv.ok("train", world.rows, "--as", "brief", *QUICK, "--held-out", held_out, "--json").json
+    second = pv.ok(
+        "train", other, "--as", "slow", "--lr", "1e-6", *QUICK, "--held-out", "none", "--no-data", "--json"
+    ).json
+    rows = first["provenance"]["data"]["id"]
+    found = pv.ok("show", rows[:12], "--json").json
+    assert (found["kind"], found["id"], found["kept"]) == ("rows", rows, True)
+    assert {one["id"] for one in found["trained"]} >= {first["vector"], second["vector"]}
+    assert (set(found["files"]), found["measured"]) == ({"rows.jsonl", "other.jsonl"}, [])
+    said = pv.ok("show", rows[:8]).out
+    assert (
+        said.startswith(f"rows {rows[:12]}  ")
+        and first["vector"][:12] in said
+        and second["vector"][:12] in said
+    )
+    held = first["provenance"]["held_out"]["data_id"]
+    found = pv.ok("show", held, "--json").json
+    assert [one["id"] for one in found["measured"]] == [first["vector"]] and found["trained"] == []
+    assert pv("show", "0123456789ab").code == 5
+
+
+def test_an_id_that_several_commits_share_names_them(world: World, pv: InProcess, tmp_path: Path) -> None:
+    pv.ok("tag", "alone")
+    pv.ok("scale", "listening", "2")
+    revert = pv.ok("revert", "HEAD", "--json").json["commit"]
+    weights = pv.ok("build", "alone", "-o", tmp_path / "out", "--json").json["weights"]
+    shown = pv.ok("show", "--json").json
+    base = shown["persona"]["base"]
+    for prefix in (shown["persona_id"][:8], weights[:8], weights):
+        first = pv.ok("show", prefix).out.splitlines()[0]
+        assert "is that of HEAD (" in first and "and of alone (" in first and revert[:12] in first, first
+    assert "the weights " in first
+    assert "and of alone (" in pv.ok("show", base[:12]).out.splitlines()[0]

@@ -21,7 +21,7 @@ from pv.registry.persona import Behaviour, Persona, as_written
 from pv.registry.provenance import Derived, Trained, origins, ways
 from pv.registry.registry import Registry
 from pv.registry.words import revision_words
-from pv.vecstore.repo.commits import everything, named_history
+from pv.vecstore.repo.commits import named_history, standing_first
 from pv.vecstore.repo.names import behaviour_named
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
 from pv.vecstore.repo.vectors import KnownVector, vectors
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shown", "ShownBehaviour", "ShownRows", "show", "show_any"]
 
-MOST = 3  # commits that are named beside the one that is shown
+MOST = 4  # commits that are named; the first is shown
 _ID = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -176,7 +176,7 @@ def _by_id(repo: Repo, prefix: str) -> Shown | ShownRows | KnownVector | None:
     """What else has an id that begins so. Raises UnknownRevision if several do."""
     found: dict[str, KnownVector | ShownRows | tuple[str, list[tuple[str, str]]]] = {}
     commits: dict[str, tuple[str, list[tuple[str, str]]]] = {}
-    history = everything(repo.registry)
+    history = standing_first(repo.registry)
     for commit, name, persona in named_history(repo.registry, history):
         for identity, what in _ids_of(repo.registry, persona):
             if identity.startswith(prefix):
@@ -202,12 +202,9 @@ def _by_id(repo: Repo, prefix: str) -> Shown | ShownRows | KnownVector | None:
 
 
 def _belongs(what: str, commits: list[tuple[str, str]]) -> str:
-    """`build 0123456789ab belongs to both (...) and 2 more commits; of them`"""
-    (commit, name), *others = commits
-    listed = revision_words(name, commit)
-    for other, known in others[:MOST]:
-        listed += f", {revision_words(known, other)}"
-    more = len(others) - MOST
+    """`build 0123456789ab is that of both (0123456789ab) and of 4c7f6002095a`, of which the first is shown."""
+    listed = " and of ".join(revision_words(name, commit) for commit, name in commits[:MOST])
+    more = len(commits) - MOST
     rest = f" and {more} more commit{'' if more == 1 else 's'}" if more > 0 else ""
     return f"{what} is that of {listed}{rest}"
 
