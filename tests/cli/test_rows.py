@@ -151,7 +151,7 @@ def test_a_file_that_does_not_fit_is_not_left_cut(world: World) -> None:
 
 
 def test_training_the_same_again_is_known_as_this_training_too(world: World, pv: InProcess) -> None:
-    """The vector is there already: the later behaviour has its rows, file and effect, and nothing else loses its own."""
+    """The vector is there already: the later behaviour has its rows, file and effect, and no other loses its own."""
     rows = world.rows.with_name("other.jsonl")
     rows.write_text(world.rows.read_text())
     held_out = world.rows.with_name("rows.heldout.jsonl")

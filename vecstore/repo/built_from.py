@@ -20,8 +20,8 @@ from pv.registry.words import revision_words
 from pv.vecstore.checkpoints.align import Aligned
 from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.merge.build import table
-from pv.vecstore.merge.export import export_rows
 from pv.vecstore.merge.descent import Descent, descents
+from pv.vecstore.merge.export import export_rows
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.progress import Progress, Report, stage
 from pv.vecstore.repo.commits import named_history
@@ -193,8 +193,8 @@ def _resembling(
         return None
     listed = " and ".join(f"{share:.0%} of what {one} adds to the base" for one, share in shares.items())
     return (
-        f"{listed} in {source} {'is' if len(shares) == 1 else 'are'} in it too: together they count that twice. If it was fine-tuned from a build of "
-        "that, undo this and commit it with --on"
+        f"{listed} in {source} {'is' if len(shares) == 1 else 'are'} in it too: together they count that twice. "
+        "If it was fine-tuned from a build of that, undo this and commit it with --on"
     )
 
 
