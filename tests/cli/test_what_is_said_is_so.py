@@ -37,7 +37,7 @@ def test_only_what_does_not_stand_is_marked_by_what_took_it_back(world: World, p
     for weight in ("2", "3", "4"):  # start + 1, 2, 3
         pv.ok("scale", "listening", weight)
     pv.ok("undo")  # + 4 takes back + 3
-    pv.ok("undo", "--to", start)  # + 5 takes back + 1 and + 2
+    pv.ok("undo", "--to", str(start))  # + 5 takes back + 1 and + 2
     found = marks(pv)
     assert [found[start + n] for n in range(1, 6)] == [start + 5, start + 5, start + 4, None, None]
     pv.ok("redo")  # + 6: 1 and 2 are back
@@ -48,7 +48,7 @@ def test_only_what_does_not_stand_is_marked_by_what_took_it_back(world: World, p
     pv.ok("undo", "-n", "2")
     found = marks(pv)
     assert [found[start + n] for n in range(9)] == [None, None, start + 8, start + 8] + [None] * 5
-    assert pv.ok("op", "show", start + 3).out.splitlines()[0].endswith(f"  (taken back by {start + 8})")
+    assert pv.ok("op", "show", str(start + 3)).out.splitlines()[0].endswith(f"  (taken back by {start + 8})")
 
 
 def test_to_go_back_to_another_branch_changes_no_persona(world: World, pv: InProcess) -> None:

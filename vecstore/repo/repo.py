@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
-    from pv.vecstore.repo.show import Shown, ShownBehaviour
+    from pv.vecstore.repo.show import Shown, ShownBehaviour, ShownRows
     from pv.vecstore.repo.train import Training
     from pv.vecstore.repo.vectors import KnownVector
     from pv.vecstore.repo.verify import Verdict
@@ -122,7 +122,7 @@ class Repo(Closing):
 
         return vectors(self)
 
-    def show(self, what: str = "HEAD") -> Shown | ShownBehaviour | KnownVector:
+    def show(self, what: str = "HEAD") -> Shown | ShownBehaviour | ShownRows | KnownVector:
         """A revision, a behaviour, REV:BEHAVIOUR, or any id. Raises UnknownRevision, UnknownBehaviour."""
         from pv.vecstore.repo.show import show_any
 
