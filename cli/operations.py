@@ -53,12 +53,11 @@ def report_way(app: App, repo: Repo, went: WentBack, word: str, *, as_json: bool
 
     Of what it did itself, whatever others do by now.
     """
-    changed = changes_between(repo, *_moved(went))
     branch = went.head[0 if dry_run else 1].removeprefix(HEADS)
     commit = went.commits[0 if dry_run else 1]
     if as_json:
         where = {"branch": branch, "commit": commit}
-        listed = [change.to_json() for change in changed]
+        listed = [change.to_json() for change in changes_between(repo, *went.commits)]
         app.json({word: went.command, **went.to_json(), "dry_run": dry_run, **where, "changes": listed})
         return
     said = [(one, "took back") for one in went.taken_back] + [
@@ -73,7 +72,7 @@ def report_way(app: App, repo: Repo, went: WentBack, word: str, *, as_json: bool
         app.done(f"nothing to do: everything is as it was after operation {went.to}")
     for line in move_lines(went.refs, went.head):
         app.note(f"  {line}")
-    say_changes(app, changed)
+    say_changes(app, changes_between(repo, *_moved(went)))
     now = " now, and nothing was changed" if dry_run else ""
     app.note(f"on branch {branch} at {short(commit)}{now}")
     if commit is not None:

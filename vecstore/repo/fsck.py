@@ -73,6 +73,8 @@ def fsck(
         from pv.vecstore.check.decode import glance
 
         report = glance(root, report)
-    from pv.vecstore.check.sources import advised
+    if report.of("pack", "missing"):
+        from pv.vecstore.check.sources import advised
 
-    return Checked(advised(root, report))
+        report = advised(root, report)
+    return Checked(report)
