@@ -53,10 +53,10 @@ def brief(known: Provenance, quote: Quote = str) -> str:
 
 def others(known: Provenance, quote: Quote = str) -> tuple[str, ...]:
     """Other ways in which the same vector came about: `also captured from run-2, as house`."""
-    named = ((lineage(way.origin, quote), way.behaviour) for way in also(known))
-    return tuple(
-        dict.fromkeys(f"also {words}{f', as {quote(name)}' if name else ''}" for words, name in named)
-    )
+    named: dict[str, str | None] = {}
+    for way in also(known):
+        named.setdefault(lineage(way.origin, quote), way.behaviour)
+    return tuple(f"also {words}{f', as {quote(name)}' if name else ''}" for words, name in named.items())
 
 
 def _brief(known: Provenance, quote: Quote) -> str:

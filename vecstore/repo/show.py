@@ -180,7 +180,8 @@ def _by_id(repo: Repo, prefix: str) -> Shown | ShownRows | KnownVector | None:
     for commit, name, persona in named_history(repo.registry, history):
         for identity, what in _ids_of(repo.registry, persona):
             if identity.startswith(prefix):
-                commits.setdefault(identity, (what.format(identity[:12]), []))[1].append((commit, name))
+                of = commits.setdefault(identity, (what.format(identity[:12]), []))[1]
+                of += [] if (commit, name) in of else [(commit, name)]  # two dtypes may give the same weights
     found |= commits
     for known in vectors(repo) if not found or len(prefix) < 12 else []:
         if known.vector.id.startswith(prefix):
