@@ -40,17 +40,24 @@ def move_lines(refs: Iterable[RefChange], head: tuple[str, str]) -> Iterator[str
         yield f"HEAD {before} -> {after}"
 
 
+def _moved(went: WentBack) -> tuple[str | None, str]:
+    """The commits of the branch that HEAD is on then: to be on another branch again changes no persona."""
+    after = went.commits[1]
+    if went.head[0] == went.head[1]:
+        return went.commits
+    return next(((one.old, after) for one in went.refs if one.ref == went.head[1]), (after, after))
+
+
 def report_way(app: App, repo: Repo, went: WentBack, word: str, *, as_json: bool, dry_run: bool) -> None:
     """Say what undo or redo took back, what moved, and where things are now; as JSON the same.
 
     Of what it did itself, whatever others do by now.
     """
-    changed = changes_between(repo, *went.commits)
     branch = went.head[0 if dry_run else 1].removeprefix(HEADS)
     commit = went.commits[0 if dry_run else 1]
     if as_json:
         where = {"branch": branch, "commit": commit}
-        listed = [change.to_json() for change in changed]
+        listed = [change.to_json() for change in changes_between(repo, *went.commits)]
         app.json({word: went.command, **went.to_json(), "dry_run": dry_run, **where, "changes": listed})
         return
     said = [(one, "took back") for one in went.taken_back] + [
@@ -65,7 +72,7 @@ def report_way(app: App, repo: Repo, went: WentBack, word: str, *, as_json: bool
         app.done(f"nothing to do: everything is as it was after operation {went.to}")
     for line in move_lines(went.refs, went.head):
         app.note(f"  {line}")
-    say_changes(app, changed)
+    say_changes(app, changes_between(repo, *_moved(went)))
     now = " now, and nothing was changed" if dry_run else ""
     app.note(f"on branch {branch} at {short(commit)}{now}")
     if commit is not None:

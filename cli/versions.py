@@ -13,7 +13,7 @@ from pv.cli.say import plain
 from pv.registry.persona import Behaviour
 from pv.registry.words import ref_name
 from pv.vecstore.publish.lineage import brief
-from pv.vecstore.publish.words import effect_name
+from pv.vecstore.publish.words import at_weight_1, effect_name
 
 if TYPE_CHECKING:
     from pv.vecstore.publish.words import Effect
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.versions import Version
 
 __all__ = [
-    "at_weight_1",
     "effect_lines",
     "effect_words",
     "one_line_each",
@@ -62,11 +61,6 @@ def one_line_each(versions: Sequence[Version]) -> Iterator[str]:
         )
         said += f" {plain(version.entry.subject)}{_again(version)}"
         yield f"{said}  [weight {_weights(version)}, vector {ids}, {made}{effects}]"
-
-
-def at_weight_1(line: str) -> str:
-    """A line that tells of a vector's own effect: whatever weight it has where it is shown, this is not it."""
-    return line.replace(" nats,", " nats at weight 1,", 1)
 
 
 def effect_words(effect: Effect) -> str:

@@ -13,6 +13,11 @@ It is kept beside the manifest, and not in the id.
 This is the one place that writes these documents and reads them. Anybody may have written one: what does not
 have the form is `Unknown`, and loses nobody a command; keys of a later pv are handed on (`extra`). `packs` are
 further packs that gc keeps for the vector.
+
+One vector may have come about in several ways, as several behaviours: nothing that was known of it is written over.
+The first is the document, and it lists the others, whose packs are among its own:
+
+    also        [{"as": the behaviour, "origin": a document as above}, ...]
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from pv.registry.combine import json_number
 from pv.registry.errors import FormatError
 
 __all__ = [
+    "Also",
     "Captured",
     "Derived",
     "Merged",
@@ -35,11 +41,16 @@ __all__ = [
     "TrainedOn",
     "TrainingData",
     "Unknown",
+    "also",
+    "as_behaviour",
     "checked",
     "from_bytes",
     "origin",
+    "origins",
     "read",
+    "together",
     "trained",
+    "ways",
 ]
 
 
@@ -206,6 +217,18 @@ class Merged:
 Provenance = Trained | Captured | Derived | Merged | Unknown
 
 
+@dataclass(frozen=True, slots=True)
+class Also:
+    """Another way in which the same vector came about, and the behaviour as which it was committed then."""
+
+    origin: Provenance
+    behaviour: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        said = {} if self.behaviour is None else {"as": self.behaviour}
+        return {**said, "origin": self.origin.to_json()}
+
+
 def read(document: Mapping[str, Any]) -> Provenance:
     """What a document says. Raises nothing."""
     packs = _packs(document)
@@ -237,6 +260,76 @@ def origin(known: Provenance) -> Provenance:
     while isinstance(known, Derived):
         known = known.original
     return known
+
+
+def also(known: Provenance) -> tuple[Also, ...]:
+    """The other ways in which the vector came about; what is not listed in this form is passed over."""
+    listed = (known.document if isinstance(known, Unknown) else known.extra).get("also")
+    found = []
+    for one in listed if isinstance(listed, list) else ():
+        match one:
+            case {"as": str(name), "origin": {"kind": _} as document}:
+                found.append(Also(read(document), name))
+            case {"origin": {"kind": _} as document}:
+                found.append(Also(read(document)))
+    return tuple(found)
+
+
+def ways(known: Provenance) -> tuple[Provenance, ...]:
+    """How the vector came about, each way alone; the document's own first."""
+    others = also(known)
+    return (_alone(known), *(_alone(other.origin) for other in others)) if others else (known,)
+
+
+def origins(known: Provenance) -> tuple[Provenance, ...]:
+    """Where each of them began, before any other encoding."""
+    found, left = [], [known]
+    while left:
+        here = left.pop(0)
+        left += [one.origin for one in also(here)]
+        if isinstance(here, Derived):
+            left.insert(0, here.original)
+        else:
+            found.append(here)
+    return tuple(found)
+
+
+def together(known: Provenance, other: Provenance, behaviour: str | None = None) -> Provenance:
+    """What is known of a vector, and what else became known of it, as `behaviour`."""
+    first, others = _alone(known), list(also(known))
+    for one in (Also(_alone(other), behaviour), *also(other)):
+        if not _same(one.origin, first) and not any(_same(one.origin, o.origin, one, o) for o in others):
+            others.append(one)
+    return _joined(known, first, others)
+
+
+def as_behaviour(known: Provenance, name: str) -> Provenance:
+    """The same, with the way first in which the vector came about as the behaviour `name`, if that is noted."""
+    others = list(also(known))
+    own = next((one for one in reversed(others) if one.behaviour == name), None)
+    if own is None:
+        return known
+    others.remove(own)
+    return _joined(known, own.origin, [Also(_alone(known)), *others])
+
+
+def _joined(known: Provenance, first: Provenance, others: list[Also]) -> Provenance:
+    if not others:
+        return known
+    packs = dict.fromkeys((*known.packs, *first.packs, *(p for one in others for p in one.origin.packs)))
+    listed = {"packs": list(packs)} if packs else {}
+    return read({**first.to_json(), **listed, "also": [one.to_json() for one in others]})
+
+
+def _alone(known: Provenance) -> Provenance:
+    document = known.to_json()
+    return read({key: document[key] for key in document if key != "also"}) if "also" in document else known
+
+
+def _same(a: Provenance, b: Provenance, *named: Also) -> bool:
+    """Whether both say the same, of the same behaviour if those are given; packs of others may have been added."""
+    documents = [{k: v for k, v in one.to_json().items() if k != "packs"} for one in (a, b)]
+    return documents[0] == documents[1] and len({one.behaviour for one in named}) < 2
 
 
 def from_bytes(data: bytes, what: str) -> Provenance:

@@ -252,9 +252,9 @@ class Registry(Closing):
         """Apply `edit` to the persona at the tip of a branch (default: the current one) and commit it.
 
         `edit` sees the newest persona and runs under the lock: it must be quick and touch no registry.
-        What `vectors` says of a vector holds. Others new to the branch come from the commits `also_from`, from
-        `second_parent` (40-hex ids) or from `held`. If nothing changes: the tip as it is if that is
-        `unchanged_ok`, else UsageError. Raises what `edit` raises.
+        What `vectors` says of a vector is added to what is known of it. Others new to the branch come from the
+        commits `also_from`, from `second_parent` (40-hex ids) or from `held`. If nothing changes: the tip as it is
+        if that is `unchanged_ok`, else UsageError. Raises what `edit` raises.
         """
         with self._writing(command) as plan:
             ref = plan.branch_ref(branch)

@@ -13,7 +13,7 @@ from pv.cli.render import columns, interval, persona_line, table
 from pv.cli.say import echo, plain
 from pv.registry.errors import UnknownRevision, UsageError
 from pv.registry.words import revision_words
-from pv.vecstore.publish.words import VERDICTS, caveats
+from pv.vecstore.publish.words import VERDICTS, caveats, caveats_of_all
 
 if TYPE_CHECKING:
     from pv.vecstore.evaluate.statistics import Interval
@@ -203,6 +203,9 @@ def _show_all(app: App, revision: Revision, found: Scores) -> None:
     else:
         pairs = [[name, one, e] for name, *es in lines for one, e in zip(sets, es, strict=True)]
         echo(table(["", "held-out rows", "effect"], pairs))
+    scores = [(line.behaviour or "the persona", one) for line in found.lines for one in line.scores]
+    for note in caveats_of_all((name, one.data, one.effect.n, one.overlap) for name, one in scores):
+        echo(plain(note))
     if found.without_rows:
         app.note(
             f"  no held-out rows are kept for {', '.join(found.without_rows)}; give them with --data FILE"

@@ -11,14 +11,15 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, change_lines, combine_words
 from pv.cli.say import plain
-from pv.cli.versions import at_weight_1, one_line_each, stored_words, use_words
+from pv.cli.versions import one_line_each, stored_words, use_words
 from pv.registry.provenance import Derived, Provenance, Trained
 from pv.registry.words import output_words, revision_words
-from pv.vecstore.publish.lineage import NOTHING, lineage, losses, measured, original, ran, taught
+from pv.vecstore.publish.lineage import NOTHING, lineage, losses, measured, original, others, ran, taught
+from pv.vecstore.publish.words import at_weight_1
 
 if TYPE_CHECKING:
     from pv.registry.history.log import LogEntry
-    from pv.vecstore.repo.show import Shown, ShownBehaviour
+    from pv.vecstore.repo.show import Shown, ShownBehaviour, ShownRows
     from pv.vecstore.repo.stored_vector import StoredVector
     from pv.vecstore.repo.vectors import KnownVector
 
@@ -33,8 +34,9 @@ def command(app: App, what: str, as_json: bool) -> None:
     """Show a commit: its persona, what changed in it, and where its vectors came from.
 
     Of a behaviour, show the version that a revision (HEAD by default) has, and its other versions; of a vector,
-    where it came from and who uses it. ID is at least 4 digits of any id that pv prints: of a commit, a vector, a
-    persona, a build, a base. A name that is both a revision and a behaviour is the revision.
+    where it came from and who uses it; of rows, the vectors that were trained or measured on them. ID is at least 4
+    digits of any id that pv prints: of a commit, a vector, rows, a persona, a build, its weights, a base. A name that
+    is both a revision and a behaviour is the revision.
 
     \b
     pv show
@@ -43,12 +45,12 @@ def command(app: App, what: str, as_json: bool) -> None:
     pv show v1:listening
     pv show 2919cb558a47
     """
-    from pv.vecstore.repo.show import Shown, ShownBehaviour
+    from pv.vecstore.repo.show import Shown, ShownBehaviour, ShownRows
 
     repo = app.repo()
     shown = repo.show(what)
     if as_json:
-        kind = {} if isinstance(shown, Shown | ShownBehaviour) else {"kind": "vector"}
+        kind = {} if isinstance(shown, Shown | ShownBehaviour | ShownRows) else {"kind": "vector"}
         app.json({**kind, **shown.to_json()})
     elif isinstance(shown, Shown):
         if what != "HEAD" and shown.found is None and what in repo.persona.behaviours:
@@ -56,6 +58,8 @@ def command(app: App, what: str, as_json: bool) -> None:
         app.page("\n".join([*_commit(shown), *_behaviours(shown), *_by_behaviour(shown)]))
     elif isinstance(shown, ShownBehaviour):
         app.page("\n".join([*_behaviour(shown), *_vectors(shown.version.vectors), *_versions(shown)]))
+    elif isinstance(shown, ShownRows):
+        app.page("\n".join(_rows(shown)))
     else:
         app.page("\n".join([*_vectors([shown.vector]), *_known(shown)]).lstrip("\n"))
 
@@ -90,10 +94,21 @@ def _known(shown: KnownVector) -> Iterator[str]:
     yield f"  {use_words(shown)}"
 
 
+def _rows(shown: ShownRows) -> Iterator[str]:
+    kept = "" if shown.kept else ", which are not in the registry"
+    yield click.style(f"rows {short(shown.id)}", fg="yellow") + f"  {plain(', '.join(shown.files))}{kept}"
+    for known, how in (
+        *((known, "trained on them") for known in shown.trained),
+        *((known, "measured on them") for known in shown.measured),
+    ):
+        yield from _vectors([known.vector], f"  {how},")
+        yield from _known(known)
+
+
 def _commit(shown: Shown) -> list[str]:
     entry, persona = shown.entry, shown.entry.persona
     return [
-        *([f"{shown.found} belongs to"] if shown.found else []),
+        *([plain(shown.found)] if shown.found else []),
         click.style(f"commit {entry.id}", fg="yellow"),
         f"author   {plain(entry.author)} <{plain(entry.email)}>, {entry.time.astimezone():%Y-%m-%d %H:%M}",
         *(f"parent   {short(parent)}" for parent in entry.parents),
@@ -133,7 +148,7 @@ def _vectors(vectors: Iterable[StoredVector], names: str = "") -> Iterator[str]:
     for vector in vectors:
         yield ""
         yield f"vector {short(vector.id)}{names}  {stored_words(vector)}"
-        for line in _origin(vector.provenance):
+        for line in (*_origin(vector.provenance), *others(vector.provenance)):
             yield f"  {plain(at_weight_1(line))}"
 
 

@@ -18,7 +18,7 @@ from pv.cli.options import (
 )
 from pv.cli.render import size
 from pv.vecstore.publish.lineage import losses, measured, ran, taught
-from pv.vecstore.publish.words import VERDICTS
+from pv.vecstore.publish.words import VERDICTS, at_weight_1
 from pv.vecstore.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -142,6 +142,6 @@ def _say(app: App, made: Training, said: Sequence[str]) -> None:
             app.note(f"  {note}")
     if made.held_out is not None:
         found, *notes = measured(origin)
-        app.note(f"  {found}: {VERDICTS[made.held_out.effect.verdict][0]}")
+        app.note(f"  {at_weight_1(found)}: {VERDICTS[made.held_out.effect.verdict][0]}")
         for note in notes:
             app.note(f"  {note}")

@@ -8,8 +8,9 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import counted, size
 from pv.cli.say import plain
-from pv.cli.versions import at_weight_1, effect_lines, stored_words, use_words
+from pv.cli.versions import effect_lines, stored_words, use_words
 from pv.vecstore.publish.lineage import brief
+from pv.vecstore.publish.words import at_weight_1
 
 __all__ = ["command"]
 

@@ -80,7 +80,7 @@ def _yes(app: App, verdict: Verdict) -> None:
         app.note(
             f"  and the build of {_listed(verdict.known) or _name(verdict)}: no behaviour has a weight there"
         )
-    elif verdict.export:
+    elif verdict.export and not verdict.known:
         app.done(
             f"{_export(verdict.export)} of {_name(verdict)}, {what}, bit for bit: {counted(verdict.tensors, 'tensor')}"
         )
@@ -92,6 +92,8 @@ def _yes(app: App, verdict: Verdict) -> None:
         others = [one for one in verdict.known if one.commit != verdict.commit]
         if others:
             app.note(f"  and of {_listed(others)}")
+        if verdict.export:
+            app.note(f"  and {_export(verdict.export)}")
     echo(f"weights  {verdict.found}")
 
 
@@ -102,7 +104,7 @@ def _no(app: App, verdict: Verdict, *, sought: bool) -> None:
     known = bool(verdict.known or verdict.base)
     verb = "differs" if tensors + files == 1 else "differ"
     start = "not the build of" if known or not sought else "not a known build; compared with"
-    owner = f"{_export(verdict.export)} of " if verdict.export else ""
+    owner = f"{_export(verdict.export)} of " if verdict.export and not verdict.known else ""
     start = "not" if owner else start
     echo(f"{start} {owner}{_name(verdict)}: {differ} {verb}")
     if verdict.base and not verdict.weights_same:

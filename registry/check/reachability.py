@@ -57,11 +57,11 @@ class ReachedCommit:
 
 @dataclass(slots=True)
 class Use:
-    """Who needs a pack."""
+    """Who needs a pack; of each behaviour, the commit that was met first."""
 
     kind: str
     commits: list[str] = field(default_factory=list)
-    behaviours: set[str] = field(default_factory=set)
+    behaviours: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,8 @@ class _Walker:
         for pack_id, (kind, vectors) in packs.items():
             use = self.uses.setdefault(pack_id, Use(kind))
             use.commits.append(commit_id)
-            use.behaviours |= found.behaviours(vectors)
+            for name in sorted(found.behaviours(vectors)):
+                use.behaviours.setdefault(name, commit_id)
         return found
 
     def _tree(self, commit: Commit) -> tuple[Persona | None, dict[str, tuple[str, set[str]]]]:

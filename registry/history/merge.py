@@ -57,10 +57,10 @@ def plan_merge(
 ) -> PlannedMerge:
     """What bringing commit `theirs` (called `name`) into `ours` comes to. Writes nothing."""
     ancestor = history.merge_base(ours, theirs)
-    reverted = None if ancestor is None else reverted_merge(history, ours, ancestor)
     our_persona = Snapshot(history, ours).persona()
     if ancestor == theirs:
         _check_nothing_asked(name, take, combine, our_persona.combine)
+        reverted = reverted_merge(history, ours, theirs, our_persona)
         return PlannedMerge("up-to-date", our_persona, our_persona, reverted=reverted)
     their_persona = Snapshot(history, theirs).persona()
     before = None if ancestor is None else Snapshot(history, ancestor).persona()
@@ -75,6 +75,9 @@ def plan_merge(
         return PlannedMerge("merge", our_persona, merged.persona, conflicts)
     if ancestor == ours and merged.persona.to_bytes() == their_persona.to_bytes():
         return PlannedMerge("fast-forward", our_persona, their_persona)
+    if ancestor is None:
+        return PlannedMerge("merge", our_persona, merged.persona.checked())
+    reverted = reverted_merge(history, ours, ancestor, our_persona, merged.persona)
     return PlannedMerge("merge", our_persona, merged.persona.checked(), reverted=reverted)
 
 

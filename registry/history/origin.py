@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pv.registry.changes import Value, field, same
+from pv.registry.changes import Change, Value, changes, field, same
 from pv.registry.conflict import Conflict, Origin
 from pv.registry.git.repository import GitRepository
 from pv.registry.history.snapshot import Snapshot
@@ -31,8 +31,11 @@ class Reverted:
     revert: str
 
 
-def reverted_merge(history: GitRepository, tip: str, brought: str) -> Reverted | None:
-    """The merge through which `tip` has commit `brought`, if it was reverted, and the revert still holds."""
+def reverted_merge(history: GitRepository, tip: str, brought: str, *personas: Persona) -> Reverted | None:
+    """The merge through which `tip` has commit `brought`, if it was reverted, and the revert still holds.
+
+    It holds as long as each of `personas` has something as the revert left it: what came back in another way is back.
+    """
     taken_back: dict[str, str] = {}
     for commit_id in history.walk([tip]):  # newest first: a revert of a revert comes before the revert
         commit = history.commit(commit_id)
@@ -40,10 +43,18 @@ def reverted_merge(history: GitRepository, tip: str, brought: str) -> Reverted |
             main, *sides = commit.parents or ("",)
             by_merge = any(history.merge_base(side, brought) == brought for side in sides)
             if by_merge and history.merge_base(main, brought) != brought:
-                return Reverted(commit_id, taken_back[commit_id])
+                revert = taken_back[commit_id]
+                gone = _changed_by(history, revert)
+                if all(any(same(_value(now, one), one.after) for one in gone) for now in personas):
+                    return Reverted(commit_id, revert)
         elif found := _TAKEN_BACK.findall(commit.message):
             taken_back[found[-1]] = commit_id
     return None
+
+
+def _changed_by(history: GitRepository, commit_id: str) -> tuple[Change, ...]:
+    (parent,) = history.commit(commit_id).parents
+    return changes(Snapshot(history, parent).persona(), Snapshot(history, commit_id).persona())
 
 
 def with_origins(
@@ -82,8 +93,8 @@ def _back_to_change(history: GitRepository, tip: str, conflict: Conflict, now: V
         commit_id = before
 
 
-def _value(persona: Persona, conflict: Conflict) -> Value:
-    if conflict.kind == "behaviour":
-        return persona.behaviours.get(conflict.name)
-    value: Value = field(persona, conflict.name)
+def _value(persona: Persona, named: Conflict | Change) -> Value:
+    if named.kind == "behaviour":
+        return persona.behaviours.get(named.name)
+    value: Value = field(persona, named.name)
     return value

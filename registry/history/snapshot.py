@@ -107,9 +107,9 @@ def write_snapshot(
     new: NewVectors,
     held: NewVectors,
 ) -> str:
-    """The tree for `persona`; manifests come from `new`, from `sources` (the first that has it), then from `held`.
+    """The tree for `persona`; manifests come from `sources` (the first that has it), then from `new` and `held`.
 
-    `new` first: what this commit says of a vector holds, though an earlier one says something else of the same.
+    What several of them know of where a vector came from is kept, all of it: see `provenance.together`.
 
     Raises NotFoundError if the persona names a vector that is in none of them, BaseMismatch if one was
     measured from another base, UsageError for a persona that could not be read again.
@@ -119,20 +119,49 @@ def write_snapshot(
     manifests: dict[str, TreeEntry] = {}
     origins: dict[str, TreeEntry] = {}
     for vector_id in persona.vectors:
-        found = _write_vector(history, persona, vector_id, new) if vector_id in new else None
-        for source in sources if found is None else ():
-            found = source.entries(vector_id)
-            if found is not None:
-                _check_base(source, persona, base, vector_id)
-                break
-        if found is None:
-            found = _write_vector(history, persona, vector_id, held)
+        here = [(source, found) for source in sources if (found := source.entries(vector_id)) is not None]
+        for source, _ in here:
+            _check_base(source, persona, base, vector_id)
+        if here:
+            manifest, origin = here[0][1]
+            others = [source for source, found in here[1:] if found[1] != origin]
+            if others or vector_id in new:
+                origin = _all_origins(history, persona, vector_id, [here[0][0], *others], new)
+            found = manifest, origin
+        else:
+            found = _write_vector(history, persona, vector_id, {**held, **new})
         manifests[f"{vector_id}.json"], origins[f"{vector_id}.json"] = found
     entries = {"persona.json": TreeEntry(history.write_blob(persona.to_bytes())), "base": base}
     if manifests:
         entries["vectors"] = TreeEntry(history.write_tree(manifests), folder=True)
         entries["provenance"] = TreeEntry(history.write_tree(origins), folder=True)
     return history.write_tree(entries)
+
+
+def _all_origins(
+    history: GitRepository, persona: Persona, vector_id: str, sources: list[Snapshot], new: NewVectors
+) -> TreeEntry:
+    """What each source knows of where a vector came from, and what is new, in one document."""
+    first = sources[0]
+    known, before = first.provenance(vector_id), first.persona()
+    for other in sources[1:]:
+        known = provenance.together(
+            known, other.provenance(vector_id), _new_in(before, other.persona(), vector_id)
+        )
+    if vector_id in new:
+        manifest, origin = new[vector_id]
+        _check_new(vector_id, manifest, persona)
+        known = provenance.together(known, origin, _new_in(before, persona, vector_id))
+    return TreeEntry(history.write_blob(canonical.dumps(known.to_json())))
+
+
+def _new_in(before: Persona, after: Persona, vector_id: str) -> str | None:
+    """The behaviour that has the vector, and did not have these terms before."""
+    for name, one in sorted(after.behaviours.items()):
+        had = before.behaviours.get(name)
+        if (had is None or had.terms != one.terms) and any(term.vector == vector_id for term in one.terms):
+            return name
+    return None
 
 
 def _check_base(source: Snapshot, persona: Persona, base: TreeEntry, vector_id: str) -> None:
@@ -160,11 +189,15 @@ def _write_vector(
             hint="commit the vector first, or name the revision that has it",
         )
     manifest, origin = new[vector_id]
-    if manifest.id != vector_id:
-        raise IntegrityError(f"a manifest of vector {manifest.id[:12]} was given as {vector_id[:12]}")
-    if manifest.base != persona.base:
-        raise _other_base(vector_id, manifest.base, persona)
+    _check_new(vector_id, manifest, persona)
     return (
         TreeEntry(history.write_blob(manifest.to_bytes())),
         TreeEntry(history.write_blob(canonical.dumps(origin.to_json()))),
     )
+
+
+def _check_new(vector_id: str, manifest: VectorManifest, persona: Persona) -> None:
+    if manifest.id != vector_id:
+        raise IntegrityError(f"a manifest of vector {manifest.id[:12]} was given as {vector_id[:12]}")
+    if manifest.base != persona.base:
+        raise _other_base(vector_id, manifest.base, persona)

@@ -53,13 +53,38 @@ class WentBack:
 
 
 def marked(history: GitRepository, limit: int | None = None) -> Iterator[Operation]:
-    """The operations, newest first, each with what took it back."""
-    by: Operation | None = None
-    for operation in operations(history, limit):
-        undone = by is not None and by.undoes is not None and operation.seq >= by.undoes
-        if not undone and operation.undoes is not None:
-            by = operation
-        yield replace(operation, undone_by=by.seq) if undone and by else operation
+    """The operations, newest first; each that does not stand with the one that took it back. Undo and redo have none.
+
+    Of several that did, the one since which it has not stood.
+    """
+    known = list(operations(history))
+    by = _taken_back(known)
+    for operation in known[:limit]:
+        yield replace(operation, undone_by=by.get(operation.seq))
+
+
+def _taken_back(known: list[Operation]) -> dict[int, int]:
+    """For each operation that does not stand, what took it back: from the oldest on, what each moved."""
+    by: dict[int, int] = {}
+    newest: dict[int, int | None] = {}  # after an operation, the newest that stood
+    below: dict[int, int | None] = {}  # of one that stood, the next older
+    top: int | None = None
+    for operation in reversed(known):
+        before = top
+        if operation.undoes is None:
+            below[operation.seq], top = top, operation.seq
+        else:
+            top = newest.get(operation.undoes - 1)
+            old, new = before, top
+            while old != new:
+                if new is None or (old is not None and old > new):
+                    assert old is not None
+                    by[old], old = operation.seq, below[old]
+                else:
+                    by.pop(new, None)
+                    new = below[new]
+        newest[operation.seq] = top
+    return by
 
 
 def numbered(history: GitRepository, number: int) -> Operation:

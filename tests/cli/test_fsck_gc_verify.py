@@ -88,7 +88,8 @@ def test_fsck_names_what_is_affected(world: World, pv: InProcess) -> None:
     assert said.code == 3
     assert f"damage packs/{vector[:2]}/{vector[:12]}" in said.out
     assert "behaviours: listening" in said.out and f"commits: {commit[:12]}" in said.out
-    assert "affected behaviours: listening" in said.err and "--repair" in said.err
+    assert "affected behaviours: listening" in said.err
+    assert "train it again: " in said.out and "--repair" not in said.err, "no repair brings that back"
     document = pv("fsck", "--json")
     assert document.code == 3
     (finding,) = document.json["findings"]

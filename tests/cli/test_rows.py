@@ -150,8 +150,8 @@ def test_a_file_that_does_not_fit_is_not_left_cut(world: World) -> None:
     assert not list(world.folder.glob("cut.jsonl*"))
 
 
-def test_training_the_same_again_is_known_as_this_training(world: World, pv: InProcess) -> None:
-    """The vector is there already; the rows, the file and the effect are those of the later training."""
+def test_training_the_same_again_is_known_as_this_training_too(world: World, pv: InProcess) -> None:
+    """The vector is there already: the later behaviour has its rows, file and effect, and no other loses its own."""
     rows = world.rows.with_name("other.jsonl")
     rows.write_text(world.rows.read_text())
     held_out = world.rows.with_name("rows.heldout.jsonl")
@@ -163,7 +163,10 @@ def test_training_the_same_again_is_known_as_this_training(world: World, pv: InP
     assert "made     trained on other.jsonl" in said and "not measured" not in said
     assert pv.ok("rows", "kept").out
     (known,) = [one for one in pv.ok("vectors", "--json").json["vectors"] if one["behaviour"] == "bare"]
-    assert known["provenance"]["data"]["name"] == "other.jsonl" and known["effect"]
+    assert known["provenance"]["data"]["name"] == "rows.jsonl" and known["effect"], (
+        "the first, and what is known"
+    )
+    assert [one["as"] for one in known["provenance"]["also"]] == ["kept"]
     assert pv("rows", "HEAD~1:bare").code == 5, "what was committed before stays as it was"
     pv.ok("train", world.rows, "--as", "again", *QUICK, "--no-data", "--held-out", "none")
     assert "trained on rows.jsonl" in pv.ok("log", "again").out

@@ -87,6 +87,18 @@ def test_where_vectors_came_from(world: World, answer: Answer, tmp_path: Path) -
         assert problems(one, one["kind"].capitalize()) == []
 
 
+def test_a_vector_that_came_about_twice_and_the_rows_of_both(world: World, answer: Answer) -> None:
+    line = ("--max-steps", "1", "--threads", "1", "--held-out")
+    other = world.folder / "other.jsonl"
+    other.write_text(world.rows.read_text())
+    made = answer("train", world.rows, "--as", "brief", *line, world.rows.with_name("rows.heldout.jsonl"))
+    answer("train", other, "--as", "again", *line, "none")
+    found = answer("show", made["vector"])["provenance"]
+    assert problems(found, "Trained") == [] and [problems(one, "Also") for one in found["also"]] == [[]]
+    assert answer("show", made["provenance"]["data"]["id"])["trained"]
+    assert answer("show", made["provenance"]["held_out"]["data_id"])["measured"]
+
+
 def test_damage_and_its_repair(world: World, answer: Answer) -> None:
     vector = answer("status")["persona"]["behaviours"]["listening"]["terms"][0][1]
     (world.folder / ".pv" / "packs" / vector[:2] / vector).unlink()

@@ -59,7 +59,7 @@ def test_what_a_person_sees(world: World, pv: InProcess) -> None:
     assert "✓ " in said.err
     assert "brief is vector " in said.err and said.err.count(", on branch main\n") == 1
     assert "held-out effect +" in said.err
-    assert "nats, 95 %, n=4 (rows.heldout.jsonl): stronger than in the base" in said.err
+    assert "nats at weight 1, 95 %, n=4 (rows.heldout.jsonl): stronger than in the base" in said.err
     assert pv.ok("-q", "train", world.rows, "--as", "b2", *QUICK, "--held-out", "none").err == ""
 
 

@@ -61,3 +61,23 @@ def test_an_export_that_is_a_build_of_one_behaviour(out: Path, world: World, pv:
     assert pv.ok("verify", "alone", "--json").json["export"]["captured"] is False
     (world.folder / "alone" / "added.py").write_text("")
     assert pv("verify", "alone").out.startswith("not the export of soft (")
+
+
+def test_an_export_that_is_the_build_of_a_persona_too(world: World, pv: InProcess) -> None:
+    """The files are the same: both are said."""
+    pv.ok("build", "-o", "built")
+    pv.ok("export", "listening", "-o", "alone")
+    for folder in ("alone", "built"):
+        said = pv.ok("verify", folder)
+        assert "the build of HEAD (" in said.err
+        whose = (
+            f"and the export of listening (vector {vector(pv, 'listening')[:12]}, built alone at weight 1)"
+        )
+        assert whose in said.err
+        found = pv.ok("verify", folder, "--json").json
+        assert found["export"]["behaviours"] == ["listening"] and found["known"]
+    pv.ok("scale", "listening", "0.5")
+    pv.ok("build", "-o", "half")
+    assert "the export of" not in pv.ok("verify", "half").err
+    (world.folder / "alone" / "extra.bin").write_bytes(b"")
+    assert pv("verify", "alone").out.startswith("not the build of ")

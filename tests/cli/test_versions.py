@@ -58,7 +58,7 @@ def test_show_of_a_behaviour_and_of_a_vector(world: World, pv: InProcess) -> Non
     assert "used by no branch tip or tag; kept by the history" in said
     assert f"first in {commits(pv)[2]['id'][:12]} as listening" in said
     persona = pv.ok("show", "--json").json["persona_id"]
-    assert pv.ok("show", persona[:12]).out.startswith(f"persona {persona[:12]} belongs to\ncommit ")
+    assert pv.ok("show", persona[:12]).out.startswith(f"persona {persona[:12]} is that of HEAD (")
     said = pv.ok("show").out
     assert "base     base (" in said
     assert "output   in the base's dtype, rounded stochastically (seed 0)\n" in said

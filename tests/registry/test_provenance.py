@@ -19,10 +19,15 @@ from pv.registry.provenance import (
     TrainedOn,
     TrainingData,
     Unknown,
+    also,
+    as_behaviour,
     checked,
     from_bytes,
     origin,
+    origins,
     read,
+    together,
+    ways,
 )
 from pv.registry.provenance import trained as training
 
@@ -135,3 +140,45 @@ def test_gc_insists_on_ids() -> None:
         checked(data, "it")
     with pytest.raises(FormatError, match="is not a JSON object"):
         from_bytes(b"[]", "it")
+
+
+BUILDS = st.one_of(trained, captured, derived)
+
+
+@given(BUILDS, st.lists(st.tuples(BUILDS, st.sampled_from(["a", "b"])), max_size=4))
+def test_what_else_becomes_known_of_a_vector_is_added(
+    first: Provenance, others: list[tuple[Provenance, str]]
+) -> None:
+    known = first
+    for other, name in others:
+        known = together(known, other, name)
+        assert together(known, other, name) == known, "once"
+    assert ways(known)[0].to_json() | {"packs": 0} == first.to_json() | {"packs": 0}
+    for other, name in others:
+        held = [one.origin for one in also(known) if one.behaviour == name]
+        assert _said(other) in [_said(first), *map(_said, held)]
+        assert set(other.packs) <= set(known.packs), "gc keeps them"
+        assert {_said(one) for one in ways(as_behaviour(known, name))} == {_said(one) for one in ways(known)}
+    data = canonical.dumps(known.to_json())
+    assert from_bytes(data, "it") == known == checked(data, "it")
+
+
+@given(
+    st.recursive(
+        VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3)
+    )
+)
+def test_other_ways_in_another_form_are_passed_over(value: Any) -> None:
+    good = Captured("b")
+    for listed in (
+        value,
+        [value],
+        [{"as": value, "origin": value}],
+        [{"as": "b", "origin": good.to_json()}, value],
+    ):
+        known = read({"kind": "captured", "source": "a", "also": listed})
+        assert ways(known) and origins(known) and as_behaviour(known, "b") and together(known, good, "c")
+
+
+def _said(known: Provenance) -> str:
+    return str(sorted({k: v for k, v in known.to_json().items() if k != "packs"}.items()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pv.registry.base_places import BasePlaces
@@ -27,7 +27,7 @@ from pv.vecstore.vectors.origin import place_in_words
 from pv.vecstore.vectors.pinned import pin
 from pv.vecstore.vectors.vector import open_vector
 
-__all__ = ["SOURCES", "Lost", "restore"]
+__all__ = ["SOURCES", "Lost", "advised", "restore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,27 +122,49 @@ def _origin(base: BaseManifest, place: Mapping[str, str], fetch: Fetch | None) -
         yield checkpoint
 
 
+def advised(root: Path, report: Report) -> Report:
+    """A pack that no repair can put back has what a person can do beside it, instead."""
+
+    def about(finding: Finding) -> Finding:
+        pack_id = finding.where.rpartition("/")[2]
+        if finding.kind not in ("pack", "missing") or pack_id not in report.uses or pack_id in report.bases:
+            return finding
+        kept = (PackStore(root).quarantine / pack_id).is_file()
+        if kept or isinstance(report.provenance.get(pack_id), Derived):
+            return finding
+        return replace(finding, repairable=False, hint=_advice(report, pack_id))
+
+    return replace(report, findings=tuple(map(about, report.findings)))
+
+
 def _advice(report: Report, pack_id: str) -> str:
     """What a person can do about a pack that cannot be made again from what is here."""
     use = report.uses.get(pack_id)
-    names = ", ".join(sorted(use.behaviours)) if use else ""
+    name, commit = min(use.behaviours.items()) if use and use.behaviours else ("NAME", "")
     if use is not None and use.kind == "rows":
         return "training rows cannot be made again: `pv train` with the same file puts them back"
     match report.provenance.get(pack_id):
         case Captured(source=source, on=on):
             more = f" --on {on.commit[:12]}" if on else ""
             return (
-                f"a captured vector cannot be made again: `pv commit {source} --as {names or 'NAME'}{more}` "
+                f"a captured vector cannot be made again: `pv commit {source} --as {name}{more}` "
                 "with the same checkpoint puts it back"
             )
         case Trained() as trained:
-            return f"train it again: {_training(trained, names or 'NAME')}"
+            return f"train it again: {_rows(trained, commit, name)}`{_training(trained, name)}`"
         case Derived():
-            return f"the vector that it was derived from is gone too: pv compress {names or 'NAME'} --to ENCODING"
+            return f"the vector that it was derived from is gone too: pv compress {name} --to ENCODING"
         case Merged(said=said):
-            words = f"pv drop {names or 'NAME'}, then pv add {names or 'NAME'}='{said}'"
+            words = f"pv drop {name}, then pv add {name}='{said}'"
             return f"a vector made of several is another one when it is made again: {words}"
     return "nothing here knows how to make it again: a copy of the registry may have it"
+
+
+def _rows(trained: Trained, commit: str, name: str) -> str:
+    """Where the rows are, if the registry keeps them."""
+    if not trained.data.kept or not commit:
+        return ""
+    return f"`pv rows {commit[:12]}:{name} -o {trained.data.name or 'ROWS.jsonl'}` gives its rows back; then "
 
 
 def _training(trained: Trained, name: str) -> str:

@@ -18,7 +18,7 @@ from pv.vecstore.progress import Progress
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["expected_export", "export", "plan_export"]
+__all__ = ["expected_export", "export", "export_rows", "plan_export"]
 
 
 def export(
@@ -51,7 +51,7 @@ def export(
 
 def plan_export(vector: Vector, base: BaseManifest, *, shard_bytes: int = SHARD_BYTES) -> tuple[Shard, ...]:
     """The files that an export goes into."""
-    rows = _rows(vector.manifest, base)
+    rows = export_rows(vector.manifest, base)
     return into_shards({name: Spec(row.dtype, row.shape) for name, row in rows.items()}, shard_bytes)
 
 
@@ -59,18 +59,19 @@ def expected_export(
     vector: VectorManifest, base: BaseManifest, side_files: Mapping[str, bytes]
 ) -> tuple[dict[str, TensorRow], dict[str, bytes]]:
     """What an export of an `exact` vector holds: the table of its tensors, and the files beside them."""
-    rows = _rows(vector, base)
+    rows = export_rows(vector, base)
     return rows, _beside(vector, base, side_files, table_id(rows))
 
 
-def _rows(vector: VectorManifest, base: BaseManifest) -> dict[str, TensorRow]:
+def export_rows(vector: VectorManifest, base: BaseManifest) -> dict[str, TensorRow]:
+    """The tensors of the checkpoint that an `exact` vector is."""
     return {**base.tensors, **{name: parts["ft"] for name, parts in vector.tensors.items()}}
 
 
 def _beside(
     vector: VectorManifest, base: BaseManifest, side_files: Mapping[str, bytes], weights: str
 ) -> dict[str, bytes]:
-    word = _torch_dtype(_rows(vector, base), base.tensors)
+    word = _torch_dtype(export_rows(vector, base), base.tensors)
     said = {"schema": 1, "base": base.id, "vector": vector.id, "weights": weights}
     files = {name: side_file(name, data, word) for name, data in side_files.items()}
     return {**files, EXPORT: canonical.dumps(said)}

@@ -15,7 +15,7 @@ from pv.registry.combine import METHODS
 from pv.registry.dtypes import OUTPUTS
 from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Behaviour, Persona
-from pv.registry.provenance import Derived, Provenance, Unknown
+from pv.registry.provenance import Derived, Provenance, Unknown, as_behaviour
 from pv.registry.words import module_words, number, switch_words, term_list
 from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.publish.lineage import lineage, measured, original
@@ -91,8 +91,8 @@ def _recipe(facts: CardFacts) -> str:
             code(name),
             _weight(behaviour),
             term_list(behaviour.terms, code),
-            _of_each(facts, behaviour, lambda known: [lineage(known, code)]),
-            _of_each(facts, behaviour, _measured) or "–",
+            _of_each(facts, name, lambda known: [lineage(known, code)]),
+            _of_each(facts, name, _measured) or "–",
         )
         for name, behaviour in sorted(persona.behaviours.items())
     ]
@@ -127,9 +127,10 @@ def _weight(behaviour: Behaviour) -> str:
     return words
 
 
-def _of_each(facts: CardFacts, behaviour: Behaviour, words: Callable[[Provenance], Iterable[str]]) -> str:
+def _of_each(facts: CardFacts, name: str, words: Callable[[Provenance], Iterable[str]]) -> str:
     """What is to be said of a behaviour's vectors, each thing once."""
-    known = (facts.provenance.get(term.vector, Unknown()) for term in behaviour.terms)
+    terms = facts.persona.behaviour(name).terms
+    known = (as_behaviour(facts.provenance.get(term.vector, Unknown()), name) for term in terms)
     return "; ".join(dict.fromkeys(word for one in known for word in words(one)))
 
 

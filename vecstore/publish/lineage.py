@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained
+from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained, also, ways
 from pv.vecstore.publish.words import Quote, effect, last_part, share
 from pv.vecstore.train.options import Extent
 
@@ -22,6 +22,7 @@ __all__ = [
     "losses",
     "measured",
     "original",
+    "others",
     "ran",
     "taught",
 ]
@@ -55,7 +56,19 @@ def lineage(known: Provenance, quote: Quote = str) -> str:
 
 
 def brief(known: Provenance, quote: Quote = str) -> str:
-    """The same in a few words, where `lineage` is too long: `trained on pirate.jsonl`."""
+    """The same in a few words, where `lineage` is too long: `trained on pirate.jsonl`. Every way that there was."""
+    return ", also ".join(dict.fromkeys(_brief(way, quote) for way in ways(known)))
+
+
+def others(known: Provenance, quote: Quote = str) -> tuple[str, ...]:
+    """Other ways in which the same vector came about: `also captured from run-2, as house`."""
+    named: dict[str, str | None] = {}
+    for way in also(known):
+        named.setdefault(lineage(way.origin, quote), way.behaviour)
+    return tuple(f"also {words}{f', as {quote(name)}' if name else ''}" for words, name in named.items())
+
+
+def _brief(known: Provenance, quote: Quote) -> str:
     match known:
         case Trained(data=data):
             return f"trained on {quote(last_part(data.name))}"
@@ -108,24 +121,25 @@ def extent(trained: Trained) -> Extent | None:
 
 
 def measured(known: Provenance, quote: Quote = str) -> tuple[str, ...]:
-    """The vector's own effect, alone at weight 1, and what to know of it."""
-    match known:
-        case Trained(held_out=score):
-            found = effect(score or {}, quote)
-            return () if found is None else (found[0], *found[1])
-        case Derived():
-            return _in_this_encoding(known, quote)
-    return ()
+    """The vector's own effect, alone at weight 1, and what to know of it; if one was measured, that one."""
+    found: tuple[str, ...] = ()
+    for way in ways(known):
+        match way:
+            case Trained(held_out=score) if told := effect(score or {}, quote):
+                return told[0], *told[1]
+            case Derived(measured=score):
+                if effect(score or {}, quote):
+                    return _in_this_encoding(way, quote)
+                found = found or _in_this_encoding(way, quote)
+    return found
 
 
 def original(known: Derived, quote: Quote = str) -> tuple[str, ...]:
     """What was measured before the vector was re-encoded, and of which vector."""
-    if not isinstance(known.original, Trained):
-        return ()
-    found = effect(known.original.held_out or {}, quote)
-    if found is None:
-        return ()
-    return (f"{found[0]}, of {first(known)}, before compression", *found[1])
+    for way in ways(known.original):
+        if isinstance(way, Trained) and (found := effect(way.held_out or {}, quote)):
+            return f"{found[0]}, of {first(known)}, before compression", *found[1]
+    return ()
 
 
 def first(known: Derived) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ __all__ = [
     "VERDICTS",
     "Effect",
     "Quote",
+    "at_weight_1",
     "caveats",
+    "caveats_of_all",
     "effect",
     "effect_name",
     "interval",
@@ -74,6 +76,11 @@ def effect_name(overlap: Overlap | None) -> str:
     return f"effect on rows of which {overlap.rows} {_are(overlap.rows)}"
 
 
+def at_weight_1(line: str) -> str:
+    """A line that tells of a vector's own effect: whatever weight it has where it is shown, this is not it."""
+    return line.replace(" nats,", " nats at weight 1,", 1)
+
+
 def caveats(n: int | None, overlap: Overlap | None, quote: Quote = str) -> tuple[str, ...]:
     """What to know of a figure before it is believed."""
     found = []
@@ -95,6 +102,23 @@ def caveats(n: int | None, overlap: Overlap | None, quote: Quote = str) -> tuple
     if n is not None and n < FEW:
         found.append(f"n={n} is too few for an interval to be trusted")
     return tuple(found)
+
+
+def caveats_of_all(
+    scores: Iterable[tuple[str, str, int, Overlap | None]], quote: Quote = str
+) -> tuple[str, ...]:
+    """The caveats of (what was measured, name of the rows, n, overlap), each once, and of what it is, unless of all."""
+    names: dict[str, list[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, data, n, known in scores:
+        names.setdefault(data, []).append(name)
+        for caveat in caveats(n, known, quote):
+            found.setdefault((data, caveat), []).append(name)
+    told = []
+    for (data, caveat), of in found.items():
+        whose = "" if of == names[data] else ", ".join(["", *map(quote, of)])
+        told.append(f"{quote(last_part(data))}{whose}: {caveat}")
+    return tuple(told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ whole difference anyway (--force).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from pv.vecstore.checkpoints.align import Aligned
 from pv.vecstore.checkpoints.fingerprint import table_id
 from pv.vecstore.merge.build import table
 from pv.vecstore.merge.descent import Descent, descents
+from pv.vecstore.merge.export import export_rows
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.progress import Progress, Report, stage
 from pv.vecstore.repo.commits import named_history
@@ -90,8 +91,10 @@ def check_built_from(
     """What to know of where a checkpoint comes from. Raises UsageError if it holds more than `name`, on top of `on`."""
     weights, head = table_id(rows), registry.persona("HEAD")
     for known in known_builds(registry, weights):
-        if besides(known.persona, name) and not _is_own(known.persona, name, on):
-            raise _is_build(path, Source(known.commit, known.revision, known.persona), name, on, head)
+        built = Source(known.commit, known.revision, known.persona)
+        own_part = on is not None and _holds_it(registry, built, weights)
+        if besides(known.persona, name) and not own_part and not _is_own(known.persona, name, on):
+            raise _is_build(path, built, name, on, head)
     looked_at = _looked_at(registry, on)
     with _vectors(base, registry, looked_at) as vectors:
         seen = descents(checkpoint, base, vectors, [source.persona for source in looked_at])
@@ -102,27 +105,40 @@ def check_built_from(
             update = stage(progress, f"computing the build of {source.revision}")
             if _gives(source.persona, base, vectors, weights, threads, update):
                 exact.append(source)
-    if on is not None:
-        own = next((descent for source, descent in found if source is on), None)
-        if on in exact and not _is_own(on.persona, name, on):
+        if on is not None and on in exact and not _is_own(on.persona, name, on):
             raise _is_build(path, on, name, on, head)
-        if own is not None and not own.resembles:
+        own = next((descent for source, descent in found if source is on), None)
+        if on is not None and own is not None and not own.resembles:
             raise UsageError(
                 f"{path} does not hold what {on} holds: {_names(on, name)} cannot be subtracted from it",
                 hint=f"if it was trained from the base: pv commit {path} --as {name}; --force subtracts anyway",
             )
-    for source, descent in sorted(found, key=_likeliest):
-        if on is not None and (source is on or besides(source.persona, name) == besides(on.persona, name)):
+        for source, descent in sorted(found, key=_likeliest):
+            if on is not None and besides(source.persona, name) == besides(on.persona, name):
+                return []
+            if (on is not None or source not in exact) and _holds_it(registry, source, weights):
+                continue  # it was there before that persona
+            if descent.descends:
+                if not besides(source.persona, name):
+                    return []
+                if on is not None and own is not None and own.descends and source not in exact:
+                    more = {
+                        n
+                        for n, one in besides(source.persona, name).items()
+                        if on.persona.behaviours.get(n) != one
+                    }
+                    if more - _contained(source, more, checkpoint, base, vectors).keys() or not more:
+                        return [_other_fits(source, on)]
+                how = (path, source, name, on)
+                raise _is_build(*how, head) if source in exact else _fine_tune(*how)
+        if on is not None:
             return []
-        if descent.descends:
-            if besides(source.persona, name):
-                raise (
-                    _is_build(path, source, name, on, head)
-                    if source in exact
-                    else _fine_tune(path, source, name)
-                )
-            return []
-    return [] if on else [_resembling(*one, name) for one in found if _may_be(*one, name)][:1]
+        notes = (
+            _resembling(source, checkpoint, base, vectors, name)
+            for source, descent in found
+            if descent.resembles
+        )
+        return [note for note in notes if note][:1]
 
 
 def _gives(
@@ -151,14 +167,41 @@ def _likeliest(one: tuple[Source, Descent]) -> tuple[bool, float]:
     return not one[1].descends or one[1].unmarked, one[1].rest
 
 
-def _may_be(source: Source, descent: Descent, name: str) -> bool:
-    return descent.resembles and bool(besides(source.persona, name))
+def _holds_it(registry: Registry, source: Source, weights: str) -> bool:
+    """Whether the persona has this very checkpoint in it: then the checkpoint was there before its build."""
+    known = (registry.vector(source.commit, vector) for vector in source.persona.vectors)
+    base = registry.base(source.commit)
+    return any(table_id(export_rows(one, base)) == weights for one in known if one.encoding == "exact")
 
 
-def _resembling(source: Source, descent: Descent, name: str) -> str:
+def _contained(
+    source: Source, names: Iterable[str], checkpoint: Aligned, base: Base, vectors: Mapping[str, Vector]
+) -> dict[str, float]:
+    """The behaviours of a persona that are in the checkpoint, each looked at alone, and how much of each."""
+    names, nothing = sorted(names), source.persona.without_behaviours()
+    alone = [nothing.with_behaviour(name, source.persona.behaviour(name)) for name in names]
+    seen = zip(names, descents(checkpoint, base, vectors, alone), strict=True)
+    return {name: descent.contained for name, descent in seen if descent is not None and descent.resembles}
+
+
+def _resembling(
+    source: Source, checkpoint: Aligned, base: Base, vectors: Mapping[str, Vector], name: str
+) -> str | None:
+    """A remark on the behaviours that the checkpoint holds already, each looked at alone; None if it holds none."""
+    shares = _contained(source, besides(source.persona, name), checkpoint, base, vectors)
+    if not shares:
+        return None
+    listed = " and ".join(f"{share:.0%} of what {one} adds to the base" for one, share in shares.items())
     return (
-        f"{descent.contained:.0%} of what {source} adds to the base is in it too ({_names(source, name)}): together "
-        "they count that twice. If it was fine-tuned from a build of that, undo this and commit it with --on"
+        f"{listed} in {source} {'is' if len(shares) == 1 else 'are'} in it too: together they count that twice. "
+        "If it was fine-tuned from a build of that, undo this and commit it with --on"
+    )
+
+
+def _other_fits(source: Source, on: Source) -> str:
+    return (
+        f"the build of {source} is nearer to it than that of {on}, which was subtracted as --on says. If it was "
+        f"fine-tuned from that one, undo this and commit it with --on {source.revision}"
     )
 
 
@@ -174,16 +217,20 @@ def _is_build(path: Path, source: Source, name: str, on: Source | None, head: Pe
         way_out = f"`pv add {one}={source.revision}:{one}` takes a behaviour from there"
     return UsageError(
         f"{path} is the build of {source}: as a behaviour it would count {held} twice",
-        hint=f"{way_out}; `--force` keeps the whole difference from the base anyway",
+        hint=f"{way_out}; {_forced(on)}",
     )
 
 
-def _fine_tune(path: Path, source: Source, name: str) -> UsageError:
+def _fine_tune(path: Path, source: Source, name: str, on: Source | None) -> UsageError:
     return UsageError(
         f"{path} was fine-tuned from the build of {source}: as a behaviour it would count {_names(source, name)} twice",
-        hint=f"`pv commit {path} --on {source.revision} --as {name}` keeps what is its own; `--force` keeps the whole "
-        "difference from the base anyway",
+        hint=f"`pv commit {path} --on {source.revision} --as {name}` keeps what is its own; {_forced(on)}",
     )
+
+
+def _forced(on: Source | None) -> str:
+    does = "keeps the whole difference from the base" if on is None else f"subtracts what {on} holds"
+    return f"`--force` {does} anyway"
 
 
 def _names(source: Source, name: str) -> str:

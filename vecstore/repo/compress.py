@@ -13,7 +13,7 @@ from pv.registry.errors import NotFoundError, UsageError
 from pv.registry.history.snapshot import NewVectors
 from pv.registry.persona import Persona
 from pv.registry.provenance import Derived as DerivedProvenance
-from pv.registry.provenance import Provenance, Unknown
+from pv.registry.provenance import Provenance, Unknown, as_behaviour
 from pv.registry.words import size
 from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.data.rows import Rows, as_rows
@@ -217,7 +217,8 @@ def _vectors(candidates: Candidates, chosen: Candidate, measured: dict[str, Any]
             continue  # nothing was made, and its own origin holds
         origin: Provenance = Unknown()
         with contextlib.suppress(NotFoundError):
-            origin = candidates.registry.provenance(candidates.work.commit, source)
+            known = candidates.registry.provenance(candidates.work.commit, source)
+            origin = as_behaviour(known, candidates.name)
         original: Provenance = origin
         first: str | None = source
         if isinstance(origin, DerivedProvenance):

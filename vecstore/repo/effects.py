@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pv.registry import ids
 from pv.registry.persona import Persona
-from pv.registry.provenance import Derived, Provenance, Trained
+from pv.registry.provenance import Derived, Provenance, Trained, ways
 from pv.registry.registry import Registry
 from pv.vecstore.publish.words import Effect
 
@@ -18,11 +18,10 @@ def own_effect(origin: Provenance) -> Effect | None:
 
     Several that were compressed together were measured together: `Effect.vectors` says how many.
     """
-    match origin:
-        case Trained(held_out=score):
-            return Effect.read(score)
-        case Derived(measured=score):
-            return Effect.read(score)
+    for way in ways(origin):
+        match way:
+            case Trained(held_out=score) | Derived(measured=score) if found := Effect.read(score):
+                return found
     return None
 
 

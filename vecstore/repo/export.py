@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import IntegrityError, NotFoundError
 from pv.registry.persona import Persona, Term
-from pv.registry.provenance import Captured, TrainedOn
+from pv.registry.provenance import Captured, as_behaviour, ways
 from pv.vecstore.merge.build import Built
 from pv.vecstore.merge.build import build as write_build
 from pv.vecstore.merge.delta import holdings, touched
@@ -144,13 +144,15 @@ def _trained_on_a_build(revision: Revision, alone: Persona) -> str | None:
 
     Where that build's commit is not here (on a branch that was not pulled), the provenance is believed.
     """
-    (behaviour,) = alone.behaviours.values()
-    known = [(term, revision.registry.provenance(revision.commit, term.vector)) for term in behaviour.terms]
-    match [(term, origin.on) for term, origin in known if isinstance(origin, Captured) and origin.on]:
-        case [(Term(1.0, vector) as whole, TrainedOn(commit))]:
-            others = {term for term in behaviour.terms if term != whole}
-            subtracted = _negated(revision, commit)
-            return vector if subtracted is None or others <= subtracted else None
+    ((name, behaviour),) = alone.behaviours.items()
+    whole = behaviour.terms[0]
+    if whole.coefficient != 1.0:
+        return None
+    for way in ways(as_behaviour(revision.registry.provenance(revision.commit, whole.vector), name)):
+        if isinstance(way, Captured) and way.on is not None:
+            subtracted = _negated(revision, way.on.commit)
+            if subtracted is None or set(behaviour.terms[1:]) <= subtracted:
+                return whole.vector
     return None
 
 

@@ -73,4 +73,8 @@ def fsck(
         from pv.vecstore.check.decode import glance
 
         report = glance(root, report)
+    if report.of("pack", "missing"):
+        from pv.vecstore.check.sources import advised
+
+        report = advised(root, report)
     return Checked(report)

@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from pv.registry.persona import Behaviour
-from pv.registry.provenance import Derived
+from pv.registry.provenance import Derived, as_behaviour
 from pv.registry.words import (
     combine_words,
     module_words,
@@ -55,7 +55,7 @@ def revision_html(revision: Revision) -> str:
     """The persona, behaviour by behaviour."""
     persona = revision.persona
     rows = [
-        (name, number(behaviour.weight), _terms(behaviour), *_origins(revision, behaviour))
+        (name, number(behaviour.weight), _terms(behaviour), *_origins(revision, name, behaviour))
         for name, behaviour in sorted(persona.behaviours.items())
     ]
     where = (
@@ -73,12 +73,12 @@ def _terms(behaviour: Behaviour) -> str:
     return term_list(behaviour.terms) + factors
 
 
-def _origins(revision: Revision, behaviour: Behaviour) -> tuple[str, str]:
+def _origins(revision: Revision, name: str, behaviour: Behaviour) -> tuple[str, str]:
     """Where a behaviour's vectors came from, and what was measured of them."""
     made: list[str] = []
     found: list[str] = []
     for vector in dict.fromkeys(term.vector for term in behaviour.terms):
-        known = revision.registry.provenance(revision.commit, vector)
+        known = as_behaviour(revision.registry.provenance(revision.commit, vector), name)
         made.append(lineage(known))
         found += measured(known) + (original(known) if isinstance(known, Derived) else ())
     return "; ".join(dict.fromkeys(made)), "; ".join(found)

@@ -19,7 +19,7 @@ from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.diff import Diff
-    from pv.vecstore.repo.show import Shown, ShownBehaviour
+    from pv.vecstore.repo.show import Shown, ShownBehaviour, ShownRows
     from pv.vecstore.repo.vectors import KnownVector
     from pv.vecstore.repo.verify import Verdict
     from pv.vecstore.repo.versions import Version
@@ -85,7 +85,7 @@ class Reading(Closing):
 
         return vectors(self)
 
-    def show(self, what: str = "HEAD") -> Shown | ShownBehaviour | KnownVector:
+    def show(self, what: str = "HEAD") -> Shown | ShownBehaviour | ShownRows | KnownVector:
         """A revision, a behaviour, REV:BEHAVIOUR, or any id. Raises UnknownRevision, UnknownBehaviour."""
         from pv.vecstore.repo.show import show_any
 

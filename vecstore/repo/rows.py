@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.disk import durable
 from pv.registry.errors import NotFoundError, UsageError
-from pv.registry.provenance import Captured, Trained, TrainingData, origin
+from pv.registry.provenance import Captured, Provenance, Trained, TrainingData, as_behaviour, origins
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
 
@@ -57,26 +58,34 @@ def kept_rows(revision: Revision, behaviour: str, *, held_out: bool = False) -> 
 
     Raises UnknownBehaviour, and NotFoundError if they are not kept.
     """
-    registry, why = revision.registry, "where it comes from is not recorded"
-    for term in reversed(revision.persona.behaviour(behaviour).terms):
-        match origin(registry.provenance(revision.commit, term.vector)):
+    registry, why = revision.registry, ""
+    for vector, known in _origins(revision, behaviour):
+        match known:
             case Trained() as run if held_out:
                 name, rows_id = _measured_on(run)
                 if rows_id in run.packs and registry.packs.has(rows_id):
                     rows = load_rows(rows_id, registry.packs)
-                    return KeptRows(revision.commit, behaviour, term.vector, name, rows, held_out=True)
-                why = "no held-out rows were kept when it was trained"
+                    return KeptRows(revision.commit, behaviour, vector, name, rows, held_out=True)
+                why = why or "no held-out rows were kept when it was trained"
             case Trained(data=data) if data.kept and registry.packs.has(data.id):
                 rows = load_rows(data.id, registry.packs)
-                return KeptRows(revision.commit, behaviour, term.vector, data.name, rows)
+                return KeptRows(revision.commit, behaviour, vector, data.name, rows)
             case Trained(data=data):
-                why = _not_kept(data)
+                why = why or _not_kept(data)
             case Captured(source=source):
-                why = f"it was captured from {source}, not trained here"
+                why = why or f"it was captured from {source}, not trained here"
+    why = why or "where it comes from is not recorded"
     raise NotFoundError(
         f"no rows of {behaviour!r}: {why}",
         hint=f"`pv show {revision.name}:{behaviour}` shows where it came from",
     )
+
+
+def _origins(revision: Revision, behaviour: str) -> Iterator[tuple[str, Provenance]]:
+    """Where the behaviour's vectors came from, the newest first; of one that came in several ways, its own first."""
+    for term in reversed(revision.persona.behaviour(behaviour).terms):
+        known = revision.registry.provenance(revision.commit, term.vector)
+        yield from ((term.vector, one) for one in origins(as_behaviour(known, behaviour)))
 
 
 def _measured_on(origin: Trained) -> tuple[str, str]:

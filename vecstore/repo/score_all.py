@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
 from pv.registry.persona import Behaviour, Persona
-from pv.registry.provenance import Provenance, trained
+from pv.registry.provenance import Provenance, Trained, origins
 from pv.registry.registry import Registry
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
@@ -119,9 +119,9 @@ def _kept(revision: Revision) -> tuple[list[Rows], tuple[str, ...]]:
     for name, behaviour in sorted(persona.behaviours.items()):
         own = {}
         for term in behaviour.terms:
-            data = _held_out(registry.provenance(revision.commit, term.vector))
-            if data is not None and registry.packs.has(data[0]):
-                own[data[0]] = Rows(load_rows(data[0], registry.packs).rows, data[1])
+            for rows_id, data in _held_out(registry.provenance(revision.commit, term.vector)).items():
+                if registry.packs.has(rows_id):
+                    own[rows_id] = Rows(load_rows(rows_id, registry.packs).rows, data)
         sets |= own
         if not own:
             without.append(name)
@@ -133,10 +133,11 @@ def _kept(revision: Revision) -> tuple[list[Rows], tuple[str, ...]]:
     return list(sets.values()), tuple(without)
 
 
-def _held_out(origin: Provenance) -> tuple[str, str] | None:
-    """(id, name of the file) of the rows on which a vector was measured when it was trained."""
-    first = trained(origin)
-    match first.held_out if first else None:
-        case {"data_id": str(rows), "data": str(name)} if first and rows in first.packs:
-            return rows, name
-    return None
+def _held_out(known: Provenance) -> dict[str, str]:
+    """The rows on which a vector was measured when it was trained: id and name of the file."""
+    found: dict[str, str] = {}
+    for run in origins(known):
+        match run:
+            case Trained(held_out={"data_id": str(rows), "data": str(name)}) if rows in run.packs:
+                found.setdefault(rows, name)
+    return found

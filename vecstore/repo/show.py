@@ -2,14 +2,15 @@
 
     pv show REV | BEHAVIOUR | REV:BEHAVIOUR | ID        a name that is a revision and a behaviour is the revision
 
-An ID is at least 4 digits of any id that pv prints: of a commit, or a vector (or the rows that it was trained
-on), or of a persona, a build or a base, which show the newest commit that has it.
+An ID is at least 4 digits of any id that pv prints: of a commit, a vector, or of rows; or of a persona, a build, its
+weights, or a base, which show a commit that has it, and say which others do.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pv.registry import ids
@@ -17,8 +18,10 @@ from pv.registry.changes import Change, changes
 from pv.registry.errors import UnknownBehaviour, UnknownRevision
 from pv.registry.history.log import LogEntry
 from pv.registry.persona import Behaviour, Persona, as_written
-from pv.registry.provenance import trained
-from pv.vecstore.repo.commits import standing_first
+from pv.registry.provenance import Derived, Trained, origins, ways
+from pv.registry.registry import Registry
+from pv.registry.words import revision_words
+from pv.vecstore.repo.commits import named_history, standing_first
 from pv.vecstore.repo.names import behaviour_named
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
 from pv.vecstore.repo.vectors import KnownVector, vectors
@@ -29,8 +32,9 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.reading import Reading
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Shown", "ShownBehaviour", "show", "show_any"]
+__all__ = ["Shown", "ShownBehaviour", "ShownRows", "show", "show_any"]
 
+MOST = 4  # commits that are named; the first is shown
 _ID = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -96,6 +100,27 @@ class ShownBehaviour:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ShownRows:
+    """Rows, by the names that their file had: the vectors that were trained on them, and those measured on them."""
+
+    id: str
+    files: tuple[str, ...]
+    kept: bool
+    trained: tuple[KnownVector, ...]
+    measured: tuple[KnownVector, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": "rows",
+            "id": self.id,
+            "files": list(self.files),
+            "kept": self.kept,
+            "trained": [known.to_json() for known in self.trained],
+            "measured": [known.to_json() for known in self.measured],
+        }
+
+
 def show(revision: Revision, found: str | None = None) -> Shown:
     registry, commit = revision.registry, revision.commit
     entry = registry.log(commit, limit=1)[0]
@@ -103,7 +128,7 @@ def show(revision: Revision, found: str | None = None) -> Shown:
     return Shown(entry, base_in_words(revision.base), kept, found)
 
 
-def show_any(repo: Reading, text: str) -> Shown | ShownBehaviour | KnownVector:
+def show_any(repo: Reading, text: str) -> Shown | ShownBehaviour | ShownRows | KnownVector:
     """What `text` names. Raises UnknownRevision, UnknownBehaviour."""
     asked = behaviour_named(repo, text)
     if asked is not None:
@@ -147,34 +172,76 @@ def _since(entries: list[LogEntry], name: str) -> LogEntry:
     return since
 
 
-def _by_id(repo: Reading, prefix: str) -> Shown | KnownVector | None:
+def _by_id(repo: Reading, prefix: str) -> Shown | ShownRows | KnownVector | None:
     """What else has an id that begins so. Raises UnknownRevision if several do."""
-    found: dict[str, KnownVector | tuple[str, str]] = {}
-    for entry in standing_first(repo.registry):
-        for identity, what in _ids_of(entry):
+    found: dict[str, KnownVector | ShownRows | tuple[str, list[tuple[str, str]]]] = {}
+    commits: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    history = standing_first(repo.registry)
+    for commit, name, persona in named_history(repo.registry, history):
+        for identity, what in _ids_of(repo.registry, persona):
             if identity.startswith(prefix):
-                found.setdefault(identity, (entry.id, what.format(identity[:12])))
+                of = commits.setdefault(identity, (what.format(identity[:12]), []))[1]
+                of += [] if (commit, name) in of else [(commit, name)]  # two dtypes may give the same weights
+    found |= commits
     for known in vectors(repo) if not found or len(prefix) < 12 else []:
-        run = trained(known.vector.provenance)
-        for identity in (known.vector.id, run.data.id if run else ""):
-            if identity.startswith(prefix):
-                found.setdefault(identity, known)
+        if known.vector.id.startswith(prefix):
+            found[known.vector.id] = known
+        for rows in _rows_of(known):
+            if rows.id.startswith(prefix):
+                before = found.get(rows.id)
+                found[rows.id] = _both(before, rows) if isinstance(before, ShownRows) else rows
     if len(found) > 1:
         longer = ", ".join(identity[: len(prefix) + 4] for identity in sorted(found)[:5])
         raise UnknownRevision(
             f"{prefix!r} is ambiguous: {len(found)} ids begin with it", hint=f"write more digits: {longer}"
         )
     for one in found.values():
-        return one if isinstance(one, KnownVector) else show(repo.at(one[0]), one[1])
+        if isinstance(one, ShownRows):
+            return replace(one, kept=repo.registry.packs.has(one.id))
+        return one if isinstance(one, KnownVector) else show(repo.at(one[1][0][0]), _belongs(*one))
     return None
 
 
-def _ids_of(entry: LogEntry) -> list[tuple[str, str]]:
-    """(id, what it is) of a commit's persona and base, and of its builds in every dtype and rounding."""
-    persona = entry.persona
+def _belongs(what: str, commits: list[tuple[str, str]]) -> str:
+    """`build 0123456789ab is that of both (0123456789ab) and of 4c7f6002095a`, of which the first is shown."""
+    listed = " and of ".join(revision_words(name, commit) for commit, name in commits[:MOST])
+    more = len(commits) - MOST
+    rest = f" and {more} more commit{'' if more == 1 else 's'}" if more > 0 else ""
+    return f"{what} is that of {listed}{rest}"
+
+
+def _rows_of(known: KnownVector) -> Iterator[ShownRows]:
+    """The rows that a vector was trained on, and those that it was measured on."""
+    provenance = known.vector.provenance
+    for run in origins(provenance):
+        if isinstance(run, Trained) and run.data.id:
+            yield ShownRows(run.data.id, (run.data.name,), False, (known,), ())
+    ran = [run.held_out for run in origins(provenance) if isinstance(run, Trained)]
+    for score in (*ran, *(way.measured for way in ways(provenance) if isinstance(way, Derived))):
+        match score:
+            case {"data_id": str(rows), "data": str(name)}:
+                yield ShownRows(rows, (name,), False, (), (known,))
+
+
+def _both(one: ShownRows, other: ShownRows) -> ShownRows:
+    def each(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*a, *(x for x in b if x not in a))
+
+    return ShownRows(
+        one.id, each(one.files, other.files), False,
+        each(one.trained, other.trained), each(one.measured, other.measured),
+    )  # fmt: skip
+
+
+def _ids_of(registry: Registry, persona: Persona) -> list[tuple[str, str]]:
+    """(id, what it is) of a persona and its base, of its builds in every dtype and rounding, and of their weights."""
     found = [(persona.id, "persona {}"), (persona.base, "base {}")]
     for written in as_written(persona):
         output = written.output
         how = "" if written is persona else f" (--dtype {output.dtype} --rounding {output.rounding})"
-        found.append((ids.build_id(written.id, written.engine), f"build {{}}{how}"))
+        build = ids.build_id(written.id, written.engine)
+        weights = registry.record(build).get("weights")
+        found.append((build, f"build {{}}{how}"))
+        if isinstance(weights, str) and weights != persona.base:
+            found.append((weights, f"the weights {{}} of the build{how}"))
     return found

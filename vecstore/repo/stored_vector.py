@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained
+from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained, as_behaviour, together
 from pv.registry.registry import Registry
 from pv.vecstore.publish.words import Effect
 from pv.vecstore.repo.effects import own_effect
@@ -52,8 +53,22 @@ class StoredVector:
         }
 
 
-def stored_vector(registry: Registry, commit: str, vector: str) -> StoredVector:
-    """Raises NotFoundError if the commit does not have it."""
+def stored_vector(
+    registry: Registry,
+    commit: str,
+    vector: str,
+    name: str | None = None,
+    later: Iterable[tuple[str, str]] = (),
+) -> StoredVector:
+    """A vector, and what a commit knows of where it came from: as the behaviour `name` first.
+
+    `later`: other commits, the oldest first, and behaviours that came to be this vector there.
+
+    Raises NotFoundError if a commit does not have it.
+    """
     size = registry.packs.size(vector) if registry.packs.has(vector) else None
     encoding = registry.vector(commit, vector).encoding
-    return StoredVector(vector, encoding, size, registry.provenance(commit, vector))
+    known = registry.provenance(commit, vector)
+    for other, behaviour in later:
+        known = together(known, registry.provenance(other, vector), behaviour)
+    return StoredVector(vector, encoding, size, known if name is None else as_behaviour(known, name))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pv.registry.errors import PvError
 from pv.registry.persona import Behaviour
-from pv.registry.provenance import trained
+from pv.registry.provenance import Trained, origins
 from pv.registry.registry import Registry
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.overlap import Overlap, overlap
@@ -21,22 +21,21 @@ def compared(registry: Registry, commit: str, behaviours: Mapping[str, Behaviour
     unknown: set[str] = set()
     for name, behaviour in behaviours.items():
         for vector in {term.vector for term in behaviour.terms} if behaviour.weight else ():
-            data_id = _data_id(registry, commit, vector)
-            if data_id not in kept:
-                kept[data_id] = rows if data_id == rows.id else _kept(registry, data_id)
-            if kept[data_id] is None:
-                unknown.add(name)
+            for data_id in _data_ids(registry, commit, vector):
+                if data_id not in kept:
+                    kept[data_id] = rows if data_id == rows.id else _kept(registry, data_id)
+                if kept[data_id] is None:
+                    unknown.add(name)
     return overlap(rows, [found for found in kept.values() if found]).without_knowing(unknown)
 
 
-def _data_id(registry: Registry, commit: str, vector: str) -> str:
-    """The id of the rows that a vector was trained on; empty if that is not known."""
+def _data_ids(registry: Registry, commit: str, vector: str) -> set[str]:
+    """The ids of the rows that a vector was trained on; one that is empty if that is not known."""
     try:
         known = registry.provenance(commit, vector)
     except PvError:
-        return ""
-    first = trained(known)
-    return first.data.id if first else ""
+        return {""}
+    return {run.data.id for run in origins(known) if isinstance(run, Trained)} or {""}
 
 
 def _kept(registry: Registry, data_id: str) -> Rows | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pv.registry.disk.closing import Closing
 from pv.registry.errors import UsageError
-from pv.registry.provenance import Provenance
+from pv.registry.provenance import Provenance, as_behaviour
 from pv.vecstore.merge.delta import delta
 from pv.vecstore.repo.opening import opened
 
@@ -68,7 +68,9 @@ class TaskVector(Closing):
     def provenance(self) -> tuple[Provenance, ...]:
         """Where each of its vectors came from, in order of their ids."""
         registry, commit = self._revision.registry, self._revision.commit
-        return tuple(registry.provenance(commit, vector) for vector in self._alone.vectors)
+        return tuple(
+            as_behaviour(registry.provenance(commit, vector), self.name) for vector in self._alone.vectors
+        )
 
     def close(self) -> None:
         self._close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pv.registry.history.log import LogEntry
+from pv.registry.persona import Persona
 from pv.vecstore.repo.commits import everything
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
 
@@ -57,20 +58,29 @@ def vectors(repo: Reading) -> list[KnownVector]:
     registry = repo.registry
     entries = everything(registry)
     first: dict[str, LogEntry] = {}
-    newest: dict[str, LogEntry] = {}
+    later: dict[
+        str, list[tuple[str, str]]
+    ] = {}  # commits in which a behaviour came to have the same: trained again, say
+    known = {entry.id: entry for entry in entries}
     for entry in reversed(entries):
-        for vector in entry.persona.vectors:
-            first.setdefault(vector, entry)
-            newest[vector] = entry  # what is known of a vector now: the same may have been trained again
+        before = {v for p in entry.parents if p in known for v in _in_use(known[p].persona)}
+        for name, vector in sorted(_in_use(entry.persona) - before):
+            if first.setdefault(vector, entry) is not entry:
+                later.setdefault(vector, []).append((entry.id, name))
     named = {vector for entry in registry.log(all=True) for vector in entry.persona.vectors}
     tips = sorted((ref, entry) for entry in entries for ref in entry.refs)
     found = []
     for vector, entry in reversed(first.items()):
         uses = tuple(Use(name, ref, tip.id) for ref, tip in tips for name in _names(tip, vector))
         kept_for: Any = "use" if uses else "history" if vector in named else "undo"
-        known = stored_vector(registry, newest[vector].id, vector)
-        found.append(KnownVector(known, entry, _names(entry, vector)[0], uses, kept_for))
+        stored = stored_vector(registry, entry.id, vector, later=later.get(vector, ()))
+        found.append(KnownVector(stored, entry, _names(entry, vector)[0], uses, kept_for))
     return found
+
+
+def _in_use(persona: Persona) -> set[tuple[str, str]]:
+    """Each behaviour with each of its vectors."""
+    return {(name, term.vector) for name, one in persona.behaviours.items() for term in one.terms}
 
 
 def _names(entry: LogEntry, vector: str) -> list[str]:

@@ -199,7 +199,10 @@ def _sought(
     """What to compare with, where no revision was given; and of what behaviour that is an export, if it is one."""
     for one in known:
         if recipe is not None and same_recipe(one.persona, recipe):
-            return replace(one, persona=recipe), None
+            exported = alone(
+                registry, recipe
+            )  # the same files are both, and nothing tells which was asked for
+            return replace(one, persona=recipe), exported and exported[1]
     for one in known:
         if one.persona == one.persona.with_output(dtype=dtype, rounding=rounding):
             return one, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,10 @@ def versions(repo: Reading, behaviour: str, revision: str = "HEAD", *, all: bool
             entry,
             known,
             tuple(
-                stored_vector(registry, again.get(terms, [entry])[0].id, term.vector) for term in known.terms
+                stored_vector(
+                    registry, entry.id, term.vector, behaviour, _later(again.get(terms, ()), behaviour)
+                )
+                for term in known.terms
             ),
             now.get(terms, {}),
             tuple(again.get(terms, ())),
@@ -92,6 +95,11 @@ def versions(repo: Reading, behaviour: str, revision: str = "HEAD", *, all: bool
 def _terms(entry: LogEntry, behaviour: str) -> tuple[Term, ...] | None:
     found = entry.persona.behaviours.get(behaviour)
     return None if found is None else found.terms
+
+
+def _later(entries: Sequence[LogEntry], behaviour: str) -> list[tuple[str, str]]:
+    """The oldest first."""
+    return [(entry.id, behaviour) for entry in reversed(entries)]
 
 
 def _where_it_is(behaviour: str, entries: list[LogEntry], asked: str | None) -> str:
