@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
+from pv.cli.app import App
+from pv.cli.typed import at_front, typed_with
 from pv.registry.combine import METHODS, Combine, Option
 from pv.registry.dtypes import OUTPUT_CHOICES, output_name
 from pv.registry.errors import UsageError
@@ -24,6 +26,7 @@ __all__ = [
     "Dtype",
     "Number",
     "Size",
+    "TakesNumbers",
     "Whole",
     "combine_options",
     "dtype_option",
@@ -125,6 +128,24 @@ class Dtype(click.Choice[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return super().convert(output_name(value) if isinstance(value, str) else value, param, ctx)
+
+
+class TakesNumbers(click.Command):
+    """A command among whose arguments is a number, which may be below 0: that is no option."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        return super().make_context(*args, ignore_unknown_options=True, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raises click.NoSuchOption for what begins with - and is no number."""
+        if not ctx.resilient_parsing:
+            ctx.ignore_unknown_options = False
+            self.make_parser(ctx).parse_args([_BELOW_0.sub("0", word) for word in args])
+            ctx.ignore_unknown_options = True
+        return super().parse_args(ctx, args)
+
+
+_BELOW_0 = re.compile(r"-(\.?\d|inf|nan).*", re.IGNORECASE | re.DOTALL)
 
 
 def read_weight(text: str) -> float:
@@ -312,9 +333,12 @@ def _rule(method: str | None, preset: str | None, given: dict[str, Any]) -> Comb
     if options or preset:
         which = min(options) if options else "preset"
         owner = next((methods[0] for name, (methods, _) in _switches().items() if name == which), "ties")
-        value = options.get(which, preset)
-        method = owner if click.get_current_context().info_name == "combine" else f"--method {owner}"
-        raise UsageError(
-            f"--{which} is an option of a merge method, and none is given", hint=f"{method} --{which} {value}"
+        context = click.get_current_context()
+        arguments = context.ensure_object(App).line.arguments
+        named = (
+            at_front(arguments, [owner])
+            if context.info_name == "combine"
+            else typed_with(arguments, ["--method", owner])
         )
+        raise UsageError(f"--{which} is an option of a merge method, and none is given", hint=named)
     return None

@@ -55,7 +55,7 @@ def command(
     revision, folder = app.repo().at(rev), app.file(output)
     written: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "shard_bytes": shard_bytes}
     if dry_run:
-        plan = revision.plan_build(folder, **written)
+        plan = revision.plan_build(folder, **written, force=force)
         report_plan(app, plan, as_json=as_json)
         return
     with app.progress() as progress:

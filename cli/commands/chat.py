@@ -35,7 +35,7 @@ __all__ = ["command"]
 )
 @click.option("--seed", type=Whole(), default=0, help="Seed of the sampling.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
-@click.option("--base", is_flag=True, help="Talk to the base model instead.")
+@click.option("--base", is_flag=True, help="Talk to the base: alone, or beside a revision.")
 @threads_option
 @json_option
 @pass_app
@@ -60,34 +60,37 @@ def command(
     pv chat
     pv chat v1 -p "Let's use SQLite for this."
     pv chat main style -p "Let's use SQLite for this."
+    pv chat --base style -p "Let's use SQLite for this."
     pv chat --base --system "Answer in French."
     """
     from contextlib import ExitStack
 
     if len(revs) > (1 if base else 2):
         raise UsageError(
-            "chat takes up to two revisions, and --base one", hint="pv chat A B, or pv chat --base A"
+            "chat takes up to two revisions, or --base and one",
+            hint="`pv chat A B`; `pv chat --base A` is the base beside A",
         )
-    revisions = [app.repo().at(rev) for rev in revs or ("HEAD",)]
+    repo = app.repo()
+    revisions = [repo.at(rev) for rev in revs or ("HEAD",)]
+    asked = [(rev, False) for rev in revisions if revs or not base]
+    asked = [(revisions[0], True), *asked] if base else asked
     with ExitStack() as stack:
         with app.progress() as progress:
             voices = [
-                Voice(rev, stack.enter_context(rev.chat(base=base, threads=threads, progress=progress)))
-                for rev in revisions
+                Voice(rev, stack.enter_context(rev.chat(base=bare, threads=threads, progress=progress)), bare)
+                for rev, bare in asked
             ]
         person = not prompts and sys.stdin.isatty()
-        _run(Talk(app, voices, system, max_tokens, sampling, quiet=as_json, person=person), prompts, base)
+        _run(Talk(app, voices, system, max_tokens, sampling, quiet=as_json, person=person), prompts)
     if as_json:
-        found = [{"commit": one.revision.commit, "base": base, "replies": one.replies} for one in voices]
+        found = [one.to_json() for one in voices]
         app.json(found[0] if len(found) == 1 else dict(zip("ab", found, strict=True)))
 
 
-def _run(talk: Talk, prompts: tuple[str, ...], base: bool) -> None:
+def _run(talk: Talk, prompts: tuple[str, ...]) -> None:
     if talk.person:
-        names = (persona_line(voice.revision.persona) for voice in talk.voices)
-        talk.app.note(
-            f"talking to {'the base' if base else ' and '.join(names)}; /help lists commands, Ctrl-D ends"
-        )
+        names = ("the base" if voice.base else persona_line(voice.revision.persona) for voice in talk.voices)
+        talk.app.note(f"talking to {' and '.join(names)}; /help lists commands, Ctrl-D ends")
     for text in prompts:
         talk.afresh()
         talk.ask(text)

@@ -54,7 +54,7 @@ def command(
         raise UsageError(f"{what!r} is not [REV:]NAME", hint="for example: pv export v1:concise -o ./concise")
     revision, folder = app.repo().at(rev or "HEAD"), app.file(output)
     if dry_run:
-        plan = revision.plan_export(name, folder, shard_bytes=shard_bytes)
+        plan = revision.plan_export(name, folder, shard_bytes=shard_bytes, force=force)
         report_plan(app, plan, as_json=as_json)
         return
     with app.progress() as progress:

@@ -48,7 +48,7 @@ def test_a_conflict_lists_both_sides_and_changes_nothing(conflict: None, world: 
         f"    before  weight 1, vector {vector}",
         f'    ours    weight 3, vector {vector} (from "Scale listening to 3", Ada, just now)',
         f'    theirs  weight 0.5, vector {vector} (from "Scale listening to 0.5", Ada, just now)',
-        "hint:  choose ours or theirs ('theirs*0.5': at half its weight) for each:",
+        "hint:  choose ours or theirs for each, or 'theirs*0.5' (half its weight) or 0.7 (that weight):",
         "       pv merge terse --take listening=ours",
     ]
     said = pv("merge", "terse", "--json")

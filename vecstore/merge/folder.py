@@ -24,7 +24,7 @@ from pv.vecstore.merge.shards import Shard, index_bytes, write_shard
 from pv.vecstore.progress import Progress, counted
 from pv.vecstore.tensors.array import Raw
 
-__all__ = ["Finished", "Written", "side_file", "write_folder"]
+__all__ = ["Finished", "Written", "check_free", "side_file", "write_folder"]
 
 _NEW, _OLD = "new", "old"
 
@@ -94,7 +94,7 @@ def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
     one is in. What killed processes left of those is swept; an `out` that one of them had moved aside comes back.
     """
     out = out.resolve()  # what a link points to is replaced, not the link
-    _check_free(out, force=force)
+    check_free(out, force=force)
     hidden = out.with_name(f".{out.name[:60]}")
     with durable.storage_errors(out):
         for left in tempfiles.beside(hidden):
@@ -113,7 +113,7 @@ def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
         try:
             with locks.shared(aside / "lock"):  # tells a sweep that we are alive
                 yield aside / _NEW
-                _check_free(out, force=force)  # it has been a while
+                check_free(out, force=force)  # it has been a while
                 _swap(aside, out)
                 durable.fsync_dir(out.parent)
         finally:
@@ -121,7 +121,8 @@ def _fresh_folder(out: Path, *, force: bool) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _check_free(out: Path, *, force: bool) -> None:
+def check_free(out: Path, *, force: bool) -> None:
+    """Whether a checkpoint may be written there: nothing is, or with `force` what pv wrote. Raises UsageError."""
     with contextlib.suppress(FileNotFoundError):  # another process has just taken it away
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             ours = _is_ours(out)

@@ -17,6 +17,7 @@ from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.fingerprint import fingerprint
 from pv.vecstore.merge.build import Built, build_id
 from pv.vecstore.merge.build import build as write_build
+from pv.vecstore.merge.folder import check_free
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.opening import opened
@@ -71,10 +72,12 @@ def plan_build(
     dtype: str | None = None,
     rounding: str | None = None,
     shard_bytes: int = SHARD_BYTES,
+    force: bool = False,
 ) -> BuildPlan:
     """What `build` would write. Reads no weights; raises what can be known without them."""
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
     folder = usable(output)
+    check_free(folder.resolve(), force=force)
     with opened(revision.registry, revision.commit, [persona]):
         return BuildPlan(
             folder, revision.commit, plan_shards(persona, revision.base, shard_bytes=shard_bytes)

@@ -58,7 +58,7 @@ def kept_rows(revision: Revision, behaviour: str, *, held_out: bool = False) -> 
     Raises UnknownBehaviour, and NotFoundError if they are not kept.
     """
     registry, why = revision.registry, "where it comes from is not recorded"
-    for term in reversed(revision.persona.behaviour(behaviour).terms):
+    for term in reversed(revision.behaviour(behaviour).terms):
         match origin(registry.provenance(revision.commit, term.vector)):
             case Trained() as run if held_out:
                 name, rows_id = _measured_on(run)
