@@ -95,7 +95,7 @@ WRONG = [
     (("--take", "listening=ours", "--take", "listening=theirs"), "--take listening is given twice"),
     (("--take", "listening=ours", "--take", "combine=ours"), "both sides have add"),
     (("--take", "combine=0.5"), "only a behaviour has a weight"),
-    (("--preset", "peft"), "hint:  --method ties --preset peft"),
+    (("--preset", "peft"), "merge terse --preset peft --method ties\n"),
     (("--method", "add", "--preset", "peft"), "that is a preset of ties"),
     (("--method", "add", "--density", "0.5"), "that is an option of ties"),
     (("--take", "listening=nan"), "finite"),

@@ -183,6 +183,7 @@ STORY = """
 0 rows HEAD:listening -o {out}.jsonl
 0 rows listening --held-out
 0 chat HEAD~1 HEAD -p Hi --max-tokens 2
+0 chat --base HEAD -p Hi --max-tokens 2
 0 scale listening -0.5
 0 negate listening
 0 add more=HEAD~1:listening --weight 2
