@@ -21,7 +21,10 @@ def hint_for(line: Line, behaviour: str) -> str:
             output = str(line.given().get("output") or "DIR")
             words, does = ["export", behaviour, "-o", output], "writes the checkpoint of a behaviour"
         case "chat":
-            words, does = ["log", name], f"lists the commits of its versions, and {command} takes one of those"
+            words, does = (
+                ["log", name],
+                f"lists the commits of its versions, and {command} takes one of those",
+            )
         case "cherry-pick" | "merge" if revision:
             words, does = ["add", behaviour], "brings a behaviour"
         case "cherry-pick" | "merge":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bug", "hint", "no_such_command", "say", "usage"]
 
+
 class NoSuchCommand(click.UsageError):
     """With a hint, where what was typed is a word of git or of another tool."""
 
@@ -50,17 +51,22 @@ def _moved(line: Line, error: click.ClickException) -> str | None:
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return None
     words, name = list(line.arguments), error.option_name
-    at = next((at for at, word in enumerate(words) if word.partition("=")[0] == name), None)
     root = error.ctx.find_root()
     before = error.ctx is root
-    if at is None or not (count := _length(_command(root, words[at + 1 :]) if before else root.command, name)):
+    begin = 0 if before else place(words) + 1
+    at = next((at for at in range(begin, len(words)) if words[at].partition("=")[0] == name), None)
+    if at is None or not (
+        count := _length(_command(root, words[at + 1 :]) if before else root.command, name)
+    ):
         return None
     count = 1 if "=" in words[at] else count
     moved = words[at : at + count] if at + count <= len(words) else [name, "VALUE"]
     rest = [*words[:at], *words[at + count :]]
     if before:
         return f"{name} goes after the command: `{typed_with(rest, moved)}`"
-    return f"{name} goes before the command: `{typed([*rest[: place(words)], *moved, *rest[place(words) :]])}`"
+    return (
+        f"{name} goes before the command: `{typed([*rest[: place(words)], *moved, *rest[place(words) :]])}`"
+    )
 
 
 def _command(root: click.Context, words: Sequence[str]) -> click.Command:

@@ -142,7 +142,9 @@ def test_one_that_is_called_head_already_still_works(world: World, pv: InProcess
     with Repo.open(world.folder) as repo:
         persona = repo.persona
         old = type(persona)(persona.base, {"HEAD": Behaviour(1.0, persona.behaviour("listening").terms)})
-        assert old.with_behaviour("HEAD", Behaviour(2.0, (Term(1.0, "0" * 64),))).behaviours["HEAD"].weight == 2
+        assert (
+            old.with_behaviour("HEAD", Behaviour(2.0, (Term(1.0, "0" * 64),))).behaviours["HEAD"].weight == 2
+        )
         with pytest.raises(UsageError):
             persona.with_behaviour("HEAD", persona.behaviour("listening"))
         repo.registry.change("old", "Old", lambda _: old)

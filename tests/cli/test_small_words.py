@@ -71,7 +71,9 @@ def test_a_share_is_offered_where_a_side_has_the_behaviour(world: World, pv: InP
     diverged(pv, pv)
     said = pv("merge", "other-branch")
     share = "'theirs*0.5' (half its weight) or 0.7 (that weight)"
-    offer = f"choose ours or theirs for each; of b-of-some-length, c-of-some-length, listening also {share}:\n"
+    offer = (
+        f"choose ours or theirs for each; of b-of-some-length, c-of-some-length, listening also {share}:\n"
+    )
     assert (said.code, offer in said.err) == (1, True), said.err
 
 
