@@ -15,7 +15,7 @@ from pv.registry.exit_codes import ExitCode
 if TYPE_CHECKING:
     from pv.cli.app import Line
 
-__all__ = ["bug", "hint", "no_such_command", "say", "usage"]
+__all__ = ["bug", "hint_of", "no_such_command", "say", "usage"]
 
 
 class NoSuchCommand(click.UsageError):
@@ -40,10 +40,9 @@ def no_such_command(typed: str, names: Sequence[str], ctx: click.Context) -> NoS
 
 def usage(line: Line, error: click.ClickException) -> tuple[str, str | None]:
     """What is wrong with the words that were typed, and what to do."""
-    hint = _moved(line, error)
-    if hint and isinstance(error, click.NoSuchOption):
-        error.possibilities = None  # the option is right, its place is not
-    return error.format_message(), hint or _usage_hint(line, error)
+    if moved := _moved(line, error):
+        return error.message, moved  # and no guesses: the option is right, its place is not
+    return error.format_message(), _usage_hint(line, error)
 
 
 def _moved(line: Line, error: click.ClickException) -> str | None:
@@ -98,7 +97,7 @@ def _usage_hint(line: Line, error: click.ClickException) -> str | None:
     return OPTIONS.get((context.info_name, str(option))) or f"see `{context.command_path} --help`"
 
 
-def hint(line: Line, error: PvError) -> str | None:
+def hint_of(line: Line, error: PvError) -> str | None:
     """What to do next: of a behaviour where a revision goes, what does that with a behaviour."""
     if isinstance(error, UnknownRevision) and error.behaviour is not None:
         from pv.cli.behaviours import hint_for

@@ -188,13 +188,15 @@ def _complete() -> int:
 
 
 def _failed(line: Line, error: BaseException) -> int:
-    from pv.cli.failures import bug, hint, say, usage
+    from pv.cli.failures import bug, hint_of, say, usage
 
     match error:
         case click.ClickException():
             return say(line, *usage(line, error), ExitCode.USAGE)
         case PvError():
-            return say(line, str(error), hint(line, error), error.exit_code, getattr(error, "conflicts", ()))
+            return say(
+                line, str(error), hint_of(line, error), error.exit_code, getattr(error, "conflicts", ())
+            )
         case click.Abort(__cause__=EOFError() as cause):  # click takes every end of file for a Ctrl-D
             return bug(line, cause)
         case KeyboardInterrupt() | click.Abort():
