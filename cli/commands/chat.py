@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from pv.cli.options import Number, Whole, json_option, threads_option
 from pv.cli.render import persona_line
 from pv.cli.talk import Talk, Voice, typed
 from pv.registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.revision import Revision
 
 __all__ = ["command"]
 
@@ -70,10 +74,7 @@ def command(
             "chat takes up to two revisions, or --base and one",
             hint="`pv chat A B`; `pv chat --base A` is the base beside A",
         )
-    repo = app.repo()
-    revisions = [repo.at(rev) for rev in revs or ("HEAD",)]
-    asked = [(rev, False) for rev in revisions if revs or not base]
-    asked = [(revisions[0], True), *asked] if base else asked
+    asked = _asked(app.repo(), revs, base)
     with ExitStack() as stack:
         with app.progress() as progress:
             voices = [
@@ -85,6 +86,13 @@ def command(
     if as_json:
         found = [one.to_json() for one in voices]
         app.json(found[0] if len(found) == 1 else dict(zip("ab", found, strict=True)))
+
+
+def _asked(repo: Repo, revs: tuple[str, ...], base: bool) -> list[tuple[Revision, bool]]:
+    """Who answers: revisions, and whether it is the bare base of one."""
+    revisions = [repo.at(rev) for rev in revs or ("HEAD",)]
+    bare = [(revisions[0], True)] if base else []
+    return bare + [(revision, False) for revision in revisions if revs or not base]
 
 
 def _run(talk: Talk, prompts: tuple[str, ...]) -> None:

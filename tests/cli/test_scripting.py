@@ -243,7 +243,7 @@ STORY = """
 0 export listening -n -o {out}-listening
 0 export listening -o {out}-listening
 0 export HEAD~1:tuned -o {out}-tuned
-0 export tuned -n -o {out}-tuned --shard-size 0.05
+0 export tuned -n --force -o {out}-tuned --shard-size 0.05
 0 verify {out}
 0 verify {out} HEAD --weights-only
 0 verify {out} HEAD --recompute
