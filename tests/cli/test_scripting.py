@@ -264,7 +264,7 @@ WRONG = """
 2 merge main --method ties
 2 merge terse --take listening=ours --take listening=ours
 2 config output.dtype int4
-2 rename listening listening
+2 rename listening HEAD
 2 combine add --density 0.5
 2 scale listening 1 --module nothing=2
 2 log --nope
