@@ -53,8 +53,12 @@ class Line:
 
         The command may have refused what else was typed, so its arguments are read once more, as far as they go.
         """
+        return "--json" in self.arguments if self.command is None else bool(self.given().get("as_json"))
+
+    def given(self) -> dict[str, Any]:
+        """The command's options and arguments, by the names of its parameters, as far as they were understood."""
         if self.command is None:
-            return "--json" in self.arguments
+            return {}
         command, rest = self.command, list(self.rest)
         while isinstance(command, click.Group) and rest and rest[0] in command.commands:
             command, rest = command.commands[rest[0]], rest[1:]
@@ -62,7 +66,7 @@ class Line:
             command, resilient_parsing=True, ignore_unknown_options=True, allow_extra_args=True
         )
         found, _, _ = command.make_parser(ctx).parse_args(rest)
-        return bool(found.get("as_json"))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class App:
     quiet: bool
     verbose: bool
     pager: bool
-    command_line: str = ""  # what was typed, for the record of operations
+    line: Line  # for the record of operations, and for hints
 
     @property
     def path(self) -> Path:
@@ -84,7 +88,7 @@ class App:
         """The repository here or above. Raises NotARegistry."""
         from pv.vecstore.repo.repo import Repo
 
-        repo = Repo.open(self.path, command_line=self.command_line, cache_bytes=_cache_bytes())
+        repo = Repo.open(self.path, command_line=self.line.text, cache_bytes=_cache_bytes())
         click.get_current_context().call_on_close(repo.close)
         return repo
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.say import echo, plain
+from pv.cli.typed import place, typed, typed_with
+from pv.registry.errors import PvError, UnknownRevision
 from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pv.cli.app import Line
 
-__all__ = ["bug", "no_such_command", "say", "usage_hint"]
-
-_GLOBAL = ("-C", "-q", "--quiet", "-v", "--verbose", "--no-pager")
+__all__ = ["bug", "hint_of", "no_such_command", "say", "usage"]
 
 
 class NoSuchCommand(click.UsageError):
@@ -38,7 +38,54 @@ def no_such_command(typed: str, names: Sequence[str], ctx: click.Context) -> NoS
     return NoSuchCommand(f"{message} Did you mean {close[0]!r}?" if close else message, ctx, None)
 
 
-def usage_hint(line: Line, error: click.ClickException) -> str | None:
+def usage(line: Line, error: click.ClickException) -> tuple[str, str | None]:
+    """What is wrong with the words that were typed, and what to do."""
+    if moved := _moved(line, error):
+        return error.message, moved  # and no guesses: the option is right, its place is not
+    return error.format_message(), _usage_hint(line, error)
+
+
+def _moved(line: Line, error: click.ClickException) -> str | None:
+    """The command line with an option on the right side of the command's name, if it was on the wrong one."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return None
+    words, name = list(line.arguments), error.option_name
+    root = error.ctx.find_root()
+    before = error.ctx is root
+    begin = 0 if before else place(words) + 1
+    at = next((at for at in range(begin, len(words)) if words[at].partition("=")[0] == name), None)
+    if at is None or not (
+        count := _length(_command(root, words[at + 1 :]) if before else root.command, name)
+    ):
+        return None
+    count = 1 if "=" in words[at] else count
+    moved = words[at : at + count] if at + count <= len(words) else [name, "VALUE"]
+    rest = [*words[:at], *words[at + count :]]
+    if before:
+        return f"{name} goes after the command: `{typed_with(rest, moved)}`"
+    return (
+        f"{name} goes before the command: `{typed([*rest[: place(words)], *moved, *rest[place(words) :]])}`"
+    )
+
+
+def _command(root: click.Context, words: Sequence[str]) -> click.Command:
+    """What would run, of words with options among them."""
+    command = root.command
+    for word in words:
+        inner = command.get_command(root, word) if isinstance(command, click.Group) else None
+        command = inner or command
+    return command
+
+
+def _length(command: click.Command, name: str) -> int:
+    """How many words an option is with its value; 0 if the command has none of that name."""
+    for param in command.params:
+        if isinstance(param, click.Option) and name in param.opts:
+            return 1 if param.is_flag else 2
+    return 0
+
+
+def _usage_hint(line: Line, error: click.ClickException) -> str | None:
     from pv.cli.git_words import OPTIONS
 
     context = getattr(error, "ctx", None)
@@ -47,11 +94,16 @@ def usage_hint(line: Line, error: click.ClickException) -> str | None:
         return str(hint)
     if context is None:  # as click says that an option lacks its value
         return f"see `pv {line.command.name} --help`" if line.command is not None else None
-    if hint := OPTIONS.get((context.info_name, str(option))):
-        return hint
-    if context.parent is not None and option in _GLOBAL:
-        return f"{option} goes before the command: `pv {option} {context.info_name} ...`"
-    return f"see `{context.command_path} --help`"
+    return OPTIONS.get((context.info_name, str(option))) or f"see `{context.command_path} --help`"
+
+
+def hint_of(line: Line, error: PvError) -> str | None:
+    """What to do next: of a behaviour where a revision goes, what does that with a behaviour."""
+    if isinstance(error, UnknownRevision) and error.behaviour is not None:
+        from pv.cli.behaviours import hint_for
+
+        return hint_for(line, error.behaviour)
+    return error.hint
 
 
 def bug(line: Line, error: Exception) -> int:

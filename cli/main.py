@@ -121,7 +121,7 @@ def cli(ctx: click.Context, directory: str, quiet: bool, verbose: bool, no_pager
     ctx.color = colour()
     line = ctx.obj if isinstance(ctx.obj, Line) else Line()
     line.verbose = verbose
-    ctx.obj = App(directory, quiet, verbose, pager=not no_pager, command_line=line.text)
+    ctx.obj = App(directory, quiet, verbose, pager=not no_pager, line=line)
     if ctx.invoked_subcommand is None:
         if not sys.stdin.isatty() and not os.environ.get("PV_PLAIN_STDIN") and _pipe_on_stdin():
             raise click.UsageError(
@@ -193,13 +193,15 @@ def _complete() -> int:
 
 
 def _failed(line: Line, error: BaseException) -> int:
-    from pv.cli.failures import bug, say, usage_hint
+    from pv.cli.failures import bug, hint_of, say, usage
 
     match error:
         case click.ClickException():
-            return say(line, error.format_message(), usage_hint(line, error), ExitCode.USAGE)
+            return say(line, *usage(line, error), ExitCode.USAGE)
         case PvError():
-            return say(line, str(error), error.hint, error.exit_code, getattr(error, "conflicts", ()))
+            return say(
+                line, str(error), hint_of(line, error), error.exit_code, getattr(error, "conflicts", ())
+            )
         case click.Abort(__cause__=EOFError() as cause):  # click takes every end of file for a Ctrl-D
             return bug(line, cause)
         case KeyboardInterrupt() | click.Abort():

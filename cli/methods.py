@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from pv.cli.app import App
 from pv.cli.options import Number
 from pv.cli.render import table
+from pv.cli.typed import at_front, typed_with
 from pv.registry.combine import METHODS, Combine, Method, Option
 from pv.registry.errors import UsageError
 from pv.registry.words import number
@@ -87,10 +89,14 @@ def _rule(
         owner = next((m.name for m in METHODS.values() if any(o.name == name for o in m.options)), "ties")
         if which == "preset":
             owner = next(m.name for m in METHODS.values() if preset in m.presets)
-        chosen = owner if click.get_current_context().info_name == "combine" else f"--method {owner}"
-        raise UsageError(
-            f"--{which} is an option of a merge method, and none is given", hint=f"{chosen} {words[which]}"
+        context = click.get_current_context()
+        arguments = context.ensure_object(App).line.arguments
+        named = (
+            at_front(arguments, [owner])
+            if context.info_name == "combine"
+            else typed_with(arguments, ["--method", owner])
         )
+        raise UsageError(f"--{which} is an option of a merge method, and none is given", hint=named)
     return None
 
 

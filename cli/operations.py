@@ -69,7 +69,7 @@ def report_way(app: App, repo: Repo, went: WentBack, word: str, *, as_json: bool
         line = f"{what}: {operation.command} (operation {operation.seq}, {operation.author}, {when})"
         app.note(line) if dry_run else app.done(line)
     if not said:
-        app.done(f"nothing to do: everything is as it was after operation {went.to}")
+        app.note(f"nothing to do: everything is as it was after operation {went.to}")
     for line in move_lines(went.refs, went.head):
         app.note(f"  {line}")
     say_changes(app, changes_between(repo, *_moved(went)))

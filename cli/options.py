@@ -22,6 +22,7 @@ __all__ = [
     "Dtype",
     "Number",
     "Size",
+    "TakesNumbers",
     "Whole",
     "dtype_option",
     "json_option",
@@ -123,6 +124,24 @@ class Dtype(click.Choice[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return super().convert(output_name(value) if isinstance(value, str) else value, param, ctx)
+
+
+class TakesNumbers(click.Command):
+    """A command among whose arguments is a number, which may be below 0: that is no option."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        return super().make_context(*args, ignore_unknown_options=True, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raises click.NoSuchOption for what begins with - and is no number."""
+        if not ctx.resilient_parsing:
+            ctx.ignore_unknown_options = False
+            self.make_parser(ctx).parse_args([_BELOW_0.sub("0", word) for word in args])
+            ctx.ignore_unknown_options = True
+        return super().parse_args(ctx, args)
+
+
+_BELOW_0 = re.compile(r"-(\.?\d|inf|nan).*", re.IGNORECASE | re.DOTALL)
 
 
 def read_weight(text: str) -> float:

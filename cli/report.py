@@ -58,7 +58,7 @@ def report_plan(app: App, plan: BuildPlan | ExportPlan, *, as_json: bool) -> Non
     if as_json:
         app.json(plan)
     for shard in () if as_json else plan.shards:
-        echo(f"{plan.output / shard.file}  {len(shard.tensors)} tensors  {size(shard.nbytes)}")
+        echo(f"would write {plan.output / shard.file}  {len(shard.tensors)} tensors  {size(shard.nbytes)}")
 
 
 def echo_sums(made: Written) -> None:

@@ -35,8 +35,16 @@ class Voice:
 
     revision: Revision
     chat: Chat
+    base: bool  # it is the revision's bare base
     said: list[Message] = field(default_factory=list)
     replies: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return "the base" if self.base else revision_words(self.revision.name, self.revision.commit)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"commit": self.revision.commit, "base": self.base, "replies": self.replies}
 
 
 @dataclass
@@ -55,8 +63,7 @@ class Talk:
         """Ask all, in turn. Raises KeyboardInterrupt and what a reply raises, unless someone is typing."""
         for voice in self.voices:
             if len(self.voices) > 1 and not self.quiet:
-                name = revision_words(voice.revision.name, voice.revision.commit)
-                echo(click.style(f"{plain(name)}:", bold=True))
+                echo(click.style(f"{plain(voice.name)}:", bold=True))
             try:
                 if not self._answer(voice, text):
                     return

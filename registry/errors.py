@@ -91,7 +91,17 @@ class NotFoundError(PvError):
 
 
 class UnknownRevision(NotFoundError):
-    pass
+    """`name` is what nothing here has the name of, if that is why.
+
+    `behaviour` is the behaviour that has it: NAME if HEAD has that, else REV:NAME.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, name: str | None = None, behaviour: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+        self.behaviour = behaviour
 
 
 class UnknownBehaviour(NotFoundError):

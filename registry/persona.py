@@ -136,16 +136,22 @@ class Persona:
         """The canonical JSON that a commit's tree holds as persona.json."""
         return canonical.dumps(self.to_json())
 
-    def behaviour(self, name: str) -> Behaviour:
+    def behaviour(self, name: str, *, of: str = "this persona") -> Behaviour:
+        """One of them; `of` is whose in words. Raises UnknownBehaviour."""
         try:
             return self.behaviours[name]
         except KeyError:
             known = ", ".join(sorted(self.behaviours)) or "none"
             raise UnknownBehaviour(
-                f"no behaviour {name!r} in this persona", hint=f"it has: {known}"
+                f"no behaviour {name[:80]!r} in {of[:80]}", hint=f"it has: {known}"
             ) from None
 
     def with_behaviour(self, name: str, behaviour: Behaviour) -> Persona:
+        """With one more, or another of that name. Raises UsageError for a name that none may be given."""
+        if name == "HEAD" and name not in self.behaviours:  # an earlier pv let one be called that
+            raise UsageError(
+                "'HEAD' cannot name a behaviour: it is the current commit", hint="choose another name"
+            )
         return replace(self, behaviours=MappingProxyType({**self.behaviours, check_name(name): behaviour}))
 
     def without(self, name: str) -> Persona:

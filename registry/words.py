@@ -85,10 +85,10 @@ def ref_name(ref: str) -> str:
 
 
 def first_of(parts: Sequence[str], most: int | None = MOST_TERMS) -> list[str]:
-    """All of a behaviour's terms, or of many the first, and `… 9 terms`."""
+    """All of a behaviour's terms, or of many the first, and `… 7 more`."""
     if most is None or len(parts) <= most:
         return list(parts)
-    return [*parts[:most], f"… {len(parts)} terms"]
+    return [*parts[:most], f"… {len(parts) - most} more"]
 
 
 def term_list(terms: Sequence[Term], quote: Quote = str, *, most: int | None = None) -> str:

@@ -95,7 +95,8 @@ def command(
         build_share(app, revision, folder, share, more, dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
-        report_plan(app, revision.plan_build(folder, **written), as_json=as_json)
+        plan = revision.plan_build(folder, **written, force=force)
+        report_plan(app, plan, as_json=as_json)
         return
     with app.progress() as progress:
         if address is None:

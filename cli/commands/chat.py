@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from pv.cli.options import Number, Whole, json_option, threads_option
 from pv.cli.render import persona_line
 from pv.cli.talk import Talk, Voice, typed
 from pv.registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.repo import Repo
+    from pv.vecstore.repo.revision import Revision
 
 __all__ = ["command"]
 
@@ -35,7 +39,7 @@ __all__ = ["command"]
 )
 @click.option("--seed", type=Whole(), default=0, help="Seed of the sampling.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
-@click.option("--base", is_flag=True, help="Talk to the base model instead.")
+@click.option("--base", is_flag=True, help="Talk to the base: alone, or beside a revision.")
 @threads_option
 @json_option
 @pass_app
@@ -60,34 +64,41 @@ def command(
     pv chat
     pv chat v1 -p "Let's use SQLite for this."
     pv chat main style -p "Let's use SQLite for this."
+    pv chat --base style -p "Let's use SQLite for this."
     pv chat --base --system "Answer in French."
     """
     from contextlib import ExitStack
 
     if len(revs) > (1 if base else 2):
         raise UsageError(
-            "chat takes up to two revisions, and --base one", hint="pv chat A B, or pv chat --base A"
+            "chat takes up to two revisions, or --base and one",
+            hint="`pv chat A B`; `pv chat --base A` is the base beside A",
         )
-    revisions = [app.repo().at(rev) for rev in revs or ("HEAD",)]
+    asked = _asked(app.repo(), revs, base)
     with ExitStack() as stack:
         with app.progress() as progress:
             voices = [
-                Voice(rev, stack.enter_context(rev.chat(base=base, threads=threads, progress=progress)))
-                for rev in revisions
+                Voice(rev, stack.enter_context(rev.chat(base=bare, threads=threads, progress=progress)), bare)
+                for rev, bare in asked
             ]
         person = not prompts and sys.stdin.isatty()
-        _run(Talk(app, voices, system, max_tokens, sampling, quiet=as_json, person=person), prompts, base)
+        _run(Talk(app, voices, system, max_tokens, sampling, quiet=as_json, person=person), prompts)
     if as_json:
-        found = [{"commit": one.revision.commit, "base": base, "replies": one.replies} for one in voices]
+        found = [one.to_json() for one in voices]
         app.json(found[0] if len(found) == 1 else dict(zip("ab", found, strict=True)))
 
 
-def _run(talk: Talk, prompts: tuple[str, ...], base: bool) -> None:
+def _asked(repo: Repo, revs: tuple[str, ...], base: bool) -> list[tuple[Revision, bool]]:
+    """Who answers: revisions, and whether it is the bare base of one."""
+    revisions = [repo.at(rev) for rev in revs or ("HEAD",)]
+    bare = [(revisions[0], True)] if base else []
+    return bare + [(revision, False) for revision in revisions if revs or not base]
+
+
+def _run(talk: Talk, prompts: tuple[str, ...]) -> None:
     if talk.person:
-        names = (persona_line(voice.revision.persona) for voice in talk.voices)
-        talk.app.note(
-            f"talking to {'the base' if base else ' and '.join(names)}; /help lists commands, Ctrl-D ends"
-        )
+        names = ("the base" if voice.base else persona_line(voice.revision.persona) for voice in talk.voices)
+        talk.app.note(f"talking to {' and '.join(names)}; /help lists commands, Ctrl-D ends")
     for text in prompts:
         talk.afresh()
         talk.ask(text)

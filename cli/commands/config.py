@@ -5,18 +5,14 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, message_option
+from pv.cli.options import TakesNumbers, json_option, message_option
 from pv.cli.report import report
 from pv.cli.say import echo
 
 __all__ = ["command"]
 
 
-@click.command(
-    "config",
-    short_help="Show or change a persona's settings.",
-    context_settings={"ignore_unknown_options": True},
-)
+@click.command("config", cls=TakesNumbers, short_help="Show or change a persona's settings.")
 @click.argument("key", required=False)
 @click.argument("value", required=False)
 @message_option

@@ -11,14 +11,13 @@ from pv.cli.app import App, pass_app
 from pv.cli.options import dtype_option, json_option, threads_option
 from pv.cli.render import columns, interval, persona_line, table
 from pv.cli.say import echo, plain
-from pv.registry.errors import UnknownRevision, UsageError
+from pv.registry.errors import UsageError
 from pv.registry.words import revision_words
 from pv.vecstore.publish.words import VERDICTS, caveats, caveats_of_all
 
 if TYPE_CHECKING:
     from pv.vecstore.evaluate.statistics import Interval
     from pv.vecstore.repo.compare import Comparison
-    from pv.vecstore.repo.repo import Repo
     from pv.vecstore.repo.revision import Revision
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.score_all import Scores
@@ -74,7 +73,7 @@ def command(
     """
     revisions, data = _asked(app, what, every, files)
     repo = app.repo()
-    first, *others = [_revision(repo, name) for name in revisions]
+    first, *others = [repo.at(name) for name in revisions]
     sets = [app.rows(name, repo) for name in ([data] if data else files)]
     with app.progress() as progress:
         if every:
@@ -120,23 +119,6 @@ def _asked(app: App, what: Sequence[str], every: bool, files: Sequence[str]) -> 
             f"{rows} is not a file", hint=f"the rows come last: pv eval {' '.join([*rest, early[0]])}"
         )
     return revisions or ["HEAD"], rows
-
-
-def _revision(repo: Repo, name: str) -> Revision:
-    """Raises UnknownRevision."""
-    try:
-        return repo.at(name)
-    except UnknownRevision as error:
-        from pv.vecstore.repo.names import behaviour_named
-
-        asked = behaviour_named(repo, name)
-        if asked is None or asked[1] not in repo.at(asked[0]).persona.behaviours:
-            raise error
-        revision = "" if asked[0] == "HEAD" else f" {asked[0]}"
-        raise UnknownRevision(
-            f"{name!r} is a behaviour, and eval measures revisions",
-            hint=f"pv eval --all{revision} measures each behaviour alone",
-        ) from error
 
 
 def _headline(label: str, revision: Revision) -> str:

@@ -72,7 +72,8 @@ def command(
     rev, name = _read(what, output)
     revision, folder = app.repo().at(rev), app.file(output or "")
     if dry_run:
-        report_plan(app, revision.plan_export(name, folder, shard_bytes=shard_bytes), as_json=as_json)
+        plan = revision.plan_export(name, folder, shard_bytes=shard_bytes, force=force)
+        report_plan(app, plan, as_json=as_json)
         return
     with app.progress() as progress:
         made = revision.export(

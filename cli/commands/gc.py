@@ -87,9 +87,11 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     if plan.in_use:
         app.note(f"  {_unneeded(plan.in_use)} in use by another process")
     if plan.empty:
-        app.done("nothing to delete")
+        app.note("nothing to delete")
+    elif dry_run:
+        app.note(f"{size(plan.freed)} would be freed")
     else:
-        app.done(f"{size(plan.freed)} {would}freed")
+        app.done(f"{size(plan.freed)} freed")
 
 
 def _unneeded(packs: int) -> str:

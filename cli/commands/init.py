@@ -45,7 +45,7 @@ def command(app: App, /, base: str, reference: bool, threads: int, as_json: bool
     with app.progress() as progress:
         made = init(
             app.path, base, reference=reference, output=Output(**written), seen_from=app.path,
-            command=app.command_line, threads=threads, progress=progress,
+            command=app.line.text, threads=threads, progress=progress,
         )  # fmt: skip
     if as_json:
         app.json(made)

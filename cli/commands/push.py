@@ -10,6 +10,7 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option, threads_option
 from pv.cli.render import persona_line, size
 from pv.cli.say import echo
+from pv.cli.typed import swapped
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def command(
     if len(what) > 2:
         raise UsageError("push takes a revision and an address", hint="pv push [REV] hf://USER/NAME")
     rev, address = ("HEAD", what[0]) if len(what) == 1 else what
+    if "://" in rev and "://" not in address:
+        raise UsageError("the address comes last", hint=swapped(app.line.arguments, rev, address))
     revision = app.repo().at(rev)
     message = message or f"{persona_line(revision.persona)} (pv {short(revision.commit)})"
     with app.progress() as progress:
@@ -63,6 +66,6 @@ def _say(app: App, made: Push) -> None:
         sent = size(pushed.uploaded_bytes)
         app.done(f"pushed {persona_line(made.build.persona)} to {pushed.url} ({sent} sent)")
     else:
-        app.done(f"{pushed.url} holds exactly this already")
+        app.note(f"{pushed.url} holds exactly this already")
     for note in pushed.notes:
         app.note(f"  the Hub says: {note}")

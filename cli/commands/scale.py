@@ -5,15 +5,13 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, message_option, read_modules, read_weight
+from pv.cli.options import TakesNumbers, json_option, message_option, read_modules, read_weight
 from pv.cli.report import report
 
 __all__ = ["command"]
 
 
-@click.command(
-    "scale", short_help="Set the weight of a behaviour.", context_settings={"ignore_unknown_options": True}
-)
+@click.command("scale", cls=TakesNumbers, short_help="Set the weight of a behaviour.")
 @click.argument("name")
 @click.argument("weight", type=read_weight)
 @click.option(

@@ -12,14 +12,16 @@ checked to be hex digits.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-from pv.registry.errors import UnknownRevision
+from pv.registry.errors import IntegrityError, UnknownRevision
 from pv.registry.git import refs
 from pv.registry.git.repository import GitRepository
 from pv.registry.history.operations import view
+from pv.registry.history.snapshot import Snapshot
 
 __all__ = ["did_you_mean", "lasting", "resolve", "resolve_range"]
 
@@ -33,9 +35,8 @@ def resolve(history: GitRepository, text: str) -> str:
     """The 40-hex id of the commit that `text` means. Raises UnknownRevision, with close names as a hint."""
     match = _REVISION.fullmatch(text)
     if match is None or not match["start"]:
-        raise UnknownRevision(
-            f"{text[:80]!r} is not a revision", hint="use a branch, a tag, a commit id, HEAD~1, NAME^2"
-        )
+        hint = "use a branch, a tag, a commit id, HEAD~1, NAME^2"
+        raise _behaviour(history, text) or UnknownRevision(f"{text[:80]!r} is not a revision", hint=hint)
     commit_id = _start(history, match["start"])
     for kind, digits in _STEP.findall(match["steps"]):
         if len(digits) > 9:
@@ -80,11 +81,30 @@ def _start(history: GitRepository, name: str) -> str:
     if found:
         return known[found.pop()]
     if _PREFIX.fullmatch(name):
-        return _by_prefix(history, name.lower())
-    raise UnknownRevision(f"no branch, tag or commit {name[:80]!r}", hint=_hint(name, known))
+        return _by_prefix(history, name)
+    said = f"no branch, tag or commit {name[:80]!r}"
+    raise _behaviour(history, name) or UnknownRevision(said, hint=_hint(name, known), name=name)
 
 
-def _by_prefix(history: GitRepository, prefix: str) -> str:
+def _behaviour(history: GitRepository, text: str) -> UnknownRevision | None:
+    """What is wrong with it if it is a behaviour's name, or REV:NAME: that, and where it is."""
+    revision, _, name = text.rpartition(":")
+    now = view(history)
+    tips = [commit for ref, commit in now.refs.items() if ref != refs.OPS]
+    found = None
+    with contextlib.suppress(UnknownRevision, IntegrityError):  # damage is for `pv fsck` to tell
+        for commit in [resolve(history, revision)] if revision else [now.tip or "", *history.walk(tips)]:
+            if commit and name in Snapshot(history, commit).persona().behaviours:
+                found = text if revision else name if commit == now.tip else f"{commit[:12]}:{name}"
+                break
+    if found is None:
+        return None
+    hint = f"`pv show {found}` shows it; `pv branch` and `pv tag` list the revisions"
+    return UnknownRevision(f"{text[:80]!r} is a behaviour, not a revision", hint=hint, behaviour=found)
+
+
+def _by_prefix(history: GitRepository, name: str) -> str:
+    prefix = name.lower()
     candidates = [prefix] if len(prefix) == 40 else history.with_prefix(prefix)
     commits = [object_id for object_id in candidates if _is_persona_commit(history, object_id)]
     if len(commits) == 1:
@@ -94,7 +114,8 @@ def _by_prefix(history: GitRepository, prefix: str) -> str:
             f"{prefix!r} is ambiguous: {len(commits)} commits begin with it",
             hint=f"write more digits: {', '.join(c[: len(prefix) + 4] for c in commits[:5])}",
         )
-    raise UnknownRevision(f"no commit {prefix!r}", hint="`pv log --all` lists the commits")
+    hint = "`pv log --all` lists the commits"
+    raise _behaviour(history, name) or UnknownRevision(f"no commit {prefix!r}", hint=hint, name=name)
 
 
 def _is_persona_commit(history: GitRepository, object_id: str) -> bool:

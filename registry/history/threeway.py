@@ -172,6 +172,7 @@ def _unambiguous(name: str, weight: float, ours: Behaviour | None, theirs: Behav
 
 def _check_take(take: Mapping[str, Take], behaviours: list[str]) -> None:
     for name, choice in take.items():
+        said = f"--take {name}={choice if isinstance(choice, str) else number(choice)}"
         if name == "base" and name not in behaviours:
             raise UsageError(
                 "--take base: every vector belongs to one base, so this cannot be chosen",
@@ -184,12 +185,12 @@ def _check_take(take: Mapping[str, Take], behaviours: list[str]) -> None:
             continue
         if not (_is_number(choice) if not isinstance(choice, str) else _is_share(choice)):
             raise UsageError(
-                f"--take {name}={choice}: must be ours, theirs, ours*0.5, theirs*0.5, or a weight",
+                f"{said}: must be ours, theirs, ours*0.5, theirs*0.5, or a weight",
                 hint="a weight, or a factor, is a finite number",
             )
         if name not in behaviours:
             raise UsageError(
-                f"--take {name}={choice}: only a behaviour has a weight",
+                f"{said}: only a behaviour has a weight",
                 hint=f"--take {name}=ours or --take {name}=theirs",
             )
 

@@ -71,7 +71,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(pv: InProcess, typed: s
 
 
 def test_an_option_of_pv_itself_after_the_command_is_explained(pv: InProcess) -> None:
-    assert "-q goes before the command: `pv -q log ...`" in pv("log", "-q").err
+    assert f"-q goes before the command: `pv -C {pv.at} -q log`" in pv("log", "-q").err
     assert "see `pv log --help`" in pv("log", "--nope").err
 
 

@@ -48,7 +48,7 @@ def test_a_conflict_lists_both_sides_and_changes_nothing(conflict: None, world: 
         f"    before  weight 1, vector {vector}",
         f'    ours    weight 3, vector {vector} (from "Scale listening to 3", Ada, just now)',
         f'    theirs  weight 0.5, vector {vector} (from "Scale listening to 0.5", Ada, just now)',
-        "hint:  choose ours or theirs ('theirs*0.5': at half its weight) for each:",
+        "hint:  choose ours or theirs for each, or 'theirs*0.5' (half its weight) or 0.7 (that weight):",
         "       pv merge terse --take listening=ours",
     ]
     said = pv("merge", "terse", "--json")
@@ -95,7 +95,7 @@ WRONG = [
     (("--take", "listening=ours", "--take", "listening=theirs"), "--take listening is given twice"),
     (("--take", "listening=ours", "--take", "combine=ours"), "both sides have add"),
     (("--take", "combine=0.5"), "only a behaviour has a weight"),
-    (("--preset", "peft"), "hint:  --method ties --preset peft"),
+    (("--preset", "peft"), "merge terse --preset peft --method ties\n"),
     (("--method", "add", "--preset", "peft"), "that is a preset of ties"),
     (("--method", "add", "--density", "0.5"), "that is an option of ties"),
     (("--take", "listening=nan"), "finite"),

@@ -165,6 +165,7 @@ STORY = """
 0 rows HEAD:listening -o {out}.jsonl
 0 rows listening --held-out
 0 chat HEAD~1 HEAD -p Hi --max-tokens 2
+0 chat --base HEAD -p Hi --max-tokens 2
 0 scale listening -0.5
 0 negate listening
 0 add more=HEAD~1:listening --weight 2
@@ -241,7 +242,7 @@ STORY = """
 0 export listening -n -o {out}-listening
 0 export listening -o {out}-listening
 0 export HEAD~1:tuned -o {out}-tuned
-0 export tuned -n -o {out}-tuned --shard-size 0.05
+0 export tuned -n --force -o {out}-tuned --shard-size 0.05
 0 export --lora listening --rank 4 -o {out}-lora
 0 export --lora --rank 4 -o {out}-lora --force
 0 verify {out}
@@ -268,7 +269,7 @@ WRONG = """
 2 add c=svd(listening)
 2 merge terse --take listening=ours --take listening=ours
 2 config output.dtype int4
-2 rename listening listening
+2 rename listening HEAD
 2 combine add --density 0.5
 2 combine dare --set density=much
 2 scale listening 1 --modules nothing=2

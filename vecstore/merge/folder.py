@@ -200,7 +200,7 @@ def kept_words(count: int) -> str:
 
 
 def check_free(out: Path, *, force: bool) -> None:
-    """Nothing is at `out`, or something that may be replaced. Raises UsageError."""
+    """Whether a checkpoint may be written there: nothing is, or with `force` what pv wrote. Raises UsageError."""
     with contextlib.suppress(FileNotFoundError):  # another process has just taken it away
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             ours = _is_ours(out)

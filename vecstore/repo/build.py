@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry import layout
+from pv.registry.disk.bounded import read_bounded
 from pv.registry.disk.durable import TMP_SUFFIX
-from pv.registry.errors import BaseMismatch, StorageError, UsageError
+from pv.registry.errors import BaseMismatch, FormatError, StorageError, UsageError
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.fingerprint import fingerprint
+from pv.vecstore.checkpoints.side_files import RECIPE
 from pv.vecstore.merge.build import Built, build_id
 from pv.vecstore.merge.build import build as write_build
+from pv.vecstore.merge.folder import check_free
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
 from pv.vecstore.progress import Progress, Report, stage
 from pv.vecstore.repo.known_folders import already_built, elsewhere, note_folder
@@ -79,14 +82,27 @@ def plan_build(
     dtype: str | None = None,
     rounding: str | None = None,
     shard_bytes: int = SHARD_BYTES,
+    force: bool = False,
 ) -> BuildPlan:
     """What `build` would write. Reads no weights; raises what can be known without them."""
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
     folder = usable(output)
+    try:
+        check_free(folder.resolve(), force=force)
+    except UsageError:
+        if not _says_it_is(folder, persona):  # which `build` looks into, and leaves as it is
+            raise
     with opened(revision.registry, revision.commit, [persona]):
         return BuildPlan(
             folder, revision.commit, plan_shards(persona, revision.base, shard_bytes=shard_bytes)
         )
+
+
+def _says_it_is(folder: Path, persona: Persona) -> bool:
+    try:
+        return read_bounded(folder / RECIPE) == persona.to_bytes()
+    except (OSError, FormatError):
+        return False
 
 
 def build(

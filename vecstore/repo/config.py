@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.changes import FIELDS, field
-from pv.registry.combine import METHODS, Combine
+from pv.registry.combine import METHODS, Combine, Option
 from pv.registry.errors import UsageError
 from pv.registry.persona import ENGINE, Persona
 from pv.vecstore.repo.edit import Committed, commit_edit
@@ -88,24 +88,34 @@ def _of_method(now: Combine, method: str) -> Combine:
 def _switched(now: Combine, name: str, value: Setting) -> Combine:
     option = next((option for option in METHODS[now.method].options if option.name == name), None)
     if option is None:
-        raise _no_switch(now, name)
-    if isinstance(value, str) and not option.choices:
-        try:
-            value = float(value)
-        except ValueError:
-            raise UsageError(
-                f"combine.{name} must be a number, not {str(value)[:40]!r}",
-                hint=f"for example: `pv config combine.{name} {option.default}`",
-            ) from None
-    return Combine.of(now.method, **{**now.options, name: value})
+        raise _no_switch(now, name, value)
+    return Combine.of(now.method, **{**now.options, name: _read(name, option, value)})
 
 
-def _no_switch(now: Combine, name: str) -> UsageError:
+def _no_switch(now: Combine, name: str, value: Setting | None = None) -> UsageError:
     method, option = next((m, o) for m in METHODS.values() for o in m.options if o.name == name)
+    given = option.default if value is None else value
+    try:
+        option.check(method.name, _read(name, option, given))
+    except UsageError:  # that method would not take it either
+        given = option.default
     return UsageError(
         f"the combine method is {now.method}, which has no {name}",
-        hint=f"use one that has: pv combine {method.name} --set {name}={option.default}",
+        hint=f"use one that has: pv combine {method.name} --set {name}={given}",
     )
+
+
+def _read(name: str, option: Option, value: Setting) -> Setting:
+    """A switch's value from a text, which may be that of a number. Raises UsageError."""
+    if not isinstance(value, str) or option.choices:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise UsageError(
+            f"combine.{name} must be a number, not {value[:40]!r}",
+            hint=f"for example: `pv config combine.{name} {option.default}`",
+        ) from None
 
 
 def _whole(key: str, value: Setting) -> int:

@@ -104,6 +104,8 @@ def rename(repo: Repo, old: str, new: str, *, message: str | None = None) -> Com
 
     def edit(persona: Persona) -> Persona:
         behaviour = persona.behaviour(old)
+        if new == old:
+            return persona
         if new in persona.behaviours:
             raise UsageError(
                 f"there is a behaviour {new!r} here already",
@@ -111,7 +113,9 @@ def rename(repo: Repo, old: str, new: str, *, message: str | None = None) -> Com
             )
         return persona.without(old).with_behaviour(new, behaviour)
 
-    return commit_edit(repo, f"rename {old} {new}", message or f"Rename {old} to {new}", edit)
+    said = message or f"Rename {old} to {new}"
+    already = f"{old} has that name already" if new == old else None
+    return commit_edit(repo, f"rename {old} {new}", said, edit, already=already)
 
 
 def add(
@@ -128,7 +132,7 @@ def add(
     commit = repo.registry.resolve(revision)
     source = lasting(revision, commit)
     theirs = repo.registry.persona(commit)
-    brought = theirs.behaviour(behaviour)
+    brought = theirs.behaviour(behaviour, of=revision)
     if weight is not None:
         brought = replace(brought, weight=weight)
 

@@ -15,7 +15,7 @@ from pv.vecstore.merge.build import build as write_build
 from pv.vecstore.merge.delta import holdings, touched
 from pv.vecstore.merge.export import export as write_export
 from pv.vecstore.merge.export import plan_export as plan_captured
-from pv.vecstore.merge.folder import Written
+from pv.vecstore.merge.folder import Written, check_free
 from pv.vecstore.merge.plan import plan, sole
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
 from pv.vecstore.progress import Report, stage
@@ -83,9 +83,12 @@ class Export:
         }
 
 
-def plan_export(revision: Revision, name: str, output: Path, *, shard_bytes: int = SHARD_BYTES) -> ExportPlan:
+def plan_export(
+    revision: Revision, name: str, output: Path, *, shard_bytes: int = SHARD_BYTES, force: bool = False
+) -> ExportPlan:
     """What `export` would write. Reads no weights; raises what can be known without them."""
-    alone, folder = revision.persona.alone(name), usable(output)
+    alone, folder = revision.alone(name), usable(output)
+    check_free(folder.resolve(), force=force)
     with opened(revision.registry, revision.commit, [alone]) as at:
         whole = _captured(revision, alone, at.vectors)
         shards = (
@@ -111,7 +114,7 @@ def export(
     One captured checkpoint comes back bit for bit, also one that was trained on a build (`--on`); any other behaviour
     is built alone at weight 1, as the persona writes. Raises UnknownBehaviour, UsageError, MissingBase, IntegrityError.
     """
-    alone, folder = revision.persona.alone(name), usable(output)
+    alone, folder = revision.alone(name), usable(output)
     files, update = revision.registry.base_files(revision.commit), stage(progress, "exporting")
     options: dict[str, Any] = {
         "side_files": files, "shard_bytes": shard_bytes, "threads": threads, "force": force, "progress": update,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pv.registry.errors import UnknownRevision
-from pv.registry.history.revisions import resolve_range
+from pv.registry.history.revisions import did_you_mean, resolve_range
 from pv.vecstore.repo.commits import everything
 
 if TYPE_CHECKING:
@@ -14,12 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["behaviour_named"]
 
+LISTS = "`pv branch` and `pv tag` list the names, `pv log --all` the commits, `pv vectors` the behaviours' vectors"
+
 
 def behaviour_named(repo: Reading, text: str) -> tuple[str, str] | None:
     """(revision, behaviour) for REV:NAME, and for a NAME that is no revision; None for a revision, or `A..B`.
 
-    A name that is both is the revision. What is neither is left to whoever looks the revision up, unless the name
-    of a behaviour is close: raises UnknownRevision then.
+    A name that is both is the revision. Raises UnknownRevision for what is neither.
     """
     revision, colon, name = text.rpartition(":")
     if colon and name:
@@ -27,11 +27,14 @@ def behaviour_named(repo: Reading, text: str) -> tuple[str, str] | None:
     try:
         resolve_range(repo.registry.history, text)
     except UnknownRevision as error:
-        known = {name for entry in everything(repo.registry) for name in entry.persona.behaviours}
-        if text in known:
+        if error.behaviour is not None and error.behaviour.rpartition(":")[2] == text:
             return "HEAD", text
-        close = get_close_matches(text, sorted({*known, *repo.branches(), *repo.tags()}), 3)
-        if known.intersection(close):
-            said = f"no branch, tag, commit or behaviour {text[:80]!r}"
-            raise UnknownRevision(said, hint=f"did you mean {' or '.join(close)}?") from error
+        if error.name != text:
+            raise
+        known = {name for entry in everything(repo.registry) for name in entry.persona.behaviours}
+        if text in known:  # undone by now
+            return "HEAD", text
+        close = did_you_mean(text, sorted({*known, *repo.branches(), *repo.tags()}))
+        said = f"no branch, tag, commit or behaviour {text[:80]!r}"
+        raise UnknownRevision(said, hint=close or LISTS, name=text) from error
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.manifest import BaseManifest
-from pv.registry.persona import Persona
+from pv.registry.persona import Behaviour, Persona
 from pv.registry.registry import Registry
 from pv.vecstore.progress import Report
 from pv.vecstore.repo.thread_count import thread_count
@@ -56,6 +56,15 @@ class Revision:
     @cached_property
     def persona(self) -> Persona:
         return self.registry.persona(self.commit)
+
+    def behaviour(self, name: str) -> Behaviour:
+        """One of the persona's. Raises UnknownBehaviour."""
+        return self.persona.behaviour(name, of="this persona" if self.name == "HEAD" else self.name)
+
+    def alone(self, behaviour: str) -> Persona:
+        """A behaviour by itself at weight 1, written as the persona is. Raises UnknownBehaviour."""
+        self.behaviour(behaviour)
+        return self.persona.alone(behaviour)
 
     @cached_property
     def base(self) -> BaseManifest:
@@ -188,11 +197,14 @@ class Revision:
         dtype: str | None = None,
         rounding: str | None = None,
         shard_bytes: int = 5_000_000_000,
+        force: bool = False,
     ) -> BuildPlan:
-        """The files that `build` would write."""
+        """The files that `build` would write. Raises what it would, as far as that is known without weights."""
         from pv.vecstore.repo.build import plan_build
 
-        return plan_build(self, _path(output), dtype=dtype, rounding=rounding, shard_bytes=shard_bytes)
+        return plan_build(
+            self, _path(output), dtype=dtype, rounding=rounding, shard_bytes=shard_bytes, force=force
+        )
 
     def export_mergekit(
         self, output: str | PathLike[str] | None = None, *, force: bool = False
@@ -296,12 +308,17 @@ class Revision:
         )  # fmt: skip
 
     def plan_export(
-        self, behaviour: str, output: str | PathLike[str], *, shard_bytes: int = 5_000_000_000
+        self,
+        behaviour: str,
+        output: str | PathLike[str],
+        *,
+        shard_bytes: int = 5_000_000_000,
+        force: bool = False,
     ) -> ExportPlan:
-        """The files that `export` would write."""
+        """The files that `export` would write. Raises what it would, as far as that is known without weights."""
         from pv.vecstore.repo.export import plan_export
 
-        return plan_export(self, behaviour, _path(output), shard_bytes=shard_bytes)
+        return plan_export(self, behaviour, _path(output), shard_bytes=shard_bytes, force=force)
 
     def verify(
         self,

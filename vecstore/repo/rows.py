@@ -83,7 +83,7 @@ def kept_rows(revision: Revision, behaviour: str, *, held_out: bool = False) -> 
 
 def _origins(revision: Revision, behaviour: str) -> Iterator[tuple[str, Provenance]]:
     """Where the behaviour's vectors came from, the newest first; of one that came in several ways, its own first."""
-    for term in reversed(revision.persona.behaviour(behaviour).terms):
+    for term in reversed(revision.behaviour(behaviour).terms):
         known = revision.registry.provenance(revision.commit, term.vector)
         yield from ((term.vector, one) for one in origins(as_behaviour(known, behaviour)))
 

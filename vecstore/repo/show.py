@@ -130,16 +130,28 @@ def show(revision: Revision, found: str | None = None) -> Shown:
 
 def show_any(repo: Reading, text: str) -> Shown | ShownBehaviour | ShownRows | KnownVector:
     """What `text` names. Raises UnknownRevision, UnknownBehaviour."""
-    asked = behaviour_named(repo, text)
-    if asked is not None:
-        return _behaviour(repo, *asked)
     try:
-        return show(repo.at(text))
+        asked = behaviour_named(repo, text)
+        if asked is None:
+            return show(repo.at(text))
     except UnknownRevision as error:
         found = _by_id(repo, text.lower()) if _ID.fullmatch(text.lower()) else None
         if found is None:
-            raise error
+            raise _no_id(error) from error
         return found
+    return _behaviour(repo, *asked)
+
+
+def _no_id(error: UnknownRevision) -> UnknownRevision:
+    """What to say of a name that nothing has, where an id may be given too."""
+    if error.name is None:
+        return error
+    few = re.fullmatch("[0-9a-f]{1,3}", error.name.lower())
+    return UnknownRevision(
+        f"no branch, tag, commit, behaviour or id {error.name[:80]!r}",
+        hint="an id takes at least 4 digits" if few else error.hint,
+        name=error.name,
+    )
 
 
 def _behaviour(repo: Reading, revision: str, name: str) -> ShownBehaviour:

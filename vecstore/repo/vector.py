@@ -30,10 +30,9 @@ class TaskVector(Closing):
 
     def __init__(self, revision: Revision, name: str) -> None:
         """Raises UnknownBehaviour, MissingBase, NotFoundError."""
-        behaviour = revision.persona.behaviour(name)
         self.name = name
-        self.terms = behaviour.terms
-        self._alone = revision.persona.alone(name)
+        self.terms = revision.behaviour(name).terms
+        self._alone = revision.alone(name)
         stack = ExitStack()
         self._close = weakref.finalize(self, stack.close)
         self._at = stack.enter_context(opened(revision.registry, revision.commit, [self._alone]))
