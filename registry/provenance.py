@@ -23,7 +23,7 @@ The first is the document, and it lists the others, whose packs are among its ow
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -300,7 +300,8 @@ def together(known: Provenance, other: Provenance, behaviour: str | None = None)
     for one in (Also(_alone(other), behaviour), *also(other)):
         if not _same(one.origin, first) and not any(_same(one.origin, o.origin, one, o) for o in others):
             others.append(one)
-    return _joined(known, first, others)
+    more = [pack for one in (other, *(way.origin for way in also(other))) for pack in one.packs]
+    return _joined(known, first, others, more)
 
 
 def as_behaviour(known: Provenance, name: str) -> Provenance:
@@ -313,12 +314,14 @@ def as_behaviour(known: Provenance, name: str) -> Provenance:
     return _joined(known, own.origin, [Also(_alone(known)), *others])
 
 
-def _joined(known: Provenance, first: Provenance, others: list[Also]) -> Provenance:
-    if not others:
-        return known
-    packs = dict.fromkeys((*known.packs, *first.packs, *(p for one in others for p in one.origin.packs)))
-    listed = {"packs": list(packs)} if packs else {}
-    return read({**first.to_json(), **listed, "also": [one.to_json() for one in others]})
+def _joined(known: Provenance, first: Provenance, others: list[Also], more: Iterable[str] = ()) -> Provenance:
+    packs = dict.fromkeys(
+        (*known.packs, *first.packs, *(p for one in others for p in one.origin.packs), *more)
+    )
+    listed: dict[str, Any] = {"packs": list(packs)} if packs else {}
+    if others:
+        listed["also"] = [one.to_json() for one in others]
+    return read({**first.to_json(), **listed}) if listed else known
 
 
 def _alone(known: Provenance) -> Provenance:

@@ -94,7 +94,7 @@ def test_the_listed_words_are_those_of_the_program() -> None:
     assert literals("Output", "rounding") == set(ROUNDINGS)
     verdicts = get_args(get_type_hints(vars(Interval)["verdict"].fget)["return"])
     assert literals("Score", "verdict") == literals("EvalOne", "verdict") == set(verdicts)
-    assert literals("Merged", "kind") == set(get_args(get_type_hints(MergeOutcome)["kind"]))
+    assert literals("MergeDone", "kind") == set(get_args(get_type_hints(MergeOutcome)["kind"]))
     assert literals("Finding", "kind") == kinds_of_findings() >= NOTES
     choices = {word for method in METHODS.values() for option in method.options for word in option.choices}
     assert {word[1:-1] for word in TYPES["CombineRule"].words() if word[0] == '"'} == choices | METHODS.keys()

@@ -69,7 +69,7 @@ def test_the_merge_method_is_set_and_can_be_taken_back(repo: pv.Repo) -> None:
     with pytest.raises(pv.UsageError, match="no option 'density'"):
         repo.combine("add", density=0.5)
     with pytest.raises(pv.UsageError, match="no combine method"):
-        repo.combine("slerp")
+        repo.combine("svd")
     repo.undo()
     assert repo.persona.combine.method == "ties"
     repo.redo()
