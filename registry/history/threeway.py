@@ -172,7 +172,8 @@ def _unambiguous(name: str, weight: float, ours: Behaviour | None, theirs: Behav
 
 def _check_take(take: Mapping[str, Take], behaviours: list[str]) -> None:
     for name, choice in take.items():
-        said = f"--take {name}={number(choice) if _is_number(choice) else choice}"
+        shown = number(choice) if not isinstance(choice, str) and _is_number(choice) else choice
+        said = f"--take {name}={shown}"
         if name == "base" and name not in behaviours:
             raise UsageError(
                 "--take base: every vector belongs to one base, so this cannot be chosen",
