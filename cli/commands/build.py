@@ -24,8 +24,11 @@ from pv.cli.sharded import build_share, build_with_ray, check_sharding
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pv.vecstore.merge.build import Built
     from pv.vecstore.repo.build import Build
+    from pv.vecstore.repo.revision import Revision
 
 __all__ = ["command"]
 
@@ -70,8 +73,7 @@ def command(
     """Build a revision into a checkpoint folder that transformers, vLLM and others load as it is.
 
     The same persona always gives the same bytes: compare builds by the weights' id that is printed. With
-    --from-mergekit, folders are merged into a folder, rounded to nearest unless told otherwise; docs/mergekit.md says
-    what of mergekit's YAML is read.
+    --from-mergekit, folders are merged as docs/mergekit.md says, rounded to nearest unless told otherwise.
 
     \b
     pv build -o ./persona
@@ -95,17 +97,20 @@ def command(
         build_share(app, revision, folder, share, more, dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
-        plan = revision.plan_build(folder, **written, force=force)
-        report_plan(app, plan, as_json=as_json)
+        report_plan(app, revision.plan_build(folder, **written, force=force), as_json=as_json)
         return
+    _say(app, _built(app, revision, folder, address, more), as_json=as_json)
+
+
+def _built(app: App, revision: Revision, folder: Path, address: str | None, options: dict[str, Any]) -> Build:
     with app.progress() as progress:
         if address is None:
-            made = revision.build(folder, **more, progress=progress)
+            made = revision.build(folder, **options, progress=progress)
         else:
-            made = build_with_ray(revision, folder, address, {**more, "progress": progress})
+            made = build_with_ray(revision, folder, address, {**options, "progress": progress})
     if not made.recorded:
         app.note("  the registry cannot be written to: the build's ids are not recorded there")
-    app.json(made) if as_json else _say(app, made)
+    return made
 
 
 def _meant(rev: str, document: str | None) -> str:
@@ -122,8 +127,11 @@ def _spared(built: Built) -> str:
     return "".join(f", {count} {way}" for way, count in ways.items() if count)
 
 
-def _say(app: App, made: Build) -> None:
+def _say(app: App, made: Build, *, as_json: bool) -> None:
     built = made.built
+    if as_json:
+        app.json(made)
+        return
     if made.already:
         app.done(f"already built: {persona_line(made.persona)} is in {made.output} ({size(built.nbytes)})")
     else:

@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 
 @click.command("export", short_help="Write the checkpoint that was committed as a behaviour.")
-@click.argument("what", metavar="[[REV:]NAME]", required=False)
+@click.argument("what", metavar="[REV:]NAME", required=False)
 @click.option(
     "-o", "--output", metavar="DIR", help="The folder to write to; with --mergekit a file, by default stdout."
 )

@@ -245,8 +245,8 @@ def test_a_revision_that_is_not_there(world: World, pv: InProcess) -> None:
 
 
 def test_ctrl_c_ends_it(process: Processes, tmp_path: Path) -> None:
-    """Two checkpoints of 4 GB that take no room: holes."""
-    shape = (1 << 15, 1 << 16)
+    """Two checkpoints of 69 GB that take no room: holes."""
+    shape = (1 << 19, 1 << 16)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         with (tmp_path / name / "model.safetensors").open("wb") as file:

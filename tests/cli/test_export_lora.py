@@ -49,7 +49,7 @@ def test_it_is_replaced_by_force_only(world: World, pv: InProcess, tmp_path: Pat
         (("--lora", "--rank", "4", "-n"), 2, "--lora has no --dry-run"),
         (("--lora", "nobody"), 5, "nobody"),
         (("--lora", "HEAD:nobody"), 5, "no behaviour 'nobody'"),
-        ((), 2, "is not [REV:]NAME"),
+        ((), 2, "no behaviour is named"),
     ],
 )
 def test_what_cannot_be_is_refused(

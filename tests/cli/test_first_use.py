@@ -113,7 +113,7 @@ def test_eval_says_what_it_needs(world: World, pv: InProcess) -> None:
     for name in ("listening", "HEAD:listening"):
         said = pv("eval", name, held_out)
         assert (said.code, said.out) == (5, "")
-        assert "is a behaviour" in said.err and " eval --all` measures each" in said.err
+        assert "is a behaviour" in said.err and " eval --all" in said.err and "measures each" in said.err
     assert "is a behaviour" not in pv("eval", "nowhere-near", held_out).err
 
 

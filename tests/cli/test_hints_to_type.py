@@ -67,7 +67,7 @@ def test_an_option_is_put_where_it_goes(
     [
         (
             ("scale", "listening", "0.5", "--modul", "x=1"),
-            "No such option '--modul'. (Did you mean one of: '--module', '--no-modules'?)",
+            "No such option '--modul'. (Did you mean one of: '--module', '--modules'?)",
         ),
         (("scale", "listening", "0.5", "--jsn"), "No such option '--jsn'. Did you mean '--json'?"),
         (("scale", "listening", "0.5", "--msg", "hi"), "No such option '--msg'."),
@@ -185,7 +185,6 @@ def test_a_dry_run_refuses_what_the_run_would(world: World, pv: InProcess, tmp_p
     for words in (
         ("build", "-o", full),
         ("build", "-o", full, "--force"),
-        ("build", "-o", built),
         ("build", "-o", world.tuned, "--force"),
         ("export", "house", "-o", full),
         ("export", "listening", "-o", world.folder),
@@ -194,7 +193,11 @@ def test_a_dry_run_refuses_what_the_run_would(world: World, pv: InProcess, tmp_p
         dry, wet = pv(*words, "-n"), pv(*words)
         assert (dry.code, dry.out, dry.err) == (2, "", wet.err), (words, dry, wet)
         assert "exists and is not empty" in dry.err
-    for words in (("build", "-o", built, "--force"), ("export", "house", "-o", tmp_path / "new")):
+    for words in (
+        ("build", "-o", built),
+        ("build", "-o", built, "--force"),
+        ("export", "house", "-o", tmp_path / "new"),
+    ):
         assert pv.ok(*words, "-n").out.startswith("would write ")
 
 

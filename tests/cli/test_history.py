@@ -342,7 +342,7 @@ UNKNOWN = [
     (("diff", "main", "trese"), "did you mean terse?"),
     (("build", "nope", "-o", "x"), "`pv branch` and `pv tag` list the names"),
     (("show", "HEAD~9"), "is the first commit"),
-    (("show", "ffff"), "no commit 'ffff'"),
+    (("show", "ffff"), "no branch, tag, commit, behaviour or id 'ffff'"),
     (("merge", "maim"), "did you mean main?"),
     (("eval", "maim", "rows"), "did you mean main?"),
     (("chat", "maim", "-p", "x"), "did you mean main?"),

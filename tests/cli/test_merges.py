@@ -100,7 +100,7 @@ WRONG = [
     (("--method", "add", "--density", "0.5"), "that is an option of ties"),
     (("--take", "listening=nan"), "finite"),
     (("--take", "nobody=ours"), "nothing here has that name"),
-    (("--density", "0.5"), "hint:  --method ties --density 0.5"),
+    (("--density", "0.5"), "merge terse --density 0.5 --method ties\n"),
     (("--method", "ties", "--density", "0"), "--density"),
     (("--method", "add", "--density", "0.5"), "takes no option"),
 ]

@@ -236,7 +236,7 @@ def _only(folder: Path, names: set[str]) -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder holds what pv made, and no folders: where a registry lives nothing is replaced."""
-    ours = _is_built(folder) or _says(folder, EXPORT, "vector") or _says(folder, MERGE, "weights")
+    ours = _is_built(folder) or _says(folder, EXPORT, "vector", "persona") or _says(folder, MERGE, "weights")
     return ours and not any(path.is_dir() for path in folder.iterdir())
 
 
@@ -248,13 +248,13 @@ def _is_built(folder: Path) -> bool:
     return True
 
 
-def _says(folder: Path, name: str, key: str) -> bool:
-    """Whether pv's own file `name` is there, with an id under `key`."""
+def _says(folder: Path, name: str, *keys: str) -> bool:
+    """Whether pv's own file `name` is there, with an id under one of `keys`."""
     try:
         document = canonical.loads(read_bounded(folder / name), what=name)
     except (OSError, FormatError):
         return False
-    return isinstance(document, dict) and any(ids.is_id(document.get(key)) for key in ("vector", "persona"))
+    return isinstance(document, dict) and any(ids.is_id(document.get(key)) for key in keys)
 
 
 def side_file(name: str, data: bytes, torch_dtype: str | None) -> bytes:

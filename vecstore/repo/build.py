@@ -133,7 +133,8 @@ def build(
         made = _written(
             registry, commit, persona, at, shards, folder, threads, force, stage(progress, "building")
         )
-        note_folder(registry, folder, persona, at.base.manifest, at.manifests, shards, made)
+        if not _is_scratch(folder):
+            note_folder(registry, folder, persona, at.base.manifest, at.manifests, shards, made)
     return Build(folder, commit, persona, made, record_build(registry, made))
 
 
@@ -162,6 +163,11 @@ def _written(
             progress=progress,
             elsewhere=placed,
         )
+
+
+def _is_scratch(folder: Path) -> bool:
+    """Whether it will be gone soon, as a push's is."""
+    return any(above.name.endswith(TMP_SUFFIX) for above in folder.resolve().parents)
 
 
 def usable(folder: Path) -> Path:
