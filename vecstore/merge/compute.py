@@ -31,7 +31,7 @@ from pv.vecstore.vectors.pieces import PIECE, Pieces
 
 __all__ = ["compute", "differing"]
 
-HOLD = 128 << 20  # bytes of a tensor's vectors that are kept while it is looked at again
+HOLD = 256 << 20  # bytes of a tensor's vectors that are kept while it is looked at again
 
 
 def compute(
