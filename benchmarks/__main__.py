@@ -21,6 +21,7 @@ NAMES = (
     "compress",
     "exact",
     "merge",
+    "drift",
 )
 
 

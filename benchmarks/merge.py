@@ -64,7 +64,26 @@ def _small(folder: Path, bars: Bars) -> None:
     names = _models(folder, {name: raw.reshape(-1) for name, raw in base_tensors().items()}, BASE)
     _against(folder, "ties", names, bars, time_bar=1 / 10, memory_bar=1 / 4, runs=RUNS)
     _against(folder, "task_arithmetic", names, bars, time_bar=1 / 4, memory_bar=1 / 5, runs=RUNS)
+    _memory(folder, names, bars)
     _registry(folder, names, bars)
+
+
+def _memory(folder: Path, names: Sequence[str], bars: Bars) -> None:
+    """Peak memory with 2 models and with 16: links to the three, which is nothing to how they are read."""
+    many = []
+    for number in range(16):
+        link = folder / f"link{number}"
+        link.mkdir()
+        for file in (folder / names[number % len(names)]).iterdir():
+            os.link(file, link / file.name)
+        many.append(link.name)
+    for method in ("ties", "task_arithmetic"):
+        few, all_ = (
+            statistics.median(_ours(folder, _config(folder, method, some), "nearest").mib for _ in range(3))
+            for some in (many[:2], many)
+        )
+        value = f"{few:.0f} and {all_:.0f} MiB"
+        bars.say(f"{method}, peak memory with 2 and 16 models", value, "flat: <= 1.25", all_ <= 1.25 * few)
 
 
 def _large(folder: Path, bars: Bars) -> None:
