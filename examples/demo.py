@@ -142,8 +142,8 @@ class Show:
         prompts = [p for name in (FIRST, SECOND) for p in self.prompts(name)]
         asked = [word for prompt in prompts for word in ("-p", prompt)]
         options = ["--max-tokens", str(REPLY_TOKENS)]
-        plain = self.json("chat", "main", "--base", *asked, *options)["replies"]
-        persona = self.json("chat", "main", *asked, *options)["replies"]
+        both = self.json("chat", "main", "--base", *asked, *options)
+        plain, persona = both["a"]["replies"], both["b"]["replies"]
         rows = [
             [prompt, _short(a["reply"]), _short(b["reply"])]
             for prompt, a, b in zip(prompts, plain, persona, strict=True)
