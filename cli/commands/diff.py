@@ -69,13 +69,14 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
     pv diff v1 v2 --weights
     pv diff ./base ./tuned --top 20 --html diff.html
     """
-    from pv.vecstore.repo.diff_page import check_page, write_page
     from pv.vecstore.repo.diff_sides import sides
 
     two = sides(a, b, repo=cache(app.repo), seen_from=app.path)
     _check(options, two)
     page = None if options["html"] is None else app.file(options["html"])
     if page is not None:
+        from pv.vecstore.repo.diff_page import check_page, write_page  # which most diffs do without
+
         check_page(page)
     for note in two.notes:
         app.note(f"note: {note}")
