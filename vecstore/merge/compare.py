@@ -29,7 +29,7 @@ from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base, BaseTensor
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "apart", "compare"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -67,7 +67,7 @@ def compare(
         there = {name: one for name, one in alone.items() if one is not None}
         looked_at = _Tensor(base.tensor(tensor), vectors, [*plans[0], *plans[1], *there.values()])
         change = None
-        rules = _apart((old.combine, plans[0]), (new.combine, plans[1]))
+        rules = apart((old.combine, plans[0]), (new.combine, plans[1]))
         if any(plans) and rules[0] != rules[1]:
             change = looked_at.change(rules)
         return change, looked_at.products(
@@ -91,7 +91,7 @@ def compare(
 Planned = tuple[Combine, tuple[Operand, ...]]
 
 
-def _apart(old: Planned, new: Planned) -> tuple[Planned, Planned]:
+def apart(old: Planned, new: Planned) -> tuple[Planned, Planned]:
     """Both plans; of sums, without the terms that they have in common."""
     if not (is_linear(old[0]) and is_linear(new[0])):
         return old, new

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from pv.registry.persona import Persona
+from pv.vecstore.merge.compare import apart
 from pv.vecstore.merge.delta import evaluate, holdings, place, taus, touched
 from pv.vecstore.merge.diff import Movement
 from pv.vecstore.merge.heads import Head, HeadCount, Split
-from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.plan import plan
 from pv.vecstore.merge.spectrum import Spectrum, spectrum
 from pv.vecstore.progress import Progress
@@ -41,15 +41,8 @@ def step_details(
     wanted = [name for name, shape in shapes.items() if splits[name] or (spectra and len(shape) == 2)]
 
     def look(name: str) -> tuple[tuple[Head, ...], Spectrum | None]:
-        plans = plan(old, held, name), plan(new, held, name)
-        if is_linear(old.combine) and is_linear(
-            new.combine
-        ):  # what both add alike is no step, not even rounding
-            before, after = plans
-            plans = (
-                tuple(one for one in before if one not in after),
-                tuple(one for one in after if one not in before),
-            )
+        rules = apart((old.combine, plan(old, held, name)), (new.combine, plan(new, held, name)))
+        plans = [operands for _, operands in rules]  # what both add alike is no step, not even rounding
         if not any(plans):
             return (), None
         own = base.tensor(name)

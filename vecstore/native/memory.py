@@ -1,7 +1,8 @@
 """Freed memory is kept for the next tensor: to have it given back and fetched anew costs more than decoding does.
 
 glibc hands large blocks back to the system as soon as they are free, and each page of the next one is cleared and
-mapped again: `pv diff --weights` took 5.1 s of processor time so, and 2.8 s without (docs/log.md).
+mapped again: `pv diff --weights` of numpy took 5.2 s of processor time so, and 2.8 s without
+(docs/log.md).
 """
 
 from __future__ import annotations
