@@ -17,6 +17,8 @@ class TrainOptions:
 
     lr                learning rate, in the units of AdamW's for either optimizer
     epochs, batch     passes over the rows, and rows a step; `max_steps` ends a run sooner
+    micro_tokens      of a step's rows, those within so many tokens run at a time, and their gradients are added up:
+                      bounds memory; the step means the same, up to rounding
     schedule          "linear" to 0, or "constant", after a linear warm-up over `warmup` of the steps
     optimizer         "apollo", with gradients projected to `rank`, or "adamw"
     clip              the largest norm of a step's gradient (0: no limit)
@@ -44,12 +46,14 @@ class TrainOptions:
     optimizer: Literal["apollo", "adamw"] = "apollo"
     clip: float = 1.0
     preference: float = 1.0
+    micro_tokens: int = 2048
 
     def __post_init__(self) -> None:
         whole = {
             "epochs": self.epochs,
             "batch": self.batch,
             "rank": self.rank,
+            "micro_tokens": self.micro_tokens,
             "max_steps": self.max_steps or 1,
         }
         for name, value in whole.items():

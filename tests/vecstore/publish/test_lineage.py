@@ -37,11 +37,11 @@ def test_a_run_that_was_cut_short_says_so() -> None:
 
 @given(st.integers(1, 200), st.integers(1, 4), st.integers(1, 40), st.integers(1, 30))
 def test_an_extent_is_what_the_batches_had(rows: int, epochs: int, batch: int, most: int) -> None:
-    from pv.vecstore.train.loop import _batches
+    from pv.vecstore.train.batches import batches
 
     options = TrainOptions(epochs=epochs, batch=batch, max_steps=most)
     steps = options.steps(rows)
-    seen = [i for one in _batches(rows, options, steps) for i in one]
+    seen = [i for one in batches(rows, options, steps) for i in one]
     found = Extent.of(rows, epochs, batch, steps)
     assert found.rows_seen == len(set(seen)) and found.epochs == len(seen) / rows
     assert (found.steps, found.planned) == (steps, TrainOptions(epochs=epochs, batch=batch).steps(rows))

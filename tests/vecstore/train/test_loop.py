@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from pv.vecstore.data.rows import Rows, parse_rows
 from pv.vecstore.evaluate.margins import margins
 from pv.vecstore.evaluate.statistics import effect
 from pv.vecstore.models.load import load
+from pv.vecstore.train.batches import batches
 from pv.vecstore.train.loop import Step, Trained, train
 from pv.vecstore.train.options import TrainOptions
 
@@ -127,11 +127,10 @@ def test_a_tied_tensor_that_is_stored_twice_moves_twice(tmp_path: Path) -> None:
     assert np.array_equal(deltas["lm_head.weight"], deltas["model.embed_tokens.weight"])
 
 
-def test_micro_batches_change_nothing_but_rounding(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_batches_change_nothing_but_rounding(base: Path) -> None:
     options = dataclasses.replace(FAST, max_steps=1, batch=6, optimizer="adamw")
     whole = train(base, greetings(), options, threads=1)
-    monkeypatch.setattr(sys.modules[train.__module__], "MICRO_TOKENS", 64)
-    parts = train(base, greetings(), options, threads=1)
+    parts = train(base, greetings(), dataclasses.replace(options, micro_tokens=64), threads=1)
     assert parts.loss[0] == pytest.approx(whole.loss[0], rel=1e-6)
     moved = sum(float(np.abs(d).sum()) for d in whole.deltas.values())
     apart = sum(float(np.abs(d - parts.deltas[n]).sum()) for n, d in whole.deltas.items())
@@ -140,18 +139,17 @@ def test_micro_batches_change_nothing_but_rounding(base: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("micro", [64, 2048])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_the_loss_is_likelihood_and_preference(
-    base: Path, monkeypatch: pytest.MonkeyPatch, micro: int, frozen: bool
-) -> None:
+def test_the_loss_is_likelihood_and_preference(base: Path, micro: int, frozen: bool) -> None:
     """Half of the rows have a rejected answer. What the first step reports, from margins alone."""
-    monkeypatch.setattr(sys.modules[train.__module__], "MICRO_TOKENS", micro)
     pairs = greetings(8)
     mixed = Rows((*pairs.rows[:4], *(dataclasses.replace(row, rejected=None) for row in pairs.rows[4:])))
     scored = margins(*load(base), pairs)
     likelihood = -scored.chosen.sum() / scored.chosen_tokens.sum()
     preference = np.log1p(np.exp(-scored.margin_per_token[:4])).sum() / 8
     for weight in (0.0, 0.7):
-        options = dataclasses.replace(FAST, batch=8, max_steps=1, preference=weight, frozen_context=frozen)
+        options = dataclasses.replace(
+            FAST, batch=8, max_steps=1, preference=weight, frozen_context=frozen, micro_tokens=micro
+        )
         found = train(base, mixed, options, threads=1).loss[0]
         assert found == pytest.approx(likelihood + weight * preference, rel=1e-5)
 
@@ -280,7 +278,6 @@ def test_schedule_and_batches() -> None:
 
 
 def test_every_row_comes_once_an_epoch_in_a_seeded_order() -> None:
-    batches = sys.modules[train.__module__]._batches
     options = TrainOptions(epochs=3, batch=4, seed=5)
 
     def epochs(seed: int) -> Any:
@@ -298,7 +295,7 @@ def test_every_row_comes_once_an_epoch_in_a_seeded_order() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"epochs": 0}, {"batch": 0}, {"rank": 0}, {"max_steps": 0}, {"max_steps": -1}, {"lr": 0.0},
+        {"epochs": 0}, {"batch": 0}, {"rank": 0}, {"micro_tokens": 0}, {"max_steps": 0}, {"max_steps": -1}, {"lr": 0.0},
         {"lr": float("nan")}, {"lr": float("inf")}, {"weight_decay": -1.0}, {"clip": -1.0}, {"preference": -1.0},
         {"warmup": 1.5},
         {"schedule": "cosinus"},
