@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["Batch", "answer_logps", "collate", "decision_logps", "full_logps"]
+__all__ = [
+    "Batch",
+    "answer_logps",
+    "collate",
+    "decision_logits",
+    "decision_logps",
+    "full_logits",
+    "full_logps",
+]
 
 PLAIN_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
 
@@ -125,17 +133,20 @@ def _common(sequences: list[list[int]]) -> int:
 
 
 def decision_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Log-probability of every decision token, context frozen: (N, S) float32 (or wider), 0 at padding.
+    """Log-probability of every decision token, context frozen: (N, S) float32 (or wider), 0 at padding."""
+    return _logps(decision_logits(model, batch), batch)
 
-    The model keeps its mode: train mode is for the second pass only. Gradient flows if it is enabled.
-    Raises UsageError for an architecture whose cache cannot be held still.
+
+def decision_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """What predicts the decisions' tokens, row after row without padding: (tokens, V) float32 (or wider).
+
+    The context is frozen. The model keeps its mode: train mode is for the second pass only. Gradient flows if
+    it is enabled. Raises UsageError for an architecture whose cache cannot be held still.
     """
     import torch
-    from torch.nn.functional import pad
 
     if len(batch.prefix) > 1 and batch.width > _window(model):
-        found = [decision_logps(model, single) for single in batch.singles()]
-        return torch.cat([pad(f, (0, batch.segment.shape[1] - f.shape[1])) for f in found])
+        return torch.cat([decision_logits(model, single) for single in batch.singles()])
     training = model.training
     model.eval()
     try:
@@ -153,7 +164,7 @@ def decision_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     )
     if cache is not None:
         _check_cache(cache, mask.shape[1])  # checkpointing would have dropped the cache in silence
-    return _logps(output.logits, batch)
+    return _real(output.logits, batch)
 
 
 def _prefill(model: PreTrainedModel, batch: Batch) -> tuple[Any, torch.Tensor]:
@@ -186,6 +197,11 @@ def _prefill(model: PreTrainedModel, batch: Batch) -> tuple[Any, torch.Tensor]:
 
 def full_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """The same by one pass over context and decision: gradient reaches the context too; no cache."""
+    return _logps(full_logits(model, batch), batch)
+
+
+def full_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """decision_logits by one pass, as full_logps."""
     import torch
 
     n = batch.segment.shape[0]
@@ -201,16 +217,22 @@ def full_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         real[i, : a + b] = 1
     logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits  # (N, width, V)
     at = (lengths[:, None] + torch.arange(batch.segment.shape[1])).clamp_max(width - 1)  # (N, S)
-    return _logps(logits[torch.arange(n)[:, None], at], batch)
+    return _real(logits[torch.arange(n)[:, None], at], batch)
 
 
-def _logps(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """(N, S, V) logits to the (N, S) log-probabilities of the targets."""
+def _real(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """(N, S, V) logits to those that are not padding, (tokens, V)."""
+    import torch
+
+    real = logits[batch.segment_mask.bool()]
+    return real if real.dtype == torch.float64 else real.float()
+
+
+def _logps(real: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """(tokens, V) logits to the (N, S) log-probabilities of the targets."""
     import torch
 
     rows = batch.segment_mask.bool()
-    real = logits[rows]  # (tokens, V)
-    real = real if real.dtype == torch.float64 else real.float()
     found = torch.log_softmax(real, -1).gather(1, batch.targets[rows][:, None])[:, 0]
     return found.new_zeros(batch.segment.shape).masked_scatter(rows, found)
 

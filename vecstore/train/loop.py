@@ -24,6 +24,7 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.models.load import context_length, load, stop_ids
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.train.batches import batches, micro_batches
+from pv.vecstore.train.general_set import encode_general
 from pv.vecstore.train.objective import Objective
 from pv.vecstore.train.options import Extent, TrainOptions
 from pv.vecstore.train.trainable import deltas_of, trainable
@@ -70,8 +71,11 @@ def train(
     progress: Callable[[Step], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     threads: int | None = None,
+    general: Rows | None = None,
 ) -> Trained:
     """Teach `rows.chosen` to a checkpoint. `should_stop` is asked before each step; what was learnt is kept.
+
+    `general` are the ordinary answers that are held still: pv's own where none are given.
 
     Raises DataError for a row that does not fit, CheckpointRefused for a checkpoint that cannot be trained
     here, TrainingFailed if the loss leaves the finite numbers.
@@ -81,10 +85,13 @@ def train(
     with torch_threads(threads) as used, torch.random.fork_rng(devices=[]), Checkpoint(checkpoint) as weights:
         torch.manual_seed(options.seed)  # for dropout, where a model has any
         model, tokenizer = load(checkpoint)
-        data = encode(tokenizer, rows, stops=stop_ids(model, tokenizer), limit=context_length(model))
+        stops, limit = stop_ids(model, tokenizer), context_length(model)
+        data = encode(tokenizer, rows, stops=stops, limit=limit)
+        ordinary = encode_general(tokenizer, general, stops=stops, limit=limit) if options.general else []
         names = trainable(model, weights, checkpoint, embeddings=options.train_embeddings)
         started = time.monotonic()
-        loss, tokens = _fit(model, names, data, options, progress, should_stop, started)
+        objective = Objective.prepare(model, data, options, ordinary)
+        loss, tokens = _fit(model, names, data, objective, options, progress, should_stop, started)
         seconds = time.monotonic() - started
         deltas = deltas_of(names, weights)
     run = Extent.of(len(rows), options.epochs, options.batch, len(loss))
@@ -107,6 +114,7 @@ def _fit(
     model: PreTrainedModel,
     names: Mapping[str, torch.nn.Parameter],
     data: Sequence[Encoded],
+    objective: Objective,
     options: TrainOptions,
     progress: Callable[[Step], None] | None,
     should_stop: Callable[[], bool] | None,
@@ -114,7 +122,6 @@ def _fit(
 ) -> tuple[list[float], int]:
     import torch
 
-    objective = Objective.prepare(model, data, options)
     optimizer = _optimizer(names, options)
     steps = options.steps(len(data))
     history: list[float] = []

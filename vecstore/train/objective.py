@@ -1,28 +1,43 @@
 """What a step's rows add to the loss. The loop knows no more of it than this file's three methods.
 
-    objective = Objective.prepare(model, data, options)     once, while the weights are still the base's
-    rows = objective.with_general(step, rows)               what joins the step's rows
-    loss = objective.loss(model, part, rows)                of a part of them: terms that add up
+    objective = Objective.prepare(model, data, options, general)   once, while the weights are still the base's
+    rows = objective.with_general(step, rows)                      what joins the step's rows
+    loss = objective.loss(model, part, rows)                       of a part of them: terms that add up
+
+What differs between chosen and rejected is learnt; what they share is held to the base's own distribution, and
+so are ordinary answers to ordinary prompts. A behaviour that was learnt so leaves alone what it is not about,
+which is what lets several be added up.
 
 Nothing here may depend on the weights of a step: a run that goes on after a stop prepares again, on the base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pv.vecstore.data.chat_template import Encoded
+from pv.vecstore.train.batches import micro_batches
 from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.train.reference import Reference
+from pv.vecstore.train.stretches import differing
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["Loss", "Objective"]
+__all__ = ["OPENING", "Loss", "Objective"]
+
+OPENING = 8
+"""Tokens of an ordinary answer that are free: how an answer opens is for behaviours to say."""
+
+Key = tuple[tuple[int, ...], tuple[int, ...]]
+ALL = slice(0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,44 +51,154 @@ class Loss:
         return reduce(add, self.terms.values())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Objective:
-    """Likelihood of chosen, a mean over the step's tokens; and for rows with a rejected answer
-    log(1 + exp(−gap)), a mean over the step's rows, where gap is the difference of the two answers' mean
-    log-probability per token. It needs no reference model, and fades as the two come apart.
-    """
+    """The loss that TrainOptions states. `references` are the base's distributions of chosen and general answers."""
 
     options: TrainOptions
+    general: tuple[Encoded, ...]
+    references: Mapping[Key, Reference]
 
     @classmethod
-    def prepare(cls, model: PreTrainedModel, data: Sequence[Encoded], options: TrainOptions) -> Objective:
-        """Before the first step: the weights are the base's. What the loss needs of the base is kept here."""
-        return cls(options)
+    def prepare(
+        cls,
+        model: PreTrainedModel,
+        data: Sequence[Encoded],
+        options: TrainOptions,
+        general: Sequence[Encoded] = (),
+    ) -> Objective:
+        """Before the first step: the weights are the base's. Its distributions are read where they are held."""
+        count = options.steps(len(data)) * options.general_rows if options.general else 0
+        drawn = np.random.Generator(np.random.Philox(key=[options.seed % 2**64, 2**63])).permutation(len(general))
+        chosen = tuple(general[i] for i in drawn[:count] if len(general[i].chosen) > OPENING)
+        empty = cls(options, chosen, {})
+        held = [row for row in data if empty._held(row)] if options.hold else []
+        return cls(options, chosen, dict(_references(model, [*held, *chosen], options)))
 
     def with_general(self, step: int, rows: Sequence[Encoded]) -> Sequence[Encoded]:
         """The rows of a step, and general ones that join it. Their order decides bits."""
-        return rows
+        if not self.general:
+            return rows
+        first = step * self.options.general_rows
+        picked = range(first, first + min(self.options.general_rows, len(self.general)))
+        return [*rows, *(self.general[i % len(self.general)] for i in picked)]
 
     def kind(self, row: Encoded) -> int:
         """Rows of one kind run together; kinds run in the order of their numbers."""
-        return 0 if self._is_pair(row) else 1
+        return 2 if self._is_general(row) else 0 if self._is_pair(row) else 1
 
     def loss(self, model: PreTrainedModel, part: Sequence[Encoded], rows: Sequence[Encoded]) -> Loss:
         """What `part`, all of one kind, adds to the loss of the step's `rows`."""
+        if self._is_general(part[0]):
+            return Loss({"general": self._general_loss(model, part, rows)})
+        own = [row for row in rows if not self._is_general(row)]
+        logits = _logits(model, part, [row.chosen for row in part], self.options)
+        logps = [_logps(found, row.chosen) for found, row in zip(logits, part, strict=True)]
+        learnt = [found[self._learnt(row)] for found, row in zip(logps, part, strict=True)]
+        terms = {"sft": -_total(learnt) / sum(len(range(*self._learnt(row).indices(len(row.chosen)))) for row in own)}
+        if self._is_pair(part[0]):
+            terms["preference"] = self._preference(model, part, learnt) / len(own)
+        held = sum(self._held(row) for row in own) if self.options.hold else 0
+        if held:
+            moved = [
+                self.references[_key(row)].part(at).divergence(found[at]).sum()
+                for found, row in zip(logits, part, strict=True)
+                for at in self._shared(row)
+            ]
+            if moved:
+                terms["hold"] = self.options.hold * _total(moved) / held
+        return Loss(terms)
+
+    def _general_loss(
+        self, model: PreTrainedModel, part: Sequence[Encoded], rows: Sequence[Encoded]
+    ) -> torch.Tensor:
+        logits = _logits(model, part, [row.chosen for row in part], self.options)
+        after = slice(OPENING, None)
+        moved = [
+            self.references[_key(row)].part(after).divergence(found[after]).sum()
+            for found, row in zip(logits, part, strict=True)
+        ]
+        count = sum(len(row.chosen) - OPENING for row in rows if self._is_general(row))
+        return self.options.general * _total(moved) / count
+
+    def _preference(
+        self, model: PreTrainedModel, part: Sequence[Encoded], learnt: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """P · Σ log(1 + exp(r − c)): rejected answers run as far as what differs in them."""
         from torch.nn.functional import softplus
 
-        from pv.vecstore.models.logprobs import collate, decision_logps, full_logps
+        ends = [self._disliked(row) for row in part]
+        rejected = [(row.rejected or ())[: at.stop] for row, at in zip(part, ends, strict=True)]
+        logits = _logits(model, part, rejected, self.options)
+        gaps = [
+            softplus(_logps(found, answer)[at].mean() - chosen.mean())
+            for found, answer, at, chosen in zip(logits, rejected, ends, learnt, strict=True)
+        ]
+        return self.options.preference * _total(gaps)
 
-        pairs = self._is_pair(part[0])
-        answers = [[row.chosen, row.rejected or ()] if pairs else [row.chosen] for row in part]
-        batch = collate([row.context for row in part], answers)
-        found = (decision_logps if self.options.frozen_context else full_logps)(model, batch).sum(1)  # (N,)
-        terms = {"sft": -found[:: batch.copies].sum() / sum(len(row.chosen) for row in rows)}
-        if pairs:
-            mean = found / batch.counts
-            gap = softplus(mean[1::2] - mean[::2])
-            terms["preference"] = self.options.preference * gap.sum() / len(rows)
-        return Loss(terms)
+    def _is_general(self, row: Encoded) -> bool:
+        return any(row is other for other in self.general)
 
     def _is_pair(self, row: Encoded) -> bool:
         return row.rejected is not None and self.options.preference > 0
+
+    def _learnt(self, row: Encoded) -> slice:
+        """The tokens of chosen that carry likelihood and preference."""
+        if self.options.learn == "all" or row.rejected is None:
+            return slice(0, len(row.chosen))
+        return differing(row.chosen, row.rejected)[0]
+
+    def _disliked(self, row: Encoded) -> slice:
+        rejected = row.rejected or ()
+        return slice(0, len(rejected)) if self.options.learn == "all" else differing(row.chosen, rejected)[1]
+
+    def _shared(self, row: Encoded) -> list[slice]:
+        """The tokens of chosen that are held: those before and after what differs."""
+        at = self._learnt(row)
+        return [part for part in (slice(0, at.start), slice(at.stop, len(row.chosen))) if part.start < part.stop]
+
+    def _held(self, row: Encoded) -> int:
+        return sum(part.stop - part.start for part in self._shared(row))
+
+
+def _references(
+    model: PreTrainedModel, rows: Sequence[Encoded], options: TrainOptions
+) -> Iterator[tuple[Key, Reference]]:
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for part in micro_batches(rows, lambda _: 0, options.micro_tokens):
+                found = _logits(model, part, [row.chosen for row in part], options)
+                yield from ((_key(row), Reference.of(x)) for row, x in zip(part, found, strict=True))
+    finally:
+        model.train(training)
+
+
+def _logits(
+    model: PreTrainedModel, part: Sequence[Encoded], answers: Sequence[Sequence[int]], options: TrainOptions
+) -> list[torch.Tensor]:
+    """What predicts each token of the answers: one (tokens, V) each."""
+    from pv.vecstore.models.logprobs import collate, decision_logits, full_logits
+
+    batch = collate([row.context for row in part], [[answer] for answer in answers]).to(model.device)
+    found = (decision_logits if options.frozen_context else full_logits)(model, batch)
+    return list(found.split([len(answer) for answer in answers]))
+
+
+def _logps(logits: torch.Tensor, answer: Sequence[int]) -> torch.Tensor:
+    """(T, V) to the log-probabilities of the answer's tokens, (T,)."""
+    import torch
+
+    targets = torch.tensor(answer, device=logits.device)[:, None]
+    return logits.gather(-1, targets)[:, 0] - torch.logsumexp(logits, -1)
+
+
+def _total(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return reduce(add, (part.sum() for part in parts))
+
+
+def _key(row: Encoded) -> Key:
+    return row.context, row.chosen

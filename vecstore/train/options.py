@@ -23,13 +23,20 @@ class TrainOptions:
     optimizer         "apollo", with gradients projected to `rank`, or "adamw"
     clip              the largest norm of a step's gradient (0: no limit)
     preference        P of the loss below (0: SFT alone)
+    learn             "difference": where chosen and rejected differ, or "all" of both
+    hold              H of the loss below (0: what they share is free)
+    general           G of the loss below (0: no general answers)
+    general_rows      general answers that join a step
     frozen_context    no gradient through the prompt, which costs less; False: through it too
     train_embeddings  train embeddings and head too
     seed              order of rows, and projections
 
-    The loss of a step is SFT + P * preference. SFT: -log p(chosen | prompt), a mean over the step's tokens of chosen
-    answers. Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and
-    rejected answer: summed over the rows that have both, divided by all rows of the step.
+    The loss of a step is SFT + P * preference + H * held + G * general.
+    SFT: -log p(chosen | prompt), a mean over the tokens of the step's chosen answers that are learnt.
+    Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and rejected
+    answer, over what is learnt of them: summed over the rows that have both, divided by all rows of the step.
+    Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, a mean over its tokens.
+    General: the same on ordinary answers to ordinary prompts, from their ninth token on.
     """
 
     lr: float = 1e-4
@@ -47,6 +54,10 @@ class TrainOptions:
     clip: float = 1.0
     preference: float = 1.0
     micro_tokens: int = 2048
+    learn: Literal["difference", "all"] = "difference"
+    hold: float = 1.0
+    general: float = 1.0
+    general_rows: int = 2
 
     def __post_init__(self) -> None:
         whole = {
@@ -54,6 +65,7 @@ class TrainOptions:
             "batch": self.batch,
             "rank": self.rank,
             "micro_tokens": self.micro_tokens,
+            "general_rows": self.general_rows,
             "max_steps": self.max_steps or 1,
         }
         for name, value in whole.items():
@@ -69,6 +81,8 @@ class TrainOptions:
             "weight_decay": self.weight_decay,
             "clip": self.clip,
             "preference": self.preference,
+            "hold": self.hold,
+            "general": self.general,
         }.items():
             if not (math.isfinite(number) and number >= 0):
                 raise UsageError(f"{name} must not be negative")
@@ -76,6 +90,8 @@ class TrainOptions:
             raise UsageError("warmup is a share of the steps, from 0 to 1")
         if self.schedule not in ("linear", "constant"):
             raise UsageError(f"unknown schedule {self.schedule!r}", hint="linear or constant")
+        if self.learn not in ("difference", "all"):
+            raise UsageError(f"unknown part to learn {self.learn!r}", hint="difference or all")
         if self.optimizer not in ("apollo", "adamw"):
             raise UsageError(f"unknown optimizer {self.optimizer!r}", hint="apollo or adamw")
 
