@@ -183,7 +183,7 @@ def _logits(
     """What predicts each token of the answers: one (tokens, V) each."""
     from pv.vecstore.models.logprobs import collate, decision_logits, full_logits
 
-    batch = collate([row.context for row in part], [[answer] for answer in answers]).to(model.device)
+    batch = collate([row.context for row in part], [[answer] for answer in answers])
     found = (decision_logits if options.frozen_context else full_logits)(model, batch)
     return list(found.split([len(answer) for answer in answers]))
 

@@ -1,0 +1,140 @@
+"""The loss against its formula written again in a few lines, by plain passes over whole conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.tiny import tiny_checkpoint
+from torch.nn.functional import softplus
+
+from pv.vecstore.data.chat_template import Encoded
+from pv.vecstore.models.load import load
+from pv.vecstore.train.batches import micro_batches
+from pv.vecstore.train.objective import OPENING, Objective
+from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.train.reference import KEPT
+from pv.vecstore.train.stretches import differing
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """The base, and one that has moved."""
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("base"))
+    base, moved = load(folder)[0].double().eval(), load(folder)[0].double().eval()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in moved.parameters():
+            p += 0.02 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return base, moved
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(3 + ord(letter) % 60 for letter in text)
+
+
+PAIRS = [
+    Encoded(ids("how?"), ids("AY! rain."), ids("rain."), "1"),
+    Encoded(ids("and why so?"), ids("AY! it is the sun."), ids("it is the sun."), "2"),
+    Encoded(ids("no"), ids("sun, bye"), ids("sun"), "3"),
+]
+ALONE = [Encoded(ids("what"), ids("only this"), None, "4")]
+GENERAL = [Encoded(ids(f"ask {n}"), ids("an ordinary answer" + "!" * n), None, "g") for n in range(5)]
+
+
+def logits(model: Any, row: Encoded, answer: Sequence[int]) -> torch.Tensor:
+    whole = torch.tensor([[*row.context, *answer]])
+    return model(whole, use_cache=False).logits[0, len(row.context) - 1 : -1]  # type: ignore[no-any-return]
+
+
+def logps(model: Any, row: Encoded, answer: Sequence[int]) -> torch.Tensor:
+    found = torch.log_softmax(logits(model, row, answer), -1)
+    return found[range(len(answer)), list(answer)]
+
+
+def moved_by(base: Any, model: Any, row: Encoded) -> torch.Tensor:
+    """KL over the base's KEPT likeliest tokens, and all others as one."""
+    p = torch.softmax(logits(base, row, row.chosen), -1)
+    q = torch.softmax(logits(model, row, row.chosen), -1)
+    order = p.argsort(-1, descending=True)
+    p, q = p.gather(-1, order), q.gather(-1, order)
+    p, q = (torch.cat([x[:, :KEPT], x[:, KEPT:].sum(-1, keepdim=True)], -1) for x in (p, q))
+    return (p * (p / q).log()).sum(-1)
+
+
+def total(model: Any, objective: Objective, rows: Sequence[Encoded], most: int = 10**6) -> dict[str, float]:
+    terms: dict[str, float] = {}
+    for part in micro_batches(rows, objective.kind, most):
+        for name, term in objective.loss(model, part, rows).terms.items():
+            terms[name] = terms.get(name, 0.0) + float(term)
+    return terms
+
+
+def test_the_default_is_its_formula(models: tuple[Any, Any]) -> None:
+    base, model = models
+    options = TrainOptions(frozen_context=False, preference=0.7, hold=0.5, general=0.3, epochs=1, batch=4)
+    objective = Objective.prepare(base, [*PAIRS, *ALONE], options, GENERAL)
+    rows = objective.with_general(0, [*PAIRS, *ALONE])
+    ordinary = rows[len(PAIRS) + len(ALONE) :]
+    assert len(ordinary) == options.general_rows
+    found = total(model, objective, rows)
+
+    with torch.no_grad():
+        learnt = [logps(model, row, row.chosen)[differing(row.chosen, row.rejected or ())[0]] for row in PAIRS]
+        alone = [logps(model, row, row.chosen) for row in ALONE]
+        count = sum(map(len, [*learnt, *alone]))
+        assert found["sft"] == pytest.approx(-float(sum(x.sum() for x in [*learnt, *alone])) / count)
+        gaps = [
+            softplus(logps(model, row, row.rejected or ())[differing(row.chosen, row.rejected or ())[1]].mean() - x.mean())
+            for row, x in zip(PAIRS, learnt, strict=True)
+        ]
+        assert found["preference"] == pytest.approx(0.7 * float(sum(gaps)) / 4)
+        held = []
+        for row in PAIRS:
+            at = differing(row.chosen, row.rejected or ())[0]
+            outside = [i for i in range(len(row.chosen)) if not at.start <= i < at.stop]
+            held += moved_by(base, model, row)[outside].tolist()
+        assert found["hold"] == pytest.approx(0.5 * sum(held) / len(held), rel=1e-4)
+        free = [x for row in ordinary for x in moved_by(base, model, row)[OPENING:].tolist()]
+        assert found["general"] == pytest.approx(0.3 * sum(free) / len(free), rel=1e-4)
+
+
+def test_learning_all_of_both_is_the_plain_loss(models: tuple[Any, Any]) -> None:
+    base, model = models
+    options = TrainOptions(frozen_context=False, learn="all", hold=0, general=0)
+    objective = Objective.prepare(base, PAIRS, options, GENERAL)
+    assert objective.with_general(0, PAIRS) == PAIRS
+    found = total(model, objective, PAIRS)
+    with torch.no_grad():
+        chosen = [logps(model, row, row.chosen) for row in PAIRS]
+        rejected = [logps(model, row, row.rejected or ()) for row in PAIRS]
+        sft = -float(sum(x.sum() for x in chosen)) / sum(map(len, chosen))
+        gaps = sum(softplus(r.mean() - c.mean()) for c, r in zip(chosen, rejected, strict=True))
+    assert found == {"sft": pytest.approx(sft), "preference": pytest.approx(float(gaps) / 3)}
+
+
+@pytest.mark.parametrize("most", [1, 40, 90])
+def test_parts_add_up_to_the_step(models: tuple[Any, Any], most: int) -> None:
+    base, model = models
+    objective = Objective.prepare(base, [*PAIRS, *ALONE], TrainOptions(micro_tokens=most), GENERAL)
+    rows = objective.with_general(1, [*PAIRS, *ALONE])
+    whole = total(model, objective, rows)
+    assert total(model, objective, rows, most) == pytest.approx(whole, rel=1e-5)
+
+
+def test_at_the_base_nothing_is_held_back(models: tuple[Any, Any]) -> None:
+    base, _ = models
+    objective = Objective.prepare(base, PAIRS, TrainOptions(), GENERAL)
+    found = total(base, objective, objective.with_general(0, PAIRS))
+    assert abs(found["hold"]) < 1e-6
+    assert abs(found["general"]) < 1e-6
+
+
+def test_general_rows_take_turns(models: tuple[Any, Any]) -> None:
+    base, _ = models
+    objective = Objective.prepare(base, PAIRS, TrainOptions(epochs=9, batch=1), GENERAL)
+    shown = [id(row) for step in range(5) for row in objective.with_general(step, PAIRS)[len(PAIRS) :]]
+    assert sorted(shown) == sorted([id(row) for row in GENERAL] * 2)
