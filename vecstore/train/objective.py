@@ -66,7 +66,7 @@ class Objective:
 
         pairs = self._is_pair(part[0])
         answers = [[row.chosen, row.rejected or ()] if pairs else [row.chosen] for row in part]
-        batch = collate([row.context for row in part], answers)
+        batch = collate([row.context for row in part], answers).to(model.device)
         found = (decision_logps if self.options.frozen_context else full_logps)(model, batch).sum(1)  # (N,)
         terms = {"sft": -found[:: batch.copies].sum() / sum(len(row.chosen) for row in rows)}
         if pairs:
