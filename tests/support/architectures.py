@@ -39,8 +39,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 HYBRIDS = ("qwen3-next", "qwen3.5")
 
 
-def tiny_architecture(name: str, seed: int = 0) -> Any:
-    """In float32. Global RNG state is kept."""
+def tiny_architecture(name: str, seed: int = 0, *, double: bool = False) -> Any:
+    """In float32, or all of it in float64. Global RNG state is kept."""
     import torch
     import transformers
 
@@ -49,7 +49,28 @@ def tiny_architecture(name: str, seed: int = 0) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config)
+        if double:
+            model = _in_double(type(model))(config)
         with torch.no_grad():
             for p in model.parameters():  # norms and the like too: nothing is at a special point
                 p += 0.1 * torch.randn_like(p)
-    return model
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # the others have no float64
+    return model.double() if double else model
+
+
+def _in_double(model: type) -> Any:
+    """The same class, from transformers' own source with every float32 in it made float64: some layers insist."""
+    import inspect
+    import sys
+    from types import ModuleType
+
+    name = f"{model.__module__}_in_double"
+    if name not in sys.modules:
+        source = inspect.getsource(sys.modules[model.__module__])
+        source = source.replace("torch.float32", "torch.float64").replace(".float()", ".double()")
+        module = sys.modules[name] = ModuleType(name)
+        module.__package__ = model.__module__.rpartition(".")[0]
+        module.__file__ = sys.modules[model.__module__].__file__
+        exec(compile(source, name, "exec"), vars(module))
+    return getattr(sys.modules[name], model.__name__)

@@ -77,6 +77,12 @@ class Batch:
         rests = [row[real] for row, real in zip(self.prefix, self.prefix_mask.bool(), strict=True)]
         return [[*self.shared[0].tolist(), *rest.tolist()] for rest in rests]
 
+    def apart(self) -> Iterator[Batch]:
+        """The same, one decision at a time, of one context."""
+        (context,) = self.contexts()
+        for row, targets, count in zip(self.segment, self.targets, self.counts.tolist(), strict=True):
+            yield collate([[*context, int(row[0])]], [[targets[:count].tolist()]])
+
     def singles(self) -> Iterator[Batch]:
         """The same, one context at a time."""
         counts = self.counts.tolist()
@@ -207,9 +213,13 @@ def _prefill(model: PreTrainedModel, batch: Batch) -> tuple[Any, torch.Tensor]:
 def full_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """The same by one pass over context and decision: gradient reaches the context too; no cache."""
     import torch
+    from torch.nn.functional import pad
 
-    batch = batch.to(model.device)
     n = batch.segment.shape[0]
+    if n > 1 and batch.width > _window(model):  # padding that sees nothing, in a narrow window, is no number
+        found = [full_logps(model, alone) for single in batch.singles() for alone in single.apart()]
+        return torch.cat([pad(f, (0, batch.segment.shape[1] - f.shape[1])) for f in found])
+    batch = batch.to(model.device)
     starts = [torch.tensor(c, dtype=torch.int64) for c in batch.contexts() for _ in range(batch.copies)]
     lengths = torch.tensor([len(start) for start in starts], device=model.device)  # (N,)
     width = int((lengths + batch.counts).max())
