@@ -42,6 +42,7 @@ from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.provenance import Provenance
+from pv.registry.unfinished_trainings import UnfinishedTrainings
 
 __all__ = ["Head", "Registry"]
 
@@ -65,6 +66,7 @@ class Registry(Closing):
         self.history.check_config()
         self.builds = BuildCache(self.root, cache_bytes)
         self.folders = BuiltFolders(self.root)
+        self.trainings = UnfinishedTrainings(self.root)
         self._records = RecordStore(self.root)
         self.places = BasePlaces(self.root)
         """Where bases are on this machine that have moved."""

@@ -47,7 +47,8 @@ def command(app: App, dry_run: bool, grace: float, expire: float, as_json: bool)
     What `pv undo` can still bring back is kept: an operation can be undone until it is forgotten, which is
     --expire days after it was done. Packs go to the quarantine first, and are deleted by a later gc. Nothing is
     deleted if any commit is damaged, nor anything that a running process uses. Builds that `chat` and `eval` kept
-    in .pv/cache are deleted too, and made again when they are needed.
+    in .pv/cache are deleted too, and made again when they are needed; so are trainings that were stopped, and not
+    resumed for --grace days.
 
     \b
     pv gc --dry-run
@@ -80,6 +81,11 @@ def _show(app: App, plan: Plan, dry_run: bool) -> None:
     if plan.builds:
         taken = size(sum(build.nbytes for build in plan.builds))
         echo(f"{counted(len(plan.builds), 'build')} in the cache, {taken}, {would}deleted")
+    if plan.trainings:
+        taken = size(sum(training.nbytes for training in plan.trainings))
+        echo(
+            f"{counted(len(plan.trainings), 'training')} that was stopped and not resumed, {taken}, {would}deleted"
+        )
     for name in plan.leftovers:
         echo(f"{name} {would}deleted: left by a killed process")
     if plan.young:

@@ -19,7 +19,7 @@ from pv.cli.options import (
 from pv.cli.render import size
 from pv.vecstore.publish.lineage import losses, measured, ran, taught
 from pv.vecstore.publish.words import VERDICTS, at_weight_1
-from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.train.options import SAVE_EVERY_S, TrainOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +78,17 @@ def _default(name: str) -> dict[str, Any]:
 )
 @click.option("--no-data", is_flag=True, help="Do not keep the rows in the registry.")
 @click.option("--seed", type=Whole(), **_default("seed"), help="Seed of the rows' order and of projections.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the training that was stopped: same command, same bits."
+)
+@click.option(
+    "--save-every",
+    type=Number(0),
+    default=SAVE_EVERY_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Save the unfinished training this often; 0: after every step.",
+)
 @message_option
 @threads_choice(
     "Number of threads. Training again with the same number on the same machine gives the same bits."
@@ -102,6 +113,7 @@ def command(
     Rows are JSON lines, a JSON array, csv or parquet, or `-` for stdin: {"prompt": "...", "chosen": "...", "rejected":
     "..."}, where rejected may be left out, or another format of docs/rows.md. Held-out rows give its effect: how much
     the margin of chosen over rejected grew against the base.
+    Ctrl-C saves what was trained so far in the registry, and the same command with --resume goes on with it.
 
     \b
     The loss of a step is SFT + P * preference:

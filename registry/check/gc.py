@@ -2,7 +2,8 @@
 
 Kept is what any ref leads to (branches, tags, remote branches), what an operation that has not expired
 could bring back, what a process that is still running holds, and whatever is younger than the grace period.
-Builds that were kept can be made again: all go but those in use.
+Builds that were kept can be made again: all go but those in use. A training that was stopped goes when it is older than
+the grace period.
 
 With the registry to itself, in this order, each step durable before the next: expire old operations;
 delete what has lain in quarantine for longer than the grace period; move packs that nothing names into the
@@ -50,7 +51,8 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a gc does. `restore` are packs in quarantine that a commit needs after all; `builds` go from the cache.
+    """What a gc does. `restore` are packs in quarantine that a commit needs after all; `builds` go from the cache;
+    `trainings` were stopped and not gone on with.
 
     `commits` and `objects` are ids of git objects, each before those that it leads to. `young` and
     `in_use` count packs that no commit needs, and that stay all the same.
@@ -66,6 +68,7 @@ class Plan:
     young: int
     in_use: int
     builds: tuple[Garbage, ...] = ()
+    trainings: tuple[Garbage, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -79,13 +82,14 @@ class Plan:
                 self.objects,
                 self.leftovers,
                 self.builds,
+                self.trainings,
             )
         )
 
     @property
     def freed(self) -> int:
-        """Bytes of packs and builds that are deleted."""
-        return sum(garbage.nbytes for garbage in (*self.purge, *self.builds))
+        """Bytes of packs, builds and trainings that are deleted."""
+        return sum(garbage.nbytes for garbage in (*self.purge, *self.builds, *self.trainings))
 
 
 def plan(
@@ -116,6 +120,7 @@ def plan(
     swept = tempfiles.everywhere(registry.root)
     now = time.time()
     builds = [Garbage(k.build, k.nbytes, now - k.used) for k in registry.builds.kept() if not k.in_use]
+    stopped = [Garbage(path.name, size, now - saved) for path, size, saved in registry.trainings.kept()]
     return Plan(
         expire=tuple(operation.seq for operation in begin.operations[len(keep) :]),
         restore=restore,
@@ -125,6 +130,7 @@ def plan(
         objects=others,
         leftovers=tuple(tempfiles.place(registry.root, path) for path in swept),
         builds=tuple(builds),
+        trainings=tuple(one for one in stopped if one.age_s >= grace_s),
         young=young,
         in_use=in_use,
     )
@@ -159,6 +165,8 @@ def collect(
         _delete([tempfiles.at(root, name) for name in todo.leftovers])
         for garbage in todo.builds:
             registry.builds.take_out(garbage.name)
+        for garbage in todo.trainings:
+            registry.trainings.take_out(garbage.name)
     return todo
 
 

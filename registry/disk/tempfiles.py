@@ -40,7 +40,15 @@ def everywhere(root: Path, min_age_s: float = MIN_AGE_S) -> Iterator[Path]:
     objects = git / "objects"
     loose = sorted(p for p in objects.iterdir() if len(p.name) == 2) if objects.is_dir() else []
     inner = [git, objects, objects / "pack", *loose]
-    for folder in (root, root / "tmp", root / "records", root / "folders", root / "quarantine", *inner):
+    for folder in (
+        root,
+        root / "tmp",
+        root / "records",
+        root / "folders",
+        root / "trainings",
+        root / "quarantine",
+        *inner,
+    ):
         yield from find(folder, min_age_s)
 
 

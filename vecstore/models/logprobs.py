@@ -9,17 +9,19 @@ That is a biased gradient of the full loss, by choice: the context is given, the
     pass 2                             [c3 d0 d1 d2 pad]   logits at c3, d0, d1 predict d0, d1, d2
 
 Padding is exact: a padded token is masked for every other, and positions count real tokens only. A sliding
-window counts places, not positions, so where one is narrower than the batch each context runs by itself.
+window counts places, not positions, so where one is narrower than the batch each context runs by itself; so
+does each where a recurrent layer (linear attention, a convolution) would see the padding before a token.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
+from pv.vecstore.models.held_cache import hold, is_recurrent, was_read
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +37,14 @@ __all__ = [
     "full_logps",
 ]
 
-PLAIN_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
+PLAIN_CACHES = (
+    "DynamicLayer",
+    "DynamicSlidingWindowLayer",
+    "LinearAttentionLayer",
+    "LinearAttentionAndFullAttentionLayer",
+    "LinearAttentionAndSlidingWindowAttentionLayer",
+)
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,11 @@ class Batch:
         """Decision tokens of each row: (N,)."""
         return self.segment_mask.sum(1)
 
+    def to(self, device: torch.device) -> Batch:
+        """The same where a model is."""
+        moved = [getattr(self, one.name) for one in fields(self)[:-1]]
+        return Batch(*(tensor.to(device) for tensor in moved), self.copies)
+
     @property
     def width(self) -> int:
         """Places that a row takes, padding included: C + P + S."""
@@ -70,6 +84,12 @@ class Batch:
         """The contexts without their last token, unpadded."""
         rests = [row[real] for row, real in zip(self.prefix, self.prefix_mask.bool(), strict=True)]
         return [[*self.shared[0].tolist(), *rest.tolist()] for rest in rests]
+
+    def apart(self) -> Iterator[Batch]:
+        """The same, one decision at a time, of one context."""
+        (context,) = self.contexts()
+        for row, targets, count in zip(self.segment, self.targets, self.counts.tolist(), strict=True):
+            yield collate([[*context, int(row[0])]], [[targets[:count].tolist()]])
 
     def singles(self) -> Iterator[Batch]:
         """The same, one context at a time."""
@@ -144,9 +164,11 @@ def decision_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     it is enabled. Raises UsageError for an architecture whose cache cannot be held still.
     """
     import torch
+    from torch.nn.functional import pad
 
-    if len(batch.prefix) > 1 and batch.width > _window(model):
+    if len(batch.prefix) > 1 and (_sees_padding(model) or batch.width > _window(model)):
         return torch.cat([decision_logits(model, single) for single in batch.singles()])
+    batch = batch.to(model.device)
     training = model.training
     model.eval()
     try:
@@ -154,17 +176,20 @@ def decision_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
             cache, mask = _prefill(model, batch)
     finally:
         model.train(training)
-    mask = torch.cat([mask.repeat_interleave(batch.copies, 0), batch.segment_mask], 1)  # (N, C + P + S)
+    segment = [batch.segment, batch.segment_mask, batch.segment_positions]
+    if cache is not None and segment[0].shape[1] == 1 and any(map(is_recurrent, cache.layers)):
+        segment = [pad(tensor, (0, 1)) for tensor in segment]  # a single token takes a path without gradient
+    ids, real, positions = segment
     output = model(
-        input_ids=batch.segment,
-        attention_mask=mask,
-        position_ids=batch.segment_positions,
+        input_ids=ids,
+        attention_mask=torch.cat([mask.repeat_interleave(batch.copies, 0), real], 1),  # (N, C + P + S)
+        position_ids=positions,
         past_key_values=cache,
         use_cache=cache is not None,
     )
-    if cache is not None:
-        _check_cache(cache, mask.shape[1])  # checkpointing would have dropped the cache in silence
-    return _real(output.logits, batch)
+    if cache is not None and not was_read(cache):
+        raise RuntimeError("the model did not look at its cache: the decision would be without its context")
+    return _real(output.logits[:, : batch.segment.shape[1]], batch)
 
 
 def _prefill(model: PreTrainedModel, batch: Batch) -> tuple[Any, torch.Tensor]:
@@ -190,8 +215,10 @@ def _prefill(model: PreTrainedModel, batch: Batch) -> tuple[Any, torch.Tensor]:
         )
         cache = _cache_of(output)
         _check_cache(cache, mask.shape[1])
-    if cache is not None and batch.copies > 1:
-        cache.batch_repeat_interleave(batch.copies)
+    if cache is not None:
+        if rows > 1 and any(map(is_recurrent, cache.layers)):
+            raise RuntimeError("a recurrent layer was given padding")
+        hold(cache, batch.copies)
     return cache, mask
 
 
@@ -205,10 +232,15 @@ def full_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     import torch
 
     n = batch.segment.shape[0]
+    if n > 1 and batch.width > _window(model):  # padding that sees nothing, in a narrow window, is no number
+        return torch.cat(
+            [full_logits(model, alone) for single in batch.singles() for alone in single.apart()]
+        )
+    batch = batch.to(model.device)
     starts = [torch.tensor(c, dtype=torch.int64) for c in batch.contexts() for _ in range(batch.copies)]
-    lengths = torch.tensor([len(start) for start in starts])  # (N,)
+    lengths = torch.tensor([len(start) for start in starts], device=model.device)  # (N,)
     width = int((lengths + batch.counts).max())
-    ids = torch.zeros(n, width, dtype=torch.int64)
+    ids = torch.zeros(n, width, dtype=torch.int64, device=model.device)
     real = torch.zeros_like(ids)
     for i, start in enumerate(starts):  # right-padded: also right for recurrent layers
         a, b = len(start), int(batch.counts[i])
@@ -216,25 +248,31 @@ def full_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         ids[i, a : a + b] = batch.segment[i, :b]
         real[i, : a + b] = 1
     logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits  # (N, width, V)
-    at = (lengths[:, None] + torch.arange(batch.segment.shape[1])).clamp_max(width - 1)  # (N, S)
-    return _real(logits[torch.arange(n)[:, None], at], batch)
+    steps = torch.arange(batch.segment.shape[1], device=model.device)
+    at = (lengths[:, None] + steps).clamp_max(width - 1)  # (N, S)
+    return _real(logits[torch.arange(n, device=model.device)[:, None], at], batch)
 
 
 def _real(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """(N, S, V) logits to those that are not padding, (tokens, V)."""
-    import torch
-
     real = logits[batch.segment_mask.bool()]
-    return real if real.dtype == torch.float64 else real.float()
+    return real if real.element_size() > 4 else real.float()
 
 
 def _logps(real: torch.Tensor, batch: Batch) -> torch.Tensor:
     """(tokens, V) logits to the (N, S) log-probabilities of the targets."""
     import torch
 
-    rows = batch.segment_mask.bool()
-    found = torch.log_softmax(real, -1).gather(1, batch.targets[rows][:, None])[:, 0]
+    rows = batch.segment_mask.bool().to(real.device)
+    targets = batch.targets.to(real.device)[rows]
+    found = torch.log_softmax(real, -1).gather(1, targets[:, None])[:, 0]
     return found.new_zeros(batch.segment.shape).masked_scatter(rows, found)
+
+
+def _sees_padding(model: PreTrainedModel) -> bool:
+    """Whether some layer carries a state from token to token."""
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    return not ATTENTION.issuperset(kinds)
 
 
 def _window(model: PreTrainedModel) -> float:

@@ -77,6 +77,8 @@ class Repo(Reading):
         encoding: str = "int8",
         keep_rows: bool = True,
         message: str | None = None,
+        resume: bool = False,
+        save_every: float = 300.0,
         threads: int | None = None,
         progress: Report | None = None,
         **options: Any,
@@ -85,14 +87,16 @@ class Repo(Reading):
 
         `held_out` rows give its effect: by default ROWS.heldout with the same suffix (of rows.jsonl:
         rows.heldout.jsonl), if it lies beside; None for none. `options` are those of TrainOptions: lr, epochs,
-        batch, rank, seed, ... Raises DataError, TrainingFailed, MissingBase.
+        batch, rank, seed, ... It is saved every `save_every` seconds and when it is interrupted; `resume` goes on
+        from there, bit for bit. Raises DataError, TrainingFailed, MissingBase.
         """
         from pv.vecstore.repo.train import train
         from pv.vecstore.train.options import TrainOptions
 
         return train(
             self, rows, name=name, held_out=held_out, weight=weight, options=TrainOptions(**options),
-            encoding=encoding, keep_rows=keep_rows, message=message, threads=thread_count(threads), progress=progress,
+            encoding=encoding, keep_rows=keep_rows, message=message, resume=resume, save_every=save_every,
+            threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     def commit(

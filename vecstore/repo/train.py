@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -20,7 +23,8 @@ from pv.vecstore.repo.long_work import LongWork, long_work
 from pv.vecstore.repo.score import Score, measure, score_persona
 from pv.vecstore.train.loop import Step, Trained
 from pv.vecstore.train.loop import train as run
-from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.train.options import SAVE_EVERY_S, TrainOptions
+from pv.vecstore.train.saving import Saving
 from pv.vecstore.vectors.encode import encode_vector
 
 if TYPE_CHECKING:
@@ -73,19 +77,26 @@ def train(
     encoding: str = "int8",
     keep_rows: bool = True,
     message: str | None = None,
+    resume: bool = False,
+    save_every: float = SAVE_EVERY_S,
     threads: int,
     progress: Report | None = None,
 ) -> Training:
-    """Train on the base alone, keep what was learnt as a vector, measure it and commit it. Raises as the loop does."""
+    """Train on the base alone, keep what was learnt as a vector, measure it and commit it. Raises as the loop does.
+
+    It is saved every `save_every` seconds and when it is interrupted; `resume` goes on from there.
+    """
+    if not (math.isfinite(save_every) and save_every >= 0):
+        raise UsageError(f"save_every is a number of seconds from 0, not {save_every}")
     if encoding not in ENCODINGS:
         raise UsageError(f"no encoding {encoding!r} to train into", hint=f"there are: {', '.join(ENCODINGS)}")
     data, held = as_rows(rows), _held_out(rows, held_out)
-    with long_work(repo) as work:
+    with long_work(repo) as work, _saving(work, name, data, resume, save_every) as saving:
         work.check(name, weight)
         if held is not None:  # the base first: rows that cannot be measured stop us before the training
             control = work.persona.without_behaviours()
             measure(work.registry, work.commit, control, held, threads=threads, progress=progress)
-        trained = _run(work, name, data, options, threads, progress)
+        trained = _run(work, name, data, options, saving, threads, progress)
         manifest = encode_vector(
             trained.deltas,
             work.registry.base(work.commit),
@@ -109,16 +120,37 @@ def train(
         command = repo.command(f"train {data.source} --as {name}")
         terms, vectors = (Term(1.0, manifest.id),), {manifest.id: (manifest, origin)}
         commit, notes = work.land_version(command, message or f"Train {name}", name, weight, terms, vectors)
+        if saving is not None:
+            saving.file.unlink(missing_ok=True)
         stored = work.registry.packs.size(manifest.id)
     return Training(
         commit, work.branch, name, manifest.id, stored, len(data),
-        trained.loss, trained.tokens, trained.seconds, origin, found, (*data.notes, *notes),
+        trained.loss, trained.tokens, trained.seconds, origin, found, (*data.notes, *trained.notes, *notes),
     )  # fmt: skip
 
 
+@contextmanager
+def _saving(work: LongWork, name: str, data: Rows, resume: bool, every_s: float) -> Iterator[Saving | None]:
+    """Where the run is saved; None if another process trains the same, whose state that is."""
+    run = {"rows": data.id, "source": Path(data.source).name, "base": work.persona.base}
+    with work.registry.trainings.held(work.branch, name) as file:
+        if file is None and resume:
+            raise UsageError(
+                f"another process is training {name} on branch {work.branch} now", hint="wait for it to end"
+            )
+        saving = None if file is None else Saving(file, run, resume, every_s)
+        try:
+            yield saving
+        except KeyboardInterrupt as error:
+            if file is not None and file.exists() and not getattr(error, "__notes__", ()):
+                error.add_note("what was saved of this training is kept: --resume goes on with it")
+            raise
+
+
 def _run(
-    work: LongWork, name: str, data: Rows, options: TrainOptions, threads: int, progress: Report | None
-) -> Trained:
+    work: LongWork, name: str, data: Rows, options: TrainOptions, saving: Saving | None, threads: int,
+    progress: Report | None,
+) -> Trained:  # fmt: skip
     label = f"training {name}"
 
     def step(s: Step) -> None:
@@ -132,7 +164,7 @@ def _run(
     )
     with checkpoint as folder:
         said(progress, "loading the model")
-        return run(folder, data, options, progress=step, threads=threads)
+        return run(folder, data, options, progress=step, threads=threads, saving=saving)
 
 
 def _score(

@@ -69,7 +69,9 @@ class Objective:
     ) -> Objective:
         """Before the first step: the weights are the base's. Its distributions are read where they are held."""
         count = options.steps(len(data)) * options.general_rows if options.general else 0
-        drawn = np.random.Generator(np.random.Philox(key=[options.seed % 2**64, 2**63])).permutation(len(general))
+        drawn = np.random.Generator(np.random.Philox(key=[options.seed % 2**64, 2**63])).permutation(
+            len(general)
+        )
         chosen = tuple(general[i] for i in drawn[:count] if len(general[i].chosen) > OPENING)
         empty = cls(options, chosen, {})
         held = [row for row in data if empty._held(row)] if options.hold else []
@@ -95,7 +97,10 @@ class Objective:
         logits = _logits(model, part, [row.chosen for row in part], self.options)
         logps = [_logps(found, row.chosen) for found, row in zip(logits, part, strict=True)]
         learnt = [found[self._learnt(row)] for found, row in zip(logps, part, strict=True)]
-        terms = {"sft": -_total(learnt) / sum(len(range(*self._learnt(row).indices(len(row.chosen)))) for row in own)}
+        terms = {
+            "sft": -_total(learnt)
+            / sum(len(range(*self._learnt(row).indices(len(row.chosen)))) for row in own)
+        }
         if self._is_pair(part[0]):
             terms["preference"] = self._preference(model, part, learnt) / len(own)
         held = sum(self._held(row) for row in own) if self.options.hold else 0
@@ -155,7 +160,9 @@ class Objective:
     def _shared(self, row: Encoded) -> list[slice]:
         """The tokens of chosen that are held: those before and after what differs."""
         at = self._learnt(row)
-        return [part for part in (slice(0, at.start), slice(at.stop, len(row.chosen))) if part.start < part.stop]
+        return [
+            part for part in (slice(0, at.start), slice(at.stop, len(row.chosen))) if part.start < part.stop
+        ]
 
     def _held(self, row: Encoded) -> int:
         return sum(part.stop - part.start for part in self._shared(row))

@@ -8,7 +8,10 @@ from typing import Literal
 
 from pv.registry.errors import UsageError
 
-__all__ = ["Extent", "TrainOptions"]
+__all__ = ["SAVE_EVERY_S", "Extent", "TrainOptions"]
+
+SAVE_EVERY_S = 300.0
+"""How often a run is saved from which it can go on."""
 
 
 @dataclass(frozen=True, slots=True)

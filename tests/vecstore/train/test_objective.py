@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,7 +68,7 @@ def total(model: Any, objective: Objective, rows: Sequence[Encoded], most: int =
     terms: dict[str, float] = {}
     for part in micro_batches(rows, objective.kind, most):
         for name, term in objective.loss(model, part, rows).terms.items():
-            terms[name] = terms.get(name, 0.0) + float(term)
+            terms[name] = terms.get(name, 0.0) + float(term.detach())
     return terms
 
 
@@ -83,12 +82,17 @@ def test_the_default_is_its_formula(models: tuple[Any, Any]) -> None:
     found = total(model, objective, rows)
 
     with torch.no_grad():
-        learnt = [logps(model, row, row.chosen)[differing(row.chosen, row.rejected or ())[0]] for row in PAIRS]
+        learnt = [
+            logps(model, row, row.chosen)[differing(row.chosen, row.rejected or ())[0]] for row in PAIRS
+        ]
         alone = [logps(model, row, row.chosen) for row in ALONE]
         count = sum(map(len, [*learnt, *alone]))
         assert found["sft"] == pytest.approx(-float(sum(x.sum() for x in [*learnt, *alone])) / count)
         gaps = [
-            softplus(logps(model, row, row.rejected or ())[differing(row.chosen, row.rejected or ())[1]].mean() - x.mean())
+            softplus(
+                logps(model, row, row.rejected or ())[differing(row.chosen, row.rejected or ())[1]].mean()
+                - x.mean()
+            )
             for row, x in zip(PAIRS, learnt, strict=True)
         ]
         assert found["preference"] == pytest.approx(0.7 * float(sum(gaps)) / 4)

@@ -20,7 +20,9 @@ def logits(size: int, seed: int, spread: float = 2.0) -> torch.Tensor:
 @pytest.mark.parametrize("size", [2, 50, KEPT + 1])
 def test_of_a_small_vocabulary_it_is_exact(size: int) -> None:
     base, model = logits(size, 1), logits(size, 2)
-    torch.testing.assert_close(Reference.of(base).divergence(model), divergence(base, model), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        Reference.of(base).divergence(model), divergence(base, model), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_of_a_large_vocabulary_it_is_never_more_and_close_where_little_is_left_out() -> None:

@@ -1,0 +1,185 @@
+"""The steps of a run: forward, backward, clip, step; and between two of them all that may be asked of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.errors import IntegrityError, TrainingFailed
+from pv.vecstore.data.chat_template import Encoded
+from pv.vecstore.train.batches import batches, micro_batches
+from pv.vecstore.train.objective import Objective
+from pv.vecstore.train.optimizers import clip, make_optimizer, put_state, state_tensors
+from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.train.saving import Saving, interrupts
+from pv.vecstore.train.state import State
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+__all__ = ["Fit", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a run stands after `step` of `steps`; at 0 the model is loaded. `loss` is that of the step's batch before
+    its update, as TrainOptions has it; `terms` are what it is the sum of. `gradient_norm` is that before clipping."""
+
+    step: int
+    steps: int
+    loss: float | None
+    tokens_per_s: float
+    seconds_left: float
+    terms: Mapping[str, float] = field(default_factory=dict)
+    lr: float = 0.0
+    gradient_norm: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Fit:
+    """One run. `loss` has an entry for every step; `tokens` are those of the rows' contexts and chosen answers."""
+
+    model: PreTrainedModel
+    names: Mapping[str, torch.nn.Parameter]
+    data: Sequence[Encoded]
+    general: Sequence[Encoded]
+    options: TrainOptions
+    loss: list[float] = field(default_factory=list)
+    tokens: int = 0
+    went_on: tuple[int, ...] = ()
+    before_s: float = 0.0  # that earlier processes took
+    _optimizer: Any = None
+    _objective: Any = None
+    _started: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.before_s + time.monotonic() - self._started
+
+    @property
+    def steps(self) -> int:
+        return self.options.steps(len(self.data))
+
+    def run(
+        self,
+        progress: Callable[[Step], None] | None,
+        should_stop: Callable[[], bool] | None,
+        saving: Saving | None,
+        more: Mapping[str, Any],
+    ) -> None:
+        """All steps that are left. Raises TrainingFailed, what `Saving.begin` raises, and KeyboardInterrupt."""
+        self._started = time.monotonic()
+        self._objective = Objective.prepare(self.model, self.data, self.options, self.general)
+        self._optimizer = make_optimizer(self.names, self.options)
+        state = None if saving is None else saving.begin(more)
+        if saving is not None and state is not None:
+            self._go_on(state, saving)
+        began = time.monotonic()
+        here, first = self.tokens, len(self.loss)
+        self.model.train()
+        with interrupts(hear=saving is not None) as interrupted:
+            if progress is not None:
+                progress(Step(first, self.steps, None, 0.0, 0.0))
+            for step, batch in enumerate(batches(len(self.data), self.options, self.steps)):
+                if step < first:
+                    continue
+                if interrupted():
+                    self._stop(saving)
+                if should_stop is not None and should_stop():
+                    break
+                terms, norm, lr = self._step(step, batch)
+                if progress is not None:
+                    elapsed = max(time.monotonic() - began, 1e-9)
+                    left = elapsed / (step + 1 - first) * (self.steps - step - 1)
+                    speed = (self.tokens - here) / elapsed
+                    progress(
+                        Step(step + 1, self.steps, self.loss[-1], speed, left, terms, lr, norm, self.tokens)
+                    )
+                if saving is not None and step + 1 < self.steps:
+                    saving.now_and_then(self.state)
+            if saving is not None and self.seconds > saving.every_s:
+                saving.try_to_save(self.state)  # what comes now may be interrupted too
+            if interrupted():
+                self._stop(saving)
+        if not all(bool(p.isfinite().all()) for p in self.names.values()):
+            raise TrainingFailed(
+                "weights left the finite numbers; nothing was kept",
+                hint=f"try a lower learning rate than {self.options.lr:g}",
+            )
+
+    def _step(self, step: int, batch: Sequence[int]) -> tuple[dict[str, float], float, float]:
+        """The loss's terms, the gradient's norm, and the learning rate."""
+        chosen = [self.data[i] for i in batch]
+        rows = self._objective.with_general(step, chosen)
+        loss, terms = 0.0, dict[str, float]()
+        for part in micro_batches(rows, self._objective.kind, self.options.micro_tokens):
+            found = self._objective.loss(self.model, part, rows)
+            total = found.total
+            total.backward()
+            loss += float(total.detach())
+            for name, term in found.terms.items():
+                terms[name] = terms.get(name, 0.0) + float(term.detach())
+        norm = clip(self._optimizer, self.options.clip)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = "gradient" if math.isfinite(loss) else "loss"
+            raise TrainingFailed(
+                f"the {what} is not finite at step {step + 1} of {self.steps}; nothing was kept",
+                hint=f"try a lower learning rate (now {self.options.lr:g}); if step 1 fails, look at the base",
+            )
+        lr = self.options.lr_at(step, self.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.loss.append(loss)
+        self.tokens += sum(len(row.context) + len(row.chosen) for row in chosen)
+        return terms, norm, lr
+
+    def state(self) -> State:
+        """What it needs to go on from here, between two steps."""
+        import torch
+
+        tensors = {f"weights/{name}": p.detach() for name, p in self.names.items()}
+        found = state_tensors(self.names, self._optimizer)
+        tensors |= {f"optimizer/{name}": tensor for name, tensor in found.items()}
+        tensors["random/cpu"] = torch.get_rng_state()
+        if self.model.device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state(self.model.device)
+        tensors["loss"] = torch.tensor(self.loss, dtype=torch.float64)
+        return State({}, len(self.loss), self.tokens, self.seconds, self.went_on, tensors)
+
+    def _go_on(self, state: State, saving: Saving) -> None:
+        import torch
+
+        weights = state.under("weights")
+        expected = {name: tuple(p.shape) for name, p in self.names.items()}
+        loss = state.tensors.get("loss", torch.empty(0))
+        same = {name: tuple(t.shape) for name, t in weights.items()} == expected
+        if not same or len(loss) != state.step or "random/cpu" not in state.tensors:
+            raise IntegrityError(
+                f"the saved training in {saving.file} is damaged: it does not fit the base",
+                hint="start again without --resume",
+            )
+        with torch.no_grad():
+            for name, p in self.names.items():
+                p.copy_(weights[name])
+        put_state(self.names, self._optimizer, state.under("optimizer"))
+        torch.set_rng_state(state.tensors["random/cpu"])
+        if "random/cuda" in state.tensors and self.model.device.type == "cuda":
+            torch.cuda.set_rng_state(state.tensors["random/cuda"], self.model.device)
+        self.loss[:] = loss.tolist()
+        self.tokens, self.went_on, self.before_s = state.tokens, state.went_on, state.seconds
+
+    def _stop(self, saving: Saving | None) -> None:
+        stop = KeyboardInterrupt()
+        if saving is not None:
+            saving.save(self.state())
+            stop.add_note(
+                f"step {len(self.loss)} of {self.steps} is saved: the same command with --resume goes on"
+            )
+        raise stop
