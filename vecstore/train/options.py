@@ -29,6 +29,9 @@ class TrainOptions:
     frozen_context    no gradient through the prompt, which costs less; False: through it too
     train_embeddings  train embeddings and head too
     seed              order of rows, and projections
+    device            "cpu", "cuda", "mps", or "auto": the best that is there
+    dtype             of matrix products, "fp32" or "bf16"; "auto" is bf16 on cuda, else fp32. Weights stay in fp32
+    gradient_checkpointing  compute activations again instead of keeping them: less memory, more time, the same bits
 
     The loss of a step is SFT + P * preference. SFT: -log p(chosen | prompt), a mean over the step's tokens of chosen
     answers. Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and
@@ -50,6 +53,9 @@ class TrainOptions:
     clip: float = 1.0
     preference: float = 1.0
     micro_tokens: int = 2048
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         whole = {
@@ -79,6 +85,12 @@ class TrainOptions:
             raise UsageError("warmup is a share of the steps, from 0 to 1")
         if self.schedule not in ("linear", "constant"):
             raise UsageError(f"unknown schedule {self.schedule!r}", hint="linear or constant")
+        for name, chosen, known in (
+            ("device", self.device, ("auto", "cpu", "cuda", "mps")),
+            ("dtype", self.dtype, ("auto", "fp32", "bf16")),
+        ):
+            if chosen not in known:
+                raise UsageError(f"unknown {name} {chosen!r}", hint=", ".join(known))
         if self.optimizer not in ("apollo", "adamw"):
             raise UsageError(f"unknown optimizer {self.optimizer!r}", hint="apollo or adamw")
 
