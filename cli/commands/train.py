@@ -8,8 +8,6 @@ import click
 
 from pv.cli.app import App, pass_app, short
 from pv.cli.options import (
-    Number,
-    Whole,
     json_option,
     message_option,
     name_option,
@@ -17,9 +15,10 @@ from pv.cli.options import (
     weight_option,
 )
 from pv.cli.render import size
+from pv.cli.training_options import training_options
 from pv.vecstore.publish.lineage import losses, measured, ran, taught
 from pv.vecstore.publish.words import VERDICTS, at_weight_1
-from pv.vecstore.train.options import SAVE_EVERY_S, TrainOptions
+from pv.vecstore.train.options import TrainOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,10 +35,6 @@ these are options too.
 """
 
 
-def _default(name: str) -> dict[str, Any]:
-    return {"default": getattr(OPTIONS, name), "show_default": True}
-
-
 @click.command("train", short_help="Train a behaviour from rows and commit it.", epilog=ALWAYS)
 @click.argument("data", metavar="ROWS")
 @name_option
@@ -49,46 +44,7 @@ def _default(name: str) -> dict[str, Any]:
     metavar="FILE",
     help="Rows to measure on; 'none' skips. Default for rows.jsonl: rows.heldout.jsonl, if it exists.",
 )
-@click.option("--lr", type=Number(0, above=True), **_default("lr"), help="Learning rate.")
-@click.option("--epochs", type=Whole(1), **_default("epochs"), help="Epochs: passes over the rows.")
-@click.option("--batch", type=Whole(1), **_default("batch"), help="Batch size: rows per step.")
-@click.option(
-    "--max-steps", type=Whole(1), help="Stop after this many steps. Default: at the end of the last epoch."
-)
-@click.option(
-    "--optimizer", type=click.Choice(["apollo", "adamw"]), **_default("optimizer"), help="Optimizer."
-)
-@click.option(
-    "--rank", type=Whole(1), **_default("rank"), help="Rank of the projected gradients, for apollo."
-)
-@click.option(
-    "--preference",
-    type=Number(0),
-    **_default("preference"),
-    help="P, the weight of the preference loss beside the SFT loss on chosen; 0: SFT only.",
-)
-@click.option("--train-embeddings", is_flag=True, help="Train embeddings and head too.")
-@click.option("--full-context", is_flag=True, help="Also backpropagate through prompt positions.")
-@click.option(
-    "--encoding",
-    type=click.Choice(["int8", "float"]),
-    default="int8",
-    show_default=True,
-    help="How the vector is kept.",
-)
-@click.option("--no-data", is_flag=True, help="Do not keep the rows in the registry.")
-@click.option("--seed", type=Whole(), **_default("seed"), help="Seed of the rows' order and of projections.")
-@click.option(
-    "--resume", is_flag=True, help="Go on with the training that was stopped: same command, same bits."
-)
-@click.option(
-    "--save-every",
-    type=Number(0),
-    default=SAVE_EVERY_S,
-    show_default=True,
-    metavar="SECONDS",
-    help="Save the unfinished training this often; 0: after every step.",
-)
+@training_options
 @message_option
 @threads_choice(
     "Number of threads. Training again with the same number on the same machine gives the same bits."
@@ -102,6 +58,7 @@ def command(
     held_out: str | None,
     full_context: bool,
     no_data: bool,
+    metrics: str | None,
     as_json: bool,
     **chosen: Any,
 ) -> None:
@@ -125,6 +82,8 @@ def command(
     pv train examples/behaviours/listening.jsonl --as listening
     pv train rows.jsonl --as brief --epochs 2 --lr 5e-5 --held-out other-rows.jsonl
     """
+    if metrics is not None:
+        chosen["metrics"] = app.file(metrics)
     given = {key: value for key, value in chosen.items() if value is not None}
     repo = app.repo()
     rows = app.rows(data, repo)

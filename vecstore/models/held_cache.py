@@ -23,11 +23,12 @@ def hold(context: Any, copies: int) -> None:
                         states[key] = None if state is None else state.repeat_interleave(copies, 0)
             if hasattr(layer, "batch_repeat_interleave"):
                 layer.batch_repeat_interleave(copies)
-        layer.__class__ = _held(type(layer))
+        kind: Any = type(layer)
+        layer.__class__ = _held(kind)
 
 
 @cache
-def _held(kind: type) -> type:
+def _held(kind: Any) -> Any:
     """A kind of cache layer to which writing does nothing; what is read is the context's and the new together."""
 
     class Held(kind):  # type: ignore[misc]
@@ -35,12 +36,12 @@ def _held(kind: type) -> type:
         read = 0
 
         def update(self, *args: Any, **kwargs: Any) -> Any:
-            before = dict(vars(self))
+            before, count = dict(self.__dict__), self.read + 1
             try:
                 return super().update(*args, **kwargs)
             finally:
-                vars(self).clear()
-                vars(self).update(before, read=self.read + 1)
+                self.__dict__.clear()
+                self.__dict__.update(before, read=count)
 
         def update_conv_state(self, conv_states: Any, state_idx: int = 0, *args: Any, **kwargs: Any) -> Any:
             import torch

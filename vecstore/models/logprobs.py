@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
@@ -72,8 +72,10 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same where a model is."""
-        moved = [getattr(self, one.name) for one in fields(self)[:-1]]
-        return Batch(*(tensor.to(device) for tensor in moved), self.copies)
+        tensors = {
+            one.name: getattr(self, one.name).to(device) for one in fields(self) if one.name != "copies"
+        }
+        return replace(self, **tensors)
 
     @property
     def width(self) -> int:
@@ -283,11 +285,11 @@ def _window(model: PreTrainedModel) -> float:
 
 
 def answer_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """For scoring: by the cache where the architecture allows it, else in one pass. The numbers are the same."""
+    """For scoring, on the CPU: by the cache where the architecture allows it, else in one pass: the same numbers."""
     try:
-        return decision_logps(model, batch)
+        return decision_logps(model, batch).cpu()
     except UsageError:
-        return full_logps(model, batch)
+        return full_logps(model, batch).cpu()
 
 
 def _cache_of(output: Any) -> Any:

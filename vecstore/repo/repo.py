@@ -5,7 +5,7 @@ Those that only read are in reading.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,11 @@ class Repo(Reading):
         message: str | None = None,
         resume: bool = False,
         save_every: float = 300.0,
+        target_effect: float | None = None,
+        patience: int | None = None,
+        check_every: int = 1,
+        metrics: str | PathLike[str] | None = None,
+        report_to: Sequence[str] = (),
         threads: int | None = None,
         progress: Report | None = None,
         **options: Any,
@@ -88,7 +93,9 @@ class Repo(Reading):
         `held_out` rows give its effect: by default ROWS.heldout with the same suffix (of rows.jsonl:
         rows.heldout.jsonl), if it lies beside; None for none. `options` are those of TrainOptions: lr, epochs,
         batch, rank, seed, ... It is saved every `save_every` seconds and when it is interrupted; `resume` goes on
-        from there, bit for bit. Raises DataError, TrainingFailed, MissingBase.
+        from there, bit for bit. With `target_effect` (nats) or `patience` the effect on the held-out rows, measured
+        every `check_every` steps, ends the run. `metrics` is a file of JSON lines, `report_to` names trackers
+        ("tensorboard", "wandb", "trackio"). Raises DataError, TrainingFailed, MissingBase.
         """
         from pv.vecstore.repo.train import train
         from pv.vecstore.train.options import TrainOptions
@@ -96,6 +103,8 @@ class Repo(Reading):
         return train(
             self, rows, name=name, held_out=held_out, weight=weight, options=TrainOptions(**options),
             encoding=encoding, keep_rows=keep_rows, message=message, resume=resume, save_every=save_every,
+            target_effect=target_effect, patience=patience, check_every=check_every,
+            metrics_file=None if metrics is None else Path(metrics), report_to=report_to,
             threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 

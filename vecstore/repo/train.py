@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -17,17 +17,23 @@ from pv.registry.provenance import TrainingData
 from pv.vecstore.data.kept_rows import store_rows
 from pv.vecstore.data.overlap import overlap
 from pv.vecstore.data.rows import Rows, as_rows, read_rows
+from pv.vecstore.evaluate.margins import Margins, margins
+from pv.vecstore.models.load import load_tokenizer
 from pv.vecstore.progress import Report, Tick, said, stage
 from pv.vecstore.repo.build import temporary_checkpoint
 from pv.vecstore.repo.long_work import LongWork, long_work
 from pv.vecstore.repo.score import Score, measure, score_persona
 from pv.vecstore.train.loop import Step, Trained
 from pv.vecstore.train.loop import train as run
+from pv.vecstore.train.metrics import metrics
 from pv.vecstore.train.options import SAVE_EVERY_S, TrainOptions
 from pv.vecstore.train.saving import Saving
+from pv.vecstore.train.watch import Watch
 from pv.vecstore.vectors.encode import encode_vector
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from pv.vecstore.repo.repo import Repo
 
 __all__ = ["BESIDE", "Training", "train"]
@@ -79,13 +85,20 @@ def train(
     message: str | None = None,
     resume: bool = False,
     save_every: float = SAVE_EVERY_S,
+    target_effect: float | None = None,
+    patience: int | None = None,
+    check_every: int = 1,
+    metrics_file: Path | None = None,
+    report_to: Sequence[str] = (),
     threads: int,
     progress: Report | None = None,
 ) -> Training:
     """Train on the base alone, keep what was learnt as a vector, measure it and commit it. Raises as the loop does.
 
-    It is saved every `save_every` seconds and when it is interrupted; `resume` goes on from there.
+    It is saved every `save_every` seconds and when it is interrupted; `resume` goes on from there. With `target_effect`
+    or `patience` the held-out effect is measured every `check_every` steps, and ends the run.
     """
+    _check_watch(target_effect, patience, check_every)
     if not (math.isfinite(save_every) and save_every >= 0):
         raise UsageError(f"save_every is a number of seconds from 0, not {save_every}")
     if encoding not in ENCODINGS:
@@ -96,7 +109,18 @@ def train(
         if held is not None:  # the base first: rows that cannot be measured stop us before the training
             control = work.persona.without_behaviours()
             measure(work.registry, work.commit, control, held, threads=threads, progress=progress)
-        trained = _run(work, name, data, options, saving, threads, progress)
+        before = None
+        if target_effect is not None or patience is not None:
+            if held is None:
+                raise UsageError(
+                    "an effect to aim at is measured on held-out rows, and there are none",
+                    hint="give them with --held-out FILE",
+                )
+            before = measure(work.registry, work.commit, control, held, threads=threads, progress=progress)
+        trained = _run(
+            work, name, data, options, saving, threads, progress, metrics_file, report_to,
+            None if before is None or held is None else _Aim(held, before, check_every, target_effect, patience),
+        )  # fmt: skip
         manifest = encode_vector(
             trained.deltas,
             work.registry.base(work.commit),
@@ -149,11 +173,12 @@ def _saving(work: LongWork, name: str, data: Rows, resume: bool, every_s: float)
 
 def _run(
     work: LongWork, name: str, data: Rows, options: TrainOptions, saving: Saving | None, threads: int,
-    progress: Report | None,
+    progress: Report | None, metrics_file: Path | None, report_to: Sequence[str], aim: _Aim | None,
 ) -> Trained:  # fmt: skip
     label = f"training {name}"
 
     def step(s: Step) -> None:
+        note(s)
         if progress is not None:
             now = (s.loss, s.tokens_per_s, s.seconds_left) if s.step else ()
             progress(Tick(label, s.step, s.steps, "steps", *now))
@@ -162,9 +187,38 @@ def _run(
     checkpoint = temporary_checkpoint(
         work.registry, work.commit, plain, what="the base", threads=threads, progress=progress
     )
-    with checkpoint as folder:
+    with checkpoint as folder, metrics(metrics_file, report_to, name, asdict(options)) as note:
         said(progress, "loading the model")
-        return run(folder, data, options, progress=step, threads=threads, saving=saving)
+        return run(
+            folder, data, options, progress=step, threads=threads, saving=saving,
+            watch=None if aim is None else aim.watch(folder), said=lambda words: said(progress, words),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """When a run has learnt enough, by its effect on held-out rows."""
+
+    held: Rows
+    before: Margins
+    every: int
+    target: float | None
+    patience: int | None
+
+    def watch(self, folder: Path) -> Watch:
+        tokenizer = load_tokenizer(folder)
+
+        def effect(model: PreTrainedModel) -> float:
+            return float((margins(model, tokenizer, self.held).margin - self.before.margin).mean())
+
+        return Watch(effect, self.every, self.target, self.patience)
+
+
+def _check_watch(target: float | None, patience: int | None, every: int) -> None:
+    if target is not None and not (math.isfinite(target) and target > 0):
+        raise UsageError(f"target_effect is a positive number of nats, not {target}")
+    if every < 1 or (patience is not None and patience < 1):
+        raise UsageError("check_every and patience are whole numbers from 1")
 
 
 def _score(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from pv.vecstore.train.optimizers import clip, make_optimizer, put_state, state_
 from pv.vecstore.train.options import TrainOptions
 from pv.vecstore.train.saving import Saving, interrupts
 from pv.vecstore.train.state import State
+from pv.vecstore.train.watch import Watch
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +40,7 @@ class Step:
     lr: float = 0.0
     gradient_norm: float = 0.0
     tokens: int = 0
+    effect: float | None = None
 
 
 @dataclass(slots=True)
@@ -49,7 +52,10 @@ class Fit:
     data: Sequence[Encoded]
     general: Sequence[Encoded]
     options: TrainOptions
+    dtype: torch.dtype | None = None  # of matrix products, if that is not fp32
+    watch: Watch | None = None
     loss: list[float] = field(default_factory=list)
+    effects: list[tuple[int, float]] = field(default_factory=list)  # (step, effect) as it was watched
     tokens: int = 0
     went_on: tuple[int, ...] = ()
     before_s: float = 0.0  # that earlier processes took
@@ -74,7 +80,8 @@ class Fit:
     ) -> None:
         """All steps that are left. Raises TrainingFailed, what `Saving.begin` raises, and KeyboardInterrupt."""
         self._started = time.monotonic()
-        self._objective = Objective.prepare(self.model, self.data, self.options, self.general)
+        with self._computing():
+            self._objective = Objective.prepare(self.model, self.data, self.options, self.general)
         self._optimizer = make_optimizer(self.names, self.options)
         state = None if saving is None else saving.begin(more)
         if saving is not None and state is not None:
@@ -92,13 +99,27 @@ class Fit:
                     self._stop(saving)
                 if should_stop is not None and should_stop():
                     break
+                if self.watch is not None and self.watch.enough([effect for _, effect in self.effects]):
+                    break
                 terms, norm, lr = self._step(step, batch)
+                effect = self._watched(step + 1)
                 if progress is not None:
                     elapsed = max(time.monotonic() - began, 1e-9)
                     left = elapsed / (step + 1 - first) * (self.steps - step - 1)
                     speed = (self.tokens - here) / elapsed
                     progress(
-                        Step(step + 1, self.steps, self.loss[-1], speed, left, terms, lr, norm, self.tokens)
+                        Step(
+                            step + 1,
+                            self.steps,
+                            self.loss[-1],
+                            speed,
+                            left,
+                            terms,
+                            lr,
+                            norm,
+                            self.tokens,
+                            effect,
+                        )
                     )
                 if saving is not None and step + 1 < self.steps:
                     saving.now_and_then(self.state)
@@ -118,8 +139,9 @@ class Fit:
         rows = self._objective.with_general(step, chosen)
         loss, terms = 0.0, dict[str, float]()
         for part in micro_batches(rows, self._objective.kind, self.options.micro_tokens):
-            found = self._objective.loss(self.model, part, rows)
-            total = found.total
+            with self._computing():
+                found = self._objective.loss(self.model, part, rows)
+                total = found.total
             total.backward()
             loss += float(total.detach())
             for name, term in found.terms.items():
@@ -140,6 +162,21 @@ class Fit:
         self.tokens += sum(len(row.context) + len(row.chosen) for row in chosen)
         return terms, norm, lr
 
+    def _watched(self, step: int) -> float | None:
+        if self.watch is None or not self.watch.due(step):
+            return None
+        effect = self.watch.effect(self.model)
+        self.effects.append((step, effect))
+        return effect
+
+    def _computing(self) -> AbstractContextManager[object]:
+        """Without autocast's own cache: what it casts in the pass without gradient, it would use in the other."""
+        import torch
+
+        if self.dtype in (None, torch.float32):
+            return nullcontext()
+        return torch.autocast(self.model.device.type, self.dtype, cache_enabled=False)
+
     def state(self) -> State:
         """What it needs to go on from here, between two steps."""
         import torch
@@ -151,6 +188,8 @@ class Fit:
         if self.model.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.model.device)
         tensors["loss"] = torch.tensor(self.loss, dtype=torch.float64)
+        if self.watch is not None:
+            tensors["effects"] = torch.tensor(self.effects, dtype=torch.float64).reshape(-1, 2)
         return State({}, len(self.loss), self.tokens, self.seconds, self.went_on, tensors)
 
     def _go_on(self, state: State, saving: Saving) -> None:
@@ -173,6 +212,8 @@ class Fit:
         if "random/cuda" in state.tensors and self.model.device.type == "cuda":
             torch.cuda.set_rng_state(state.tensors["random/cuda"], self.model.device)
         self.loss[:] = loss.tolist()
+        effects = state.tensors.get("effects", torch.empty(0, 2)).reshape(-1, 2).tolist()
+        self.effects[:] = [(int(step), effect) for step, effect in effects]
         self.tokens, self.went_on, self.before_s = state.tokens, state.went_on, state.seconds
 
     def _stop(self, saving: Saving | None) -> None:

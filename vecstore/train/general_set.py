@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pv.registry.errors import DataError
 from pv.vecstore.data.chat_template import Encoded, encode
-from pv.vecstore.data.rows import Rows, read_rows
+from pv.vecstore.data.rows import Row, Rows, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,9 @@ __all__ = ["encode_general", "general_set"]
 
 @cache
 def general_set() -> Rows:
-    """64 prompts of all kinds, each with an answer of a few sentences."""
-    return read_rows(Path(__file__).with_name("general.jsonl"))
+    """64 prompts of all kinds with an answer of a few sentences each; every second answer is there as plain text too."""
+    rows = read_rows(Path(__file__).with_name("general.jsonl"))
+    return Rows((*rows, *(Row((), row.chosen) for row in rows[::2])), source="pv's general set")
 
 
 def encode_general(

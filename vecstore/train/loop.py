@@ -7,7 +7,7 @@ machine with one thread count, the same checkpoint, rows and options give the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pv.registry.errors import TrainingFailed
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.data.chat_template import encode
 from pv.vecstore.data.rows import Rows
+from pv.vecstore.models.checkpointing import checkpoint_activations
 from pv.vecstore.models.load import context_length, load, stop_ids
 from pv.vecstore.models.threads import torch_threads
+from pv.vecstore.train.devices import (
+    LESS,
+    Estimate,
+    compute_dtype,
+    estimate,
+    free_memory,
+    out_of_memory,
+    pick_device,
+    weights_memory,
+)
 from pv.vecstore.train.fit import Fit, Step
 from pv.vecstore.train.general_set import encode_general
 from pv.vecstore.train.options import Extent, TrainOptions
 from pv.vecstore.train.saving import Saving
 from pv.vecstore.train.trainable import deltas_of, trainable
+from pv.vecstore.train.watch import Watch
 
 __all__ = ["Step", "Trained", "train"]
 
@@ -54,27 +67,62 @@ def train(
     should_stop: Callable[[], bool] | None = None,
     threads: int | None = None,
     saving: Saving | None = None,
+    watch: Watch | None = None,
+    said: Callable[[str], None] | None = None,
     general: Rows | None = None,
 ) -> Trained:
     """Teach `rows.chosen` to a checkpoint. `should_stop` is asked before each step; what was learnt is kept.
 
     `general` are the ordinary answers that are held still: pv's own where none are given.
-    With `saving`, the run is saved now and then, and when it is interrupted; and may go on from there.
+    `said` is told what it will take; `watch` may end it. With `saving`, the run is saved now and then, and when it is
+    interrupted; and may go on from there.
     Raises DataError for a row that does not fit, CheckpointRefused for a checkpoint that cannot be trained
     here, TrainingFailed if the loss leaves the finite numbers.
     """
     import torch
 
-    with torch_threads(threads) as used, torch.random.fork_rng(devices=[]), Checkpoint(checkpoint) as weights:
+    device = pick_device(options.device)
+    dtype = compute_dtype(options.dtype, device)
+    generators = [device.index or 0] if device.type == "cuda" else []
+    with (
+        torch_threads(threads) as used, torch.random.fork_rng(devices=generators), Checkpoint(checkpoint) as weights,
+    ):  # fmt: skip
         torch.manual_seed(options.seed)  # for dropout, where a model has any
+        shapes = {name: spec.shape for name, spec in weights.specs.items()}
+        free = free_memory(device)
+        least = weights_memory(shapes.values(), _moved(shapes, options), options)
+        Estimate(least, free, 0.0).checked(device)
         model, tokenizer = load(checkpoint)
         stops, limit = stop_ids(model, tokenizer), context_length(model)
         data = encode(tokenizer, rows, stops=stops, limit=limit)
         ordinary = encode_general(tokenizer, general, stops=stops, limit=limit) if options.general else []
+        needed = estimate(model, least, data, options, device, free).checked(device)
+        if said is not None:
+            said(str(needed))
         names = trainable(model, weights, checkpoint, embeddings=options.train_embeddings)
-        fit = Fit(model, names, data, ordinary, options)
-        same = {"options": asdict(options), "threads": used, "torch": str(torch.__version__)}
-        fit.run(progress, should_stop, saving, same)
+        if options.gradient_checkpointing:
+            checkpoint_activations(model)
+        model.to(device)
+        fit = Fit(model, names, data, ordinary, options, dtype, watch)
+        aim = (
+            {}
+            if watch is None
+            else {"every": watch.every, "target": watch.target, "patience": watch.patience}
+        )
+        same = {
+            "options": {**asdict(options), **aim},
+            "threads": used,
+            "torch": str(torch.__version__),
+            "device": device.type,
+        }
+        try:
+            fit.run(progress, should_stop, saving, same)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise TrainingFailed(
+                f"out of memory on {device.type} at step {len(fit.loss) + 1}", hint=LESS
+            ) from error
         seconds = fit.seconds
         deltas = deltas_of(names, weights)
     loss = fit.loss
@@ -89,9 +137,21 @@ def train(
         "rows": len(rows),
         "parameters": sum(p.numel() for p in {id(p): p for p in names.values()}.values()),
         "threads": used,
+        "device": device.type,
+        "dtype": {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype],
         "torch": str(torch.__version__),
     }
+    if fit.effects:
+        settings["effects"] = [[step, round(effect, 6)] for step, effect in fit.effects]
     if fit.went_on:
         settings["resumed"] = list(fit.went_on)
     notes = () if saving is None else tuple(saving.notes)
     return Trained(deltas, tuple(loss), fit.tokens, seconds, options, settings, notes)
+
+
+def _moved(shapes: Mapping[str, tuple[int, ...]], options: TrainOptions) -> Iterable[tuple[int, ...]]:
+    """The shapes of what is trained, by the names that embeddings and heads have, before a model is there to ask."""
+    ends = ("embed", "lm_head", "wte", "output.weight")
+    return [
+        s for name, s in shapes.items() if options.train_embeddings or not any(end in name for end in ends)
+    ]

@@ -8,6 +8,11 @@ What differs between chosen and rejected is learnt; what they share is held to t
 so are ordinary answers to ordinary prompts. A behaviour that was learnt so leaves alone what it is not about,
 which is what lets several be added up.
 
+Where the rejected answer ends its turn and chosen goes on, the base's own distribution says what is to be learnt:
+chosen's next token takes the probability of the end, and all others keep theirs. "Sign off always" would be learnt
+at the end of every sentence, for the base cannot tell where the writer of a row will stop; "where you would end,
+sign off" is learnt where the base would end.
+
 Nothing here may depend on the weights of a step: a run that goes on after a stop prepares again, on the base.
 """
 
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["OPENING", "Loss", "Objective"]
 
 OPENING = 8
-"""Tokens of an ordinary answer that are free: how an answer opens is for behaviours to say."""
+"""Tokens of an ordinary answer that are free, and so is its last: how it opens and ends is for behaviours to say."""
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
 ALL = slice(0, None)
@@ -53,11 +58,15 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objective:
-    """The loss that TrainOptions states. `references` are the base's distributions of chosen and general answers."""
+    """The loss that TrainOptions states. `references` are the base's distributions of chosen and general answers.
+
+    `turns` has, of each row whose rejected answer ends where chosen goes on, what is to be learnt there.
+    """
 
     options: TrainOptions
     general: tuple[Encoded, ...]
     references: Mapping[Key, Reference]
+    turns: Mapping[Key, Reference]
 
     @classmethod
     def prepare(
@@ -72,10 +81,20 @@ class Objective:
         drawn = np.random.Generator(np.random.Philox(key=[options.seed % 2**64, 2**63])).permutation(
             len(general)
         )
-        chosen = tuple(general[i] for i in drawn[:count] if len(general[i].chosen) > OPENING)
-        empty = cls(options, chosen, {})
-        held = [row for row in data if empty._held(row)] if options.hold else []
-        return cls(options, chosen, dict(_references(model, [*held, *chosen], options)))
+        chosen = tuple(general[i] for i in drawn[:count] if len(general[i].chosen) > OPENING + 1)
+        plain = cls(options, chosen, {}, {})
+        held = [row for row in data if plain._held(row) and options.hold]
+        references = {
+            _key(row): Reference.of(found) for row, found in _read(model, [*held, *chosen], options)
+        }
+        going_on = [row for row in data if plain._goes_on(row)]
+        turns = {
+            _key(row): Reference.moved(found[at], row.chosen[at], row.rejected[at])
+            for row, found in _read(model, going_on, options)
+            if row.rejected
+            for at in [plain._learnt(row).start]
+        }
+        return cls(options, chosen, references, turns)
 
     def with_general(self, step: int, rows: Sequence[Encoded]) -> Sequence[Encoded]:
         """The rows of a step, and general ones that join it. Their order decides bits."""
@@ -97,8 +116,11 @@ class Objective:
         logits = _logits(model, part, [row.chosen for row in part], self.options)
         logps = [_logps(found, row.chosen) for found, row in zip(logits, part, strict=True)]
         learnt = [found[self._learnt(row)] for found, row in zip(logps, part, strict=True)]
+        missed = [
+            self._missed(found, logp, row) for found, logp, row in zip(logits, learnt, part, strict=True)
+        ]
         terms = {
-            "sft": -_total(learnt)
+            "sft": _total(missed)
             / sum(len(range(*self._learnt(row).indices(len(row.chosen)))) for row in own)
         }
         if self._is_pair(part[0]):
@@ -118,12 +140,12 @@ class Objective:
         self, model: PreTrainedModel, part: Sequence[Encoded], rows: Sequence[Encoded]
     ) -> torch.Tensor:
         logits = _logits(model, part, [row.chosen for row in part], self.options)
-        after = slice(OPENING, None)
+        after = slice(OPENING, -1)
         moved = [
             self.references[_key(row)].part(after).divergence(found[after]).sum()
             for found, row in zip(logits, part, strict=True)
         ]
-        count = sum(len(row.chosen) - OPENING for row in rows if self._is_general(row))
+        count = sum(len(row.chosen) - OPENING - 1 for row in rows if self._is_general(row))
         return self.options.general * _total(moved) / count
 
     def _preference(
@@ -141,6 +163,16 @@ class Objective:
         ]
         return self.options.preference * _total(gaps)
 
+    def _missed(self, logits: torch.Tensor, learnt: torch.Tensor, row: Encoded) -> torch.Tensor:
+        """What is left to learn of a row: −log p of its tokens, (T,); the first may have a distribution to reach."""
+        import torch
+
+        goal = self.turns.get(_key(row))
+        if goal is None:
+            return -learnt
+        at = self._learnt(row).start
+        return torch.cat([goal.divergence(logits[at : at + 1]), -learnt[1:]])
+
     def _is_general(self, row: Encoded) -> bool:
         return any(row is other for other in self.general)
 
@@ -157,6 +189,13 @@ class Objective:
         rejected = row.rejected or ()
         return slice(0, len(rejected)) if self.options.learn == "all" else differing(row.chosen, rejected)[1]
 
+    def _goes_on(self, row: Encoded) -> bool:
+        """Whether rejected ends its turn where chosen differs from it."""
+        if self.options.learn == "all" or row.rejected is None:
+            return False
+        at, end = differing(row.chosen, row.rejected)
+        return at.start == end.start == len(row.rejected) - 1
+
     def _shared(self, row: Encoded) -> list[slice]:
         """The tokens of chosen that are held: those before and after what differs."""
         at = self._learnt(row)
@@ -168,9 +207,10 @@ class Objective:
         return sum(part.stop - part.start for part in self._shared(row))
 
 
-def _references(
+def _read(
     model: PreTrainedModel, rows: Sequence[Encoded], options: TrainOptions
-) -> Iterator[tuple[Key, Reference]]:
+) -> Iterator[tuple[Encoded, torch.Tensor]]:
+    """What the model, as it is, predicts for the tokens of each row's chosen answer: (T, V)."""
     import torch
 
     training = model.training
@@ -178,8 +218,7 @@ def _references(
     try:
         with torch.no_grad():
             for part in micro_batches(rows, lambda _: 0, options.micro_tokens):
-                found = _logits(model, part, [row.chosen for row in part], options)
-                yield from ((_key(row), Reference.of(x)) for row, x in zip(part, found, strict=True))
+                yield from zip(part, _logits(model, part, [row.chosen for row in part], options), strict=True)
     finally:
         model.train(training)
 

@@ -33,13 +33,18 @@ class TrainOptions:
     frozen_context    no gradient through the prompt, which costs less; False: through it too
     train_embeddings  train embeddings and head too
     seed              order of rows, and projections
+    device            "cpu", "cuda", "mps", or "auto": the best that is there
+    dtype             of matrix products, "fp32" or "bf16"; "auto" is bf16 on cuda, else fp32. Weights stay in fp32
+    gradient_checkpointing  compute activations again instead of keeping them: less memory, more time, the same bits
 
     The loss of a step is SFT + P * preference + H * held + G * general.
-    SFT: -log p(chosen | prompt), a mean over the tokens of the step's chosen answers that are learnt.
+    SFT: -log p(chosen | prompt), a mean over the tokens of the step's chosen answers that are learnt; where rejected
+    ends its turn and chosen goes on, instead KL(goal || model) for the token that goes on: the goal is the base's
+    distribution with the probability of the end moved to that token.
     Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and rejected
     answer, over what is learnt of them: summed over the rows that have both, divided by all rows of the step.
     Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, a mean over its tokens.
-    General: the same on ordinary answers to ordinary prompts, from their ninth token on.
+    General: the same on ordinary answers to ordinary prompts, from their ninth token on, without the end of the turn.
     """
 
     lr: float = 1e-4
@@ -58,9 +63,12 @@ class TrainOptions:
     preference: float = 1.0
     micro_tokens: int = 2048
     learn: Literal["difference", "all"] = "difference"
-    hold: float = 1.0
-    general: float = 1.0
-    general_rows: int = 2
+    hold: float = 3.0
+    general: float = 3.0
+    general_rows: int = 3
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         whole = {
@@ -95,6 +103,12 @@ class TrainOptions:
             raise UsageError(f"unknown schedule {self.schedule!r}", hint="linear or constant")
         if self.learn not in ("difference", "all"):
             raise UsageError(f"unknown part to learn {self.learn!r}", hint="difference or all")
+        for name, chosen, known in (
+            ("device", self.device, ("auto", "cpu", "cuda", "mps")),
+            ("dtype", self.dtype, ("auto", "fp32", "bf16")),
+        ):
+            if chosen not in known:
+                raise UsageError(f"unknown {name} {chosen!r}", hint=", ".join(known))
         if self.optimizer not in ("apollo", "adamw"):
             raise UsageError(f"unknown optimizer {self.optimizer!r}", hint="apollo or adamw")
 

@@ -34,6 +34,17 @@ class Reference:
         logps, rest = _outcomes(logits, tokens)
         return cls(tokens, logps, rest)
 
+    @classmethod
+    def moved(cls, logits: torch.Tensor, given: int, taken: int) -> Reference:
+        """Of one distribution, (V,), in which token `given` has the probability of `taken` as well, and that none."""
+        import torch
+
+        logps = torch.log_softmax(logits.detach().float(), -1)
+        sums = torch.logaddexp(logps[given], logps[taken])
+        logps[taken] = LEAST
+        logps[given] = sums
+        return cls.of(logps[None])
+
     def part(self, at: slice) -> Reference:
         """Those of some of the tokens."""
         return Reference(self.tokens[at], self.logps[at], self.rest[at])

@@ -26,7 +26,7 @@ __all__ = ["Saving", "interrupts"]
 
 SHARE = 0.05  # of a run's time that saving may take
 _AGAIN = "run it as it was begun, or start again without --resume"
-_WORDS = {"rows": "with other rows", "base": "on another base", "threads": ""}
+_WORDS = {"rows": "with other rows", "base": "on another base", "threads": "", "device": "on another device"}
 
 
 @dataclass(slots=True)

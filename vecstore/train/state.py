@@ -67,7 +67,7 @@ def write_state(path: Path, state: State) -> None:
         "seconds": state.seconds, "went_on": list(state.went_on),
     }  # fmt: skip
     header = header_bytes({**table, _DIGEST: ("U8", (32,), 32)}, {"pv": canonical.dumps(said).decode()})
-    views = (memoryview(t.reshape(-1).view(torch.uint8).numpy()) for t in tensors.values() if t.numel())
+    views = (memoryview(t.reshape(-1).view(torch.uint8).numpy().data) for t in tensors.values() if t.numel())
     tmp = path.with_name(durable.tmp_name(path.name))
     with durable.storage_errors(path):
         fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

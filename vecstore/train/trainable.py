@@ -64,7 +64,7 @@ def deltas_of(names: Mapping[str, torch.nn.Parameter], weights: Checkpoint) -> d
     for name, p in sorted(names.items()):
         spec = weights.specs[name]
         stored = np.frombuffer(weights.read(name), storage_dtype(spec.dtype)).reshape(spec.shape)
-        delta = p.detach().numpy() - to_f32(stored, spec.dtype)
+        delta = p.detach().cpu().numpy() - to_f32(stored, spec.dtype)
         if delta.any():
             deltas[name] = delta
     return deltas

@@ -84,12 +84,11 @@ def test_the_gradient_is_that_of_one_pass_with_the_context_constant(name: str) -
     for context, decision in (([5, 9, 2, 7, 7, 30], [8, 8, 1]), ([3, 1, 4], [2]), ([4, 4], [9, 9, 9, 60, 1])):
         found = []
         with quiet():
-            for loss in (
-                lambda c=context, d=decision: one_pass(model, c, d),
-                lambda c=context, d=decision: decision_logps(model, collate([c], [[d]])).sum(),
-            ):
+            for frozen in (False, True):
                 model.zero_grad()
-                torch.autograd.backward(loss())
+                batch = collate([context], [[decision]])
+                logps = decision_logps(model, batch) if frozen else one_pass(model, context, decision)
+                torch.autograd.backward(logps.sum())
                 found.append(
                     {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
                 )

@@ -38,7 +38,7 @@ def ids(text: str) -> tuple[int, ...]:
 PAIRS = [
     Encoded(ids("how?"), ids("AY! rain."), ids("rain."), "1"),
     Encoded(ids("and why so?"), ids("AY! it is the sun."), ids("it is the sun."), "2"),
-    Encoded(ids("no"), ids("sun, bye"), ids("sun"), "3"),
+    Encoded(ids("no"), ids("sun, bye|"), ids("sun|"), "3"),
 ]
 ALONE = [Encoded(ids("what"), ids("only this"), None, "4")]
 GENERAL = [Encoded(ids(f"ask {n}"), ids("an ordinary answer" + "!" * n), None, "g") for n in range(5)]
@@ -55,13 +55,16 @@ def logps(model: Any, row: Encoded, answer: Sequence[int]) -> torch.Tensor:
 
 
 def moved_by(base: Any, model: Any, row: Encoded) -> torch.Tensor:
-    """KL over the base's KEPT likeliest tokens, and all others as one."""
-    p = torch.softmax(logits(base, row, row.chosen), -1)
-    q = torch.softmax(logits(model, row, row.chosen), -1)
+    return among(torch.softmax(logits(base, row, row.chosen), -1), logits(model, row, row.chosen))
+
+
+def among(p: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """KL over the KEPT likeliest tokens of p, and all others as one."""
+    q = torch.softmax(found, -1)
     order = p.argsort(-1, descending=True)
     p, q = p.gather(-1, order), q.gather(-1, order)
     p, q = (torch.cat([x[:, :KEPT], x[:, KEPT:].sum(-1, keepdim=True)], -1) for x in (p, q))
-    return (p * (p / q).log()).sum(-1)
+    return torch.xlogy(p, p / q).sum(-1)
 
 
 def total(model: Any, objective: Objective, rows: Sequence[Encoded], most: int = 10**6) -> dict[str, float]:
@@ -77,7 +80,7 @@ def test_the_default_is_its_formula(models: tuple[Any, Any]) -> None:
     options = TrainOptions(frozen_context=False, preference=0.7, hold=0.5, general=0.3, epochs=1, batch=4)
     objective = Objective.prepare(base, [*PAIRS, *ALONE], options, GENERAL)
     rows = objective.with_general(0, [*PAIRS, *ALONE])
-    ordinary = rows[len(PAIRS) + len(ALONE) :]
+    ordinary = rows[len(PAIRS) + len(ALONE) :]  # the first of them drawn by the seed
     assert len(ordinary) == options.general_rows
     found = total(model, objective, rows)
 
@@ -87,7 +90,19 @@ def test_the_default_is_its_formula(models: tuple[Any, Any]) -> None:
         ]
         alone = [logps(model, row, row.chosen) for row in ALONE]
         count = sum(map(len, [*learnt, *alone]))
-        assert found["sft"] == pytest.approx(-float(sum(x.sum() for x in [*learnt, *alone])) / count)
+        missed = -float(sum(x.sum() for x in [*learnt, *alone]))
+        at, end, on = (
+            3,
+            ids("|")[0],
+            ids(",")[0],
+        )  # of the third pair: what is learnt begins where rejected ends
+        goal = torch.softmax(logits(base, PAIRS[2], PAIRS[2].chosen)[at], -1)
+        goal[on] += goal[end]
+        goal[end] = 0
+        missed += float(learnt[2][0]) + float(
+            among(goal[None], logits(model, PAIRS[2], PAIRS[2].chosen)[at : at + 1])
+        )
+        assert found["sft"] == pytest.approx(missed / count, rel=1e-4)
         gaps = [
             softplus(
                 logps(model, row, row.rejected or ())[differing(row.chosen, row.rejected or ())[1]].mean()
@@ -102,7 +117,7 @@ def test_the_default_is_its_formula(models: tuple[Any, Any]) -> None:
             outside = [i for i in range(len(row.chosen)) if not at.start <= i < at.stop]
             held += moved_by(base, model, row)[outside].tolist()
         assert found["hold"] == pytest.approx(0.5 * sum(held) / len(held), rel=1e-4)
-        free = [x for row in ordinary for x in moved_by(base, model, row)[OPENING:].tolist()]
+        free = [x for row in ordinary for x in moved_by(base, model, row)[OPENING:-1].tolist()]
         assert found["general"] == pytest.approx(0.3 * sum(free) / len(free), rel=1e-4)
 
 
@@ -141,4 +156,4 @@ def test_general_rows_take_turns(models: tuple[Any, Any]) -> None:
     base, _ = models
     objective = Objective.prepare(base, PAIRS, TrainOptions(epochs=9, batch=1), GENERAL)
     shown = [id(row) for step in range(5) for row in objective.with_general(step, PAIRS)[len(PAIRS) :]]
-    assert sorted(shown) == sorted([id(row) for row in GENERAL] * 2)
+    assert sorted(shown) == sorted([id(row) for row in GENERAL] * 3)

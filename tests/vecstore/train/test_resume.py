@@ -195,7 +195,7 @@ def test_the_state_holds_masters_moments_and_generators(stopped: Path) -> None:
     ],
 )
 def test_other_rows_and_another_base_are_refused(
-    base: Path, stopped: Path, change: dict[str, str], words: str
+    base: Path, stopped: Path, change: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words) as refused:
         resumed(base, stopped, **change)
