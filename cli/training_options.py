@@ -53,6 +53,9 @@ DECORATORS = (
         help="P, the weight of the preference loss beside the SFT loss on chosen; 0: SFT only.",
     ),
     click.option("--train-embeddings", is_flag=True, help="Train embeddings and head too."),
+    click.option(
+        "--all-turns", is_flag=True, help="Train on every answer of a conversation, not on the last alone."
+    ),
     click.option("--full-context", is_flag=True, help="Also backpropagate through prompt positions."),
     click.option(
         "--encoding",

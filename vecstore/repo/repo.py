@@ -76,6 +76,7 @@ class Repo(Reading):
         on: str | None = None,
         weight: float | None = None,
         encoding: str = "int8",
+        all_turns: bool = False,
         keep_rows: bool = True,
         message: str | None = None,
         resume: bool = False,
@@ -91,6 +92,7 @@ class Repo(Reading):
     ) -> Training:
         """Train a behaviour on the base, from rows (a JSONL file, or Rows), and commit it.
 
+        With `all_turns`, of a conversation every answer is trained on, not the last alone.
         `on` is a revision: it is trained from that persona's build, and the vector is the difference from it.
 
         `held_out` rows give its effect: by default ROWS.heldout with the same suffix (of rows.jsonl:
@@ -105,7 +107,8 @@ class Repo(Reading):
 
         return train(
             self, rows, name=name, on=on, held_out=held_out, weight=weight, options=TrainOptions(**options),
-            encoding=encoding, keep_rows=keep_rows, message=message, resume=resume, save_every=save_every,
+            encoding=encoding, all_turns=all_turns, keep_rows=keep_rows, message=message,
+            resume=resume, save_every=save_every,
             target_effect=target_effect, patience=patience, check_every=check_every,
             metrics_file=None if metrics is None else Path(metrics), report_to=report_to,
             threads=thread_count(threads), progress=progress,

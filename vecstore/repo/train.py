@@ -19,6 +19,7 @@ from pv.registry.provenance import TrainedOn, TrainingData
 from pv.vecstore.data.kept_rows import store_rows
 from pv.vecstore.data.overlap import overlap
 from pv.vecstore.data.rows import Rows, as_rows, read_rows
+from pv.vecstore.data.turns import every_answer, not_all_alike
 from pv.vecstore.evaluate.margins import Margins, margins
 from pv.vecstore.models.load import load_tokenizer
 from pv.vecstore.progress import Report, Tick, said, stage
@@ -86,6 +87,7 @@ def train(
     weight: float | None = None,
     options: TrainOptions,
     encoding: str = "int8",
+    all_turns: bool = False,
     keep_rows: bool = True,
     message: str | None = None,
     resume: bool = False,
@@ -109,6 +111,9 @@ def train(
     if encoding not in ENCODINGS:
         raise UsageError(f"no encoding {encoding!r} to train into", hint=f"there are: {', '.join(ENCODINGS)}")
     data, held = as_rows(rows), _held_out(rows, held_out)
+    not_all_alike(data)
+    if all_turns:
+        data = every_answer(data)
     source = None if on is None else repo.registry.resolve(on)
     with (
         long_work(repo, also=[] if source is None else [source]) as work,
