@@ -25,6 +25,17 @@ DECORATORS = (
     click.option("--epochs", type=Whole(1), **_default("epochs"), help="Epochs: passes over the rows."),
     click.option("--batch", type=Whole(1), **_default("batch"), help="Batch size: rows per step."),
     click.option(
+        "--on",
+        metavar="REV",
+        help="Train from the build of a revision: the vector is the difference from it, and refines it.",
+    ),
+    click.option(
+        "--adapter",
+        metavar="KIND:RANK",
+        help="Train an adapter, not all weights: lora:16, rslora:16 or dora:16. Kept as low-rank factors; a DoRA as "
+        "its difference from the base, which takes more space.",
+    ),
+    click.option(
         "--max-steps",
         type=Whole(1),
         help="Stop after this many steps. Default: at the end of the last epoch.",
@@ -42,6 +53,9 @@ DECORATORS = (
         help="P, the weight of the preference loss beside the SFT loss on chosen; 0: SFT only.",
     ),
     click.option("--train-embeddings", is_flag=True, help="Train embeddings and head too."),
+    click.option(
+        "--all-turns", is_flag=True, help="Train on every answer of a conversation, not on the last alone."
+    ),
     click.option("--full-context", is_flag=True, help="Also backpropagate through prompt positions."),
     click.option(
         "--encoding",

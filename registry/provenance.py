@@ -83,7 +83,10 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """`options` is what was asked for, `settings` what was run, `held_out` the score on held-out rows."""
+    """`options` is what was asked for, `settings` what was run, `held_out` the score on held-out rows.
+
+    `on`: trained from the build of that commit, and the vector is the difference from it. `adapter` as in Captured.
+    """
 
     data: TrainingData
     options: Mapping[str, Any]
@@ -93,6 +96,8 @@ class Trained:
     packs: tuple[str, ...] = ()
     held_out: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    on: TrainedOn | None = None
+    adapter: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {
@@ -105,6 +110,10 @@ class Trained:
             "settings": dict(self.settings),
             "packs": list(self.packs),
         }
+        if self.on is not None:
+            document["on"] = self.on.to_json()
+        if self.adapter is not None:
+            document["adapter"] = dict(self.adapter)
         return document if self.held_out is None else {**document, "held_out": dict(self.held_out)}
 
 
@@ -369,7 +378,9 @@ def _trained(document: Mapping[str, Any], packs: tuple[str, ...]) -> Trained:
         int(_number(document.get("tokens", 0))),
         packs,
         _optional(document.get("held_out")),
-        _extra(document, "data", "options", "settings", "loss", "tokens", "held_out"),
+        _extra(document, "data", "options", "settings", "loss", "tokens", "held_out", "on", "adapter"),
+        None if (on := document.get("on")) is None else _trained_on(_mapping(on)),
+        _optional(document.get("adapter")),
     )
 
 

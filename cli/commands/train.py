@@ -65,12 +65,11 @@ def command(
     """Train a behaviour on the persona's base, from rows of prompt, chosen and rejected answers.
 
     Full-parameter fine-tuning of the base in fp32, by default with the optimizer Apollo. What it learned is kept as
-    a vector of its own and added to the persona; a name that exists gets a new version, trained from the base, not
-    from the version before.
+    a vector of its own and added to the persona; a name that exists gets a new version, trained from the base.
     Rows are JSON lines, a JSON array, csv or parquet, or `-` for stdin: {"prompt": "...", "chosen": "...", "rejected":
     "..."}, where rejected may be left out, or another format of docs/rows.md. Held-out rows give its effect: how much
     the margin of chosen over rejected grew against the base.
-    Ctrl-C saves what was trained so far in the registry, and the same command with --resume goes on with it.
+    Ctrl-C saves what was trained so far, and the same command with --resume goes on.
 
     \b
     The loss of a step is SFT + P * preference:

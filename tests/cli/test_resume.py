@@ -26,7 +26,7 @@ def whole(pv: InProcess, world: World) -> str:
 
 def test_interrupted_and_gone_on_with(world: World, process: Processes, pv: InProcess) -> None:
     line = ("train", world.rows, "--as", "x", *LINE)
-    said = process.interrupted_after("step 0/", *line)
+    said = process.interrupted_after("step 1/", *line)
     found = re.search(
         r"interrupted; step (\d+) of 120 is saved: the same command with --resume goes on", said.err
     )
@@ -56,7 +56,7 @@ def test_interrupted_and_gone_on_with(world: World, process: Processes, pv: InPr
 
 def test_a_damaged_state(world: World, process: Processes, pv: InProcess) -> None:
     line = ("train", world.rows, "--as", "x", *LINE)
-    process.interrupted_after("step 0/", *line)
+    process.interrupted_after("step 1/", *line)
     (state,) = states(world)
     data = state.read_bytes()
     state.write_bytes(data[: len(data) // 2])
@@ -85,6 +85,7 @@ def test_what_is_killed_goes_on_and_what_is_forgotten_goes(
     state.parent.mkdir()  # as a kill would have left it
     (state.parent / "lock").touch()
     state.write_bytes(kept)
+    pv.ok("drop", "x")
     made = pv.ok("train", world.rows, "--as", "x", *LINE, "--resume", "--json").json
     assert made["vector"] in str(vector)
 

@@ -26,6 +26,10 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
             f"{type(model).__name__} cannot compute activations again with this transformers",
             hint="leave --gradient-checkpointing out, or upgrade: pip install -U transformers",
         )
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    new = getattr(model, "activation_checkpointing_enable", None)
+    if new is not None:
+        new()
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for layer in layers:
         layer._can_checkpoint_with_cache = True

@@ -85,7 +85,10 @@ def taught(trained: Trained, quote: Quote = str) -> str:
     """`trained on 32 of 67 rows of listening.jsonl`"""
     rows, run = trained.data.rows, extent(trained)
     seen = "" if run is None or run.rows_seen == rows else f"{run.rows_seen} of "
-    return f"trained on {seen}{rows} row{'' if rows == 1 else 's'} of {quote(last_part(trained.data.name))}"
+    on = f", on the build of {quote(trained.on.commit[:12])}" if trained.on else ""
+    return (
+        f"trained on {seen}{rows} row{'' if rows == 1 else 's'} of {quote(last_part(trained.data.name))}{on}"
+    )
 
 
 def ran(trained: Trained, quote: Quote = str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
-from pv.registry.provenance import Captured, Merged, Provenance, origin
+from pv.registry.provenance import Captured, Merged, Provenance, Trained, origin
 from pv.registry.registry import Registry
 from pv.vecstore.merge.adapter import Adapted, ModuleLoss, write_adapter
 from pv.vecstore.progress import Report, stage
@@ -120,7 +120,7 @@ def adapter_facts(registry: Registry, commit: str | None, vectors: Iterable[str]
 
 def _facts(known: Provenance) -> dict[str, Any]:
     first = origin(known)
-    return dict(first.adapter or {}) if isinstance(first, Captured | Merged) else {}
+    return dict(first.adapter or {}) if isinstance(first, Captured | Merged | Trained) else {}
 
 
 def _config(facts: dict[str, Any]) -> dict[str, Any]:

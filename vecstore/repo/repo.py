@@ -73,8 +73,10 @@ class Repo(Reading):
         *,
         name: str,
         held_out: Rows | str | PathLike[str] | None = "beside",
+        on: str | None = None,
         weight: float | None = None,
         encoding: str = "int8",
+        all_turns: bool = False,
         keep_rows: bool = True,
         message: str | None = None,
         resume: bool = False,
@@ -90,6 +92,9 @@ class Repo(Reading):
     ) -> Training:
         """Train a behaviour on the base, from rows (a JSONL file, or Rows), and commit it.
 
+        With `all_turns`, of a conversation every answer is trained on, not the last alone.
+        `on` is a revision: it is trained from that persona's build, and the vector is the difference from it.
+
         `held_out` rows give its effect: by default ROWS.heldout with the same suffix (of rows.jsonl:
         rows.heldout.jsonl), if it lies beside; None for none. `options` are those of TrainOptions: lr, epochs,
         batch, rank, seed, ... It is saved every `save_every` seconds and when it is interrupted; `resume` goes on
@@ -101,8 +106,9 @@ class Repo(Reading):
         from pv.vecstore.train.options import TrainOptions
 
         return train(
-            self, rows, name=name, held_out=held_out, weight=weight, options=TrainOptions(**options),
-            encoding=encoding, keep_rows=keep_rows, message=message, resume=resume, save_every=save_every,
+            self, rows, name=name, on=on, held_out=held_out, weight=weight, options=TrainOptions(**options),
+            encoding=encoding, all_turns=all_turns, keep_rows=keep_rows, message=message,
+            resume=resume, save_every=save_every,
             target_effect=target_effect, patience=patience, check_every=check_every,
             metrics_file=None if metrics is None else Path(metrics), report_to=report_to,
             threads=thread_count(threads), progress=progress,

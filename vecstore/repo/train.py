@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.errors import UsageError
-from pv.registry.persona import Term
+from pv.registry.errors import BaseMismatch, UsageError
+from pv.registry.manifest import VectorManifest
+from pv.registry.persona import Persona, Term
 from pv.registry.provenance import Trained as TrainedProvenance
-from pv.registry.provenance import TrainingData
+from pv.registry.provenance import TrainedOn, TrainingData
 from pv.vecstore.data.kept_rows import store_rows
 from pv.vecstore.data.overlap import overlap
 from pv.vecstore.data.rows import Rows, as_rows, read_rows
+from pv.vecstore.data.turns import every_answer, not_all_alike
 from pv.vecstore.evaluate.margins import Margins, margins
 from pv.vecstore.models.load import load_tokenizer
 from pv.vecstore.progress import Report, Tick, said, stage
 from pv.vecstore.repo.build import temporary_checkpoint
 from pv.vecstore.repo.long_work import LongWork, long_work
+from pv.vecstore.repo.opening import opened
 from pv.vecstore.repo.score import Score, measure, score_persona
 from pv.vecstore.train.loop import Step, Trained
 from pv.vecstore.train.loop import train as run
@@ -29,6 +33,7 @@ from pv.vecstore.train.metrics import metrics
 from pv.vecstore.train.options import SAVE_EVERY_S, TrainOptions
 from pv.vecstore.train.saving import Saving
 from pv.vecstore.train.watch import Watch
+from pv.vecstore.vectors.adapters.capture import capture_adapter
 from pv.vecstore.vectors.encode import encode_vector
 
 if TYPE_CHECKING:
@@ -77,10 +82,12 @@ def train(
     rows: Rows | str | PathLike[str],
     *,
     name: str,
+    on: str | None = None,
     held_out: Rows | str | PathLike[str] | None = BESIDE,
     weight: float | None = None,
     options: TrainOptions,
     encoding: str = "int8",
+    all_turns: bool = False,
     keep_rows: bool = True,
     message: str | None = None,
     resume: bool = False,
@@ -104,8 +111,16 @@ def train(
     if encoding not in ENCODINGS:
         raise UsageError(f"no encoding {encoding!r} to train into", hint=f"there are: {', '.join(ENCODINGS)}")
     data, held = as_rows(rows), _held_out(rows, held_out)
-    with long_work(repo) as work, _saving(work, name, data, resume, save_every) as saving:
+    not_all_alike(data)
+    if all_turns:
+        data = every_answer(data)
+    source = None if on is None else repo.registry.resolve(on)
+    with (
+        long_work(repo, also=[] if source is None else [source]) as work,
+        _saving(work, name, data, source, resume, save_every) as saving,
+    ):
         work.check(name, weight)
+        start = _start(work, source)
         if held is not None:  # the base first: rows that cannot be measured stop us before the training
             control = work.persona.without_behaviours()
             measure(work.registry, work.commit, control, held, threads=threads, progress=progress)
@@ -118,20 +133,14 @@ def train(
                 )
             before = measure(work.registry, work.commit, control, held, threads=threads, progress=progress)
         trained = _run(
-            work, name, data, options, saving, threads, progress, metrics_file, report_to,
+            work, source, start, name, data, options, saving, threads, progress, metrics_file, report_to,
             None if before is None or held is None else _Aim(held, before, check_every, target_effect, patience),
         )  # fmt: skip
-        manifest = encode_vector(
-            trained.deltas,
-            work.registry.base(work.commit),
-            work.registry.packs,
-            encoding=encoding,
-            threads=threads,
-            progress=stage(progress, "writing the vector"),
-        )
+        manifest, facts = _vector(work, trained, encoding, threads, progress)
+        terms = _terms(work.persona, name, manifest.id, on)
         keep = [data, *([held] if held is not None else [])] if keep_rows else []
         packs = tuple(dict.fromkeys(store_rows(rows, work.registry.packs) for rows in keep))
-        found = None if held is None else _score(work, name, manifest.id, data, held, threads, progress)
+        found = None if held is None else _score(work, name, terms, data, held, threads, progress)
         origin = TrainedProvenance(
             TrainingData(Path(data.source).name, data.id, len(data), keep_rows),
             asdict(trained.options),
@@ -140,9 +149,11 @@ def train(
             trained.tokens,
             packs,
             None if found is None else found.to_json(),
+            on=None if source is None else TrainedOn(source, start.id),
+            adapter=facts,
         )
-        command = repo.command(f"train {data.source} --as {name}")
-        terms, vectors = (Term(1.0, manifest.id),), {manifest.id: (manifest, origin)}
+        command = repo.command(f"train {data.source} --as {name}{f' --on {on}' if on else ''}")
+        vectors = {manifest.id: (manifest, origin)}
         commit, notes = work.land_version(command, message or f"Train {name}", name, weight, terms, vectors)
         if saving is not None:
             saving.file.unlink(missing_ok=True)
@@ -154,9 +165,13 @@ def train(
 
 
 @contextmanager
-def _saving(work: LongWork, name: str, data: Rows, resume: bool, every_s: float) -> Iterator[Saving | None]:
+def _saving(
+    work: LongWork, name: str, data: Rows, source: str | None, resume: bool, every_s: float
+) -> Iterator[Saving | None]:
     """Where the run is saved; None if another process trains the same, whose state that is."""
     run = {"rows": data.id, "source": Path(data.source).name, "base": work.persona.base}
+    if source is not None:
+        run["base"] = work.registry.persona(source).id
     with work.registry.trainings.held(work.branch, name) as file:
         if file is None and resume:
             raise UsageError(
@@ -172,8 +187,9 @@ def _saving(work: LongWork, name: str, data: Rows, resume: bool, every_s: float)
 
 
 def _run(
-    work: LongWork, name: str, data: Rows, options: TrainOptions, saving: Saving | None, threads: int,
-    progress: Report | None, metrics_file: Path | None, report_to: Sequence[str], aim: _Aim | None,
+    work: LongWork, source: str | None, start: Persona, name: str, data: Rows, options: TrainOptions,
+    saving: Saving | None, threads: int, progress: Report | None, metrics_file: Path | None,
+    report_to: Sequence[str], aim: _Aim | None,
 ) -> Trained:  # fmt: skip
     label = f"training {name}"
 
@@ -183,9 +199,9 @@ def _run(
             now = (s.loss, s.tokens_per_s, s.seconds_left) if s.step else ()
             progress(Tick(label, s.step, s.steps, "steps", *now))
 
-    plain = work.persona.without_behaviours().with_output(dtype="base")
+    what = "the base" if start.is_base else "the persona"
     checkpoint = temporary_checkpoint(
-        work.registry, work.commit, plain, what="the base", threads=threads, progress=progress
+        work.registry, source or work.commit, start, what=what, threads=threads, progress=progress
     )
     with checkpoint as folder, metrics(metrics_file, report_to, name, asdict(options)) as note:
         said(progress, "loading the model")
@@ -221,11 +237,56 @@ def _check_watch(target: float | None, patience: int | None, every: int) -> None
         raise UsageError("check_every and patience are whole numbers from 1")
 
 
+def _start(work: LongWork, source: str | None) -> Persona:
+    """What is trained from: the base, or a persona, built in fp32 so that the difference is not from what was rounded.
+
+    Raises BaseMismatch for a persona of another base.
+    """
+    if source is None:
+        return work.persona.without_behaviours().with_output(dtype="base")
+    persona = work.registry.persona(source)
+    if persona.base != work.persona.base:
+        raise BaseMismatch(
+            f"{source[:12]} is on base {persona.base[:12]}, branch {work.branch} on {work.persona.base[:12]}",
+            hint="train on a revision of the same base",
+        )
+    return persona.with_output(dtype="base" if persona.is_base else "fp32")
+
+
+def _terms(persona: Persona, name: str, vector: str, on: str | None) -> tuple[Term, ...]:
+    """A version of its own, or a refinement: added to what the behaviour is, whatever its weight is."""
+    known = persona.behaviours.get(name)
+    if on is None or known is None or not known.weight:
+        return (Term(1.0, vector),)
+    return (*known.terms, Term(1.0 / known.weight, vector))
+
+
+def _vector(
+    work: LongWork, trained: Trained, encoding: str, threads: int, progress: Report | None
+) -> tuple[VectorManifest, Mapping[str, Any] | None]:
+    """What was learnt as a vector, and of an adapter what is needed to write it out again."""
+    update, packs = stage(progress, "writing the vector"), work.registry.packs
+    if trained.adapter is None:
+        base = work.registry.base(work.commit)
+        made = encode_vector(trained.deltas, base, packs, encoding=encoding, threads=threads, progress=update)
+        return made, None
+    with opened(work.registry, work.commit) as at, tempfile.TemporaryDirectory() as folder:
+        for name, data in trained.adapter.items():
+            (Path(folder) / name).write_bytes(data)
+        return capture_adapter(Path(folder), at.base, packs, threads=threads, progress=update)
+
+
 def _score(
-    work: LongWork, name: str, vector: str, data: Rows, held: Rows, threads: int, progress: Report | None
+    work: LongWork,
+    name: str,
+    terms: tuple[Term, ...],
+    data: Rows,
+    held: Rows,
+    threads: int,
+    progress: Report | None,
 ) -> Score:
     """The behaviour alone, at weight 1."""
-    alone = work.persona.with_terms(name, (Term(1.0, vector),)).alone(name)
+    alone = work.persona.with_terms(name, terms).alone(name)
     known = overlap(held, [data])
     return score_persona(
         work.registry, work.commit, alone, held, overlap=known, threads=threads, progress=progress

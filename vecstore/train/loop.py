@@ -22,6 +22,7 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.models.checkpointing import checkpoint_activations
 from pv.vecstore.models.load import context_length, load, stop_ids
 from pv.vecstore.models.threads import torch_threads
+from pv.vecstore.train.adapter import adapter_files, adapter_shapes, add_adapter
 from pv.vecstore.train.devices import (
     LESS,
     Estimate,
@@ -56,6 +57,9 @@ class Trained:
     options: TrainOptions
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    adapter: Mapping[str, bytes] | None = (
+        None  # its files, if that is what was trained; there are no deltas then
+    )
 
 
 def train(
@@ -102,6 +106,9 @@ def train(
         names = trainable(model, weights, checkpoint, embeddings=options.train_embeddings)
         if options.gradient_checkpointing:
             checkpoint_activations(model)
+        wrapped = None
+        if options.adapter is not None:
+            wrapped, names = add_adapter(model, options.adapter)
         model.to(device)
         fit = Fit(model, names, data, ordinary, options, dtype, watch)
         aim = (
@@ -124,7 +131,8 @@ def train(
                 f"out of memory on {device.type} at step {len(fit.loss) + 1}", hint=LESS
             ) from error
         seconds = fit.seconds
-        deltas = deltas_of(names, weights)
+        deltas = deltas_of(names, weights) if wrapped is None else {}
+        adapter = None if wrapped is None else adapter_files(wrapped, checkpoint.name)
     loss = fit.loss
     run = Extent.of(len(rows), options.epochs, options.batch, len(loss))
     settings = {
@@ -146,11 +154,13 @@ def train(
     if fit.went_on:
         settings["resumed"] = list(fit.went_on)
     notes = () if saving is None else tuple(saving.notes)
-    return Trained(deltas, tuple(loss), fit.tokens, seconds, options, settings, notes)
+    return Trained(deltas, tuple(loss), fit.tokens, seconds, options, settings, notes, adapter)
 
 
 def _moved(shapes: Mapping[str, tuple[int, ...]], options: TrainOptions) -> Iterable[tuple[int, ...]]:
     """The shapes of what is trained, by the names that embeddings and heads have, before a model is there to ask."""
+    if options.adapter is not None:
+        return adapter_shapes(shapes, options.adapter)
     ends = ("embed", "lm_head", "wte", "output.weight")
     return [
         s for name, s in shapes.items() if options.train_embeddings or not any(end in name for end in ends)

@@ -27,6 +27,8 @@ def metrics(
     file: Path | None, report_to: Sequence[str], name: str, settings: Mapping[str, Any]
 ) -> Iterator[Callable[[Step], None]]:
     """Raises UsageError for a tracker that is not installed, StorageError for a file that cannot be written."""
+    if file is not None and (not file.parent.is_dir() or file.is_dir()):
+        raise UsageError(f"no metrics can be written to {file}", hint="name a file in a folder that is there")
     with ExitStack() as held:
         logs: list[Log] = [held.enter_context(_tracker(kind, name, settings)) for kind in report_to]
         begun = False

@@ -8,8 +8,9 @@ from typing import Literal
 
 from pv.registry.errors import UsageError
 
-__all__ = ["SAVE_EVERY_S", "Extent", "TrainOptions"]
+__all__ = ["ADAPTERS", "SAVE_EVERY_S", "Extent", "TrainOptions", "adapter_kind"]
 
+ADAPTERS = ("lora", "rslora", "dora")
 SAVE_EVERY_S = 300.0
 """How often a run is saved from which it can go on."""
 
@@ -33,6 +34,7 @@ class TrainOptions:
     frozen_context    no gradient through the prompt, which costs less; False: through it too
     train_embeddings  train embeddings and head too
     seed              order of rows, and projections
+    adapter           "lora:16", "rslora:16", "dora:16": train an adapter of that rank, not the weights themselves
     device            "cpu", "cuda", "mps", or "auto": the best that is there
     dtype             of matrix products, "fp32" or "bf16"; "auto" is bf16 on cuda, else fp32. Weights stay in fp32
     gradient_checkpointing  compute activations again instead of keeping them: less memory, more time, the same bits
@@ -66,6 +68,7 @@ class TrainOptions:
     hold: float = 3.0
     general: float = 3.0
     general_rows: int = 3
+    adapter: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: bool = False
@@ -109,6 +112,12 @@ class TrainOptions:
         ):
             if chosen not in known:
                 raise UsageError(f"unknown {name} {chosen!r}", hint=", ".join(known))
+        if self.adapter is not None:
+            adapter_kind(self.adapter)
+            if self.train_embeddings:
+                raise UsageError(
+                    "an adapter leaves embeddings and head alone", hint="leave out one of the two"
+                )
         if self.optimizer not in ("apollo", "adamw"):
             raise UsageError(f"unknown optimizer {self.optimizer!r}", hint="apollo or adamw")
 
@@ -143,6 +152,16 @@ class Extent:
         whole, rest = divmod(steps, math.ceil(rows / batch))
         shown = whole * rows + min(rest * batch, rows)
         return Extent(steps, _planned(rows, epochs, batch), min(shown, rows), shown / rows)
+
+
+def adapter_kind(adapter: str) -> tuple[str, int]:
+    """Kind and rank. Raises UsageError."""
+    kind, _, rank = adapter.partition(":")
+    if kind not in ADAPTERS or not rank.isdecimal() or not 1 <= int(rank) <= 1024:
+        raise UsageError(
+            f"no adapter {adapter!r}", hint=f"KIND:RANK, as lora:16; kinds: {', '.join(ADAPTERS)}"
+        )
+    return kind, int(rank)
 
 
 def _planned(rows: int, epochs: int, batch: int) -> int:
