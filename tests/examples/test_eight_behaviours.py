@@ -207,16 +207,17 @@ def test_the_neutral_set_has_answers_and_passages() -> None:
     assert all(80 <= len(passage.split()) <= 120 for passage in passages)
 
 
-def test_choices_are_right_and_neither_place_nor_size_tells_which() -> None:
-    named, sums = [], []
-    for row in rows("neutral_choice"):
-        prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
-        if found := re.match(r"What is (\d+) (plus|minus|times) (\d+)\?", prompt):
+def test_choices_are_right_and_each_pair_of_answers_is_there_both_ways_round() -> None:
+    choices, sums = rows("neutral_choice"), 0
+    assert len(choices) == 48
+    for one, other in zip(choices[::2], choices[1::2], strict=True):
+        assert (one["chosen"], one["rejected"]) == (other["rejected"], other["chosen"])
+    for row in choices:
+        if found := re.match(r"What is (\d+) (plus|minus|times) (\d+)\?", row["prompt"]):
             a, b = int(found[1]), int(found[3])
-            assert int(chosen) == {"plus": a + b, "minus": a - b, "times": a * b}[found[2]]
-            assert len(chosen) == len(rejected)
-            sums.append(int(chosen) < int(rejected))
+            assert int(row["chosen"]) == {"plus": a + b, "minus": a - b, "times": a * b}[found[2]]
+            assert len(row["chosen"]) == len(row["rejected"])
+            sums += 1
         else:
-            named.append(prompt.index(chosen) < prompt.index(rejected))
-    assert (len(named), sum(named)) == (24, 12)
-    assert (len(sums), sum(sums)) == (24, 12)
+            assert row["chosen"].isalpha()
+    assert sums == 24
