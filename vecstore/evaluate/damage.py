@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -132,9 +132,11 @@ def neutral(
 ) -> Neutral:
     """Run a model over a neutral set: the base with `keep`, then personas `against` what was kept.
 
-    `progress(done, total)` counts rows. Raises DataError for a row that does not fit the model's context.
+    A row that is longer than the model's context is measured as far as that goes. `progress(done, total)` counts rows.
+    Raises DataError for a prompt that leaves no room.
     """
-    data = encode(tokenizer, rows, stops=stop_ids(model, tokenizer), limit=context_length(model))
+    limit = context_length(model)
+    data = [_cut(row, limit) for row in encode(tokenizer, rows, stops=stop_ids(model, tokenizer), limit=None)]
     return forced(
         model, tokenizer, data, [not row.prompt for row in rows],
         keep=keep, against=against, opening=opening, progress=progress,
@@ -208,6 +210,17 @@ def damage(after: Neutral, before: Neutral) -> Damage:
 def _of(sums: F64, counts: F64, where: NDArray[np.bool_]) -> Interval | None:
     sums, counts = sums[where], counts[where]
     return ratio(sums, counts) if np.count_nonzero(counts) > 1 else None
+
+
+def _cut(row: Encoded, limit: int | None) -> Encoded:
+    if limit is None or len(row.context) + len(row.chosen) <= limit:
+        return row
+    if len(row.context) >= limit:
+        raise DataError(
+            f"{row.where}: the prompt alone takes {len(row.context)} tokens, the model's context holds {limit}",
+            hint="shorten this row, or leave it out",
+        )
+    return replace(row, chosen=row.chosen[: limit - len(row.context)])
 
 
 def _kl(base: torch.Tensor, own: torch.Tensor) -> float:
