@@ -9,7 +9,8 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.evaluate.statistics import Interval, effect
 from pv.vecstore.progress import Report
-from pv.vecstore.repo.score import Score, ScorePlan, measure, score
+from pv.vecstore.repo.score import Score, measure, score
+from pv.vecstore.repo.score_plan import ScorePlan
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,43 +16,22 @@ from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.data.overlap import Overlap
-from pv.vecstore.data.row import Message
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.damage import Damage, Distributions, Neutral, damage
 from pv.vecstore.evaluate.margins import Margins, need_pairs
-from pv.vecstore.evaluate.neutral_set import neutral_set
 from pv.vecstore.evaluate.replies import ReplyScore, score_replies
 from pv.vecstore.evaluate.statistics import Interval, bootstrap, effect
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.generate import Reply
 from pv.vecstore.progress import Report
 from pv.vecstore.repo.measurements import Measurements
+from pv.vecstore.repo.score_plan import ScorePlan
 from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Found", "Score", "ScorePlan", "measure", "measure_builds", "score", "score_persona", "scored"]
-
-ASKED = 24
-MAX_TOKENS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ScorePlan:
-    """What to measure beside margins. `neutral` None: no damage; `replies` 0: none are written.
-
-    Replies are greedy, to the first `replies` prompts of the rows. `judge`: a rule's command may be run.
-    """
-
-    neutral: Rows | None = field(default_factory=neutral_set)
-    replies: int = ASKED
-    max_tokens: int = MAX_TOKENS
-    judge: bool = False
-
-    def prompts(self, rows: Rows) -> tuple[tuple[Message, ...], ...]:
-        """The first prompts of the rows, each once."""
-        return tuple(dict.fromkeys(row.prompt for row in rows if row.prompt))[: self.replies]
+__all__ = ["Found", "Score", "measure", "measure_builds", "score", "score_persona", "scored"]
 
 
 @dataclass(frozen=True, slots=True)

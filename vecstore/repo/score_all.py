@@ -18,7 +18,8 @@ from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.progress import Report
-from pv.vecstore.repo.score import Score, ScorePlan, measure_builds, scored
+from pv.vecstore.repo.score import Score, measure_builds, scored
+from pv.vecstore.repo.score_plan import ScorePlan
 from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
