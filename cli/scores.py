@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pv.vecstore.evaluate.statistics import Interval
     from pv.vecstore.repo.score import Score
 
-__all__ = ["NATS", "damage_of_all", "damage_rows", "damage_table", "nats", "reply_lines"]
+__all__ = ["NATS", "damage_of_all", "damage_rows", "damage_table", "nats", "reply_lines", "won_rows"]
 
 NATS = "nats, 95 % interval"
 PER_TOKEN = "nats a token, 95 % interval"
@@ -36,6 +36,12 @@ def damage_rows(found: Damage) -> Iterator[list[str]]:
     ):
         if one is not None:
             yield [label, nats(one, 3), f"{one.n} {of}"]
+
+
+def won_rows(found: Score) -> list[list[str]]:
+    """How many rows have a margin above 0: the accuracy, of questions with two answers."""
+    both = [("margin above 0, base", found.base_wins), ("margin above 0", found.wins)]
+    return [[label, _share(one), str(one.n)] for label, one in both if one is not None]
 
 
 def damage_table(score: Score, name: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from pv.cli.app import App, pass_app
 from pv.cli.options import Whole, dtype_option, json_option, threads_option
 from pv.cli.render import columns, persona_line, table
 from pv.cli.say import echo, plain
-from pv.cli.scores import NATS, damage_of_all, damage_table, nats, reply_lines
+from pv.cli.scores import NATS, damage_of_all, damage_table, nats, reply_lines, won_rows
 from pv.registry.errors import UsageError
 from pv.registry.words import revision_words
 from pv.vecstore.publish.words import VERDICTS, caveats, caveats_of_all
@@ -163,7 +163,7 @@ def _show(revision: Revision, found: Score) -> None:
         ("effect per token", found.effect_per_token),
     )
     echo(_headline("", revision))
-    echo(table([found.data, NATS, "rows"], _cells(rows)))
+    echo(table([found.data, NATS, "rows"], [*_cells(rows), *won_rows(found)]))
     if revision.persona.is_base:
         echo("no behaviour has a weight: this is the base, whose effect is 0 by definition")
     else:

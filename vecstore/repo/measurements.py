@@ -26,6 +26,7 @@ from pv.vecstore.data.row import Message
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.damage import OPENING, Distributions, Neutral, forced, neutral
 from pv.vecstore.evaluate.margins import Margins, margins, need_pairs
+from pv.vecstore.evaluate.orders import both_orders
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.generate import Reply, written
 from pv.vecstore.models.load import load
@@ -78,11 +79,13 @@ class Measurements:
     def margins(self, rows: Rows, label: str = "") -> Margins:
         """Raises DataError for rows without rejected answers."""
         need_pairs(rows)
-        if (known := _table(Margins, self._noted("margins", rows.id), len(rows))) is not None:
+        turned = len(both_orders(rows)[0]) > len(rows)
+        key = f"{rows.id}:both orders" if turned else rows.id
+        if (known := _table(Margins, self._noted("margins", key), len(rows))) is not None:
             return known
         update = self._stage(label or f"measuring {self.what} on {Path(rows.source).name}", len(rows))
         found = margins(*self._loaded(), rows, progress=update)
-        self._note("margins", rows.id, _document(found))
+        self._note("margins", key, _document(found))
         return found
 
     def knows_neutral(self, rows: Rows) -> bool:

@@ -20,7 +20,7 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.damage import Damage, Distributions, Neutral, damage
 from pv.vecstore.evaluate.margins import Margins, need_pairs
 from pv.vecstore.evaluate.replies import ReplyScore, score_replies
-from pv.vecstore.evaluate.statistics import Interval, bootstrap, effect
+from pv.vecstore.evaluate.statistics import Interval, bootstrap, effect, share
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.generate import Reply
 from pv.vecstore.progress import Report
@@ -50,6 +50,9 @@ class Score:
     effect: Interval
     effect_per_token: Interval
     overlap: Overlap | None = None
+    wins: Interval | None = None
+    """The share of rows whose margin is above 0: of questions with two answers, the accuracy."""
+    base_wins: Interval | None = None
     damage: Damage | None = None
     neutral: str = ""
     neutral_id: str = ""
@@ -69,6 +72,8 @@ class Score:
             "base_margin": self.base_margin.ends(),
             "effect": self.effect.ends(),
             "effect_per_token": self.effect_per_token.ends(),
+            "wins": self.wins.ends() if self.wins else None,
+            "base_wins": self.base_wins.ends() if self.base_wins else None,
             "overlap": self.overlap.to_json() if self.overlap else None,
             "damage": lost,
             "replies": self.replies.to_json() if self.replies else None,
@@ -193,6 +198,8 @@ def scored(
         effect=effect(new, old),
         effect_per_token=effect(new, old, per_token=True),
         overlap=overlap,
+        wins=share(int((new.margin > 0).sum()), len(new)),
+        base_wins=share(int((old.margin > 0).sum()), len(old)),
         damage=lost,
         neutral=Path(plan.neutral.source).name if lost and plan.neutral else "",
         neutral_id=plan.neutral.id if lost and plan.neutral else "",
