@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pv.cli.render import counted, interval, table
+from pv.cli.say import plain
 from pv.vecstore.evaluate.damage import OPENING
 
 if TYPE_CHECKING:
@@ -13,8 +14,18 @@ if TYPE_CHECKING:
     from pv.vecstore.evaluate.replies import ReplyScore
     from pv.vecstore.evaluate.statistics import Interval
     from pv.vecstore.repo.score import Score
+    from pv.vecstore.repo.score_controls import Controlled
 
-__all__ = ["NATS", "damage_of_all", "damage_rows", "damage_table", "nats", "reply_lines", "won_rows"]
+__all__ = [
+    "NATS",
+    "control_lines",
+    "damage_of_all",
+    "damage_rows",
+    "damage_table",
+    "nats",
+    "reply_lines",
+    "won_rows",
+]
 
 NATS = "nats, 95 % interval"
 PER_TOKEN = "nats a token, 95 % interval"
@@ -60,6 +71,35 @@ def damage_of_all(lines: Iterable[tuple[str, Sequence[Score]]]) -> list[str]:
     rows = [[name, *_damages(score.damage)] for name, score in found if score.damage]
     header = ["", f"damage, plain answers after token {OPENING}", "damage, plain text"]
     return ["", f"damage on {found[0][1].neutral}, in {PER_TOKEN}", table(header, rows)]
+
+
+def control_lines(found: Controlled) -> list[str]:
+    """The persona, and what else was put in its place."""
+    named = [("the persona", found.score)]
+    for one in found.controls:
+        what = (
+            "the base + noise of the same norm in each tensor"
+            if one.kind == "random"
+            else "the base, asked to"
+        )
+        named.append((what, one.score))
+    rows = [
+        [
+            name,
+            nats(score.effect),
+            *(_damages(score.damage) if score.damage else ("-", "-")),
+            _share(score.replies.shown) if score.replies and score.replies.shown else "-",
+            _share(score.replies.loops) if score.replies else "-",
+        ]
+        for name, score in named
+    ]
+    header = [
+        "controls", "effect, nats", f"damage after token {OPENING}", "damage, plain text", "shown in replies", "loops"
+    ]  # fmt: skip
+    asked = [
+        f"the base, asked to: with the system prompt {one.prompt!r}" for one in found.controls if one.prompt
+    ]
+    return ["", table(header, rows), *map(plain, asked)]
 
 
 def _damages(found: Damage) -> list[str]:

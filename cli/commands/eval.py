@@ -11,19 +11,24 @@ from pv.cli.app import App, pass_app
 from pv.cli.options import Whole, dtype_option, json_option, threads_option
 from pv.cli.render import columns, persona_line, table
 from pv.cli.say import echo, plain
-from pv.cli.scores import NATS, damage_of_all, damage_table, nats, reply_lines, won_rows
+from pv.cli.scores import NATS, control_lines, damage_of_all, damage_table, nats, reply_lines, won_rows
 from pv.registry.errors import UsageError
 from pv.registry.words import revision_words
 from pv.vecstore.publish.words import VERDICTS, caveats, caveats_of_all
 from pv.vecstore.repo.score_plan import REPLIES, TOKENS, ScorePlan
 
 if TYPE_CHECKING:
+    from pv.vecstore.data.rows import Rows
     from pv.vecstore.evaluate.statistics import Interval
+    from pv.vecstore.progress import Report
     from pv.vecstore.repo.compare import Comparison
     from pv.vecstore.repo.repo import Repo
     from pv.vecstore.repo.revision import Revision
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.score_all import Scores
+    from pv.vecstore.repo.score_controls import Controlled
+
+    Found = Score | Scores | Comparison | Controlled
 
 __all__ = ["command"]
 
@@ -36,7 +41,21 @@ WORDS = {
 }
 
 
-@click.command("eval", short_help="Measure a behaviour on held-out rows.")
+WHAT = """
+Margin: log-probability of the chosen answer minus that of the rejected one, in nats. Effect: margin minus
+margin of the base, averaged over rows. B - A: margin of B minus margin of A, on the same rows. Intervals
+(95 %) come from a paired bootstrap over rows, those of shares are Wilson's. Held-out rows that are also training
+rows are counted and reported, where the registry keeps the training rows. Measurements are kept per build, and
+not made twice.
+
+Damage: log-likelihood that plain answers (after their first 16 tokens, which a behaviour may open as it likes)
+and plain text lose against the base, in nats a token, on pv's neutral set or that of --neutral. Replies: greedy
+answers to the first prompts of the rows, persona beside base: how many fall into loops, and how many show the
+behaviour, if the file's first line says how it shows (docs/rows.md).
+"""
+
+
+@click.command("eval", short_help="Measure a behaviour on held-out rows.", epilog=WHAT)
 @click.argument("what", nargs=-1, metavar="[A [B]] ROWS.jsonl | --all [REV]")
 @click.option(
     "--all", "every", is_flag=True, help="Each behaviour alone and the persona, on all held-out rows."
@@ -51,6 +70,8 @@ WORDS = {
 @click.option("--no-replies", "--quick", "quick", is_flag=True, help="Write no replies: that takes longest.")
 @click.option("--max-tokens", type=Whole(1), default=TOKENS, show_default=True, help="Cut replies there.")
 @click.option("--judge", is_flag=True, help="Run the command that a file of rows names to judge replies.")
+@click.option("--controls", is_flag=True, help="Also measure noise of the vector's size in its place.")
+@click.option("--prompt", metavar="TEXT", help="A control too: the base with this system prompt.")
 @dtype_option("Dtype of the builds that are measured.")
 @threads_option
 @json_option
@@ -65,17 +86,6 @@ def command(
 ) -> None:
     """Measure one revision (default HEAD), or the difference of two, on held-out rows.
 
-    Margin: log-probability of the chosen answer minus that of the rejected one, in nats. Effect: margin minus
-    margin of the base, averaged over rows. B - A: margin of B minus margin of A, on the same rows. Intervals
-    (95 %) come from a paired bootstrap over rows, those of shares are Wilson's. Held-out rows that are also training
-    rows are counted and reported, where the registry keeps the training rows. Measurements are kept per build, and
-    not made twice.
-
-    Damage: log-likelihood that plain answers (after their first 16 tokens, which a behaviour may open as it likes)
-    and plain text lose against the base, in nats a token, on pv's neutral set or that of --neutral. Replies: greedy
-    answers to the first prompts of the rows, persona beside base: how many fall into loops, and how many show the
-    behaviour, if the file's first line says how it shows (docs/rows.md).
-
     --all measures on the held-out rows that `pv train` kept, or on those of --data; replies only with --replies N.
 
     \b
@@ -84,28 +94,64 @@ def command(
     pv eval main style listening.heldout.jsonl
     pv eval --all
     pv eval rows.jsonl --no-replies --neutral my-answers.jsonl
+    pv eval pirate.heldout.jsonl --controls --prompt "Talk like a pirate."
     """
     revisions, data = _asked(app, what, every, files)
     repo = app.repo()
-    first, *others = [repo.at(name) for name in revisions]
+    sides = [repo.at(name) for name in revisions]
     sets = [app.rows(name, repo) for name in ([data] if data else files)]
-    plan = _plan(app, repo, every, how)
-    settings = {"plan": plan, "dtype": how["dtype"], "threads": how["threads"]}
+    how["plan"] = _plan(app, repo, every, how)
     with app.progress() as progress:
-        if every:
-            scores = first.score_all(sets, progress=progress, **settings)
-        elif others:
-            pair = first.compare(others[0], sets[0], progress=progress, **settings)
-        else:
-            found = first.score(sets[0], progress=progress, **settings)
-    if every:
-        app.json(scores) if as_json else _show_all(app, first, scores)
-    elif others:
-        app.json(pair) if as_json else _show_pair(first, others[0], pair)
-    elif as_json:
-        app.json({"commit": first.commit, "build": found.build, **found.to_json()})
+        found = _measured(sides, sets, every, how, progress)
+    if as_json:
+        app.json(found if every or len(sides) > 1 else {"commit": sides[0].commit, **_built(found)})
     else:
-        _show(first, found)
+        _show_any(app, sides, found)
+
+
+def _measured(
+    sides: Sequence[Revision], sets: Sequence[Rows], every: bool, how: dict[str, Any], progress: Report | None
+) -> Found:
+    first, *others = sides
+    settings = {"progress": progress, **{key: how[key] for key in ("plan", "dtype", "threads")}}
+    if _controls(how, alone=not every and not others):
+        return first.score_controls(sets[0], prompt=how["prompt"], **settings)
+    if every:
+        return first.score_all(sets, **settings)
+    return first.compare(others[0], sets[0], **settings) if others else first.score(sets[0], **settings)
+
+
+def _built(found: Any) -> dict[str, Any]:
+    """A score, with the build that it is of."""
+    return {"build": getattr(found, "score", found).build, **found.to_json()}
+
+
+def _show_any(app: App, sides: Sequence[Revision], found: Found) -> None:
+    from pv.vecstore.repo.compare import Comparison
+    from pv.vecstore.repo.score_all import Scores
+    from pv.vecstore.repo.score_controls import Controlled
+
+    match found:
+        case Scores():
+            _show_all(app, sides[0], found)
+        case Comparison():
+            _show_pair(sides[0], sides[1], found)
+        case Controlled():
+            _show(sides[0], found.score)
+            for line in control_lines(found):
+                echo(line)
+        case _:
+            _show(sides[0], found)
+
+
+def _controls(how: dict[str, Any], *, alone: bool) -> bool:
+    """Whether controls are asked for: a prompt is one. Raises UsageError where they are of more than one revision."""
+    asked = how["controls"] or how["prompt"] is not None
+    if asked and not alone:
+        raise UsageError(
+            "controls are of one revision, on one file of rows", hint="pv eval --controls REV ROWS.jsonl"
+        )
+    return asked
 
 
 def _asked(app: App, what: Sequence[str], every: bool, files: Sequence[str]) -> tuple[Sequence[str], str]:

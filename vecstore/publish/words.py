@@ -175,7 +175,7 @@ class Effect:
 
 
 def effect(score: Mapping[str, Any], quote: Quote = str) -> tuple[str, tuple[str, ...]] | None:
-    """`held-out effect +1.23 [...] nats, 95 %, n=30 (rows.jsonl)`; what was measured beside, and caveats. None if none is noted."""
+    """`held-out effect +1.23 [...] nats, 95 %, n=30 (rows.jsonl)`; then what was measured beside, and caveats."""
     found = Effect.read(score)
     if found is None:
         return None

@@ -38,7 +38,7 @@ from pv.vecstore.repo.thread_count import thread_count
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Measurements"]
+__all__ = ["Measurements", "as_noisy"]
 
 MOST = 1e12  # nats or tokens: what is more was never measured
 TOGETHER = 24  # replies that are written at a time
@@ -46,7 +46,10 @@ Table = TypeVar("Table", Margins, Neutral)
 
 
 class Measurements:
-    """Of a persona's build. `packs` holds vectors that are not in the registry yet; `what` is measured, in words."""
+    """Of a persona's build. `packs` holds vectors that are not in the registry yet; `what` is measured, in words.
+
+    `random`: of noise in the place of the persona's change of its base, as large in every tensor.
+    """
 
     def __init__(
         self,
@@ -58,11 +61,13 @@ class Measurements:
         threads: int | None = None,
         progress: Report | None = None,
         packs: PackStore | None = None,
+        random: bool = False,
     ) -> None:
         self.build = build_id(persona)
         self.what = what or ", ".join(sorted(persona.behaviours)) or "the base"
         self._registry, self._commit, self._persona = registry, commit, persona
         self._threads, self._progress, self._packs = threads, progress, packs
+        self._random = random
         self._known = registry.record(self.build)
         self._held = ExitStack()
         self._model: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
@@ -136,26 +141,56 @@ class Measurements:
 
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._model is None:
-            checkpoint = temporary_checkpoint(
-                self._registry, self._commit, self._persona, what=self.what,
-                threads=thread_count(self._threads), progress=self._progress, packs=self._packs,
-            )  # fmt: skip
-            folder = self._held.enter_context(checkpoint)
-            self._held.enter_context(torch_threads(self._threads))
-            said(self._progress, "loading the model")
-            self._model = load(folder)
+            if self._random:
+                base = self._load(self._persona.without_behaviours())
+                self._model = as_noisy(base, self._load(self._persona), self.build)
+            else:
+                self._model = self._load(self._persona)
         return self._model
+
+    def _load(self, persona: Persona) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        checkpoint = temporary_checkpoint(
+            self._registry, self._commit, persona, what=self.what,
+            threads=thread_count(self._threads), progress=self._progress, packs=self._packs,
+        )  # fmt: skip
+        folder = self._held.enter_context(checkpoint)
+        self._held.enter_context(torch_threads(self._threads))
+        said(self._progress, "loading the model")
+        return load(folder)
 
     def _stage(self, name: str, total: int, unit: str = "rows") -> Progress | None:
         self._loaded()  # what that says comes before
         return stage(self._progress, name, unit, total)
 
     def _noted(self, kind: str, key: str) -> object:
-        known = self._known.get(kind)
+        known = self._known.get(self._kind(kind))
         return known.get(key) if isinstance(known, dict) else None
 
     def _note(self, kind: str, key: str, document: object) -> None:
-        self._known = self._registry.update_record(self.build, {kind: {key: document}})
+        self._known = self._registry.update_record(self.build, {self._kind(kind): {key: document}})
+
+    def _kind(self, kind: str) -> str:
+        return f"random {kind}" if self._random else kind
+
+
+def as_noisy(
+    base: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    own: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    key: str,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base plus noise, in each tensor of the norm by which `own` differs from it. The same key, the same noise."""
+    import torch
+
+    model = base[0]
+    changed = dict(own[0].named_parameters())
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            norm = (changed[name] - weight).norm()
+            if norm > 0:
+                seed = int.from_bytes(hashlib.sha256(f"pv:noise:1\n{key}\n{name}".encode()).digest()[:8])
+                noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed >> 1))
+                weight += noise * (norm / noise.norm())
+    return base
 
 
 def _prompts_id(prompts: Sequence[Sequence[Message]], max_tokens: int) -> str:

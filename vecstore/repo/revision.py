@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.rows import KeptRows
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.score_all import Scores
+    from pv.vecstore.repo.score_controls import Controlled
     from pv.vecstore.repo.score_plan import ScorePlan
     from pv.vecstore.repo.show import Shown
     from pv.vecstore.repo.to_mergekit import MergekitExport
@@ -135,6 +136,25 @@ class Revision:
         return score(
             self, as_rows(rows), plan=plan, dtype=dtype, threads=thread_count(threads), progress=progress
         )
+
+    def score_controls(
+        self,
+        rows: Rows | str | PathLike[str],
+        *,
+        prompt: str | None = None,
+        plan: ScorePlan | None = None,
+        dtype: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Controlled:
+        """The score, beside that of noise of the same size, and of the base with a system prompt."""
+        from pv.vecstore.data.rows import as_rows
+        from pv.vecstore.repo.score_controls import score_controls
+
+        return score_controls(
+            self, as_rows(rows), prompt=prompt, plan=plan, dtype=dtype,
+            threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
 
     def compare(
         self,

@@ -25,7 +25,7 @@ from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.generate import Reply
 from pv.vecstore.progress import Report
 from pv.vecstore.repo.measurements import Measurements
-from pv.vecstore.repo.score_plan import ScorePlan
+from pv.vecstore.repo.score_plan import ScorePlan, Subject
 from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def score_persona(
     """Measure persona and base on the same rows; the score is noted in the build's record. `what`: see `measure`."""
     plan = plan or ScorePlan()
     before, *after = measure_builds(
-        registry, commit, persona.without_behaviours(), [] if persona.is_base else [(what, persona)],
+        registry, commit, persona.without_behaviours(), [] if persona.is_base else [Subject(what, persona)],
         [rows], plan, threads=threads, progress=progress,
     )  # fmt: skip
     return scored(registry, persona, rows, 0, before, after[0] if after else before, plan, overlap)
@@ -139,7 +139,7 @@ def measure_builds(
     registry: Registry,
     commit: str,
     base: Persona,
-    personas: Sequence[tuple[str, Persona]],
+    subjects: Sequence[Subject],
     sets: Sequence[Rows],
     plan: ScorePlan,
     *,
@@ -147,25 +147,26 @@ def measure_builds(
     threads: int | None = None,
     progress: Report | None = None,
 ) -> list[Found]:
-    """Of the base, and then of each persona; one model is in memory at a time. `label` names each set's stage."""
+    """Of the base, and then of each subject; one model is in memory at a time. `label` names each set's stage."""
     for rows in sets:
         need_pairs(rows)
     found: list[Found] = []
     with ExitStack() as held:
         kept: Distributions | None = None
-        for number, (what, persona) in enumerate([("the base", base), *personas]):
-            of = Measurements(registry, commit, persona, what=what, threads=threads, progress=progress)
+        for number, subject in enumerate([Subject("the base", base), *subjects]):
+            of = _measurements(registry, commit, subject, threads, progress)
             with of:
                 names = [label(number, of.what, rows) if label else "" for rows in sets]
-                margins = tuple(of.margins(rows, name) for rows, name in zip(sets, names, strict=True))
+                asked = [subject.rows(rows) for rows in sets]
+                margins = tuple(of.margins(rows, name) for rows, name in zip(asked, names, strict=True))
                 own = None
                 if plan.neutral is not None and number == 0:
-                    unknown = [one for _, one in personas if not _knows(registry, commit, one, plan.neutral)]
+                    unknown = [one for one in subjects if not _knows(registry, commit, one, plan.neutral)]
                     kept = held.enter_context(Distributions()) if unknown else None
                     own = of.neutral(plan.neutral, keep=kept)
                 elif plan.neutral is not None:
-                    own = of.neutral(plan.neutral, against=kept)
-                prompts = [plan.prompts(rows) for rows in sets]
+                    own = of.neutral(subject.rows(plan.neutral), against=kept)
+                prompts = [plan.prompts(rows) for rows in asked]
                 replies = tuple(of.replies(some, plan.max_tokens) if some else [] for some in prompts)
                 base_replies = found[0].replies if found else replies
                 forced = tuple(
@@ -185,8 +186,10 @@ def scored(
     after: Found,
     plan: ScorePlan,
     overlap: Overlap | None = None,
+    *,
+    noted: bool = True,
 ) -> Score:
-    """The score on the set at `place` that base and persona give; noted in the build's record."""
+    """The score on the set at `place` that base and persona give; noted in the build's record if it is that build's."""
     new, old = after.margins[place], before.margins[place]
     lost = damage(after.neutral, before.neutral) if after.neutral and before.neutral else None
     result = Score(
@@ -205,7 +208,8 @@ def scored(
         neutral_id=plan.neutral.id if lost and plan.neutral else "",
         replies=_replies(rows, place, before, after, plan),
     )
-    _note(registry, result)
+    if noted:
+        _note(registry, result)
     return result
 
 
@@ -233,8 +237,21 @@ def _note(registry: Registry, result: Score) -> None:
     registry.update_record(result.build, {"scores": {result.data_id: document}})
 
 
-def _knows(registry: Registry, commit: str, persona: Persona, neutral: Rows) -> bool:
-    return Measurements(registry, commit, persona).knows_neutral(neutral)
+def _knows(registry: Registry, commit: str, subject: Subject, neutral: Rows) -> bool:
+    return _measurements(registry, commit, subject).knows_neutral(subject.rows(neutral))
+
+
+def _measurements(
+    registry: Registry,
+    commit: str,
+    subject: Subject,
+    threads: int | None = None,
+    progress: Report | None = None,
+) -> Measurements:
+    return Measurements(
+        registry, commit, subject.persona, what=subject.what, random=subject.random,
+        threads=threads, progress=progress,
+    )  # fmt: skip
 
 
 def measure(

@@ -19,7 +19,7 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.progress import Report
 from pv.vecstore.repo.score import Score, measure_builds, scored
-from pv.vecstore.repo.score_plan import ScorePlan
+from pv.vecstore.repo.score_plan import ScorePlan, Subject
 from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def score_all(
     one_of: dict[tuple[Any, ...], tuple[str, Persona]] = {}
     for line in sorted(alone.items(), key=lambda line: not _is_known(registry, line[1], sets)):
         one_of.setdefault(_alike(persona.behaviours[line[0]]), line)
-    measured = [*one_of.values()] + ([] if persona.is_base else [("the persona", persona)])
+    measured = [Subject(*line) for line in one_of.values()]
+    measured += [] if persona.is_base else [Subject("the persona", persona)]
     places = {rows.id: place for place, rows in enumerate(sets, start=1)}
     total = (len(measured) + 1) * len(sets)
 
@@ -91,7 +92,7 @@ def score_all(
         registry, revision.commit, persona.without_behaviours(), measured, sets, plan,
         label=label, threads=threads, progress=progress,
     )  # fmt: skip
-    known = {name: one for (name, _), one in zip(measured, after, strict=True)} | (
+    known = {subject.what: one for subject, one in zip(measured, after, strict=True)} | (
         {"the persona": before} if persona.is_base else {}
     )
     found = []
