@@ -78,6 +78,7 @@ behaviour, if the file's first line says how it shows (docs/rows.md).
 @pass_app
 def command(
     app: App,
+    /,
     what: tuple[str, ...],
     every: bool,
     files: tuple[str, ...],
