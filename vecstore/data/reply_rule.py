@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from pv.vecstore.data.values import RowError, kind
+from pv.vecstore.data.row_error import RowError, kind
 
 __all__ = ["ReplyRule", "is_reply_rule"]
 
