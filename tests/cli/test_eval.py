@@ -228,9 +228,9 @@ def test_controls_on_the_screen(world: World, pv: InProcess) -> None:
     assert len({one["effect"]["mean"] for one in (found, *found["controls"])}) == 3
     assert found["controls"][1]["damage"]["text"]["mean"] == 0, "no template, no system prompt"
     assert pv.ok(*words, "--json").json == found, "the same noise"
-    said = pv.ok(*words).out
+    drawn = pv.ok(*words).out
     for text in ("noise of the same norm", "the base, asked to: with the system prompt 'Be brief.'"):
-        assert text in said
+        assert text in drawn
     for wrong in (
         ("--all", "--controls"),
         ("HEAD~1", "HEAD", world.rows, "--controls"),
