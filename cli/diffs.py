@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pv.cli.render import change_lines, columns, counted, table
+from pv.cli.render import change_lines, columns, counted, interval, table
 from pv.cli.terminal import cells
+from pv.vecstore.publish.figures import last_part
 
 if TYPE_CHECKING:
     from pv.vecstore.merge.diff import Movement, WeightDiff
     from pv.vecstore.merge.heads import Head
     from pv.vecstore.merge.interference import Pair
     from pv.vecstore.merge.spectrum import Spectrum
+    from pv.vecstore.publish.words import Effect
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.diff_checkpoints import CheckpointDiff
 
@@ -31,6 +33,7 @@ def diff_lines(found: Diff, *, top: int | None = None) -> list[str]:
     lines = change_lines(found.changes)
     if found.old.base != found.new.base:
         lines.append("the bases differ: weights cannot be compared")
+    lines += _measured(found)
     if found.weights is None:
         return lines
     if not found.weights:
@@ -38,6 +41,24 @@ def diff_lines(found: Diff, *, top: int | None = None) -> list[str]:
     header = ["where", "norm of change", "relative", "changed, before rounding"]
     lines += ["", *_tables(found.weights, header, top)]
     return [*lines, *_heads(found.heads), *_spectra(found.spectra), *matrix(found.pairs)]
+
+
+def _measured(found: Diff) -> list[str]:
+    """Effect and damage of both, where they were measured: on the same rows in one line."""
+    sides: list[dict[str, Effect]] = [{one.data: one for one in side} for side in found.effects]
+    if not any(sides):
+        return []
+    rows = []
+    for data in sorted(sides[0].keys() | sides[1].keys()):
+        both = [side.get(data) for side in sides]
+        figures = [interval(one.mean, one.low, one.high) if one else "not measured" for one in both]
+        damages = [one.damage.brief().removeprefix("damage ") if one and one.damage else "-" for one in both]
+        rows.append([last_part(data), *figures, *damages])
+    header = ["held-out rows", "effect of a", "effect of b", "damage of a", "damage of b"]
+    title = (
+        "effect in nats, 95 % interval; damage in nats a token, plain answers after token 16 and plain text"
+    )
+    return ["", table(header, rows, title=title)]
 
 
 def checkpoint_lines(found: CheckpointDiff, *, top: int | None = None) -> list[str]:

@@ -64,8 +64,9 @@ def one_line_each(versions: Sequence[Version]) -> Iterator[str]:
 
 
 def effect_words(effect: Effect) -> str:
-    """An effect where all has one line."""
-    return f"{effect.figures(plain)}{effect.brief(plain)}"
+    """An effect, and the damage beside it, where all has one line."""
+    damage = f", {effect.damage.brief()}" if effect.damage else ""
+    return f"{effect.figures(plain)}{damage}{effect.brief(plain)}"
 
 
 def effect_lines(title: str, effects: Iterable[Effect | None]) -> Iterator[str]:
@@ -76,7 +77,8 @@ def effect_lines(title: str, effects: Iterable[Effect | None]) -> Iterator[str]:
             continue
         name = effect_name(effect.overlap).removeprefix("held-out effect").removeprefix("effect ")
         together = f"of {effect.vectors} vectors together" if effect.vectors > 1 else ""
-        for line in (" ".join(filter(None, (together, name, effect.figures(plain)))), *effect.caveats(plain)):
+        said = " ".join(filter(None, (together, name, effect.figures(plain))))
+        for line in (said, *effect.beside(plain), *effect.caveats(plain)):
             yield f"{title}{line}"
             title = " " * len(title)
 

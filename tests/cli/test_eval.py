@@ -44,8 +44,8 @@ def test_two_revisions_are_compared_row_by_row(world: World, pv: InProcess, held
     assert there["mean"] == pytest.approx(-difference["mean"])
     said = pv.ok("eval", "HEAD~1", "HEAD", held_out).out
     assert said.startswith("A  HEAD~1 (") and "\nB  HEAD (" in said and "B - A per token" in said
-    assert said.splitlines()[-2].startswith("the interval ")
-    assert said.splitlines()[-1] == "n=4 is too few for an interval to be trusted"
+    assert "\nthe interval " in said and "\nn=4 is too few for an interval to be trusted\n" in said
+    assert "damage of A, on pv's neutral set" in said and "damage of B, on pv's neutral set" in said
 
 
 def test_a_revision_beside_itself(world: World, pv: InProcess, held_out: Path) -> None:
@@ -151,3 +151,90 @@ def test_bad_input(world: World, pv: InProcess, held_out: Path) -> None:
     ):
         answer = pv("eval", *words)
         assert (answer.code, answer.out) == (code, "") and said in answer.err, answer
+
+
+# Damage, replies, controls
+
+
+def test_damage_and_replies_beside_the_effect(world: World, pv: InProcess, tmp_path: Path) -> None:
+    ruled = tmp_path / "ruled.jsonl"
+    ruled.write_bytes(b'{"reply": {"max_words": 1000000}}\n' + world.rows.read_bytes())
+    said = pv.ok("eval", ruled, "--replies", "3", "--max-tokens", "8", "--threads", "1").out
+    for words in (
+        "damage on pv's neutral set", "plain answers after token 16", "plain text", "KL(base || persona)",
+        "not damage: the first 16 tokens", "greedy replies to 3 prompts", "show the behaviour", "3 of 3",
+        "fall into a loop", "cut at 8 tokens", "at most 1000000 words", "margin above 0, base",
+    ):  # fmt: skip
+        assert words in said, words
+    found = pv.ok("eval", ruled, "--replies", "3", "--max-tokens", "8", "--json").json
+    assert found["replies"]["rule"] == {"max_words": 1000000}
+    assert found["replies"]["shown"]["mean"] == found["replies"]["base_shown"]["mean"] == 1
+    assert found["damage"]["answers"]["n"] >= 20 and found["damage"]["text"]["n"] >= 10
+    log = pv.ok("log", "--scores", "-1").out
+    assert "damage +" in log or "damage -" in log
+    assert "nats a token on plain answers after token 16" in log and "of 3 greedy replies, 3 show it" in log
+    assert "damage" in pv.ok("log", "--scores", "--oneline", "-1").out
+    entry = pv.ok("log", "--scores", "-1", "--json").json["commits"][0]["scores"][0]
+    assert entry["damage"]["answers"]["mean"] == found["damage"]["answers"]["mean"]
+    loops = [round(3 * found["replies"][key]["mean"]) for key in ("loops", "base_loops")]
+    assert entry["replies"] == {
+        "n": 3, "shown": {"persona": 3, "base": 3}, "loops": dict(zip(("persona", "base"), loops, strict=True))
+    }  # fmt: skip
+    diff = pv.ok("diff", "HEAD~1", "HEAD")
+    assert "effect of b" in diff.out and "damage of b" in diff.out
+    assert pv.ok("diff", "HEAD~1", "HEAD", "--json").json["measured"]["b"][0]["damage"] == entry["damage"]
+
+
+def test_a_quick_eval_writes_no_replies(world: World, pv: InProcess) -> None:
+    for option in ("--quick", "--no-replies"):
+        found = pv.ok("eval", world.rows, option, "--json").json
+        assert found["replies"] is None and found["damage"]["text"] is not None
+    for words in (("--quick", "--replies", "2"), ("--quick", "--judge")):
+        said = pv("eval", world.rows, *words)
+        assert (said.code, said.out) == (2, "") and "do not go together" in said.err
+
+
+def test_a_neutral_set_of_ones_own(world: World, pv: InProcess, tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text(
+        '{"text": "The sea is calm tonight, and the moon is out."}\n{"text": "Bread is flour and water."}\n'
+    )
+    found = pv.ok("eval", world.rows, "--quick", "--neutral", own, "--json").json["damage"]
+    assert (found["neutral"], found["answers"], found["text"]["n"]) == ("own.jsonl", None, 2)
+    own.write_text('{"text": "One."}\n')
+    said = pv("eval", world.rows, "--quick", "--neutral", own)
+    assert (said.code, said.out) == (2, "") and "neutral set" in said.err
+    said = pv("eval", world.rows, "--quick", "--neutral", tmp_path / "none.jsonl")
+    assert said.code == 2 and "no file" in said.err
+
+
+def test_controls_on_the_screen(world: World, pv: InProcess) -> None:
+    words = (
+        "eval",
+        world.rows,
+        "--prompt",
+        "Be brief.",
+        "--replies",
+        "2",
+        "--max-tokens",
+        "4",
+        "--threads",
+        "1",
+    )
+    found = pv.ok(*words, "--json").json
+    assert [one["kind"] for one in found["controls"]] == ["random", "prompt"]
+    assert [one["prompt"] for one in found["controls"]] == [None, "Be brief."]
+    assert found["controls"][0]["base_margin"] == found["base_margin"]
+    assert len({one["effect"]["mean"] for one in (found, *found["controls"])}) == 3
+    assert found["controls"][1]["damage"]["text"]["mean"] == 0, "no template, no system prompt"
+    assert pv.ok(*words, "--json").json == found, "the same noise"
+    drawn = pv.ok(*words).out
+    for text in ("noise of the same norm", "the base, asked to: with the system prompt 'Be brief.'"):
+        assert text in drawn
+    for wrong in (
+        ("--all", "--controls"),
+        ("HEAD~1", "HEAD", world.rows, "--controls"),
+        (world.rows, "--prompt", " "),
+    ):
+        said = pv("eval", *wrong)
+        assert (said.code, said.out) == (2, "")

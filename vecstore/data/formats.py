@@ -88,6 +88,14 @@ def _alpaca(row: Document) -> Row:
     return _row((Message("user", asked),), values.answer(row["output"], "output"))
 
 
+def _evaluation(row: Document) -> Row:
+    """The answers begin with a space there, as they did in a prompt without a chat template."""
+    asked = _asked(values.text(row["question"], "question"))
+    keys = ("answer_matching_behavior", "answer_not_matching_behavior")
+    chosen, rejected = (values.filled(values.text(row[key], key), repr(key)).strip() for key in keys)
+    return _row(asked, chosen, rejected)
+
+
 def _text(row: Document) -> Row:
     return Row((), values.filled(values.text(row["text"], "text"), "'text'"))
 
@@ -128,6 +136,14 @@ FORMATS = (
         _alpaca,
         more=("input",),
         not_with=("chosen", "rejected", "history"),
+    ),
+    Format(
+        "model-written evaluation",
+        ("question", "answer_matching_behavior", "answer_not_matching_behavior"),
+        '{"question": "...", "answer_matching_behavior": " Yes", "answer_not_matching_behavior": " No"}',
+        _evaluation,
+        more=("statement", "label_confidence"),
+        not_with=("prompt", "chosen", "rejected", "completion"),
     ),
     Format("text", ("text",), '{"text": "..."}', _text, not_with=("prompt", "chosen", "rejected", "completion")),
 )  # fmt: skip

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pv.registry import canonical
+
+if TYPE_CHECKING:
+    from pv.vecstore.data.reply_rule import ReplyRule
 
 __all__ = ["ROLES", "Message", "Row", "Rows"]
 
@@ -48,6 +51,7 @@ class Rows(Sequence[Row]):
     """Rows in file order. `source` and `lines` say where each came from; the id does not depend on them.
 
     `counted` is what `lines` counts: lines of a file, or its rows. `notes` say what of the file was left alone.
+    `reply` is the rule of the file by which a model's own reply shows what the rows teach; no part of the id.
     """
 
     rows: tuple[Row, ...]
@@ -55,6 +59,7 @@ class Rows(Sequence[Row]):
     lines: tuple[int, ...] = ()
     counted: Literal["line", "row"] = "line"
     notes: tuple[str, ...] = ()
+    reply: ReplyRule | None = None
 
     @property
     def id(self) -> str:
@@ -85,5 +90,5 @@ class Rows(Sequence[Row]):
         if isinstance(index, slice):
             numbers = range(len(self.rows))[index]
             lines = tuple(self.lines[i] if i < len(self.lines) else i + 1 for i in numbers)
-            return Rows(self.rows[index], self.source, lines, self.counted, self.notes)
+            return Rows(self.rows[index], self.source, lines, self.counted, self.notes, self.reply)
         return self.rows[index]

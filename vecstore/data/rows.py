@@ -16,6 +16,7 @@ from pathlib import Path
 from pv.registry.errors import DataError
 from pv.vecstore.data.containers import Counted, Numbered, json_lines, unpack
 from pv.vecstore.data.formats import HINT, format_of, strangers
+from pv.vecstore.data.reply_rule import ReplyRule, is_reply_rule
 from pv.vecstore.data.row import ROLES, Message, Row, Rows
 from pv.vecstore.data.values import RowError, kind
 
@@ -50,7 +51,7 @@ def as_rows(rows: Rows | str | PathLike[str]) -> Rows:
     except (AttributeError, TypeError) as error:
         raise DataError(f"{rows.source}: {error}", hint="a Row has a tuple of Messages, and texts") from error
     parsed = _collect("line", json_lines(data, rows.source), rows.source)
-    return Rows(parsed.rows, rows.source, rows.lines, rows.counted, rows.notes)
+    return Rows(parsed.rows, rows.source, rows.lines, rows.counted, rows.notes, rows.reply)
 
 
 def parse_rows(data: bytes, *, source: str = "rows") -> Rows:
@@ -63,8 +64,12 @@ def _collect(counted: Counted, found: Iterator[Numbered], source: str) -> Rows:
     numbers: list[int] = []
     unused: set[str] = set()
     refused = 0
-    for number, document in found:
+    reply: ReplyRule | None = None
+    for place, (number, document) in enumerate(found):
         where = f"{source}:{number}" if counted == "line" else f"{source}: row {number}"
+        if place == 0 and is_reply_rule(document):
+            reply = _reply_rule(document, where)
+            continue
         row = _row(document, where, unused)
         if row is None:
             refused += 1
@@ -78,7 +83,15 @@ def _collect(counted: Counted, found: Iterator[Numbered], source: str) -> Rows:
         )
     if not rows:
         raise DataError(f"{source}:1: no rows: the file is empty", hint=HINT)
-    return Rows(tuple(rows), source, tuple(numbers), counted, _notes(rows, unused, refused, source))
+    notes = _notes(rows, unused, refused, source)
+    return Rows(tuple(rows), source, tuple(numbers), counted, notes, reply)
+
+
+def _reply_rule(document: dict[str, object], where: str) -> ReplyRule:
+    try:
+        return ReplyRule.read(document["reply"])
+    except RowError as error:
+        raise DataError(f"{where}: {error}", hint=error.hint) from error
 
 
 def _row(document: object, where: str, unused: set[str]) -> Row | None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from pv.registry.errors import DataError
 from pv.vecstore.data.row import ROLES, Message
+from pv.vecstore.data.row_error import RowError, kind
 
 __all__ = ["RowError", "answer", "kind", "messages", "shared_prompt", "text", "turns"]
 
 SPEAKERS = {"human": "user", "gpt": "assistant", "model": "assistant"}
 """Who speaks in ShareGPT, where it is not one of ROLES."""
-
-
-class RowError(DataError):
-    """What is wrong with one row; who reads the file says which row it is."""
 
 
 def text(value: object, key: str) -> str:
@@ -110,20 +106,6 @@ def _message(item: object, key: str, who: str, what: str, speakers: Mapping[str,
         known = (*speakers, *ROLES)
         refuse(f"unknown role {str(role)[:40]!r}: one of {', '.join(known)}")
     return Message(role, text(said[what], f"{key}: {what}"))
-
-
-def kind(value: object) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "text",
-        bool: "true or false",
-        bytes: "bytes",
-        type(None): "null",
-    }
-    if isinstance(value, list) and not value:
-        return "an empty list"
-    return names.get(type(value), "a number")
 
 
 def refuse(why: str) -> NoReturn:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pv.registry.errors import DataError
 from pv.vecstore.data.chat_template import encode
 from pv.vecstore.data.rows import Rows
+from pv.vecstore.evaluate.orders import both_orders
 from pv.vecstore.models.load import context_length, stop_ids
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def margins(
 ) -> Margins:
     """Score every row; `progress(done, total)` counts rows. The model runs in eval mode and is left as it was.
 
+    A row that lists choices is scored in both orders, and gets the mean of both.
+
     Raises DataError for a row without `rejected`, or one that does not fit the model's context.
     """
     import torch
@@ -66,7 +69,8 @@ def margins(
     from pv.vecstore.models.logprobs import answer_logps, collate
 
     need_pairs(rows)
-    data = encode(tokenizer, rows, stops=stop_ids(model, tokenizer), limit=context_length(model))
+    every, of = both_orders(rows)
+    data = encode(tokenizer, every, stops=stop_ids(model, tokenizer), limit=context_length(model))
     answers = [(row.chosen, row.rejected or ()) for row in data]
     order = sorted(range(len(data)), key=lambda i: (len(data[i].context), *map(len, answers[i]), i))
     sums = np.zeros((len(data), 2))
@@ -82,10 +86,14 @@ def margins(
                 sums[picked] = logps.double().sum(1).view(-1, 2).numpy()
                 counts[picked] = padded.counts.view(-1, 2).numpy()
                 if progress is not None:
-                    progress(start + len(picked), len(order))
+                    progress((start + len(picked)) * len(rows) // len(order), len(rows))
     finally:
         model.train(training)
-    return Margins(sums[:, 0], sums[:, 1], counts[:, 0], counts[:, 1])
+    table = np.concatenate([sums, counts], 1)  # (orders, 4)
+    means = np.zeros((len(rows), 4))
+    np.add.at(means, of, table)
+    means /= np.bincount(of, minlength=len(rows))[:, None]
+    return Margins(*means.T.copy())
 
 
 def need_pairs(rows: Rows) -> None:

@@ -1,4 +1,4 @@
-"""Intervals for behavioural figures: the paired bootstrap over rows.
+"""Intervals for behavioural figures: the paired bootstrap over rows, and for shares of rows Wilson's.
 
 Every row is measured before and after, so rows are resampled whole and their differences averaged. Seeded:
 the same values give the same interval.
@@ -6,7 +6,9 @@ the same values give the same interval.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pv.registry.errors import UsageError
 from pv.vecstore.evaluate.margins import Margins
 
-__all__ = ["Interval", "bootstrap", "effect", "kept"]
+__all__ = ["Interval", "bootstrap", "effect", "kept", "ratio", "share"]
 
 BLOCK = 1 << 22  # numbers drawn at a time
 
@@ -51,6 +53,33 @@ def bootstrap(values: ArrayLike, *, resamples: int = 10_000, seed: int = 0, leve
     means = _resample(data[None], resamples, seed)[:, 0]
     low, high = _percentiles(means, level)
     return Interval(float(data.mean()), low, high, len(data), level)
+
+
+def ratio(
+    sums: ArrayLike, counts: ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Percentile interval of sum of (n,) sums / sum of (n,) counts, rows resampled whole: nats a token of many rows.
+
+    Rows whose count is 0 say nothing and are left out. Raises UsageError for fewer than 2 that are not.
+    """
+    pair = np.stack([np.asarray(sums, np.float64), np.asarray(counts, np.float64)])
+    pair = pair[:, pair[1] > 0]
+    _checked(pair[0])
+    means = _resample(pair, resamples, seed)
+    low, high = _percentiles(means[:, 0] / means[:, 1], level)
+    return Interval(float(pair[0].sum() / pair[1].sum()), low, high, pair.shape[1], level)
+
+
+def share(found: int, n: int, *, level: float = 0.95) -> Interval:
+    """`found` of n as a share, with Wilson's score interval: right for few rows, and at 0 and at n."""
+    if not 0 <= found <= n or n < 1:
+        raise UsageError(f"{found} of {n} is no share")
+    z, p = NormalDist().inv_cdf((1 + level) / 2), found / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low = 0.0 if found == 0 else middle - half
+    high = 1.0 if found == n else middle + half
+    return Interval(p, low, high, n, level)
 
 
 def effect(after: Margins, before: Margins, *, per_token: bool = False, seed: int = 0) -> Interval:

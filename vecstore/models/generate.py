@@ -7,6 +7,7 @@ the same words for a prompt whether it is asked alone or in a batch (up to round
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pv.registry.errors import DataError, UsageError
@@ -18,12 +19,21 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Finish", "Prompt", "replies", "stream"]
+__all__ = ["Finish", "Prompt", "Reply", "replies", "stream", "written"]
 
 Prompt = str | Sequence[Message]
 Finish = Literal["stop", "length", "context"]
 """What ended a reply: the model, `max_new_tokens`, or the model's context, which is full."""
 UNFINISHED = "\ufffd"  # what a decoder writes for half of a character
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: its text, its tokens without the one that ended it, and what ended it."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish: Finish
 
 
 def replies(
@@ -41,20 +51,42 @@ def replies(
 
     Raises DataError for a prompt that leaves no room in the model's context, UsageError for bad settings.
     """
+    found = written(
+        model, tokenizer, prompts, max_new_tokens,
+        temperature=temperature, seed=seed, batch=batch, progress=progress,
+    )  # fmt: skip
+    return [reply.text for reply in found]
+
+
+def written(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int = 64,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Reply]:
+    """The same, with tokens and what ended each."""
     contexts = [_encode(model, tokenizer, prompt, number) for number, prompt in enumerate(prompts, start=1)]
     order = sorted(range(len(contexts)), key=lambda i: (len(contexts[i]), i))
-    found: dict[int, str] = {}
+    found: dict[int, Reply] = {}
     for start in range(0, len(order), batch):
         picked = order[start : start + batch]
-        written: list[list[int]] = [[] for _ in picked]
+        answers: list[list[int]] = [[] for _ in picked]
+        room = _room(model, [contexts[i] for i in picked], max_new_tokens)
         for new in _generate(
             model, tokenizer, [contexts[i] for i in picked], max_new_tokens, temperature, seed
         ):
-            for tokens, token in zip(written, new, strict=True):
+            for tokens, token in zip(answers, new, strict=True):
                 if token is not None:
                     tokens.append(token)
-        for i, tokens in zip(picked, written, strict=True):
-            found[i] = _decode(tokenizer, tokens).strip()
+        for i, tokens in zip(picked, answers, strict=True):
+            found[i] = Reply(
+                _decode(tokenizer, tokens).strip(), tuple(tokens), _ended(len(tokens), room, max_new_tokens)
+            )
         if progress is not None:
             progress(len(found), len(order))
     return [found[i] for i in range(len(contexts))]
@@ -84,9 +116,13 @@ def stream(
             shown = text
     if text.startswith(shown) and len(text) > len(shown):
         yield text[len(shown) :]
-    if len(tokens) < _room(model, [context], max_new_tokens):
+    return _ended(len(tokens), _room(model, [context], max_new_tokens), max_new_tokens)
+
+
+def _ended(tokens: int, room: int, max_new_tokens: int) -> Finish:
+    if tokens < room:
         return "stop"
-    return "length" if len(tokens) == max_new_tokens else "context"
+    return "length" if tokens == max_new_tokens else "context"
 
 
 def _room(model: PreTrainedModel, contexts: Sequence[Sequence[int]], max_new_tokens: int) -> int:

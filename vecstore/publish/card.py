@@ -18,11 +18,21 @@ from pv.registry.persona import Behaviour, Persona
 from pv.registry.provenance import Derived, Provenance, Unknown, as_behaviour
 from pv.registry.words import module_words, number, switch_words, term_list
 from pv.vecstore.data.overlap import Overlap
+from pv.vecstore.publish.beside import NotedDamage, NotedReplies
+from pv.vecstore.publish.figures import interval
 from pv.vecstore.publish.lineage import lineage, measured, original
 from pv.vecstore.publish.markdown import code, plain, table, tag, yaml_string
 from pv.vecstore.publish.words import VERDICTS, caveats, last_part, part, rows_of
 
 __all__ = ["CardFacts", "model_card"]
+
+HEAD: tuple[str, ...] = (
+    "rows", "n", "margin, base", "margin, this model", "effect", "95 % interval", "verdict"
+)  # fmt: skip
+DAMAGE = (
+    " Damage: log-likelihood that ordinary answers (after their first 16 tokens) and plain text lose against the "
+    "base, in nats a token, on rows that no behaviour is about; below 0 it gained."
+)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
@@ -142,7 +152,7 @@ def _measured(known: Provenance) -> tuple[str, ...]:
 def _scores(facts: CardFacts) -> str:
     if not facts.scores:
         return "## Scores\n\nNone were measured for this build."
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             code(last_part(score.get("data", "?"))),
             str(score["n"]) if isinstance(score.get("n"), int) else "–",
@@ -154,7 +164,11 @@ def _scores(facts: CardFacts) -> str:
         )
         for score in facts.scores
     ]
-    head = ("rows", "n", "margin, base", "margin, this model", "effect", "95 % interval", "verdict")
+    head = HEAD
+    damaged = any(NotedDamage.read(score) for score in facts.scores)
+    if damaged:
+        head = (*head, "damage, plain answers", "damage, plain text")
+        rows = [(*row, *_damage(score)) for row, score in zip(rows, facts.scores, strict=True)]
     notes = [f"- {code(last_part(s.get('data', '?')))}: {note}" for s in facts.scores for note in _caveats(s)]
     return (
         "## Scores\n\n"
@@ -163,11 +177,20 @@ def _scores(facts: CardFacts) -> str:
         + "\n\nMargin: log-probability of the wanted answer minus that of the unwanted one, in nats, the mean "
         "over n rows. Effect: this model's margin minus the base's on the same rows, so the base is the "
         "control. Interval: paired bootstrap over rows; one that holds 0 is inconclusive."
+        + (DAMAGE if damaged else "")
     )
 
 
+def _damage(score: Mapping[str, Any]) -> tuple[str, str]:
+    found = NotedDamage.read(score)
+    sides = (found.answers, found.text) if found else (None, None)
+    return tuple(interval(*one, 3) if one else "–" for one in sides)  # type: ignore[return-value]
+
+
 def _caveats(score: Mapping[str, Any]) -> tuple[str, ...]:
-    return caveats(rows_of(score), Overlap.read(score.get("overlap")), code)
+    replies = NotedReplies.read(score)
+    found = caveats(rows_of(score), Overlap.read(score.get("overlap")), code)
+    return (replies.words(), *found) if replies else found
 
 
 def _verdict(score: Mapping[str, Any]) -> str:

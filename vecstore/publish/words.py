@@ -5,13 +5,13 @@ Scores come as documents, as `--json`, records and provenance have them; anybody
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pv.vecstore.data.overlap import NAMED, Overlap
+from pv.vecstore.publish.beside import NotedDamage, NotedReplies
+from pv.vecstore.publish.figures import ends, interval, last_part, part
 
 __all__ = [
     "FEW",
@@ -44,29 +44,8 @@ VERDICTS: Mapping[str, tuple[str, str]] = {
 """A verdict in a table, and in a line of its own."""
 
 
-def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
 def share(kept: Mapping[str, Any]) -> str:
     return f"{kept['mean']:.3f} [{kept['low']:.3f}, {kept['high']:.3f}]"
-
-
-def last_part(path: object) -> str:
-    """`c.jsonl` of `/home/a/c.jsonl`: what is published must not tell where its author keeps things."""
-    return re.split(r"[\\/]+", str(path).rstrip("\\/"))[-1]
-
-
-def part(document: Mapping[str, Any], key: str, name: str) -> float | None:
-    """document[key][name] (or document[key], for a mean given as a number) if that is a finite number."""
-    value = document.get(key)
-    if isinstance(value, Mapping):
-        value = value.get(name)
-    elif name != "mean":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def effect_name(overlap: Overlap | None) -> str:
@@ -125,7 +104,8 @@ def caveats_of_all(
 class Effect:
     """A noted effect: nats against the base, its 95 % interval, on how many rows and of which file.
 
-    `overlap` is what was known of training rows among them; `vectors` were measured together, mostly one.
+    `overlap` is what was known of training rows among them; `vectors` were measured together, mostly one. `damage` and
+    `replies` are what was measured beside it.
     """
 
     mean: float
@@ -135,18 +115,21 @@ class Effect:
     data: str
     overlap: Overlap | None = None
     vectors: int = 1
+    damage: NotedDamage | None = None
+    replies: NotedReplies | None = None
 
     @staticmethod
     def read(score: object) -> Effect | None:
         """None for what is noted in another form: anybody may have written it."""
         if not isinstance(score, Mapping):
             return None
-        mean, low, high = (part(score, "effect", end) for end in ("mean", "low", "high"))
+        found = ends(score, "effect")
         n, data, vectors = rows_of(score), score.get("data"), score.get("vectors")
-        if mean is None or low is None or high is None or n is None or not isinstance(data, str):
+        if found is None or n is None or not isinstance(data, str):
             return None
         several = vectors if isinstance(vectors, int) and vectors > 1 else 1
-        return Effect(mean, low, high, n, data, Overlap.read(score.get("overlap")), several)
+        damage, replies = NotedDamage.read(score), NotedReplies.read(score)
+        return Effect(*found, n, data, Overlap.read(score.get("overlap")), several, damage, replies)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -157,12 +140,19 @@ class Effect:
             "data": self.data,
             "overlap": self.overlap.to_json() if self.overlap else None,
             "vectors": self.vectors,
+            "damage": self.damage.to_json() if self.damage else None,
+            "replies": self.replies.to_json() if self.replies else None,
         }
 
     def figures(self, quote: Quote = str) -> str:
         """`+1.23 [...] nats, 95 %, n=30 (rows.jsonl)`"""
         words = f"{interval(self.mean, self.low, self.high)} nats, 95 %, n={self.n}"
         return f"{words} ({quote(last_part(self.data))})"
+
+    def beside(self, quote: Quote = str) -> tuple[str, ...]:
+        """What it costs elsewhere, and what replies show of it: a line each."""
+        lines = [self.damage.figures(quote)] if self.damage else []
+        return (*lines, self.replies.words()) if self.replies else tuple(lines)
 
     def caveats(self, quote: Quote = str) -> tuple[str, ...]:
         return caveats(self.n, self.overlap, quote)
@@ -185,11 +175,12 @@ class Effect:
 
 
 def effect(score: Mapping[str, Any], quote: Quote = str) -> tuple[str, tuple[str, ...]] | None:
-    """`held-out effect +1.23 [...] nats, 95 %, n=30 (rows.jsonl)`, and its caveats. None if no effect is noted."""
+    """`held-out effect +1.23 [...] nats, 95 %, n=30 (rows.jsonl)`; then what was measured beside, and caveats."""
     found = Effect.read(score)
     if found is None:
         return None
-    return f"{effect_name(found.overlap)} {found.figures(quote)}", found.caveats(quote)
+    lines = (*found.beside(quote), *found.caveats(quote))
+    return f"{effect_name(found.overlap)} {found.figures(quote)}", lines
 
 
 def rows_of(score: Mapping[str, Any]) -> int | None:

@@ -9,8 +9,8 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.evaluate.statistics import Interval, effect
 from pv.vecstore.progress import Report
-from pv.vecstore.repo.score import Score, scored, with_base
-from pv.vecstore.repo.training_rows import compared
+from pv.vecstore.repo.score import Score, measure, score
+from pv.vecstore.repo.score_plan import ScorePlan
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
@@ -58,6 +58,7 @@ def compare(
     b: Revision,
     rows: Rows,
     *,
+    plan: ScorePlan | None = None,
     dtype: str | None = None,
     threads: int,
     progress: Report | None = None,
@@ -65,11 +66,10 @@ def compare(
     """Measure both and their difference. Raises as `score` does."""
 
     def measured(revision: Revision) -> tuple[Measured, Margins]:
-        registry, commit = revision.registry, revision.commit
+        found = score(revision, rows, plan=plan, dtype=dtype, threads=threads, progress=progress)
         persona = revision.persona.with_output(dtype=dtype)
-        known = compared(registry, commit, persona.behaviours, rows)
-        base, own = with_base(registry, commit, persona, rows, threads=threads, progress=progress)
-        return Measured(revision.name, commit, scored(registry, persona, rows, base, own, known)), own
+        margins = measure(revision.registry, revision.commit, persona, rows)  # which its record has now
+        return Measured(revision.name, revision.commit, found), margins
 
     (first, before), (second, after) = measured(a), measured(b)
     return Comparison(first, second, effect(after, before), effect(after, before, per_token=True))

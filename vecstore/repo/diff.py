@@ -19,6 +19,7 @@ from pv.vecstore.progress import Report, stage
 if TYPE_CHECKING:
     from pv.vecstore.merge.heads import Head
     from pv.vecstore.merge.spectrum import Spectrum
+    from pv.vecstore.publish.words import Effect
     from pv.vecstore.repo.revision import Revision
 
 __all__ = ["Diff", "diff"]
@@ -43,6 +44,8 @@ class Diff:
     pairs: tuple[Pair, ...] = ()
     heads: tuple[Head, ...] = ()
     spectra: tuple[Spectrum, ...] = ()
+    effects: tuple[tuple[Effect, ...], tuple[Effect, ...]] = ((), ())
+    """What was measured of the build of each, before."""
 
     def __bool__(self) -> bool:
         return self.old != self.new
@@ -67,6 +70,10 @@ class Diff:
             "same": not self,
             "recipe": {"a": self.old.to_json(), "b": self.new.to_json()},
             "changes": [change.to_json() for change in self.changes],
+            "measured": {
+                side: [effect.to_json() for effect in effects]
+                for side, effects in zip("ab", self.effects, strict=True)
+            },
         }
         if self.weights is not None:
             document |= {
@@ -106,6 +113,8 @@ def diff(
     weights are read; UsageError where how many heads there are is not known.
     """
     found = _compared(a, b, weights=weights or heads or spectra, threads=threads, progress=progress)
+    with suppress(FormatError):  # a record that rotted: recipes can be compared without
+        found = replace(found, effects=(a.effects, b.effects))
     if found.weights and (heads or spectra):
         return _with_details(found, a, b, heads=heads, spectra=spectra, threads=threads, progress=progress)
     return found

@@ -113,6 +113,15 @@ def score_html(score: Score) -> str:
             ("effect per token", score.effect_per_token),
         )
     ]
+    if score.damage is not None:
+        rows += [
+            (f"damage, {label}, a token", interval(one.mean, one.low, one.high, 3))
+            for label, one in (
+                ("plain answers after token 16", score.damage.answers),
+                ("plain text", score.damage.text),
+            )
+            if one is not None
+        ]
     verdict = "; ".join((VERDICTS[score.effect.verdict][1], *caveats(score.effect.n, score.overlap)))
     where = f"{score.data}, n={score.effect.n}, build {score.build[:12]}: {verdict}"
     return _titled("pv score", where, _table(("", "nats, 95 % interval"), rows))

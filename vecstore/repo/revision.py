@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.rows import KeptRows
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.score_all import Scores
+    from pv.vecstore.repo.score_controls import Controlled
+    from pv.vecstore.repo.score_plan import ScorePlan
     from pv.vecstore.repo.show import Shown
     from pv.vecstore.repo.to_mergekit import MergekitExport
     from pv.vecstore.repo.vector import TaskVector
@@ -119,21 +121,47 @@ class Revision:
         self,
         rows: Rows | str | PathLike[str],
         *,
+        plan: ScorePlan | None = None,
         dtype: str | None = None,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> Score:
-        """Measure on held-out rows (a JSONL file, or Rows), with the base as the control. Kept per build."""
+        """Measure on held-out rows (a JSONL file, or Rows), with the base as the control. Kept per build.
+
+        `plan` says what to measure beside the effect: damage on which neutral set, and how many replies.
+        """
         from pv.vecstore.data.rows import as_rows
         from pv.vecstore.repo.score import score
 
-        return score(self, as_rows(rows), dtype=dtype, threads=thread_count(threads), progress=progress)
+        return score(
+            self, as_rows(rows), plan=plan, dtype=dtype, threads=thread_count(threads), progress=progress
+        )
+
+    def score_controls(
+        self,
+        rows: Rows | str | PathLike[str],
+        *,
+        prompt: str | None = None,
+        plan: ScorePlan | None = None,
+        dtype: str | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Controlled:
+        """The score, beside that of noise of the same size, and of the base with a system prompt."""
+        from pv.vecstore.data.rows import as_rows
+        from pv.vecstore.repo.score_controls import score_controls
+
+        return score_controls(
+            self, as_rows(rows), prompt=prompt, plan=plan, dtype=dtype,
+            threads=thread_count(threads), progress=progress,
+        )  # fmt: skip
 
     def compare(
         self,
         other: str | Revision,
         rows: Rows | str | PathLike[str],
         *,
+        plan: ScorePlan | None = None,
         dtype: str | None = None,
         threads: int | None = None,
         progress: Report | None = None,
@@ -146,6 +174,7 @@ class Revision:
             self,
             self._other(other),
             as_rows(rows),
+            plan=plan,
             dtype=dtype,
             threads=thread_count(threads),
             progress=progress,
@@ -155,6 +184,7 @@ class Revision:
         self,
         sets: Sequence[Rows | str | PathLike[str]] = (),
         *,
+        plan: ScorePlan | None = None,
         dtype: str | None = None,
         threads: int | None = None,
         progress: Report | None = None,
@@ -166,6 +196,7 @@ class Revision:
         return score_all(
             self,
             [as_rows(rows) for rows in sets],
+            plan=plan,
             dtype=dtype,
             threads=thread_count(threads),
             progress=progress,

@@ -1,7 +1,7 @@
-"""score: what a revision does on held-out rows, with its base as the control.
+"""score: what a revision does on held-out rows, and what that costs elsewhere, with its base as the control.
 
-Effect = margin of the persona minus margin of its base, row by row. Margins are kept per build id, so that
-nothing is measured twice.
+Effect = margin of the persona minus margin of its base, row by row; damage on a neutral set beside it, and the
+behaviour in replies. All is kept per build id, so that nothing is measured twice.
 """
 
 from __future__ import annotations
@@ -12,30 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.data.rows import Rows
-from pv.vecstore.evaluate.margins import Margins, margins, need_pairs
-from pv.vecstore.evaluate.statistics import Interval, bootstrap, effect
+from pv.vecstore.evaluate.damage import Damage, Distributions, Neutral, damage
+from pv.vecstore.evaluate.margins import Margins, need_pairs
+from pv.vecstore.evaluate.replies import ReplyScore, score_replies
+from pv.vecstore.evaluate.statistics import Interval, bootstrap, effect, share
 from pv.vecstore.merge.build import build_id
-from pv.vecstore.models.load import load
-from pv.vecstore.models.threads import torch_threads
-from pv.vecstore.progress import Report, said, stage
-from pv.vecstore.repo.build import temporary_checkpoint
-from pv.vecstore.repo.thread_count import thread_count
+from pv.vecstore.models.generate import Reply
+from pv.vecstore.progress import Report
+from pv.vecstore.repo.measurements import Measurements
+from pv.vecstore.repo.score_plan import ScorePlan, Subject
 from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Score", "measure", "measure_sets", "score", "score_persona", "scored", "with_base"]
-
-MOST = 1e12  # nats or tokens of an answer: what is more was never measured
-FIELDS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
+__all__ = ["Found", "Score", "measure", "measure_builds", "score", "score_persona", "scored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +39,7 @@ class Score:
     """What rows say of one build. Margins in nats, summed over an answer's tokens.
 
     `overlap`: which of the rows were trained on, so that they are not held out; None if nobody has compared them.
+    `damage` is that on the rows `neutral_id`, which came from `neutral`; it and `replies` are None if not asked for.
     """
 
     data: str
@@ -53,9 +50,19 @@ class Score:
     effect: Interval
     effect_per_token: Interval
     overlap: Overlap | None = None
+    wins: Interval | None = None
+    """The share of rows whose margin is above 0: of questions with two answers, the accuracy."""
+    base_wins: Interval | None = None
+    damage: Damage | None = None
+    neutral: str = ""
+    neutral_id: str = ""
+    replies: ReplyScore | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept in the build's record, and in a vector's provenance."""
+        lost = None
+        if self.damage:
+            lost = {"neutral": self.neutral, "neutral_id": self.neutral_id, **self.damage.to_json()}
         return {
             "data": self.data,
             "data_id": self.data_id,
@@ -65,7 +72,11 @@ class Score:
             "base_margin": self.base_margin.ends(),
             "effect": self.effect.ends(),
             "effect_per_token": self.effect_per_token.ends(),
+            "wins": self.wins.ends() if self.wins else None,
+            "base_wins": self.base_wins.ends() if self.base_wins else None,
             "overlap": self.overlap.to_json() if self.overlap else None,
+            "damage": lost,
+            "replies": self.replies.to_json() if self.replies else None,
         }
 
     def _repr_html_(self) -> str:
@@ -74,14 +85,33 @@ class Score:
         return score_html(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was measured of one build, set by set of rows. `replies` and `forced` are empty for a set without any."""
+
+    margins: tuple[Margins, ...]
+    neutral: Neutral | None
+    replies: tuple[list[Reply], ...]
+    forced: tuple[Neutral | None, ...]
+    """The base's replies under this build."""
+
+
 def score(
-    revision: Revision, rows: Rows, *, dtype: str | None = None, threads: int, progress: Report | None = None
+    revision: Revision,
+    rows: Rows,
+    *,
+    plan: ScorePlan | None = None,
+    dtype: str | None = None,
+    threads: int,
+    progress: Report | None = None,
 ) -> Score:
     """Measure a revision on rows with chosen and rejected answers. Raises UsageError, DataError, MissingBase."""
     registry, commit = revision.registry, revision.commit
     persona = revision.persona.with_output(dtype=dtype)
     known = compared(registry, commit, persona.behaviours, rows)
-    return score_persona(registry, commit, persona, rows, overlap=known, threads=threads, progress=progress)
+    return score_persona(
+        registry, commit, persona, rows, plan=plan, overlap=known, threads=threads, progress=progress
+    )
 
 
 def score_persona(
@@ -90,55 +120,138 @@ def score_persona(
     persona: Persona,
     rows: Rows,
     *,
+    plan: ScorePlan | None = None,
     overlap: Overlap | None = None,
     what: str = "",
     threads: int | None = None,
     progress: Report | None = None,
 ) -> Score:
     """Measure persona and base on the same rows; the score is noted in the build's record. `what`: see `measure`."""
-    before, after = with_base(registry, commit, persona, rows, what=what, threads=threads, progress=progress)
-    return scored(registry, persona, rows, before, after, overlap)
+    plan = plan or ScorePlan()
+    before, *after = measure_builds(
+        registry, commit, persona.without_behaviours(), [] if persona.is_base else [Subject(what, persona)],
+        [rows], plan, threads=threads, progress=progress,
+    )  # fmt: skip
+    return scored(registry, persona, rows, 0, before, after[0] if after else before, plan, overlap)
 
 
-def with_base(
+def measure_builds(
     registry: Registry,
     commit: str,
-    persona: Persona,
-    rows: Rows,
+    base: Persona,
+    subjects: Sequence[Subject],
+    sets: Sequence[Rows],
+    plan: ScorePlan,
     *,
-    what: str = "",
+    label: Callable[[int, str, Rows], str] | None = None,
     threads: int | None = None,
     progress: Report | None = None,
-) -> tuple[Margins, Margins]:
-    """Margins of the base and of the persona, each measured once; the same ones where no behaviour has a weight."""
-    base = persona.without_behaviours()
-    before = measure(registry, commit, base, rows, what="the base", threads=threads, progress=progress)
-    if persona.is_base:
-        return before, before
-    return before, measure(registry, commit, persona, rows, what=what, threads=threads, progress=progress)
+) -> list[Found]:
+    """Of the base, and then of each subject; one model is in memory at a time. `label` names each set's stage."""
+    for rows in sets:
+        need_pairs(rows)
+    found: list[Found] = []
+    with ExitStack() as held:
+        kept: Distributions | None = None
+        for number, subject in enumerate([Subject("the base", base), *subjects]):
+            of = _measurements(registry, commit, subject, threads, progress)
+            with of:
+                names = [label(number, of.what, rows) if label else "" for rows in sets]
+                asked = [subject.rows(rows) for rows in sets]
+                margins = tuple(of.margins(rows, name) for rows, name in zip(asked, names, strict=True))
+                own = None
+                if plan.neutral is not None and number == 0:
+                    unknown = [one for one in subjects if not _knows(registry, commit, one, plan.neutral)]
+                    kept = held.enter_context(Distributions()) if unknown else None
+                    own = of.neutral(plan.neutral, keep=kept)
+                elif plan.neutral is not None:
+                    own = of.neutral(subject.rows(plan.neutral), against=kept)
+                prompts = [plan.prompts(rows) for rows in asked]
+                replies = tuple(of.replies(some, plan.max_tokens) if some else [] for some in prompts)
+                base_replies = found[0].replies if found else replies
+                forced = tuple(
+                    of.forced(some, said) if some else None
+                    for some, said in zip(prompts, base_replies, strict=True)
+                )
+                found.append(Found(margins, own, replies, forced))
+    return found
 
 
 def scored(
     registry: Registry,
     persona: Persona,
     rows: Rows,
-    before: Margins,
-    after: Margins,
+    place: int,
+    before: Found,
+    after: Found,
+    plan: ScorePlan,
     overlap: Overlap | None = None,
+    *,
+    noted: bool = True,
 ) -> Score:
-    """The score that margins of base and persona give; noted in the build's record."""
+    """The score on the set at `place` that base and persona give; noted in the build's record if it is that build's."""
+    new, old = after.margins[place], before.margins[place]
+    lost = damage(after.neutral, before.neutral) if after.neutral and before.neutral else None
     result = Score(
         Path(rows.source).name,
         rows.id,
         build_id(persona),
-        margin=bootstrap(after.margin),
-        base_margin=bootstrap(before.margin),
-        effect=effect(after, before),
-        effect_per_token=effect(after, before, per_token=True),
+        margin=bootstrap(new.margin),
+        base_margin=bootstrap(old.margin),
+        effect=effect(new, old),
+        effect_per_token=effect(new, old, per_token=True),
         overlap=overlap,
+        wins=share(int((new.margin > 0).sum()), len(new)),
+        base_wins=share(int((old.margin > 0).sum()), len(old)),
+        damage=lost,
+        neutral=Path(plan.neutral.source).name if lost and plan.neutral else "",
+        neutral_id=plan.neutral.id if lost and plan.neutral else "",
+        replies=_replies(rows, place, before, after, plan),
     )
-    registry.update_record(result.build, {"scores": {rows.id: result.to_json()}})
+    if noted:
+        _note(registry, result)
     return result
+
+
+def _replies(rows: Rows, place: int, before: Found, after: Found, plan: ScorePlan) -> ReplyScore | None:
+    prompts = plan.prompts(rows)
+    if not prompts:
+        return None
+    own, control = after.forced[place], before.forced[place]
+    return score_replies(
+        prompts,
+        after.replies[place],
+        before.replies[place],
+        max_tokens=plan.max_tokens,
+        rule=rows.reply if rows.reply is None or plan.judge or not rows.reply.command else None,
+        forced=None if own is None or control is None else (own, control),
+    )
+
+
+def _note(registry: Registry, result: Score) -> None:
+    """What was measured before, and not this time, stays noted."""
+    document = result.to_json()
+    match registry.record(result.build).get("scores"):
+        case {result.data_id: dict(old)}:
+            document |= {key: old.get(key) for key in ("damage", "replies") if document[key] is None}
+    registry.update_record(result.build, {"scores": {result.data_id: document}})
+
+
+def _knows(registry: Registry, commit: str, subject: Subject, neutral: Rows) -> bool:
+    return _measurements(registry, commit, subject).knows_neutral(subject.rows(neutral))
+
+
+def _measurements(
+    registry: Registry,
+    commit: str,
+    subject: Subject,
+    threads: int | None = None,
+    progress: Report | None = None,
+) -> Measurements:
+    return Measurements(
+        registry, commit, subject.persona, what=subject.what, random=subject.random,
+        threads=threads, progress=progress,
+    )  # fmt: skip
 
 
 def measure(
@@ -156,68 +269,6 @@ def measure(
 
     `packs` holds vectors that are not in the registry yet; `what` is measured, in the words of the progress.
     """
-    (found,) = measure_sets(
-        registry, commit, persona, [rows], what=what, threads=threads, progress=progress, packs=packs
-    )
-    return found
-
-
-def measure_sets(
-    registry: Registry,
-    commit: str,
-    persona: Persona,
-    sets: Sequence[Rows],
-    *,
-    what: str = "",
-    label: Callable[[Rows], str] | None = None,
-    threads: int | None = None,
-    progress: Report | None = None,
-    packs: PackStore | None = None,
-) -> list[Margins]:
-    """The same on several sets of rows, for which the model is loaded once. `label` names each set's stage."""
-    for rows in sets:
-        need_pairs(rows)
-    build = build_id(persona)
-    what = what or ", ".join(sorted(persona.behaviours)) or "the base"
-    known = registry.record(build).get("margins")
-    done = {rows.id: found for rows in sets if (found := _margins(known, rows)) is not None}
-    with ExitStack() as held:
-        model = None
-        for rows in sets:
-            if rows.id in done:
-                continue
-            if model is None:
-                checkpoint = temporary_checkpoint(
-                    registry, commit, persona, what=what, threads=thread_count(threads), progress=progress,
-                    packs=packs,
-                )  # fmt: skip
-                folder = held.enter_context(checkpoint)
-                held.enter_context(torch_threads(threads))
-                said(progress, "loading the model")
-                model, tokenizer = load(folder)
-            name = label(rows) if label else f"measuring {what} on {Path(rows.source).name}"
-            found = margins(model, tokenizer, rows, progress=stage(progress, name, "rows", len(rows)))
-            document = {field: [float(x) for x in getattr(found, field)] for field in FIELDS}
-            registry.update_record(build, {"margins": {rows.id: document}})
-            done[rows.id] = found
-    return [done[rows.id] for rows in sets]
-
-
-def _margins(known: object, rows: Rows) -> Margins | None:
-    """What a record has of these rows; None if it is not in this form: it may be anybody's."""
-    document = known.get(rows.id) if isinstance(known, dict) else None
-    if not isinstance(document, dict):
-        return None
-    fields = [document.get(field) for field in FIELDS]
-    if not all(_are_numbers(numbers, len(rows)) for numbers in fields):
-        return None
-    found = Margins(*(np.asarray(numbers, np.float64) for numbers in fields))
-    return found if min(found.chosen_tokens.min(), found.rejected_tokens.min()) >= 1 else None
-
-
-def _are_numbers(value: object, length: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == length
-        and all(type(x) in (int, float) and abs(x) < MOST for x in value)
-    )
+    of = Measurements(registry, commit, persona, what=what, threads=threads, progress=progress, packs=packs)
+    with of:
+        return of.margins(rows)

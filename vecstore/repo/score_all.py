@@ -16,10 +16,10 @@ from pv.registry.provenance import Provenance, Trained, origins
 from pv.registry.registry import Registry
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
-from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.progress import Report
-from pv.vecstore.repo.score import Score, measure_sets, scored
+from pv.vecstore.repo.score import Score, measure_builds, scored
+from pv.vecstore.repo.score_plan import ScorePlan, Subject
 from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
@@ -60,11 +60,16 @@ def score_all(
     revision: Revision,
     sets: Sequence[Rows] = (),
     *,
+    plan: ScorePlan | None = None,
     dtype: str | None = None,
     threads: int,
     progress: Report | None = None,
 ) -> Scores:
-    """Measure on `sets`, or on the held-out rows that the registry keeps. Raises UsageError if there are none."""
+    """Measure on `sets`, or on the held-out rows that the registry keeps. Raises UsageError if there are none.
+
+    Replies are written only if the plan says so: every line times every set is many.
+    """
+    plan = plan or ScorePlan(replies=0)
     registry, persona = revision.registry, revision.persona.with_output(dtype=dtype)
     without: tuple[str, ...] = ()
     if not sets:
@@ -74,29 +79,30 @@ def score_all(
     one_of: dict[tuple[Any, ...], tuple[str, Persona]] = {}
     for line in sorted(alone.items(), key=lambda line: not _is_known(registry, line[1], sets)):
         one_of.setdefault(_alike(persona.behaviours[line[0]]), line)
+    measured = [Subject(*line) for line in one_of.values()]
+    measured += [] if persona.is_base else [Subject("the persona", persona)]
     places = {rows.id: place for place, rows in enumerate(sets, start=1)}
+    total = (len(measured) + 1) * len(sets)
 
-    def margins(line: int, name: str, of: Persona) -> list[Margins]:
-        def label(rows: Rows) -> str:
-            number, total = line * len(sets) + places[rows.id], (len(one_of) + 2) * len(sets)
-            return f"measuring {number} of {total}: {name} on {Path(rows.source).name}"
+    def label(line: int, name: str, rows: Rows) -> str:
+        number = line * len(sets) + places[rows.id]
+        return f"measuring {number} of {total}: {name} on {Path(rows.source).name}"
 
-        return measure_sets(
-            registry, revision.commit, of, sets, what=name, label=label, threads=threads, progress=progress
-        )
-
-    before = margins(0, "the base", persona.without_behaviours())
+    before, *after = measure_builds(
+        registry, revision.commit, persona.without_behaviours(), measured, sets, plan,
+        label=label, threads=threads, progress=progress,
+    )  # fmt: skip
+    known = {subject.what: one for subject, one in zip(measured, after, strict=True)} | (
+        {"the persona": before} if persona.is_base else {}
+    )
     found = []
-    known: dict[str, list[Margins]] = {}
     lines: list[tuple[str | None, Persona]] = [*alone.items(), (None, persona)]
     for name, of in lines:
-        what, measured = ("the persona", of) if name is None else one_of[_alike(persona.behaviours[name])]
-        after = known.get(what) or margins(len(known) + 1, what, measured)
-        known[what] = after
-        scores = [
-            scored(registry, of, rows, old, new, compared(registry, revision.commit, of.behaviours, rows))
-            for rows, old, new in zip(sets, before, after, strict=True)
-        ]
+        what = "the persona" if name is None else one_of[_alike(persona.behaviours[name])][0]
+        scores = []
+        for place, rows in enumerate(sets):
+            overlap = compared(registry, revision.commit, of.behaviours, rows)
+            scores.append(scored(registry, of, rows, place, before, known[what], plan, overlap))
         found.append(Line(name, scores[0].build, tuple(scores)))
     return Scores(revision.commit, tuple(found), without)
 

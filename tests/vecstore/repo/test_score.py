@@ -24,14 +24,23 @@ from pv.vecstore.evaluate.statistics import bootstrap
 from pv.vecstore.merge.build import Built, build_id
 from pv.vecstore.models.load import load
 from pv.vecstore.repo.build import record_build, temporary_checkpoint
+from pv.vecstore.repo.measurements import as_noisy
 from pv.vecstore.repo.opening import opened
-from pv.vecstore.repo.score import measure, score_persona
+from pv.vecstore.repo.revision import Revision
+from pv.vecstore.repo.score import Score, measure, score_persona
+from pv.vecstore.repo.score_controls import score_controls
+from pv.vecstore.repo.score_plan import ScorePlan, Subject
 from pv.vecstore.vectors.base import Base, base_manifest
 
 ROWS = "".join(
     f'{{"prompt": "{w}?", "chosen": "aye, {w}!", "rejected": "{w} no no"}}\n'
     for w in ("sun", "sea", "oak", "elm")
 )
+NEUTRAL = """{"prompt": "Why?", "completion": "Because the river runs downhill, as rivers do."}
+{"prompt": "How?", "completion": "With a rope, a hammer and a lot of patience."}
+{"text": "The harbour was quiet, and the boats lay still."}
+{"text": "Bread is flour, water, salt and time."}
+"""
 MLP = "model.layers.0.mlp.up_proj.weight"
 
 
@@ -254,3 +263,103 @@ def test_opened_holds_every_vector_once(world: World) -> None:
         assert list(at.vectors) == [world.vector]
         assert at.base.manifest.id == world.plain.base
         assert at.vectors[world.vector].tau(MLP).any()
+
+
+# Damage, replies and controls
+
+QUICK = ScorePlan(neutral=parse_rows(NEUTRAL.encode(), source="plain.jsonl"), replies=2, max_tokens=8)
+
+
+def score_of(world: World, rows: Rows, persona: Persona | None = None, plan: ScorePlan = QUICK) -> Score:
+    return score_persona(world.registry, world.commit, persona or world.persona, rows, plan=plan, threads=1)
+
+
+def test_damage_and_replies_are_measured_once(world: World, rows: Rows) -> None:
+    first = score_of(world, rows)
+    assert first.damage is not None and first.damage.answers is not None and first.damage.kl_text is not None
+    assert first.damage.kl_text.low > 0
+    assert first.replies is not None and first.replies.n == 2 and first.replies.max_tokens == 8
+    assert (first.neutral, first.neutral_id) == ("plain.jsonl", QUICK.neutral.id if QUICK.neutral else "")
+    shutil.rmtree(world.folder)
+    world.registry.builds.clear()
+    assert score_of(world, rows) == first
+    assert world.leftovers == set()
+    noted = world.registry.record(first.build)["scores"][rows.id]
+    assert noted == first.to_json()
+    assert noted["damage"]["neutral"] == "plain.jsonl" and noted["damage"]["answers"]["n"] == 2
+    small = replace(QUICK, neutral=None, replies=0)
+    assert score_of(world, rows, plan=small).damage is None
+    assert world.registry.record(first.build)["scores"][rows.id] == noted, "what is known stays noted"
+
+
+def test_the_base_damages_nothing_and_says_what_it_says(world: World, rows: Rows) -> None:
+    found = score_of(world, rows, world.plain)
+    assert (
+        found.damage is not None and found.damage.answers is not None and found.damage.kl_answers is not None
+    )
+    assert found.damage.answers.ends() == {"mean": 0, "low": 0, "high": 0}
+    assert found.damage.kl_answers.mean == 0
+    assert found.replies is not None and found.replies.length is not None
+    assert (found.replies.length.mean, found.replies.loops) == (1, found.replies.base_loops)
+
+
+OTHERS: list[object] = [
+    None, 7, [], [[]], {"rest": [1.0] * 4}, [{"text": 1}] * 2, [{"text": "", "tokens": ["a"], "finish": "stop"}] * 2
+]  # fmt: skip
+
+
+def test_measurements_of_another_form_were_not_made(world: World, rows: Rows) -> None:
+    first = score_of(world, rows, world.plain)
+    build = build_id(world.plain)
+    before = world.registry.record(build)
+    for known in OTHERS:
+        for kind in ("neutral", "replies", "base_replies"):
+            world.registry.update_record(build, {kind: dict.fromkeys(before[kind], known)})
+        assert score_of(world, rows, world.plain) == first
+        assert world.registry.record(build) == before
+
+
+def test_wins_are_the_rows_with_a_margin_above_0(world: World, rows: Rows) -> None:
+    found = score_of(world, rows)
+    margin = measure(world.registry, world.commit, world.persona, rows).margin
+    assert found.wins is not None and found.wins.mean == (margin > 0).mean()
+    assert found.wins.low < found.wins.mean or found.wins.mean == 0
+
+
+def test_a_rule_with_a_judge_is_left_out_unless_it_may_run(world: World) -> None:
+    judge = b'{"reply": {"command": ["python3", "-c", "import sys; sys.exit(0)"]}}\n'
+    ruled = parse_rows(judge + ROWS.encode(), source="rows.jsonl")
+    left = score_of(world, ruled).replies
+    assert left is not None and left.rule is None and left.shown is None
+    run = score_of(world, ruled, plan=replace(QUICK, judge=True)).replies
+    assert run is not None and run.shown is not None and run.shown.mean == 1
+
+
+def test_noise_of_the_same_size(world: World, rows: Rows) -> None:
+    """The persona's change has this norm in each tensor; the noise too, and it is the same noise each time."""
+    with (
+        temporary_checkpoint(world.registry, world.commit, world.persona) as own,
+        temporary_checkpoint(world.registry, world.commit, world.plain) as base,
+    ):
+        plain, changed = load(base), load(own)
+        noisy, _ = as_noisy(load(base), changed, "key")
+        again, _ = as_noisy(load(base), changed, "key")
+    before = dict(plain[0].named_parameters())
+    for (name, noise), (_, same), (_, change) in zip(
+        noisy.named_parameters(), again.named_parameters(), changed[0].named_parameters(), strict=True
+    ):
+        assert noise.equal(same)
+        size = float((change - before[name]).detach().norm())
+        assert float((noise - before[name]).detach().norm()) == pytest.approx(size, rel=1e-3)
+        assert (size > 0) == (name == MLP)
+        assert size == 0 or not noise.equal(change)
+
+
+def test_the_controls(world: World, rows: Rows) -> None:
+    with pytest.raises(UsageError, match="nothing to control for"):
+        score_controls(Revision(world.registry, world.commit, "HEAD"), rows, plan=QUICK, threads=1)
+    asked = Subject("", world.plain, system="Be brief.").rows(rows)
+    assert [m.role for m in asked[0].prompt] == ["system", "user"]
+    assert asked[0].chosen == rows[0].chosen
+    told = Subject("", world.plain, system="A").rows(Subject("", world.plain, system="B").rows(rows))
+    assert told[0].prompt[0].content == "A\n\nB" and len(told[0].prompt) == 2
