@@ -50,13 +50,37 @@ FAST static void add_row(
     }
 }
 
-FAST static void add_signed(
-    const float *restrict g, float sign, int64_t count, float *restrict sums, float *restrict squares
+/* Lane l of a few columns: rows l, l + lanes, ... of them. */
+FAST static void add_lane(
+    const float *restrict g, int64_t stride, const float *restrict signs, int64_t l, int64_t k, int64_t lanes,
+    int64_t count, float *restrict sums, float *restrict squares
 ) {
-    for (int64_t i = 0; i < count; i++) {
-        float x = g[i];
-        sums[i] += x * sign;
-        squares[i] += x * x;
+    int64_t j = 0;
+#ifdef AT_ONCE
+    for (; j + 2 * AT_ONCE <= count; j += 2 * AT_ONCE) {
+        Lanes sum = {0}, square = {0}, sum2 = {0}, square2 = {0};
+        for (int64_t i = l; i < k; i += lanes) {
+            Lanes x = *(const Lanes *)(g + i * stride + j), y = *(const Lanes *)(g + i * stride + j + AT_ONCE);
+            sum += x * signs[i];
+            square += x * x;
+            sum2 += y * signs[i];
+            square2 += y * y;
+        }
+        *(Lanes *)(sums + j) = sum;
+        *(Lanes *)(squares + j) = square;
+        *(Lanes *)(sums + j + AT_ONCE) = sum2;
+        *(Lanes *)(squares + j + AT_ONCE) = square2;
+    }
+#endif
+    for (; j < count; j++) {
+        float sum = 0, square = 0;
+        for (int64_t i = l; i < k; i += lanes) {
+            float x = g[i * stride + j];
+            sum += x * signs[i];
+            square += x * x;
+        }
+        sums[j] = sum;
+        squares[j] = square;
     }
 }
 
@@ -88,9 +112,8 @@ void pv_sketch_columns(
     float *sums = scratch, *squares = scratch + lanes * COLUMNS + 48;
     for (int64_t at = 0; at < channels; at += COLUMNS) {
         int64_t count = channels - at < COLUMNS ? channels - at : COLUMNS;
-        memset(scratch, 0, (size_t)(2 * lanes * COLUMNS + 48) * sizeof(float));
-        for (int64_t i = 0, l = 0; i < k; i++, l = l + 1 == lanes ? 0 : l + 1)
-            add_signed(g + i * stride + at, signs[i], count, sums + l * COLUMNS, squares + l * COLUMNS);
+        for (int64_t l = 0; l < lanes; l++)
+            add_lane(g + at, stride, signs, l, k, lanes, count, sums + l * COLUMNS, squares + l * COLUMNS);
         for (int64_t l = rank; l < lanes; l++)
             add_to(sums + (l % rank) * COLUMNS, sums + l * COLUMNS, count);
         for (int64_t l = 0; l < rank; l++)

@@ -122,7 +122,7 @@ class Apollo(torch.optim.Optimizer):
             self._agreed = True
         steps = [one for one in every if one.given]
         self._sketch(steps)
-        squares = _summed([one.square for one in steps], [_where(one) for one in steps], "the gradients")
+        squares = _summed([one.square for one in steps], [one.apart for one in steps], "the gradients")
         finite = [(one, square) for one, square in zip(steps, squares, strict=True) if math.isfinite(square)]
         self.grad_norm = math.sqrt(sum(squares)) if len(finite) == len(steps) else math.nan
         total = math.sqrt(sum(square for _, square in finite))
@@ -132,7 +132,7 @@ class Apollo(torch.optim.Optimizer):
             one.advance(self.state[one.p])
         sums = _summed(
             [value for one, _ in finite for value in one.sums],
-            [_where(one) for one, _ in finite for _ in one.sums],
+            [one.apart for one, _ in finite for _ in one.sums],
             "the updates",
         )
         at = 0
@@ -181,11 +181,6 @@ class ApolloMini(Apollo):
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-4, *, rank: int = 1, **settings: Any) -> None:
         super().__init__(params, lr, rank=rank, **{"factors": "tensor", **settings})
-
-
-def _where(one: TensorStep) -> list[Any]:
-    """The process groups over which a sum over channels is to be added up."""
-    return one.apart
 
 
 def _summed(values: Sequence[Tensor], groups: Sequence[Sequence[Any]], what: str) -> list[float]:

@@ -103,12 +103,14 @@ class TensorStep:
         if not self.matrix:
             self.factors, self.sums = adapted, []
             return
-        above, below = (torch.linalg.vector_norm(x, dim=self.along, keepdim=True) for x in (adapted, moving))
+        below = moving.square().sum(self.along, keepdim=True)  # squared lengths of channels
+        above = adapted.square_().sum(self.along, keepdim=True)
         if group["factors"] == "tensor":
-            self.sums = [above.square().sum(), below.square().sum()]
+            self.sums = [above.sum(), below.sum()]
             return
-        self.factors = torch.where(below > SMALLEST, above / below, torch.zeros_like(above))
-        self.sums = [(self.factors.square() * self.lengths).sum(), torch.zeros_like(self.square)]
+        ratios = torch.where(below > SMALLEST**2, above / below, torch.zeros_like(above))
+        self.sums = [(ratios * self.lengths).sum(), torch.zeros_like(self.square)]
+        self.factors = ratios.sqrt_()
 
     def _zeros(self) -> Tensor:
         return self._kept(torch.zeros_like(self.sketch, memory_format=torch.contiguous_format), self.rank)
