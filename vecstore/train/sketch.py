@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -78,15 +77,19 @@ def _compiled(
     lanes = _lanes(rank)
     found, lengths = (torch.empty(shape) for shape in _shapes(g, rank, wide))
     scratch = torch.empty(2 * lanes * (COLUMNS if wide else 1) + 48)
-    function: Any = compiled.pv_sketch_columns if wide else compiled.pv_sketch_rows
-    function.restype = None
+    function = compiled.pv_sketch_columns if wide else compiled.pv_sketch_rows
+    if function.argtypes is None:
+        numbers, arrays = [ctypes.c_int64], [ctypes.c_void_p]
+        function.argtypes = arrays + 3 * numbers + arrays + 2 * numbers + 3 * arrays
+        function.restype = None
     m, n = g.shape[-2:]
-    parts = (x.reshape(-1, *x.shape[-2:]) if x.ndim != 3 else x for x in (g, found, lengths))
-    for one, out, squares in zip(*parts, strict=True):
+    batch = g.shape[0] if g.ndim == 3 else 1
+    at = (g.data_ptr(), found.data_ptr(), lengths.data_ptr())
+    apart = (g.stride(0) * 4, found.numel() // batch * 4, lengths.numel() // batch * 4) if batch else (0, 0, 0)
+    for i in range(batch):
+        one, out, squares = (start + i * step for start, step in zip(at, apart, strict=True))
         function(
-            ctypes.c_void_p(one.data_ptr()), ctypes.c_int64(m), ctypes.c_int64(n), ctypes.c_int64(one.stride(0)),
-            ctypes.c_void_p(signs.data_ptr()), ctypes.c_int64(rank), ctypes.c_int64(lanes),
-            ctypes.c_void_p(out.data_ptr()), ctypes.c_void_p(squares.data_ptr()), ctypes.c_void_p(scratch.data_ptr()),
+            one, m, n, g.stride(-2), signs.data_ptr(), rank, lanes, out, squares, scratch.data_ptr(),
         )  # fmt: skip
     return found, lengths
 

@@ -93,17 +93,18 @@ class TensorStep:
         state["step"] += 1
         step = self.step = int(state["step"])
         if self.clip != 1:
-            moving = moving * self.clip
+            moving = moving.mul_(self.clip) if self.matrix else moving * self.clip
         beta1, beta2 = group["betas"]
         first = local(state["exp_avg"]).lerp_(moving, 1 - beta1)
         second = local(state["exp_avg_sq"]).mul_(beta2).addcmul_(moving, moving, value=1 - beta2)
         correct = math.sqrt(1 - beta2**step)  # of M̂ / (√V̂ + eps), what is the same for all entries is left for last
-        adapted = first / second.sqrt().add_(group["eps"] * correct)
+        below = second.sqrt().add_(group["eps"] * correct)
+        adapted = torch.div(first, below, out=below)
         self.constant = correct / (1 - beta1**step)
         if not self.matrix:
             self.factors, self.sums = adapted, []
             return
-        below = moving.square().sum(self.along, keepdim=True)  # squared lengths of channels
+        below = moving.square_().sum(self.along, keepdim=True)  # squared lengths of channels
         above = adapted.square_().sum(self.along, keepdim=True)
         if group["factors"] == "tensor":
             self.sums = [above.sum(), below.sum()]
