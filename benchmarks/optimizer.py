@@ -33,7 +33,9 @@ def main() -> bool:
 
 
 def _model() -> Named:
-    named = [(f"{i}.{name}", torch.randn(shape) * 0.02) for i in range(LAYERS) for name, shape in SHAPES.items()]
+    named = [
+        (f"{i}.{name}", torch.randn(shape) * 0.02) for i in range(LAYERS) for name, shape in SHAPES.items()
+    ]
     found = [(name, torch.nn.Parameter(value)) for name, value in named]
     for _, p in found:
         p.grad = torch.randn_like(p) * 1e-3

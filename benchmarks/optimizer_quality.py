@@ -23,7 +23,9 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 KINDS: dict[str, Callable[[Any, float, int], torch.optim.Optimizer]] = {
     "adamw": lambda named, lr, seed: torch.optim.AdamW(named, lr=lr, weight_decay=0.0),
     "apollo": lambda named, lr, seed: Apollo(named, lr=lr, rank=RANK, seed=seed),
-    "apollo, gaussian": lambda named, lr, seed: Apollo(named, lr=lr, rank=RANK, seed=seed, projection="gaussian"),
+    "apollo, gaussian": lambda named, lr, seed: Apollo(
+        named, lr=lr, rank=RANK, seed=seed, projection="gaussian"
+    ),
     "apollo-mini": lambda named, lr, seed: ApolloMini(named, lr=lr, seed=seed),
 }
 
@@ -31,13 +33,18 @@ KINDS: dict[str, Callable[[Any, float, int], torch.optim.Optimizer]] = {
 def main() -> bool:
     bars = Bars()
     torch.set_num_threads(1)
-    text = torch.frombuffer(bytearray(b"".join(p.read_bytes() for p in sorted(DOCS.glob("*.md")))), dtype=torch.uint8)
+    text = torch.frombuffer(
+        bytearray(b"".join(p.read_bytes() for p in sorted(DOCS.glob("*.md")))), dtype=torch.uint8
+    )
     cut = len(text) * 9 // 10
     best: dict[str, list[float]] = {}
     for kind in KINDS:
         losses = {lr: [_loss(kind, lr, seed, text[:cut], text[cut:]) for seed in SEEDS] for lr in RATES}
         lr, best[kind] = min(losses.items(), key=lambda item: statistics.mean(item[1]))
-        print(f"  {kind}: {', '.join(f'{lr:g}: {statistics.mean(x):.3f}' for lr, x in losses.items())}", flush=True)
+        print(
+            f"  {kind}: {', '.join(f'{lr:g}: {statistics.mean(x):.3f}' for lr, x in losses.items())}",
+            flush=True,
+        )
         apart = [a - b for a, b in zip(best[kind], best["adamw"], strict=True)]
         spread = statistics.stdev(apart) if len(apart) > 1 else 0.0
         bars.say(

@@ -1,4 +1,4 @@
-"""Apollo, the frozen context and the commit at the end inside transformers' Trainer, and TRL's where it is installed."""
+"""Apollo, the frozen context and the commit at the end in transformers' Trainer, and in TRL's where there is one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ def arguments(folder: Path, **more: Any) -> Any:
 
 
 def trainer(folder: Path, model: Any = None, **more: Any) -> Any:
-    own = {key: more.pop(key) for key in ("apollo", "frozen_context", "callbacks", "processing_class") if key in more}
+    own = {
+        key: more.pop(key)
+        for key in ("apollo", "frozen_context", "callbacks", "processing_class")
+        if key in more
+    }
     return Trainer(
         model=model or tiny_model(), args=arguments(folder, **more), data_collator=collate,
         train_dataset=[example(*row) for row in ROWS], **own,
@@ -61,11 +65,14 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
 
 
 def test_trains_with_apollo_and_a_frozen_context(tmp_path: Path) -> None:
-    made = trainer(tmp_path, apollo={"rank": 8})
+    made = trainer(tmp_path, apollo={"rank": 8}, weight_decay=0.1)
     made.train()
     optimizer = made.optimizer.optimizer
     assert isinstance(optimizer, pv.Apollo)
-    assert [group["rank"] for group in optimizer.param_groups] == [8, 8]
+    assert [(group["rank"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        (8, 0.1),
+        (8, 0.0),
+    ]
     assert "model.layers.0.mlp.up_proj.weight" in optimizer.param_groups[0]["param_names"]
     losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
     assert losses[-1] < 0.8 * losses[0]
@@ -82,7 +89,7 @@ def test_the_first_loss_is_the_trainers_own(tmp_path: Path) -> None:
 
 
 def test_labels_with_gaps_and_rows_without_labels(tmp_path: Path) -> None:
-    context, answer = ROWS[0]
+    context = ROWS[0][0]
     gap = example(context, [40, 41, 42, 43])
     gap["labels"][-2] = -100
     batch = collate([gap, {"input_ids": context, "labels": [-100] * len(context)}])
@@ -142,9 +149,15 @@ def test_what_was_trained_is_committed_at_the_end(tmp_path: Path) -> None:
         assert callback.committed.vector == repo.persona.behaviours["polite"].terms[0].vector
         name = "model.layers.0.mlp.up_proj.weight"
         trained = dict(made.model.named_parameters())[name].detach().float()
-        before = dict(
-            transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).named_parameters()
-        )[name].detach().float()
+        before = (
+            dict(
+                transformers.AutoModelForCausalLM.from_pretrained(
+                    base, dtype=torch.bfloat16
+                ).named_parameters()
+            )[name]
+            .detach()
+            .float()
+        )
         moved = repo.at("HEAD").vector("polite").tau(name)
         assert np.array_equal(moved, (trained - before).numpy())
         assert moved.any()
@@ -185,4 +198,9 @@ def test_trl(tmp_path: Path) -> None:
     losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
     assert losses[-1] < losses[0]
     with pytest.raises(pv.UsageError, match="checkpointing"):  # TRL's default
-        Sft(model=tiny_model(), args=trl.SFTConfig(**shared), train_dataset=rows, processing_class=tiny_tokenizer())
+        Sft(
+            model=tiny_model(),
+            args=trl.SFTConfig(**shared),
+            train_dataset=rows,
+            processing_class=tiny_tokenizer(),
+        )

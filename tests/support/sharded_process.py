@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from support.tiny import tiny_model
 
 import pv
+from support.tiny import tiny_model
 
 STEPS = 6
 
@@ -91,7 +91,9 @@ def main(rank: int, world: int, port: str, folder: Path, case: str) -> None:
     else:
         train(model, optimizer, range(STEPS))
     whole = {name: p.full_tensor().detach() for name, p in model.named_parameters()}  # type: ignore[attr-defined]
-    held = sum(x.to_local().numel() for s in optimizer.state.values() for x in s.values() if hasattr(x, "to_local"))
+    held = sum(
+        x.to_local().numel() for s in optimizer.state.values() for x in s.values() if hasattr(x, "to_local")
+    )
     torch.save({"weights": whole, "held": held}, folder / f"{rank}.pt")
     dist.destroy_process_group()
 

@@ -35,7 +35,13 @@ class CommitCallback(TrainerCallback):  # type: ignore[misc]
         self._close(repo)
 
     def on_train_end(
-        self, args: Any, state: Any, control: Any, model: Any = None, processing_class: Any = None, **kwargs: Any
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        model: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
     ) -> None:
         whole = getattr(model, "module", model)  # out of DistributedDataParallel
         weights = _gathered(whole)

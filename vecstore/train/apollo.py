@@ -179,7 +179,9 @@ class Apollo(torch.optim.Optimizer):
 class ApolloMini(Apollo):
     """Apollo of rank 1 with one factor for a whole tensor: AdamW with next to no state for matrices."""
 
-    def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-4, *, rank: int = 1, **settings: Any) -> None:
+    def __init__(
+        self, params: Iterable[Any], lr: float | Tensor = 1e-4, *, rank: int = 1, **settings: Any
+    ) -> None:
         super().__init__(params, lr, rank=rank, **{"factors": "tensor", **settings})
 
 

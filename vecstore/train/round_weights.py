@@ -20,7 +20,9 @@ ROUNDINGS = ("stochastic", "master", "nearest")
 
 def wants_master(p: Tensor, how: str) -> bool:
     """float16 has too few exponents to be rounded stochastically near zero: it gets a master too."""
-    return p.dtype == torch.float16 and how == "stochastic" or p.dtype != torch.float32 and how == "master"
+    return (p.dtype == torch.float16 and how == "stochastic") or (
+        p.dtype != torch.float32 and how == "master"
+    )
 
 
 def rounded(exact: Tensor, dtype: torch.dtype, how: str, *told_apart_by: Any) -> Tensor:
@@ -28,7 +30,5 @@ def rounded(exact: Tensor, dtype: torch.dtype, how: str, *told_apart_by: Any) ->
     if how != "stochastic" or dtype != torch.bfloat16:
         return exact.to(dtype)
     generator = torch.Generator(exact.device).manual_seed(key_of("pv:round:1", *told_apart_by) % 2**63)
-    bits = torch.randint(
-        1 << 16, exact.shape, dtype=torch.int32, device=exact.device, generator=generator
-    )
+    bits = torch.randint(1 << 16, exact.shape, dtype=torch.int32, device=exact.device, generator=generator)
     return exact.view(torch.int32).add(bits).bitwise_and_(-65536).view(torch.float32).to(dtype)

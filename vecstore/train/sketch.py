@@ -85,7 +85,9 @@ def _compiled(
     m, n = g.shape[-2:]
     batch = g.shape[0] if g.ndim == 3 else 1
     at = (g.data_ptr(), found.data_ptr(), lengths.data_ptr())
-    apart = (g.stride(0) * 4, found.numel() // batch * 4, lengths.numel() // batch * 4) if batch else (0, 0, 0)
+    apart = (
+        (g.stride(0) * 4, found.numel() // batch * 4, lengths.numel() // batch * 4) if batch else (0, 0, 0)
+    )
     for i in range(batch):
         one, out, squares = (start + i * step for start, step in zip(at, apart, strict=True))
         function(

@@ -73,7 +73,9 @@ class TensorStep:
         if not self.matrix:
             self.sketch, self.lengths = g, torch.linalg.vector_norm(g).square()
         elif self.group["projection"] == "signs":
-            self.sketch, self.lengths = sketch(g, self.projection, self.rank, wide=self.wide, start=self.start)
+            self.sketch, self.lengths = sketch(
+                g, self.projection, self.rank, wide=self.wide, start=self.start
+            )
         else:
             self.sketch = self.projection @ g if self.wide else g @ self.projection.mT
             self.lengths = torch.linalg.vector_norm(g, dim=self.along, keepdim=True).square_()
@@ -97,7 +99,9 @@ class TensorStep:
         beta1, beta2 = group["betas"]
         first = local(state["exp_avg"]).lerp_(moving, 1 - beta1)
         second = local(state["exp_avg_sq"]).mul_(beta2).addcmul_(moving, moving, value=1 - beta2)
-        correct = math.sqrt(1 - beta2**step)  # of M̂ / (√V̂ + eps), what is the same for all entries is left for last
+        correct = math.sqrt(
+            1 - beta2**step
+        )  # of M̂ / (√V̂ + eps), what is the same for all entries is left for last
         below = second.sqrt().add_(group["eps"] * correct)
         adapted = torch.div(first, below, out=below)
         self.constant = correct / (1 - beta1**step)

@@ -88,7 +88,9 @@ def _frozen_loss(model: Any, inputs: Mapping[str, Any], trainer: Any, items: Any
     contexts, decisions, asked = [], [], []
     for row, label, mask in zip(ids.tolist(), labels.tolist(), real.tolist(), strict=True):
         pairs = [(a, b) for a, b, kept in zip(row, label, mask, strict=True) if kept]
-        learnt = [at for at, (_, b) in enumerate(pairs) if b != IGNORED and at > 0]  # nothing predicts the first
+        learnt = [
+            at for at, (_, b) in enumerate(pairs) if b != IGNORED and at > 0
+        ]  # nothing predicts the first
         if not learnt:
             continue
         first, last = learnt[0], learnt[-1] + 1

@@ -1,20 +1,20 @@
 """What goes wrong in other implementations of Apollo, each held not to go wrong here.
 
-| elsewhere | held by |
+| elsewhere | held by (test_... here, or in the file named) |
 | --- | --- |
-| a zero first gradient all but stops a tensor | test_apollo::test_a_vanishing_first_gradient_does_not_hold_a_tensor_still |
-| one NaN gradient makes a weight NaN for good | test_apollo::test_a_gradient_that_is_not_finite_changes_nothing |
-| the state holds an object: no weights_only, no resume | test_apollo::test_resumes_bit_for_bit_without_pickle, compat/test_trainers |
+| a zero first gradient all but stops a tensor | test_apollo: a_vanishing_first_gradient_does_not_hold_a_tensor_still |
+| one NaN gradient makes a weight NaN for good | test_apollo: a_gradient_that_is_not_finite_changes_nothing |
+| the state holds an object: no weights_only, no resume | test_apollo: resumes_bit_for_bit_without_pickle, test_trainers |
 | another optimizer's parameters put in (FSDP2): KeyError | test_parameters_may_be_exchanged_before_the_first_step |
 | a 1-D share of a matrix: index out of range (FSDP1) | test_a_flat_share_of_a_matrix_trains |
 | wide, or tall, matrices crash for some kind of projection | test_every_combination_of_settings_trains_every_shape |
-| rank beyond the matrix: more state than AdamW | test_apollo::test_state_is_never_larger_than_adamws |
+| rank beyond the matrix: more state than AdamW | test_apollo: state_is_never_larger_than_adamws |
 | moments in bfloat16 stand still | test_moments_of_bfloat16_weights_do_not_stand_still |
 | bfloat16 weights do not move at small rates | test_bfloat16_weights_keep_what_they_moved |
 | the device is waited for at every tensor | test_nothing_is_read_from_the_device_tensor_by_tensor |
-| projections differ by device, order or global seed | test_apollo::test_projections_depend_on_name_seed_and_refresh_alone |
-| no rank: AdamW without a word | test_apollo::test_refuses_what_makes_no_sense |
-| weight decay is not passed on by the Trainer | compat/test_trainers::test_trains_with_apollo_and_a_frozen_context |
+| projections differ by device, order or global seed | test_apollo: projections_depend_on_name_seed_and_refresh_alone |
+| no rank: AdamW without a word | test_apollo: refuses_what_makes_no_sense |
+| weight decay is not passed on by the Trainer | test_trainers: trains_with_apollo_and_a_frozen_context |
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ def test_the_compiled_sketch_has_the_bits_of_torchs(shape: tuple[int, ...]) -> N
         rank = min(rank, k)
         compiled = sketch(g, signs, rank, wide=wide)
         with numpy_only():
-            assert all(torch.equal(a, b) for a, b in zip(compiled, sketch(g, signs, rank, wide=wide), strict=True))
+            assert all(
+                torch.equal(a, b) for a, b in zip(compiled, sketch(g, signs, rank, wide=wide), strict=True)
+            )
 
 
 def test_parts_of_channels_add_up() -> None:
