@@ -4,7 +4,7 @@
 | --- | --- |
 | a zero first gradient all but stops a tensor | test_apollo: a_vanishing_first_gradient_does_not_hold_a_tensor_still |
 | one NaN gradient makes a weight NaN for good | test_apollo: a_gradient_that_is_not_finite_changes_nothing |
-| the state holds an object: no weights_only, no resume | test_apollo: resumes_bit_for_bit_without_pickle, test_trainers |
+| the state holds an object: no resume | test_apollo: resumes_bit_for_bit_without_pickle, test_trainers |
 | another optimizer's parameters put in (FSDP2): KeyError | test_parameters_may_be_exchanged_before_the_first_step |
 | a 1-D share of a matrix: index out of range (FSDP1) | test_a_flat_share_of_a_matrix_trains |
 | wide, or tall, matrices crash for some kind of projection | test_every_combination_of_settings_trains_every_shape |
