@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pv.registry.persona import Behaviour, Output, Persona, Term
     from pv.vecstore.data.rows import Message, Row, Rows, read_rows
     from pv.vecstore.progress import Report, Tick
+    from pv.vecstore.repo.commit_callback import CommitCallback
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.diff_checkpoints import CheckpointDiff, diff_checkpoints
     from pv.vecstore.repo.from_mergekit import build_from_mergekit, plan_from_mergekit
@@ -49,14 +50,19 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.vector import TaskVector
+    from pv.vecstore.train.apollo import Apollo, ApolloMini
+    from pv.vecstore.train.trainer import TrainerMixin
 
 __all__ = [
+    "Apollo",
+    "ApolloMini",
     "BaseMismatch",
     "Behaviour",
     "Checked",
     "CheckpointDiff",
     "CheckpointRefused",
     "Combine",
+    "CommitCallback",
     "ConflictError",
     "CorruptPack",
     "DataError",
@@ -81,6 +87,7 @@ __all__ = [
     "TaskVector",
     "Term",
     "Tick",
+    "TrainerMixin",
     "TrainingFailed",
     "UnknownBehaviour",
     "UnknownRevision",
@@ -105,6 +112,7 @@ _HOMES = {
     "pv.registry.persona": ("Behaviour", "Output", "Persona", "Term"),
     "pv.vecstore.data.rows": ("Message", "Row", "Rows", "read_rows"),
     "pv.vecstore.progress": ("Report", "Tick"),
+    "pv.vecstore.repo.commit_callback": ("CommitCallback",),
     "pv.vecstore.repo.diff": ("Diff",),
     "pv.vecstore.repo.from_mergekit": ("build_from_mergekit", "plan_from_mergekit"),
     "pv.vecstore.repo.diff_checkpoints": ("CheckpointDiff", "diff_checkpoints"),
@@ -113,6 +121,8 @@ _HOMES = {
     "pv.vecstore.repo.revision": ("Revision",),
     "pv.vecstore.repo.score": ("Score",),
     "pv.vecstore.repo.vector": ("TaskVector",),
+    "pv.vecstore.train.apollo": ("Apollo", "ApolloMini"),
+    "pv.vecstore.train.trainer": ("TrainerMixin",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

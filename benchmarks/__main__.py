@@ -22,6 +22,8 @@ NAMES = (
     "exact",
     "merge",
     "drift",
+    "optimizer",
+    "optimizer_quality",
 )
 
 

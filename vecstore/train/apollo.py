@@ -2,9 +2,9 @@
 
 For a matrix G with c = max(m, n) channels of k = min(m, n) entries (Algorithm 1, transposed where m < n):
 
-    R  = G Pᵀ                        (c, r)   P ~ N(0, 1/r), (r, k), drawn anew every `refresh` steps
+    R  = G Pᵀ                        (c, r)   a random projection (r, k), drawn anew every `refresh` steps
     R̃  = AdamW moments of R          (c, r)   M̂ / (√V̂ + eps), both bias-corrected, kept in float32
-    s  = ‖R̃ⱼ‖ / ‖Rⱼ‖                 (c,)     one factor per channel
+    s  = ‖R̃ⱼ‖ / ‖Rⱼ‖                 (c,)     one factor per channel; Mini: ‖R̃‖ / ‖R‖, one for the tensor
     U  = α · s ⊙ G                   (c, k)   the gradient itself at full rank; no momentum in its direction
     U  = U · γ‖U'‖ / ‖U‖  if ‖U‖ > γ‖U'‖      norm-growth limiter; U' is the update before
     W  = (1 − lr·λ) W − lr · U
@@ -13,6 +13,8 @@ What is decided here where the paper leaves it open:
 
 - α = √(k / r) per tensor ("auto"): projecting a channel of k entries onto r shrinks s by √(r / k) (Theorem
   A.4), so with it `lr` means what it means for AdamW, for every shape and rank. A number overrides it.
+- P has one random sign a column (sketch.py): one pass over G gives R and the channels' lengths. With
+  `projection="gaussian"` it is the paper's N(0, 1/r).
 - P comes from (seed, name of the parameter, number of the refresh) by a counter-based generator on the CPU:
   the same on every device and in every process, and never part of the state.
 - Rank is clamped to k. Tensors that are not matrices (1-D, or with a side of 1) get plain AdamW; a 3-D
@@ -21,37 +23,44 @@ What is decided here where the paper leaves it open:
 - The limiter has a floor: an update may always reach FLOOR root-mean-square (in units of lr). A zero
   gradient leaves it alone. Without a floor one vanishing gradient would hold a tensor still for ages.
 - State is tensors only, and loads with `weights_only=True`. Moments stay float32 for half-precision weights.
+- bfloat16 weights are rounded stochastically, or have float32 masters: rounded to nearest, most of a
+  movement at a usual learning rate is lost.
+- `max_norm` clips the gradient of all parameters as clip_grad_norm_ does, without a pass over it.
+- A step waits for the device twice, not once for every tensor; and where parameters are DTensors, these are
+  its two small all-reduces.
 - eps is 1e-8 as in AdamW (gradients of large models are small); betas are (0.9, 0.999).
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Apollo"]
+from pv.vecstore.train.round_weights import ROUNDINGS
+from pv.vecstore.train.sharded import add_up, agree
+from pv.vecstore.train.tensor_step import FLOOR, Projections, TensorStep
 
-FLOOR = 0.05
-SMALLEST = 1e-15  # a channel whose sketch is below this has no direction to speak of
+__all__ = ["FLOOR", "Apollo", "ApolloMini"]
+
+CHOICES = {"factors": ("channel", "tensor"), "projection": ("signs", "gaussian"), "half": ROUNDINGS}
 
 
 class Apollo(torch.optim.Optimizer):
     """Give it `model.named_parameters()`: names make the projections reproducible. `rank` has no default.
 
     Raises ValueError for settings out of range, TypeError for a missing rank, RuntimeError for a sparse
-    gradient.
+    gradient, and for processes of one run that do not do the same.
     """
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-4,
+        lr: float | Tensor = 1e-4,
         *,
         rank: int,
         scale: float | Literal["auto"] = "auto",
@@ -61,13 +70,24 @@ class Apollo(torch.optim.Optimizer):
         refresh: int = 200,
         growth: float = 1.01,
         seed: int = 0,
+        max_norm: float = 0.0,
+        factors: Literal["channel", "tensor"] = "channel",
+        projection: Literal["signs", "gaussian"] = "signs",
+        half: Literal["stochastic", "master", "nearest"] = "stochastic",
     ) -> None:
         defaults = {
-            "lr": lr, "rank": rank, "scale": scale, "betas": betas, "eps": eps,
-            "weight_decay": weight_decay, "refresh": refresh, "growth": growth, "seed": seed,
+            "lr": lr, "rank": rank, "scale": scale, "betas": betas, "eps": eps, "weight_decay": weight_decay,
+            "refresh": refresh, "growth": growth, "seed": seed, "max_norm": max_norm, "factors": factors,
+            "projection": projection, "half": half,
         }  # fmt: skip
-        self._projections: dict[Tensor, tuple[int, Tensor]] = {}
+        self._fresh()
         super().__init__(params, defaults)
+
+    def _fresh(self) -> None:
+        self._projections: Projections = {}
+        self._agreed = False
+        self.grad_norm = 0.0
+        """The norm of the whole gradient of the last step, before it was clipped; NaN if it was not finite."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
@@ -75,10 +95,11 @@ class Apollo(torch.optim.Optimizer):
         _check(group)
         if any(not p.is_floating_point() for p in group["params"]):
             raise ValueError("Apollo trains real floating-point parameters only")
+        self._agreed = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._projections = {}
+        self._fresh()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -90,116 +111,87 @@ class Apollo(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for number, group in enumerate(self.param_groups):
-            names = group.get("param_names")
-            for index, p in enumerate(group["params"]):
-                if p.grad is None or not p.numel():
-                    continue
-                if p.grad.is_sparse:
-                    raise RuntimeError("Apollo does not take sparse gradients")
-                grad = p.grad.float()
-                name = names[index] if names else f"{number}.{index}"
-                if _is_matrix(p):
-                    self._step_matrix(p, grad, group, name)
-                else:
-                    self._step_adamw(p, grad, group)
+        every = [
+            TensorStep(p, group, group["param_names"][i] if "param_names" in group else f"{number}.{i}")
+            for number, group in enumerate(self.param_groups)
+            for i, p in enumerate(group["params"])
+        ]
+        if every and not self._agreed:
+            said = "\n".join(one.identity() for one in every)
+            agree(said, [one.shard for one in every], every[0].weights.device)
+            self._agreed = True
+        steps = [one for one in every if one.given]
+        self._sketch(steps)
+        squares = _summed([one.square for one in steps], [one.apart for one in steps], "the gradients")
+        finite = [(one, square) for one, square in zip(steps, squares, strict=True) if math.isfinite(square)]
+        self.grad_norm = math.sqrt(sum(squares)) if len(finite) == len(steps) else math.nan
+        total = math.sqrt(sum(square for _, square in finite))
+        for one, _ in finite:
+            limit = one.group["max_norm"]
+            one.clip = min(1.0, limit / (total + 1e-6)) if limit else 1.0
+            one.advance(self.state[one.p])
+        sums = _summed(
+            [value for one, _ in finite for value in one.sums],
+            [one.apart for one, _ in finite for _ in one.sums],
+            "the updates",
+        )
+        at = 0
+        for one, square in finite:
+            one.update(self.state[one.p], math.sqrt(square), sums[at : at + len(one.sums)])
+            at += len(one.sums)
         return loss
 
-    def _step_matrix(self, p: Tensor, grad: Tensor, group: dict[str, Any], name: str) -> None:
-        wide = grad.shape[-2] < grad.shape[-1]
-        g = grad.mT if wide else grad  # (..., c, k), channels first
-        lengths = torch.linalg.vector_norm(g, dim=-1, keepdim=True)  # (..., c, 1)
-        if not math.isfinite(float(lengths.sum())):
-            return
-        rank = min(group["rank"], g.shape[-1])
-        state = self.state[p]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.int64)
-            state["exp_avg"] = g.new_zeros((*g.shape[:-1], rank))
-            state["exp_avg_sq"] = g.new_zeros((*g.shape[:-1], rank))
-            state["norm"] = torch.zeros((), dtype=torch.float64)
-        refresh = int(state["step"]) // group["refresh"]
-        sketch = g @ self._projection(p, refresh, rank, group["seed"], name).mT  # (..., c, r)
-        adapted = _moments(state, sketch, group)  # (..., c, r)
-        below = torch.linalg.vector_norm(sketch, dim=-1, keepdim=True)  # (..., c, 1)
-        factors = torch.linalg.vector_norm(adapted, dim=-1, keepdim=True) / below
-        factors = torch.where(below > SMALLEST, factors, torch.zeros_like(factors))
-
-        alpha = math.sqrt(g.shape[-1] / rank) if group["scale"] == "auto" else float(group["scale"])
-        norm = alpha * float(torch.linalg.vector_norm(factors * lengths))  # of U, before the limiter
-        if norm == 0.0:
-            _decay(p, group)
-            return
-        previous = float(state["norm"])
-        limit = group["growth"] * max(previous, FLOOR * math.sqrt(g.numel())) if previous else math.inf
-        kept = min(norm, limit)
-        state["norm"].fill_(kept)
-        _decay(p, group)
-        factors *= -group["lr"] * alpha * (kept / norm)
-        update = factors.mT if wide else factors
-        if p.dtype == torch.float32:
-            p.addcmul_(grad, update)
+    def _sketch(self, steps: Sequence[TensorStep]) -> None:
+        for one in steps:
+            one.project(self.state[one.p], self._projections)
+        threads = torch.get_num_threads()
+        if threads > 1 and all(one.grad.is_cpu for one in steps):
+            with ThreadPoolExecutor(threads) as pool:  # the compiled loop is one thread, and holds no lock
+                list(pool.map(TensorStep.sketched, steps))
         else:
-            p.add_((grad * update).to(p.dtype))
-
-    def _step_adamw(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        if not bool(torch.isfinite(grad).all()):
-            return
-        state = self.state[p]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.int64)
-            state["exp_avg"] = torch.zeros_like(grad)
-            state["exp_avg_sq"] = torch.zeros_like(grad)
-        update = _moments(state, grad, group)
-        _decay(p, group)
-        p.add_((update * -group["lr"]).to(p.dtype))
-
-    def _projection(self, p: Tensor, refresh: int, rank: int, seed: int, name: str) -> Tensor:
-        """P: (r, k) float32. Kept until the next refresh; made again from its key where it is missing."""
-        kept = self._projections.get(p)
-        if kept is None or kept[0] != refresh:
-            key = hashlib.sha256(f"pv:apollo:1\n{seed}\n{refresh}\n{name}".encode()).digest()
-            generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
-            drawn = generator.standard_normal((rank, min(p.shape[-2:])), dtype=np.float32)
-            kept = (refresh, torch.from_numpy(drawn / np.float32(math.sqrt(rank))).to(p.device))
-            self._projections[p] = kept
-        return kept[1]
+            for one in steps:
+                one.sketched()
+        cut = [one for one in steps if one.cut]
+        if cut:
+            pieces = [x for one in cut for x in (one.sketch, one.lengths)]
+            flat = torch.cat([x.reshape(-1) for x in pieces])
+            for group in dict.fromkeys(group for one in cut for group in one.cut):
+                flat = add_up(flat, [[group]] * len(flat), "sketches")
+            for x, whole in zip(pieces, flat.split([x.numel() for x in pieces]), strict=True):
+                x.copy_(whole.view_as(x))
+        for one in steps:
+            one.square = one.lengths.sum()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(
-            state_dict
-        )  # casts moments to the parameter's dtype: put them back as they were
-        self._projections = {}
+        super().load_state_dict(state_dict)  # casts to the parameter's dtype: put back what was saved
+        self._fresh()
         saved = state_dict["state"]
         packed = [index for group in state_dict["param_groups"] for index in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for index, p in zip(packed, params, strict=True):
             for key, value in saved.get(index, {}).items():
-                device = p.device if key.startswith("exp_avg") else value.device
+                device = "cpu" if key in ("step", "norm") else p.device
                 self.state[p][key] = value.detach().clone().to(device)
         for group in self.param_groups:
             _check(group)
 
 
-def _moments(state: dict[str, Any], value: Tensor, group: dict[str, Any]) -> Tensor:
-    """Advance Adam's two moments by `value`; returns M̂ / (√V̂ + eps), of the same shape."""
-    beta1, beta2 = group["betas"]
-    state["step"] += 1
-    step = int(state["step"])
-    first: Tensor = state["exp_avg"].lerp_(value, 1 - beta1)
-    second: Tensor = state["exp_avg_sq"].mul_(beta2).addcmul_(value, value, value=1 - beta2)
-    denominator = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
-    adapted: Tensor = (first / (1 - beta1**step)).div_(denominator)
-    return adapted
+class ApolloMini(Apollo):
+    """Apollo of rank 1 with one factor for a whole tensor: AdamW with next to no state for matrices."""
+
+    def __init__(
+        self, params: Iterable[Any], lr: float | Tensor = 1e-4, *, rank: int = 1, **settings: Any
+    ) -> None:
+        super().__init__(params, lr, rank=rank, **{"factors": "tensor", **settings})
 
 
-def _decay(p: Tensor, group: dict[str, Any]) -> None:
-    if group["weight_decay"]:
-        p.mul_(1 - group["lr"] * group["weight_decay"])
-
-
-def _is_matrix(p: Tensor) -> bool:
-    return p.ndim in (2, 3) and min(p.shape[-2:]) > 1
+def _summed(values: Sequence[Tensor], groups: Sequence[Sequence[Any]], what: str) -> list[float]:
+    """0-d tensors as numbers, over all processes: the device is waited for once."""
+    if not values:
+        return []
+    stacked = torch.stack([value.to(values[0].device) for value in values])
+    found: list[float] = (add_up(stacked, groups, what) if any(groups) else stacked).tolist()
+    return found
 
 
 def _check(group: dict[str, Any]) -> None:
@@ -210,9 +202,15 @@ def _check(group: dict[str, Any]) -> None:
         raise ValueError(f"scale must be 'auto' or a positive number, not {scale!r}")
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"betas must be in [0, 1), not {group['betas']!r}")
-    if not (math.isfinite(group["lr"]) and group["lr"] >= 0):
-        raise ValueError(f"lr must be finite and not negative, not {group['lr']!r}")
+    lr = float(group["lr"])
+    if not (math.isfinite(lr) and lr >= 0):
+        raise ValueError(f"lr must be finite and not negative, not {lr!r}")
     if not group["eps"] > 0 or not 0 <= group["weight_decay"] < math.inf:
-        raise ValueError("eps must be positive and weight_decay not negative")
+        raise ValueError("eps must be positive and weight_decay must be finite and not negative")
     if group["refresh"] < 1 or group["growth"] < 1:
         raise ValueError("refresh and growth must be at least 1")
+    if not 0 <= group["max_norm"] < math.inf:
+        raise ValueError(f"max_norm must be finite and not negative, not {group['max_norm']!r}")
+    for key, allowed in CHOICES.items():
+        if group[key] not in allowed:
+            raise ValueError(f"{key} must be one of {', '.join(allowed)}, not {group[key]!r}")

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pv.vecstore.train.apollo import FLOOR, Apollo
+from pv.vecstore.train.sketch import draw_gaussian, draw_signs, key_of
 
 SHAPES = [(64, 24), (24, 64), (32, 32), (3, 40, 16)]
 
@@ -34,10 +35,14 @@ def feed(optimizer: torch.optim.Optimizer, p: torch.nn.Parameter, grads: list[to
         optimizer.step()
 
 
-def projection(optimizer: Apollo, p: torch.nn.Parameter, refresh: int, name: str) -> Any:
-    group = optimizer.param_groups[0]
-    rank = min(group["rank"], *p.shape[-2:])
-    return optimizer._projection(p, refresh, rank, group["seed"], name).double().numpy()
+def projection(p: torch.nn.Parameter, refresh: int, name: str, rank: int, seed: int = 0) -> Any:
+    """P as a matrix, of signs: (r, k)."""
+    k = min(p.shape[-2:])
+    dense = torch.zeros(min(rank, k), k, dtype=torch.float64)
+    dense[torch.arange(k) % min(rank, k), torch.arange(k)] = draw_signs(
+        key_of("pv:apollo:2", seed, refresh, name), k
+    ).double()
+    return dense.numpy()
 
 
 def algorithm_1(w: Any, grads: list[torch.Tensor], draw: Any, **o: Any) -> Any:
@@ -71,7 +76,7 @@ def test_follows_the_algorithm(shape: tuple[int, int]) -> None:
     optimizer = Apollo([("w", p)], lr=0.01, rank=6, weight_decay=0.1, refresh=5)
     feed(optimizer, p, grads)
     expected = algorithm_1(
-        start, grads, lambda n: projection(optimizer, p, n, "w"), lr=0.01, decay=0.1, eps=1e-8, refresh=5
+        start, grads, lambda n: projection(p, n, "w", 6), lr=0.01, decay=0.1, eps=1e-8, refresh=5
     )
     moved = np.linalg.norm(expected - start)
     assert np.linalg.norm(p.detach().double().numpy() - expected) < 1e-5 * moved
@@ -207,19 +212,22 @@ def test_copies_go_on_by_themselves() -> None:
 
 
 def test_projections_depend_on_name_seed_and_refresh_alone() -> None:
-    p, q = parameter(64, 24), parameter(64, 24, seed=5)
-    optimizer = Apollo([("a", p), ("b", q)], lr=0.01, rank=6, seed=3)
-    first = projection(optimizer, p, 0, "a")
-    assert not np.array_equal(first, projection(optimizer, p, 1, "a"))
-    assert not np.array_equal(first, projection(optimizer, q, 0, "b"))
+    def drawn(name: str, seed: int, steps: int) -> torch.Tensor:
+        p, q = parameter(64, 24), parameter(40, 24, seed=5)
+        optimizer = Apollo([("other", q), (name, p)], lr=0.01, rank=6, seed=seed, refresh=2)
+        feed(optimizer, p, gradients((64, 24), steps))
+        return optimizer._projections[p][1]
+
+    first = drawn("a", 3, 1)
+    assert first.tolist() == draw_signs(key_of("pv:apollo:2", 3, 0, "a"), 24).tolist()
     torch.manual_seed(99)
-    again = Apollo([("b", q), ("a", p)], lr=0.5, rank=6, seed=3)
-    assert np.array_equal(first, projection(again, p, 0, "a"))
-    assert not np.array_equal(first, projection(Apollo([("a", p)], rank=6, seed=4), p, 0, "a"))
-    many = Apollo([("a", parameter(900, 800))], rank=400)
-    drawn = projection(many, many.param_groups[0]["params"][0], 0, "a")
-    assert abs(drawn.mean()) < 1e-3
-    assert drawn.var() * 400 == pytest.approx(1, rel=0.02)  # N(0, 1/r)
+    assert torch.equal(first, drawn("a", 3, 2))
+    for other in (drawn("a", 3, 3), drawn("b", 3, 1), drawn("a", 4, 1)):
+        assert not torch.equal(first, other)
+    assert abs(float(draw_signs(7, 100_000).mean())) < 0.01
+    gaussian = draw_gaussian(7, 400, 800)
+    assert abs(float(gaussian.mean())) < 1e-3
+    assert float(gaussian.var()) * 400 == pytest.approx(1, rel=0.02)  # N(0, 1/r)
 
 
 def test_decay_is_decoupled() -> None:
