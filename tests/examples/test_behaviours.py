@@ -32,7 +32,7 @@ def words(text: str) -> int:
 
 
 def test_every_behaviour_has_both_files_and_nothing_else() -> None:
-    plain = ["general", "neutral", "neutral_choice"]
+    plain = ["neutral_choice"]
     assert sorted(p.name for p in FOLDER.glob("*.jsonl")) == sorted(f"{f}.jsonl" for f in FILES + plain)
 
 

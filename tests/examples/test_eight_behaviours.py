@@ -10,7 +10,9 @@ import pytest
 
 from pv.vecstore.data.rows import parse_rows
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "behaviours"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "examples" / "behaviours"
+OF_PV = {"general": "vecstore/train", "neutral": "vecstore/evaluate"}  # part of the package
 NAMES = ["asks", "doubt", "emphasis", "pirate", "shouting", "signoff", "sir", "topic"]
 FILES = [f"eight/{name}{suffix}" for name in NAMES for suffix in ("", ".heldout")]
 PLAIN = ["general", "neutral", "neutral_choice"]
@@ -21,7 +23,8 @@ WHAT DO YOU THINK? I HOPE THAT HELPS, DEAR FRIEND!"""
 
 
 def lines(stem: str) -> list[dict[str, Any]]:
-    text = (FOLDER / f"{stem}.jsonl").read_text(encoding="utf-8")
+    folder = ROOT / OF_PV[stem] if stem in OF_PV else FOLDER
+    text = (folder / f"{stem}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -169,7 +172,7 @@ def test_the_text_is_ascii_and_without_stray_spaces(stem: str) -> None:
 
 
 def test_no_prompt_is_in_two_files() -> None:
-    stems = [str(path.relative_to(FOLDER))[: -len(".jsonl")] for path in FOLDER.rglob("*.jsonl")]
+    stems = [str(path.relative_to(FOLDER))[: -len(".jsonl")] for path in FOLDER.rglob("*.jsonl")] + [*OF_PV]
     assert set(stems) >= {*FILES, *PLAIN, "listening", "concise", "pirate"}
     seen: dict[str, str] = {}
     for stem in sorted(stems):

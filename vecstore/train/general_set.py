@@ -20,7 +20,7 @@ __all__ = ["encode_general", "general_set"]
 
 @cache
 def general_set() -> Rows:
-    """64 prompts of all kinds with an answer of a few sentences each; every second answer is there as plain text too."""
+    """64 prompts of all kinds, answered in a few sentences; every second answer is there as plain text too."""
     rows = read_rows(Path(__file__).with_name("general.jsonl"))
     return Rows((*rows, *(Row((), row.chosen) for row in rows[::2])), source="pv's general set")
 
