@@ -22,6 +22,7 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.models.checkpointing import checkpoint_activations
 from pv.vecstore.models.load import context_length, load, stop_ids
 from pv.vecstore.models.threads import torch_threads
+from pv.vecstore.native.memory import keep_all_freed_memory
 from pv.vecstore.train.adapter import adapter_files, adapter_shapes, add_adapter
 from pv.vecstore.train.devices import (
     LESS,
@@ -85,6 +86,7 @@ def train(
     """
     import torch
 
+    keep_all_freed_memory()
     device = pick_device(options.device)
     dtype = compute_dtype(options.dtype, device)
     generators = [device.index or 0] if device.type == "cuda" else []
