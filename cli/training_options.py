@@ -52,6 +52,30 @@ DECORATORS = (
         **_default("preference"),
         help="P, the weight of the preference loss beside the SFT loss on chosen; 0: SFT only.",
     ),
+    click.option(
+        "--learn",
+        type=click.Choice(["difference", "all"]),
+        **_default("learn"),
+        help="What of chosen is learnt: where it differs from rejected, or all of it.",
+    ),
+    click.option(
+        "--hold",
+        type=Number(0),
+        **_default("hold"),
+        help="H, the weight that holds what chosen and rejected share to the base; 0: not held.",
+    ),
+    click.option(
+        "--general",
+        "general_set",
+        metavar="FILE|none",
+        help="Rows whose answers are held to the base beside the behaviour; 'none': no such rows.  [default: pv's own]",
+    ),
+    click.option(
+        "--general-weight", "general", type=Number(0), **_default("general"), help="G, the weight of that."
+    ),
+    click.option(
+        "--general-rows", type=Whole(1), **_default("general_rows"), help="How many of them join each step."
+    ),
     click.option("--train-embeddings", is_flag=True, help="Train embeddings and head too."),
     click.option(
         "--all-turns", is_flag=True, help="Train on every answer of a conversation, not on the last alone."
@@ -63,6 +87,14 @@ DECORATORS = (
         default="int8",
         show_default=True,
         help="How the vector is kept.",
+    ),
+    click.option(
+        "--replies",
+        type=Whole(0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Measure replies too, to the first N held-out prompts: takes long.",
     ),
     click.option("--no-data", is_flag=True, help="Do not keep the rows in the registry."),
     click.option(

@@ -23,6 +23,7 @@ from pv.vecstore.train.options import TrainOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pv.vecstore.repo.repo import Repo
     from pv.vecstore.repo.train import Training
 
 __all__ = ["command"]
@@ -72,10 +73,14 @@ def command(
     Ctrl-C saves what was trained so far, and the same command with --resume goes on.
 
     \b
-    The loss of a step is SFT + P * preference:
-      SFT         -log p(chosen | prompt), mean over the step's chosen tokens
+    The loss of a step is SFT + P * preference + H * held + G * general:
+      SFT         -log p(chosen | prompt), mean over the tokens of chosen that
+                  differ from rejected; over all of them without rejected
       preference  log(1 + exp(r - c)), mean over the step's rows; c and r: mean
-                  log p per token of chosen and of rejected; 0 without rejected
+                  log p per differing token of chosen and rejected; else 0
+      held        KL(base || model), mean over the tokens of chosen that are
+                  the same in rejected
+      general     KL(base || model), mean over tokens of ordinary answers
 
     \b
     pv train examples/behaviours/listening.jsonl --as listening
@@ -86,6 +91,8 @@ def command(
     given = {key: value for key, value in chosen.items() if value is not None}
     repo = app.repo()
     rows = app.rows(data, repo)
+    if "general_set" in given:
+        given |= _general(app, given.pop("general_set"), repo)
     if held_out is not None:
         given["held_out"] = None if held_out == "none" else app.rows(held_out, repo)
     with app.progress() as progress:
@@ -96,6 +103,10 @@ def command(
         app.json(made)
     else:
         _say(app, made, rows.notes)
+
+
+def _general(app: App, named: str, repo: Repo) -> dict[str, Any]:
+    return {"general": 0.0} if named == "none" else {"general_set": app.rows(named, repo)}
 
 
 def _say(app: App, made: Training, said: Sequence[str]) -> None:

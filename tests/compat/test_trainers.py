@@ -35,7 +35,7 @@ def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return batch
 
 
-class Trainer(pv.TrainerMixin, transformers.Trainer):  # type: ignore[misc]
+class Trainer(pv.TrainerMixin, transformers.Trainer):  # type: ignore[misc, name-defined]
     pass
 
 
@@ -180,7 +180,7 @@ def test_trl(tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
 
-    class Sft(pv.TrainerMixin, trl.SFTTrainer):  # type: ignore[misc]
+    class Sft(pv.TrainerMixin, trl.SFTTrainer):  # type: ignore[misc, name-defined]
         pass
 
     rows = datasets.Dataset.from_list(

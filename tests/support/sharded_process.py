@@ -72,8 +72,9 @@ def main(rank: int, world: int, port: str, folder: Path, case: str) -> None:
         optimizer.step()
     elif case == "resume":
         train(model, optimizer, range(3))
-        from torch.distributed.checkpoint import load, save
         from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+        from torch.distributed.checkpoint.state_dict_loader import load
+        from torch.distributed.checkpoint.state_dict_saver import save
 
         save({"optimizer": get_optimizer_state_dict(model, optimizer)}, checkpoint_id=folder / "state")
         optimizer = pv.Apollo(model.named_parameters(), **settings(case, rank))
@@ -90,7 +91,7 @@ def main(rank: int, world: int, port: str, folder: Path, case: str) -> None:
         train(model, optimizer, range(3, STEPS))
     else:
         train(model, optimizer, range(STEPS))
-    whole = {name: p.full_tensor().detach() for name, p in model.named_parameters()}  # type: ignore[attr-defined]
+    whole = {name: p.full_tensor().detach() for name, p in model.named_parameters()}
     held = sum(
         x.to_local().numel() for s in optimizer.state.values() for x in s.values() if hasattr(x, "to_local")
     )

@@ -73,6 +73,8 @@ class Repo(Reading):
         *,
         name: str,
         held_out: Rows | str | PathLike[str] | None = "beside",
+        general_set: Rows | str | PathLike[str] | None = None,
+        replies: int = 0,
         on: str | None = None,
         weight: float | None = None,
         encoding: str = "int8",
@@ -100,13 +102,16 @@ class Repo(Reading):
         batch, rank, seed, ... It is saved every `save_every` seconds and when it is interrupted; `resume` goes on
         from there, bit for bit. With `target_effect` (nats) or `patience` the effect on the held-out rows, measured
         every `check_every` steps, ends the run. `metrics` is a file of JSON lines, `report_to` names trackers
-        ("tensorboard", "wandb", "trackio"). Raises DataError, TrainingFailed, MissingBase.
+        ("tensorboard", "wandb", "trackio"). `general_set` are the ordinary answers that are held still: pv's own, or
+        yours; `general=0` holds none. `replies`: to how many held-out prompts the score has them. Raises DataError,
+        TrainingFailed, MissingBase.
         """
         from pv.vecstore.repo.train import train
         from pv.vecstore.train.options import TrainOptions
 
         return train(
-            self, rows, name=name, on=on, held_out=held_out, weight=weight, options=TrainOptions(**options),
+            self, rows, name=name, on=on, held_out=held_out, general=general_set, replies=replies, weight=weight,
+            options=TrainOptions(**options),
             encoding=encoding, all_turns=all_turns, keep_rows=keep_rows, message=message,
             resume=resume, save_every=save_every,
             target_effect=target_effect, patience=patience, check_every=check_every,

@@ -27,6 +27,7 @@ from pv.vecstore.repo.build import temporary_checkpoint
 from pv.vecstore.repo.long_work import LongWork, long_work
 from pv.vecstore.repo.opening import opened
 from pv.vecstore.repo.score import Score, measure, score_persona
+from pv.vecstore.repo.score_plan import ScorePlan
 from pv.vecstore.train.loop import Step, Trained
 from pv.vecstore.train.loop import train as run
 from pv.vecstore.train.metrics import metrics
@@ -84,6 +85,8 @@ def train(
     name: str,
     on: str | None = None,
     held_out: Rows | str | PathLike[str] | None = BESIDE,
+    general: Rows | str | PathLike[str] | None = None,
+    replies: int = 0,
     weight: float | None = None,
     options: TrainOptions,
     encoding: str = "int8",
@@ -103,14 +106,18 @@ def train(
     """Train on the base alone, keep what was learnt as a vector, measure it and commit it. Raises as the loop does.
 
     It is saved every `save_every` seconds and when it is interrupted; `resume` goes on from there. With `target_effect`
-    or `patience` the held-out effect is measured every `check_every` steps, and ends the run.
+    or `patience` the held-out effect is measured every `check_every` steps, and ends the run. `general`: the ordinary
+    answers that are held still, None for pv's own. `replies`: to how many held-out prompts the score has them.
     """
     _check_watch(target_effect, patience, check_every)
     if not (math.isfinite(save_every) and save_every >= 0):
         raise UsageError(f"save_every is a number of seconds from 0, not {save_every}")
     if encoding not in ENCODINGS:
         raise UsageError(f"no encoding {encoding!r} to train into", hint=f"there are: {', '.join(ENCODINGS)}")
+    if replies < 0:
+        raise UsageError(f"replies is a number of prompts from 0, not {replies}")
     data, held = as_rows(rows), _held_out(rows, held_out)
+    ordinary = as_rows(general) if general is not None and options.general else None
     not_all_alike(data)
     if all_turns:
         data = every_answer(data)
@@ -133,14 +140,14 @@ def train(
                 )
             before = measure(work.registry, work.commit, control, held, threads=threads, progress=progress)
         trained = _run(
-            work, source, start, name, data, options, saving, threads, progress, metrics_file, report_to,
+            work, source, start, name, data, ordinary, options, saving, threads, progress, metrics_file, report_to,
             None if before is None or held is None else _Aim(held, before, check_every, target_effect, patience),
         )  # fmt: skip
         manifest, facts = _vector(work, trained, encoding, threads, progress)
         terms = _terms(work.persona, name, manifest.id, on)
-        keep = [data, *([held] if held is not None else [])] if keep_rows else []
+        keep = [rows for rows in (data, held, ordinary) if rows is not None] if keep_rows else []
         packs = tuple(dict.fromkeys(store_rows(rows, work.registry.packs) for rows in keep))
-        found = None if held is None else _score(work, name, terms, data, held, threads, progress)
+        found = None if held is None else _score(work, name, terms, data, held, replies, threads, progress)
         origin = TrainedProvenance(
             TrainingData(Path(data.source).name, data.id, len(data), keep_rows),
             asdict(trained.options),
@@ -187,8 +194,8 @@ def _saving(
 
 
 def _run(
-    work: LongWork, source: str | None, start: Persona, name: str, data: Rows, options: TrainOptions,
-    saving: Saving | None, threads: int, progress: Report | None, metrics_file: Path | None,
+    work: LongWork, source: str | None, start: Persona, name: str, data: Rows, general: Rows | None,
+    options: TrainOptions, saving: Saving | None, threads: int, progress: Report | None, metrics_file: Path | None,
     report_to: Sequence[str], aim: _Aim | None,
 ) -> Trained:  # fmt: skip
     label = f"training {name}"
@@ -206,7 +213,7 @@ def _run(
     with checkpoint as folder, metrics(metrics_file, report_to, name, asdict(options)) as note:
         said(progress, "loading the model")
         return run(
-            folder, data, options, progress=step, threads=threads, saving=saving,
+            folder, data, options, general=general, progress=step, threads=threads, saving=saving,
             watch=None if aim is None else aim.watch(folder), said=lambda words: said(progress, words),
         )  # fmt: skip
 
@@ -282,15 +289,17 @@ def _score(
     terms: tuple[Term, ...],
     data: Rows,
     held: Rows,
+    replies: int,
     threads: int,
     progress: Report | None,
 ) -> Score:
-    """The behaviour alone, at weight 1."""
+    """The behaviour alone, at weight 1: margins and damage; replies, which take longest, if asked for."""
     alone = work.persona.with_terms(name, terms).alone(name)
     known = overlap(held, [data])
     return score_persona(
-        work.registry, work.commit, alone, held, overlap=known, threads=threads, progress=progress
-    )
+        work.registry, work.commit, alone, held, plan=ScorePlan(replies=replies), overlap=known,
+        threads=threads, progress=progress,
+    )  # fmt: skip
 
 
 def _held_out(rows: Rows | str | PathLike[str], held_out: Rows | str | PathLike[str] | None) -> Rows | None:

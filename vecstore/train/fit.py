@@ -13,7 +13,7 @@ from pv.registry.errors import IntegrityError, TrainingFailed
 from pv.vecstore.data.chat_template import Encoded
 from pv.vecstore.train.batches import batches, micro_batches
 from pv.vecstore.train.objective import Objective
-from pv.vecstore.train.optimizers import clip, make_optimizer, put_state, state_tensors
+from pv.vecstore.train.optimizers import advance, make_optimizer, put_state, state_tensors
 from pv.vecstore.train.options import TrainOptions
 from pv.vecstore.train.saving import Saving, interrupts
 from pv.vecstore.train.state import State
@@ -146,21 +146,32 @@ class Fit:
             loss += float(total.detach())
             for name, term in found.terms.items():
                 terms[name] = terms.get(name, 0.0) + float(term.detach())
-        norm = clip(self._optimizer, self.options.clip)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            what = "gradient" if math.isfinite(loss) else "loss"
-            raise TrainingFailed(
-                f"the {what} is not finite at step {step + 1} of {self.steps}; nothing was kept",
-                hint=f"try a lower learning rate (now {self.options.lr:g}); if step 1 fails, look at the base",
-            )
+        self._need_finite("loss", loss, step)
         lr = self.options.lr_at(step, self.steps)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        self._optimizer.step()
+        norm = advance(self._optimizer, self.options.clip)
+        self._need_finite("gradient", norm, step)
         self._optimizer.zero_grad(set_to_none=True)
         self.loss.append(loss)
         self.tokens += sum(len(row.context) + len(row.chosen) for row in chosen)
         return terms, norm, lr
+
+    def _need_finite(self, what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"the {what} is not finite at step {step + 1} of {self.steps}; nothing was kept",
+                hint=f"try a lower learning rate (now {self.options.lr:g}); if step 1 fails, look at the base",
+            )
+
+    def loss_tokens(self) -> dict[str, int]:
+        """How many tokens each part of the loss was a mean over, in all steps together."""
+        total = {"learnt": 0, "held": 0, "general": 0}
+        for step, batch in enumerate(batches(len(self.data), self.options, len(self.loss))):
+            rows = self._objective.with_general(step, [self.data[i] for i in batch])
+            for part, count in self._objective.tokens(rows).items():
+                total[part] += count
+        return total
 
     def _watched(self, step: int) -> float | None:
         if self.watch is None or not self.watch.due(step):

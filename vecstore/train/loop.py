@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pv.registry.errors import TrainingFailed
+from pv.registry.errors import DataError, TrainingFailed
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.data.chat_template import encode
 from pv.vecstore.data.rows import Rows
@@ -35,7 +35,8 @@ from pv.vecstore.train.devices import (
     weights_memory,
 )
 from pv.vecstore.train.fit import Fit, Step
-from pv.vecstore.train.general_set import encode_general
+from pv.vecstore.train.general_set import encode_general, general_set
+from pv.vecstore.train.objective import OPENING
 from pv.vecstore.train.options import Extent, TrainOptions
 from pv.vecstore.train.saving import Saving
 from pv.vecstore.train.trainable import deltas_of, trainable
@@ -78,7 +79,7 @@ def train(
 ) -> Trained:
     """Teach `rows.chosen` to a checkpoint. `should_stop` is asked before each step; what was learnt is kept.
 
-    `general` are the ordinary answers that are held still: pv's own where none are given.
+    `general` are the ordinary answers that are held still, if options.general says so: pv's own where none are given.
     `said` is told what it will take; `watch` may end it. With `saving`, the run is saved now and then, and when it is
     interrupted; and may go on from there.
     Raises DataError for a row that does not fit, CheckpointRefused for a checkpoint that cannot be trained
@@ -102,6 +103,12 @@ def train(
         stops, limit = stop_ids(model, tokenizer), context_length(model)
         data = encode(tokenizer, rows, stops=stops, limit=limit)
         ordinary = encode_general(tokenizer, general, stops=stops, limit=limit) if options.general else []
+        if general is not None and ordinary and all(len(row.chosen) <= OPENING + 1 for row in ordinary):
+            raise DataError(
+                f"{general.source}: no answer is longer than {OPENING} tokens, and those are left free",
+                hint="general answers are whole ones, of a few sentences",
+            )
+        held_still = (general or general_set()) if options.general else None
         needed = estimate(model, least, data, options, device, free).checked(device)
         if said is not None:
             said(str(needed))
@@ -123,6 +130,7 @@ def train(
             "threads": used,
             "torch": str(torch.__version__),
             "device": device.type,
+            "general": None if held_still is None else held_still.id,
         }
         try:
             fit.run(progress, should_stop, saving, same)
@@ -151,6 +159,10 @@ def train(
         "dtype": {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype],
         "torch": str(torch.__version__),
     }
+    if held_still is not None:
+        set_of = {"name": Path(held_still.source).name, "id": held_still.id, "rows": len(held_still)}
+        settings["general_set"] = set_of
+    settings["loss_tokens"] = fit.loss_tokens()
     if fit.effects:
         settings["effects"] = [[step, round(effect, 6)] for step, effect in fit.effects]
     if fit.went_on:

@@ -108,6 +108,15 @@ class Objective:
         """Rows of one kind run together; kinds run in the order of their numbers."""
         return 2 if self._is_general(row) else 0 if self._is_pair(row) else 1
 
+    def tokens(self, rows: Sequence[Encoded]) -> dict[str, int]:
+        """Over how many tokens of a step's rows each part of the loss is a mean."""
+        own = [row for row in rows if not self._is_general(row)]
+        return {
+            "learnt": sum(len(range(*self._learnt(row).indices(len(row.chosen)))) for row in own),
+            "held": sum(self._held(row) for row in own) if self.options.hold else 0,
+            "general": sum(len(row.chosen) - OPENING - 1 for row in rows if self._is_general(row)),
+        }
+
     def loss(self, model: PreTrainedModel, part: Sequence[Encoded], rows: Sequence[Encoded]) -> Loss:
         """What `part`, all of one kind, adds to the loss of the step's `rows`."""
         if self._is_general(part[0]):
@@ -194,7 +203,7 @@ class Objective:
         if self.options.learn == "all" or row.rejected is None:
             return False
         at, end = differing(row.chosen, row.rejected)
-        return at.start == end.start == len(row.rejected) - 1
+        return bool(at.start == end.start == len(row.rejected) - 1)
 
     def _shared(self, row: Encoded) -> list[slice]:
         """The tokens of chosen that are held: those before and after what differs."""

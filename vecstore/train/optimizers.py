@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from pv.vecstore.train.options import TrainOptions
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["clip", "make_optimizer", "put_state", "state_tensors"]
+__all__ = ["advance", "make_optimizer", "put_state", "state_tensors"]
 
 
 def make_optimizer(names: Mapping[str, torch.nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:
@@ -22,12 +23,32 @@ def make_optimizer(names: Mapping[str, torch.nn.Parameter], options: TrainOption
     if options.optimizer == "adamw":
         return torch.optim.AdamW([p for _, p in params], lr=options.lr, weight_decay=options.weight_decay)
     return Apollo(
-        params, lr=options.lr, rank=options.rank, weight_decay=options.weight_decay, seed=options.seed
+        params,
+        lr=options.lr,
+        rank=options.rank,
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+        max_norm=options.clip,
     )
 
 
-def clip(optimizer: torch.optim.Optimizer, limit: float) -> float:
-    """Scale all gradients down to a total norm of `limit` (0: leave them); returns the norm they had."""
+def advance(optimizer: torch.optim.Optimizer, limit: float) -> float:
+    """One step with gradients of a total norm of `limit` at most (0: as they are); returns the norm they had.
+
+    If that is not finite, not all weights are what they should be, and the run is lost.
+    """
+    from pv.vecstore.train.apollo import Apollo
+
+    if isinstance(optimizer, Apollo):  # its max_norm: no pass over the gradients of its own
+        optimizer.step()
+        return optimizer.grad_norm
+    norm = _clip(optimizer, limit)
+    if math.isfinite(norm):
+        optimizer.step()
+    return norm
+
+
+def _clip(optimizer: torch.optim.Optimizer, limit: float) -> float:
     import torch
 
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -26,7 +26,13 @@ __all__ = ["Saving", "interrupts"]
 
 SHARE = 0.05  # of a run's time that saving may take
 _AGAIN = "run it as it was begun, or start again without --resume"
-_WORDS = {"rows": "with other rows", "base": "on another base", "threads": "", "device": "on another device"}
+_WORDS = {
+    "rows": "with other rows",
+    "general": "with other general answers",
+    "base": "on another base",
+    "threads": "",
+    "device": "on another device",
+}
 
 
 @dataclass(slots=True)

@@ -78,9 +78,9 @@ def _compiled(
     found, lengths = (torch.empty(shape) for shape in _shapes(g, rank, wide))
     scratch = torch.empty(2 * lanes * (COLUMNS if wide else 1) + 48)
     function = compiled.pv_sketch_columns if wide else compiled.pv_sketch_rows
-    if function.argtypes is None:
-        numbers, arrays = [ctypes.c_int64], [ctypes.c_void_p]
-        function.argtypes = arrays + 3 * numbers + arrays + 2 * numbers + 3 * arrays
+    if not function.argtypes:
+        number, array = ctypes.c_int64, ctypes.c_void_p
+        function.argtypes = [array, *[number] * 3, array, *[number] * 2, *[array] * 3]
         function.restype = None
     m, n = g.shape[-2:]
     batch = g.shape[0] if g.ndim == 3 else 1

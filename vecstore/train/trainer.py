@@ -98,20 +98,24 @@ def _frozen_loss(model: Any, inputs: Mapping[str, Any], trainer: Any, items: Any
         decisions.append([[a for a, _ in pairs[first:last]]])
         asked.append([b != IGNORED for _, b in pairs[first:last]])
     if not contexts:  # of a batch without labels nothing is learnt
-        return next(p for p in model.parameters() if p.requires_grad).sum() * 0.0
+        nothing: torch.Tensor = next(p for p in model.parameters() if p.requires_grad).sum() * 0.0
+        return nothing
     batch = collate(contexts, decisions)
     tensors = {one.name: getattr(batch, one.name) for one in fields(batch)}
-    batch = replace(
-        batch, **{name: x.to(ids.device) for name, x in tensors.items() if isinstance(x, torch.Tensor)}
-    )
+    moved: dict[str, Any] = {
+        name: x.to(ids.device) for name, x in tensors.items() if isinstance(x, torch.Tensor)
+    }
+    batch = replace(batch, **moved)
     with trainer.compute_loss_context_manager():
         found = decision_logps(model, batch)  # (N, S)
     wanted = torch.zeros_like(found)
     for i, flags in enumerate(asked):
         wanted[i, : len(flags)] = torch.tensor(flags, dtype=found.dtype, device=found.device)
+    missed = -(found * wanted).sum()
     if items is None:
-        return -(found * wanted).sum() / wanted.sum() / trainer.args.gradient_accumulation_steps
-    loss: torch.Tensor = -(found * wanted).sum() / items
+        mean: torch.Tensor = missed / wanted.sum() / trainer.args.gradient_accumulation_steps
+        return mean
+    loss: torch.Tensor = missed / items
     if trainer.args.average_tokens_across_devices:
         loss = loss * trainer.accelerator.num_processes
     return loss

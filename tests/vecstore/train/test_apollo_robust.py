@@ -126,7 +126,7 @@ class Reads(TorchDispatchMode):
     """Counts tensors that are read as numbers, but for the state's own counters, which are never on a device."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.optimizer, self.count = optimizer, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -202,7 +202,8 @@ def test_parts_of_channels_add_up() -> None:
 @pytest.mark.parametrize("shape", [(64, 48), (48, 64), (512, 128)])
 @pytest.mark.parametrize("rank", [4, 16, 48])
 def test_a_sketch_shrinks_factors_as_theory_says(shape: tuple[int, int], rank: int) -> None:
-    """s_R / s is √(r / k): with `scale="auto"` any rank gives the same size of step."""
+    """s_R / s is √(r / k): with `scale="auto"` any rank gives the same size of step, but for √(r / (r - 2)): the mean
+    square of 1 / length over random sketches of r numbers."""
     sizes = []
     for r in (rank, min(shape)):
         total = 0.0
@@ -215,8 +216,9 @@ def test_a_sketch_shrinks_factors_as_theory_says(shape: tuple[int, int], rank: i
                 optimizer.step()
             total += float((p.detach() - before).norm())
         sizes.append(total)
-    tolerance = 0.03 if rank > 4 else 0.2  # with r sums, E[1 / length] is √(r / (r - 2)) more
-    assert sizes[0] / sizes[1] == pytest.approx(math.sqrt(rank / min(shape)), rel=tolerance)
+    drawn = math.sqrt(rank / (rank - 2)) if rank < min(shape) else 1.0
+    tolerance = 0.03 if rank > 4 else 0.1  # few numbers, and heavy tails
+    assert sizes[0] / sizes[1] == pytest.approx(drawn * math.sqrt(rank / min(shape)), rel=tolerance)
 
 
 def test_mini_has_next_to_no_state_and_adamws_size_of_step() -> None:

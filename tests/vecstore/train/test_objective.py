@@ -113,8 +113,8 @@ def test_the_default_is_its_formula(models: tuple[Any, Any]) -> None:
         assert found["preference"] == pytest.approx(0.7 * float(sum(gaps)) / 4)
         held = []
         for row in PAIRS:
-            at = differing(row.chosen, row.rejected or ())[0]
-            outside = [i for i in range(len(row.chosen)) if not at.start <= i < at.stop]
+            own = differing(row.chosen, row.rejected or ())[0]
+            outside = [i for i in range(len(row.chosen)) if not own.start <= i < own.stop]
             held += moved_by(base, model, row)[outside].tolist()
         assert found["hold"] == pytest.approx(0.5 * sum(held) / len(held), rel=1e-4)
         free = [x for row in ordinary for x in moved_by(base, model, row)[OPENING:-1].tolist()]
