@@ -46,6 +46,10 @@ def test_interrupted_and_gone_on_with(world: World, process: Processes, pv: InPr
     assert refused.code == 2 and "began with other rows (rows.jsonl)" in refused.error["message"]
     refused = pv(*line, "--resume", "--lr", "1e-3", "--json")
     assert refused.code == 2 and "lr 0.0001 then, 0.001 now" in refused.error["message"]
+    general = world.folder / "general.jsonl"
+    general.write_text('{"prompt": "Why?", "chosen": "An answer that is a good deal longer than others."}\n')
+    refused = pv(*line, "--resume", "--general", general, "--json")
+    assert refused.code == 2 and "began with other general answers" in refused.error["message"]
 
     made = pv.ok(*line, "--resume", "--json").json
     assert made["provenance"]["settings"]["resumed"] == [int(found[1])]

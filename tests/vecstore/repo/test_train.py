@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from support.commands import write_rows
 from support.tiny import tiny_checkpoint
 
-from pv.registry.errors import UsageError
+from pv.registry.errors import DataError, UsageError
 from pv.registry.provenance import Trained
+from pv.vecstore.data.rows import read_rows
 from pv.vecstore.repo.init import init
 from pv.vecstore.repo.repo import Repo
+from pv.vecstore.train.general_set import general_set
 
 FAST: dict[str, Any] = {"lr": 3e-3, "max_steps": 2, "batch": 3, "threads": 1, "held_out": None}
 Q = "model.layers.0.self_attn.q_proj.weight"
@@ -84,6 +87,52 @@ def test_a_refinement_of_a_behaviour_is_a_term_of_it(repo: Repo, rows: Path) -> 
         (1.0, first.vector),
         (2.0, more.vector),
     ]
+
+
+def test_general_answers_are_pvs_own_or_yours_or_none(repo: Repo, rows: Path) -> None:
+    own = repo.train(rows, name="own", **FAST).provenance.settings
+    assert own["general_set"] == {
+        "name": "pv's general set",
+        "id": general_set().id,
+        "rows": len(general_set()),
+    }
+    assert own["loss_tokens"]["learnt"] > 0 and own["loss_tokens"]["general"] > 0
+    file = rows.with_name("general.jsonl")
+    answer = "An answer that is a good deal longer than what is left free."
+    file.write_text(json.dumps({"prompt": "Why?", "chosen": answer}) + "\n")
+    made = repo.train(rows, name="yours", general_set=file, **FAST)
+    yours = made.provenance.settings
+    assert yours["general_set"] == {"name": "general.jsonl", "id": read_rows(file).id, "rows": 1}
+    assert read_rows(file).id in made.provenance.packs
+    assert yours["loss_tokens"]["general"] % 2 == 0, "the one answer, in each of two steps"
+    none = repo.train(rows, name="none", general=0, hold=0, learn="all", **FAST).provenance.settings
+    assert "general_set" not in none
+    assert none["loss_tokens"]["held"] == none["loss_tokens"]["general"] == 0
+    assert (
+        len({repo.registry.persona("HEAD").behaviours[x].terms[0].vector for x in ("own", "yours", "none")})
+        == 3
+    )
+
+
+def test_general_answers_that_hold_nothing_are_refused(repo: Repo, rows: Path) -> None:
+    with pytest.raises(DataError, match="no file"):
+        repo.train(rows, name="x", general_set=rows.with_name("none.jsonl"), **FAST)
+    file = rows.with_name("general.jsonl")
+    file.write_text('{"prompt": "Why?", "chosen": "No."}\n')
+    with pytest.raises(DataError, match="no answer is longer than 8 tokens"):
+        repo.train(rows, name="x", general_set=file, **FAST)
+    with pytest.raises(UsageError, match="general_rows"):
+        repo.train(rows, name="x", general_rows=0, **FAST)
+
+
+def test_replies_are_measured_if_asked_for(repo: Repo, rows: Path) -> None:
+    some = {**FAST, "held_out": "beside"}
+    plain = repo.train(rows, name="x", **some).held_out
+    assert plain is not None and plain.replies is None and plain.damage is not None
+    asked = repo.train(rows, name="y", replies=2, seed=1, **some).held_out
+    assert asked is not None and asked.replies is not None and asked.replies.to_json()["n"] == 2
+    with pytest.raises(UsageError, match="replies"):
+        repo.train(rows, name="z", replies=-1, **some)
 
 
 def test_a_target_needs_held_out_rows_and_is_kept_to(repo: Repo, rows: Path) -> None:
