@@ -22,6 +22,7 @@ NAMES = (
     "exact",
     "merge",
     "drift",
+    "composition",
     "optimizer",
     "optimizer_quality",
 )
