@@ -152,9 +152,10 @@ def _replies(bars: Bars, lab: Lab, vectors: Mapping[str, Deltas]) -> None:
                 looped += round(found.loops.mean * len(rows))
                 base_looped += round(found.base_loops.mean * len(rows))
                 print(
-                    f"replies, {' + '.join(group)}: {name} shows in {found.shown.mean:.2f} (base {found.base_shown.mean:.2f}),"
-                    f" loops {found.loops.mean:.2f} (base {found.base_loops.mean:.2f}), cut at {most} tokens {found.cut}"
-                    f" (base {found.base_cut}), short {found.short}, length {found.length.mean:.2f} of the base's",
+                    f"replies, {' + '.join(group)}: {name} shows in {found.shown.mean:.2f} "
+                    f"(base {found.base_shown.mean:.2f}), loops {found.loops.mean:.2f} "
+                    f"(base {found.base_loops.mean:.2f}), cut at {most} tokens {found.cut} (base {found.base_cut}), "
+                    f"short {found.short}, length {found.length.mean:.2f} of the base's",
                     flush=True,
                 )
                 print(f"    {said[0].text[:100]!r} ... {said[0].text[-60:]!r}", flush=True)
