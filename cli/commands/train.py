@@ -30,6 +30,16 @@ __all__ = ["command"]
 
 OPTIONS = TrainOptions()
 ALWAYS = f"""
+\b
+The loss of a step is SFT + P * preference + H * held + G * general:
+  SFT         -log p(chosen | prompt), mean over the tokens of chosen that
+              differ from rejected; over all of them without rejected
+  preference  log(1 + exp(r - c)), mean over the step's rows; c and r: mean
+              log p per differing token of chosen and rejected; else 0
+  held        KL(base || model), mean over the tokens of chosen that are
+              the same in rejected
+  general     KL(base || model), mean over tokens of ordinary answers
+
 Learning rate: linear warm-up over the first {OPTIONS.warmup:.0%} of the steps, then {OPTIONS.schedule} to 0. A step's
 gradient is scaled down to a norm of at most {OPTIONS.clip:g}; weight decay is {OPTIONS.weight_decay:g}. From Python,
 these are options too.
@@ -71,16 +81,6 @@ def command(
     "..."}, where rejected may be left out, or another format of docs/rows.md. Held-out rows give its effect: how much
     the margin of chosen over rejected grew against the base.
     Ctrl-C saves what was trained so far, and the same command with --resume goes on.
-
-    \b
-    The loss of a step is SFT + P * preference + H * held + G * general:
-      SFT         -log p(chosen | prompt), mean over the tokens of chosen that
-                  differ from rejected; over all of them without rejected
-      preference  log(1 + exp(r - c)), mean over the step's rows; c and r: mean
-                  log p per differing token of chosen and rejected; else 0
-      held        KL(base || model), mean over the tokens of chosen that are
-                  the same in rejected
-      general     KL(base || model), mean over tokens of ordinary answers
 
     \b
     pv train examples/behaviours/listening.jsonl --as listening
