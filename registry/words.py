@@ -107,7 +107,7 @@ def terms_words(terms: Sequence[Term]) -> str:
 
 def switch_words(combine: Combine, quote: Quote = str) -> str:
     """`density 0.2, elect unweighted, ...`; empty if the method has no switches."""
-    return ", ".join(f"{quote(name)} {quote(_plain(value))}" for name, value in combine.options.items())
+    return ", ".join(f"{quote(name)} {quote(_plain(value))}" for name, value in combine.switches.items())
 
 
 def combine_words(combine: Combine) -> str:

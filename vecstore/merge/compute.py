@@ -20,6 +20,7 @@ from pv.vecstore.merge.delta import evaluate, holdings, place, taus
 from pv.vecstore.merge.folder import Finished, Write
 from pv.vecstore.merge.loops import Rounding, Trim
 from pv.vecstore.merge.methods import is_linear, ties
+from pv.vecstore.merge.model_trim import known_trim
 from pv.vecstore.merge.plan import Operand, plan, sole
 from pv.vecstore.merge.sources import BaseSource, VectorSource
 from pv.vecstore.native.kernels import Delta, Result, Values
@@ -129,6 +130,7 @@ class _Columns:
         self._base, self._name, self._vectors = base, name, vectors
         self._operands = operands
         self.weights = [float(single(one.weight, "a weight")) for one in operands]
+        self.cuts = [one.cut for one in operands]
         self._held: list[tuple[int, Values, list[Delta]]] | None = None
         held = (1 + len(operands)) * row.nbytes
         self.holds = held <= HOLD
@@ -136,7 +138,7 @@ class _Columns:
     @property
     def streams(self) -> bool:
         """Whether every operand is one vector as it is. A sum of several is made of whole tensors."""
-        return all(len(one.terms) == 1 and one.terms[0][0] == 1 for one in self._operands)
+        return all(one.as_it_is for one in self._operands)
 
     def __iter__(self) -> Iterator[tuple[int, Values, list[Delta]]]:
         """(index of the first element, the base's values, a delta an operand) for each piece."""
@@ -176,7 +178,10 @@ def _elected(columns: _Columns, options: Mapping[str, Any], rounding: Rounding) 
     for at in voices:
         ties.check_weight(options, columns.weights[at], "a behaviour's weight")
     size = columns.row.numel
-    trims = {at: Trim(size, max(1, int(float(options["density"]) * size))) for at in voices}
+    ties.check_settled(options, columns.cuts)
+    known = {at: cut for at, cut in enumerate(columns.cuts) if cut is not None}
+    keep = max(1, int(float(options["density"]) * size))
+    trims = {at: known_trim(known[at]) if at in known else Trim(size, keep) for at in voices}
     while looking := [at for at in voices if not trims[at].done]:
         for _, own, deltas in columns:
             for at in looking:
@@ -195,6 +200,7 @@ def _elected(columns: _Columns, options: Mapping[str, Any], rounding: Rounding) 
             elect=str(options["elect"]),
             merge=str(options["merge"]),
             scale=float(options["lambda"]),
+            undecided=str(options["undecided"]),
         )
 
 

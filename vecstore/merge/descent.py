@@ -25,6 +25,7 @@ from pv.registry.persona import ROUNDINGS, Persona
 from pv.vecstore.checkpoints.checkpoint import Weights, read_raw
 from pv.vecstore.merge.delta import evaluate, holdings, place
 from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.model_trim import settle
 from pv.vecstore.merge.plan import Holdings, Operand, plan, vectors_of
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.formats import FLOATS, to_f32
@@ -74,7 +75,10 @@ def descents(
 
     Tensor after tensor, and then nothing of it is kept: the memory is that of one tensor and of one persona's build.
     """
-    tallies = [_Tally(persona, holdings({v: vectors[v] for v in persona.vectors})) for persona in personas]
+    tallies = [
+        _Tally(settle(persona, base, own := {v: vectors[v] for v in persona.vectors}), holdings(own))
+        for persona in personas
+    ]
     for name in sampled_tensors(vectors, base):
         if name in checkpoint.specs:
             part = _Part(name, checkpoint, base, vectors)

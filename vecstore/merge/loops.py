@@ -138,6 +138,7 @@ def ties(
     elect: str,
     merge: str,
     scale: float,
+    undecided: str = "plus",
 ) -> tuple[Raw, Result]:
     """own + what TIES makes of trimmed deltas, rounded. Compiled only: numpy's is `methods.ties`."""
     out = np.empty(own.raw.size, storage_dtype(rounding.dtype))
@@ -146,6 +147,7 @@ def ties(
         deltas,
         Values(out, rounding.dtype),
         weighted=elect == "weighted",
+        decided=undecided == "none",
         merge=merge,
         scale=float(single(scale, "lambda")),
         key=rounding.key,

@@ -20,8 +20,10 @@ from pv.registry.combine import Combine
 from pv.registry.persona import Persona
 from pv.vecstore.merge.delta import evaluate, holdings, place, summed, taus, touched
 from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.model_trim import settle
 from pv.vecstore.merge.module_class import CLASSES, module_class
-from pv.vecstore.merge.plan import operand, plan
+from pv.vecstore.merge.plan import alone, plan
+from pv.vecstore.merge.selection import Cut, largest
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.parallel import ordered_map
@@ -105,10 +107,14 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True)
 class Interference:
-    """`total` is the norm of what the rule adds to the base, `sum` that of the plain sum of the deltas."""
+    """`total` is the norm of what the rule adds to the base, `sum` that of the plain sum of the deltas.
+
+    `trims` is what is trimmed to `density` at once: a tensor, or the model.
+    """
 
     method: str
     density: float | None
+    trims: str | None
     behaviours: tuple[BehaviourFigures, ...]
     pairs: tuple[PairFigures, ...]
     classes: tuple[ClassFigures, ...]
@@ -130,6 +136,7 @@ class Interference:
         return {
             "method": self.method,
             "density": self.density,
+            "trims": self.trims,
             "behaviours": [one.to_json() for one in self.behaviours],
             "pairs": [one.to_json() for one in self.pairs],
             "classes": [one.to_json() for one in self.classes],
@@ -151,12 +158,12 @@ def interference(
 ) -> Interference:
     """Measure the behaviours of a persona against each other. Raises CorruptPack, BaseMismatch."""
     names = sorted(name for name, behaviour in persona.behaviours.items() if behaviour.weight != 0)
+    persona = settle(persona, base, vectors, threads=threads)
     held, tensors = holdings(vectors), touched(vectors.values())
     density = _density(persona.combine)
 
     def look(tensor: str) -> tuple[str, _Sums | None]:
-        alone = {name: operand(persona.behaviours[name], held, tensor) for name in names}
-        there = {name: one for name, one in alone.items() if one is not None}
+        there = {name: one for name, one in sorted(alone(persona, held, tensor).items()) if name in names}
         planned = plan(persona, held, tensor)
         if not there:
             return tensor, None
@@ -164,7 +171,11 @@ def interference(
         decoded = taus([*planned, *there.values()], vectors, tensor, own)
         rows = [summed(one, decoded) for one in there.values()]
         at = [names.index(name) for name in there]
-        found = _sums(rows, [one.weight for one in there.values()], at, len(names), density)
+        cuts = [
+            None if density is None else one.cut or largest(row, max(1, int(density * row.size)))
+            for row, one in zip(rows, there.values(), strict=True)
+        ]
+        found = _sums(rows, [one.weight for one in there.values()], at, len(names), cuts)
         found.base2 = _square(own.f32)
         if not is_linear(persona.combine):
             found.total2 = _square(evaluate(persona.combine, planned, decoded, place(own)))
@@ -224,7 +235,7 @@ class _Sums:
 
 
 def _sums(
-    rows: Sequence[F32], weights: Sequence[float], at: Sequence[int], count: int, density: float | None
+    rows: Sequence[F32], weights: Sequence[float], at: Sequence[int], count: int, cuts: Sequence[Cut | None]
 ) -> _Sums:
     """Of one tensor: `at` says which of `count` behaviours each row is."""
     here, n = _Sums.none(len(rows)), len(rows)
@@ -244,8 +255,9 @@ def _sums(
                 both = moves[a] & moves[b]
                 here.both[a, b] += int(np.count_nonzero(both))
                 here.against[a, b] += int(np.count_nonzero(both & (up[a] ^ up[b])))
-        for i, row in enumerate(rows if density is not None else ()):
-            here.kept[i], here.kept2[i] = _trimmed(row, density or 1.0, int(here.moved[i]))
+        for i, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
+            if cut is not None:
+                here.kept[i], here.kept2[i] = _trimmed(row, cut)
     for a, b in pairs:
         if weights[a] * weights[b] < 0:
             here.against[a, b] = here.both[a, b] - here.against[a, b]
@@ -257,14 +269,15 @@ def _sums(
     return total
 
 
-def _trimmed(row: F32, density: float, moved: int) -> tuple[int, float]:
-    """How many of a tensor's nonzero elements its k = max(1, int(density * n)) largest have, and their squares."""
-    k = max(1, int(density * row.size))
-    if k >= row.size:
-        return moved, _square(row)
-    magnitude = np.abs(row)
-    magnitude.partition(row.size - k)
-    return min(k, moved), _square(magnitude[row.size - k :])
+def _trimmed(row: F32, cut: Cut) -> tuple[int, float]:
+    """How many of a tensor's nonzero elements are kept, and their squares."""
+    count, squares = 0, 0.0
+    for low in range(0, row.size, BLOCK):
+        part = row[low : low + BLOCK]
+        kept = part[cut.keeps(row, low, part.size)]
+        count += int(np.count_nonzero(kept))
+        squares += _square(kept)
+    return count, squares
 
 
 def _square(x: F32 | None) -> float:
@@ -297,6 +310,7 @@ def _drawn(
     return Interference(
         rule.method,
         density,
+        None if density is None else rule.options.get("trim", "tensor"),
         behaviours,
         pairs,
         tuple(_classes(classes, density)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pv.vecstore.merge.selection import Cut
 from pv.vecstore.tensors.array import F32
 
 __all__ = ["Place", "Share"]
@@ -15,11 +16,13 @@ class Share:
     """`weight` times `delta`, (n,) fp32. `key` stands for the delta where something is drawn by lot for it.
 
     The key is that of the vector, or of the sum of vectors, and not the behaviour's name: names order and draw nothing.
+    `cut` is what is kept of the delta, where that was found over the whole model.
     """
 
     weight: float
     delta: F32
     key: str = ""
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True)

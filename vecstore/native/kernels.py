@@ -134,12 +134,13 @@ def ties(
     out: Values,
     *,
     weighted: bool,
+    decided: bool,
     merge: str,
     scale: float,
     key: tuple[int, int] | None,
     start: int,
 ) -> Result:
-    """base + TIES of the trimmed deltas into `out`: (n,) each. As `add`."""
+    """base + TIES of the trimmed deltas into `out`: (n,) each. `decided`: a ballot of 0 elects nothing. As `add`."""
     target = _target(out, key, start)
     step = max(16, min(STEP, SCRATCH // (2 * len(deltas))))
     scratch = np.empty(2 * len(deltas) * step, np.float32)
@@ -149,7 +150,7 @@ def ties(
         _sources(deltas),
         ctypes.c_int32(len(deltas)),
         _size(base),
-        ctypes.c_int32(weighted),
+        ctypes.c_int32(weighted | decided << 1),
         ctypes.c_int32(MERGES[merge]),
         ctypes.c_float(scale),
         ctypes.c_void_p(scratch.ctypes.data),

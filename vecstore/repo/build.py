@@ -20,8 +20,9 @@ from pv.vecstore.checkpoints.side_files import RECIPE
 from pv.vecstore.merge.build import Built, build_id
 from pv.vecstore.merge.build import build as write_build
 from pv.vecstore.merge.folder import check_free
+from pv.vecstore.merge.model_trim import settle, trimming
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
-from pv.vecstore.progress import Progress, Report, stage
+from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.known_folders import already_built, elsewhere, note_folder
 from pv.vecstore.repo.opening import Opened, opened
 
@@ -130,9 +131,7 @@ def build(
     if there is not None:
         return Build(folder, commit, persona, there, record_build(registry, there), already=True)
     with opened(registry, commit, [persona]) as at:
-        made = _written(
-            registry, commit, persona, at, shards, folder, threads, force, stage(progress, "building")
-        )
+        made = _written(registry, commit, persona, at, shards, folder, threads, force, "building", progress)
         if not _is_scratch(folder):
             note_folder(registry, folder, persona, at.base.manifest, at.manifests, shards, made)
     return Build(folder, commit, persona, made, record_build(registry, made))
@@ -147,12 +146,14 @@ def _written(
     folder: Path,
     threads: int,
     force: bool,
-    progress: Progress | None,
+    what: str,
+    progress: Report | None,
 ) -> Built:
-    """A build that copies what it can."""
+    """A build that copies what it can; `what` is done, in words."""
+    settled = settle(persona, at.base, at.vectors, threads=threads, progress=trimming(persona, progress))
     with elsewhere(registry, persona, at.base.manifest, at.manifests, shards, folder) as placed:
         return write_build(
-            persona,
+            settled,
             at.base,
             at.vectors,
             folder,
@@ -160,7 +161,7 @@ def _written(
             shards=shards,
             threads=threads,
             force=force,
-            progress=progress,
+            progress=stage(progress, what),
             elsewhere=placed,
         )
 
@@ -240,8 +241,10 @@ def _made(
         shards = plan_shards(persona, at.base.manifest)
 
         def write() -> Built:
-            update = stage(progress, f"building {what}".rstrip())
-            return _written(registry, commit, persona, at, shards, making.folder, threads, False, update)
+            words = f"building {what}".rstrip()
+            return _written(
+                registry, commit, persona, at, shards, making.folder, threads, False, words, progress
+            )
 
         try:
             made = write()

@@ -13,6 +13,7 @@ from pv.vecstore.checkpoints.side_files import RECIPE
 from pv.vecstore.merge.build import as_built, build_id, check, side_file
 from pv.vecstore.merge.compute import compute
 from pv.vecstore.merge.folder import check_free
+from pv.vecstore.merge.model_trim import settle, trimming
 from pv.vecstore.merge.parts import Part, Parts
 from pv.vecstore.merge.shards import Shard, plan_shards
 from pv.vecstore.progress import Report, stage
@@ -94,12 +95,14 @@ class ShardedBuild:
         update = stage(progress, f"building shard {number} of {len(self.shards)}")
         with opened(registry, self.revision.commit, [persona]) as at:
             check(persona, at.base)
+            trim = trimming(persona, progress)
+            settled = settle(persona, at.base, at.vectors, threads=threads, progress=trim)
             with elsewhere(
                 registry, persona, at.base.manifest, at.manifests, (self.shards[number - 1],), self.folder
             ) as placed:
                 return parts.write(
                     number,
-                    lambda name, dtype, write: compute(persona, at.base, at.vectors, name, dtype, write),
+                    lambda name, dtype, write: compute(settled, at.base, at.vectors, name, dtype, write),
                     threads=threads,
                     progress=update,
                     elsewhere=placed,

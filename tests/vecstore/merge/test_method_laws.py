@@ -26,6 +26,7 @@ RULES = {
     "add": Combine.of("add"),
     "ties": Combine.of("ties", density=0.3),
     "ties-mergekit": Combine.of("ties", preset="mergekit", density=0.4),
+    "ties-undecided": Combine.of("ties", density=0.3, undecided="none"),
     "linear": Combine.of("linear"),
     "slerp": Combine.of("slerp", t=0.3),
     "nuslerp": Combine.of("nuslerp"),
