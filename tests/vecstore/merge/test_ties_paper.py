@@ -1,4 +1,4 @@
-"""TIES as in the paper, trimmed over the whole model: against a few lines over flattened vectors, built in every way."""
+"""TIES as in the paper, trimmed over the whole model: held against a few lines over flattened vectors."""
 
 from __future__ import annotations
 
