@@ -141,9 +141,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "ties",
                 "their deltas are trimmed, a sign is elected for each weight, and what agrees is merged (TIES)",
                 (
-                    replace(
-                        _DENSITY, help="Share of each tensor's elements, largest first, that trimming keeps."
-                    ),
+                    replace(_DENSITY, help="Share of the elements, largest first, that trimming keeps."),
                     Option(
                         "elect",
                         "unweighted",

@@ -217,6 +217,7 @@ STORY = """
 0 combine
 0 combine --list
 0 combine della --list
+0 combine ties --preset paper
 0 combine ties --density 0.5
 0 combine dare --set density=0.4 --set seed=7
 0 config

@@ -75,10 +75,7 @@ def descents(
 
     Tensor after tensor, and then nothing of it is kept: the memory is that of one tensor and of one persona's build.
     """
-    tallies = [
-        _Tally(settle(persona, base, own := {v: vectors[v] for v in persona.vectors}), holdings(own))
-        for persona in personas
-    ]
+    tallies = [_Tally(persona, base, {v: vectors[v] for v in persona.vectors}) for persona in personas]
     for name in sampled_tensors(vectors, base):
         if name in checkpoint.specs:
             part = _Part(name, checkpoint, base, vectors)
@@ -125,11 +122,15 @@ class _Part:
 class _Tally:
     """Sums over the tensors, for one persona."""
 
-    def __init__(self, persona: Persona, held: Holdings) -> None:
-        self._persona, self._held = persona, held
+    def __init__(self, persona: Persona, base: Base, vectors: Mapping[str, Vector]) -> None:
+        self._persona, self._held = persona, holdings(vectors)
         self._sums = np.zeros(3)  # <τ,τ>  <f-b,τ>  |f-b-τ|²
         self._noises = np.zeros((len(ROUNDINGS), 3))  # <r,r>  <τ,r>  <f-b,r>
         self._same, self._wider, self._seen = True, False, True
+        try:
+            self._persona = settle(persona, base, vectors)
+        except IntegrityError:  # as below
+            self._seen = False
 
     def add(self, part: _Part) -> None:
         if not self._seen:
