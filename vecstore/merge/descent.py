@@ -26,7 +26,7 @@ from pv.vecstore.checkpoints.checkpoint import Weights, read_raw
 from pv.vecstore.merge.delta import evaluate, holdings, place
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.model_trim import settle
-from pv.vecstore.merge.plan import Holdings, Operand, plan, vectors_of
+from pv.vecstore.merge.plan import Operand, plan, vectors_of
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
