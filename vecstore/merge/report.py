@@ -255,9 +255,9 @@ def _sums(
                 both = moves[a] & moves[b]
                 here.both[a, b] += int(np.count_nonzero(both))
                 here.against[a, b] += int(np.count_nonzero(both & (up[a] ^ up[b])))
-        for i, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
-            if cut is not None:
-                here.kept[i], here.kept2[i] = _trimmed(row, cut)
+        for i, (row, keeps) in enumerate(zip(rows, cuts, strict=True)):
+            if keeps is not None:
+                here.kept[i], here.kept2[i] = _trimmed(row, keeps)
     for a, b in pairs:
         if weights[a] * weights[b] < 0:
             here.against[a, b] = here.both[a, b] - here.against[a, b]

@@ -96,7 +96,7 @@ def test_a_matrix_is_what_the_formula_says(name: str, shape: tuple[int, int], co
 @pytest.mark.parametrize("name", REFERENCES)
 def test_what_is_no_matrix_is_averaged_or_added_up(name: str) -> None:
     parts = deltas((40,), 3)
-    wanted = {"svc": np.sum(parts, 0), "sum": np.sum(parts, 0)}.get(name, np.mean(parts, 0))
+    wanted = np.sum(parts, 0) if name in ("svc", "sum") else np.mean(parts, 0)
     if name == "negmerge":
         wanted = negmerge([torch.from_numpy(p) for p in parts]).numpy()
     assert np.allclose(by_name(name).other(parts), wanted)

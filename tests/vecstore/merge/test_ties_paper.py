@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -60,7 +60,7 @@ def trimmed(delta: Deltas, density: float) -> dict[str, F32]:
     return dict(zip(names, np.split(np.where(mask, flat, np.float32(0)), ends), strict=True))
 
 
-def reference(deltas: list[Deltas], density: float, weights: list[float] | None = None) -> dict[str, F32]:
+def reference(deltas: Sequence[Deltas], density: float, weights: list[float] | None = None) -> dict[str, F32]:
     """Algorithm 1 of the paper: trim, elect sgn(sum), mean of what agrees. Weights scale what was elected."""
     kept_ = [trimmed(delta, density) for delta in deltas]
     found = {}
