@@ -38,7 +38,7 @@ from pv.vecstore.merge.methods import combine
 from pv.vecstore.merge.model_cut import Settled
 from pv.vecstore.merge.model_trim import settle
 from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.native.library import library, numpy_only
+from pv.vecstore.native.library import numpy_only
 from pv.vecstore.progress import Tick
 from pv.vecstore.vectors.base import Base, BaseTensor
 from pv.vecstore.vectors.pieces import Sliced
@@ -382,35 +382,6 @@ def test_a_tensor_by_itself_is_refused() -> None:
         combine(
             PAPER, [Share(1.0, np.ones(3, np.float32))], Place("t", (3,), lambda: np.zeros(3, np.float32))
         )
-
-
-def test_the_compiled_loops_were_there() -> None:
-    if library() is None:
-        pytest.skip("the kernels are not compiled here (make install)")
-
-
-# How it is written down
-
-
-def test_what_came_later_is_not_written_at_its_default() -> None:
-    """Personas of before have neither switch, and their ids stay."""
-    plain = Combine.of("ties")
-    assert plain.to_json() == {
-        "method": "ties",
-        "density": 0.2,
-        "elect": "unweighted",
-        "merge": "mean",
-        "lambda": 1,
-    }
-    assert Combine.from_json(plain.to_json()) == plain and plain.options["trim"] == "tensor"
-    assert PAPER.to_json() == {**plain.to_json(), "trim": "model", "undecided": "none"}
-    assert Combine.from_json(PAPER.to_json()) == PAPER
-    with pytest.raises(UsageError, match="trim tensor is what it is without a word"):
-        Combine.from_json({**plain.to_json(), "trim": "tensor"})  # one persona, one spelling
-    with pytest.raises(UsageError, match="trim must be one of tensor, model"):
-        Combine.from_json({**plain.to_json(), "trim": "layer"})
-    with pytest.raises(UsageError, match="takes no option 'trim'"):
-        Combine.of("breadcrumbs", trim="model")
 
 
 def test_a_build_with_nothing_in_it(tmp_path: Path) -> None:
