@@ -97,7 +97,7 @@ def _check(options: dict[str, Any], two: Sides) -> None:
         raise UsageError(
             f"--recipe leaves the weights out, --{asked[0]} asks for them", hint="give one of them"
         )
-    if isinstance(two.a, Path) or isinstance(two.b, Path):
+    if isinstance(two.a, Path | str) or isinstance(two.b, Path | str):
         raise UsageError("a checkpoint has no recipe", hint="leave --recipe out")
 
 
@@ -108,7 +108,7 @@ def _asks_for_weights(options: dict[str, Any]) -> list[str]:
 def _found(app: App, two: Sides, options: dict[str, Any]) -> Diff | CheckpointDiff:
     with app.progress() as progress:
         settings = {name: options[name] for name in ("heads", "spectra", "threads")}
-        if isinstance(two.a, Path) or isinstance(two.b, Path):
+        if isinstance(two.a, Path | str) or isinstance(two.b, Path | str):
             from pv.vecstore.repo.diff_checkpoints import diff_checkpoints
 
             return diff_checkpoints(two.a, two.b, progress=progress, **settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pv.registry import canonical
+from pv.registry.disk.ranges import Ranges
 from pv.registry.dtypes import OUTPUTS
 from pv.registry.errors import IntegrityError, UsageError
 from pv.registry.persona import ENGINE
@@ -42,7 +43,8 @@ def merge(
     Raises UsageError for a folder that is not empty, IntegrityError for a weight that is not finite, StorageError.
     """
     for model in plan.models:
-        if out.resolve() in (file.resolve().parent for file in model.files):
+        where = model.place.where
+        if isinstance(where, Path) and out.resolve() in (where.resolve(), where.resolve().parent):
             raise UsageError(f"{out} holds {model.name}, which is merged", hint="name another folder with -o")
     written = plan.output.dtype
     word = None if written == "base" else OUTPUTS[written].torch
@@ -90,11 +92,10 @@ def hashes(plan: Merge) -> dict[str, dict[str, str]]:
     return {model.name: {file.name: _file_hash(file) for file in model.files} for model in plan.models}
 
 
-def _file_hash(file: Path) -> str:
+def _file_hash(file: Ranges) -> str:
     digest = sha256()
-    with file.open("rb") as opened:
-        while piece := opened.read(_HASHED):
-            digest.update(piece)
+    for start in range(0, file.size, _HASHED):
+        digest.update(file.read(start, min(_HASHED, file.size - start), stretch=(0, file.size)))
     return digest.hexdigest()
 
 
