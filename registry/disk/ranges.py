@@ -25,7 +25,7 @@ class Ranges(Protocol):
     size: int
 
     @property
-    def stamp(self) -> list[str | int]:
+    def stamp(self) -> list[str]:
         """What changes when the file does, as far as can be known without reading it."""
         ...
 
@@ -55,9 +55,10 @@ class FileRanges(Closing):
         return self._file.fileno()
 
     @property
-    def stamp(self) -> list[str | int]:
+    def stamp(self) -> list[str]:
         found = os.fstat(self._file.fileno())
-        return [str(self.path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+        numbers = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return [str(self.path.resolve()), *map(str, numbers)]
 
     def read(self, offset: int, count: int, *, stretch: tuple[int, int] | None = None) -> memoryview:
         buffer = memoryview(bytearray(count))

@@ -51,13 +51,9 @@ def test_a_merge_from_a_web_server_is_the_merge_of_the_folders(
         write(models, at(server, merge_method=method, **more))
         found = pv.ok(*BUILD, f"there{number}").json
         assert found["weights"] == whole["weights"] and found["files"] == whole["files"]
-        beside = {
-            name
-            for name in snapshot(models / f"here{number}")
-            if name not in ("pv-merge.json", "mergekit_config.yml")
-        }
-        for name in beside:
-            assert snapshot(models / f"there{number}")[name] == snapshot(models / f"here{number}")[name]
+        here, there = (snapshot(models / f"{place}{number}") for place in ("here", "there"))
+        for name in here.keys() - {"pv-merge.json", "mergekit_config.yml"}:
+            assert there[name] == here[name]
         for model in ("base", "a", "b"):
             file = f"{model}/model.safetensors"
             assert server.overlaps(file) == [], "a byte was fetched twice"

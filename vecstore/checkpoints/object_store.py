@@ -147,9 +147,9 @@ class ObjectRanges(Closing):
         self._lock = Lock()
 
     @property
-    def stamp(self) -> list[str | int]:
-        said = (self._meta.get(key) for key in ("e_tag", "version", "last_modified"))
-        return [self.where, self.size, *(str(one) for one in said)]
+    def stamp(self) -> list[str]:
+        said = (self._meta.get(key) for key in ("size", "e_tag", "version", "last_modified"))
+        return [self.where, *map(str, said)]
 
     def read(self, offset: int, count: int, *, stretch: tuple[int, int] | None = None) -> memoryview:
         if offset + count > self.size:
@@ -265,7 +265,7 @@ def _as_ours(what: str, error: Exception, exceptions: Any) -> PvError:
     if "body" in said:
         said = "the connection ended in the middle, again and again"
     return RemoteError(
-        f"{what} cannot be read: {said[:300]}", hint="check the network and the address, and run it again"
+        f"{what} cannot be read: {said[:300]}", hint="check network and address, and run it again"
     )
 
 

@@ -50,7 +50,8 @@ def find(
 ) -> Place:
     """A folder of that name is taken first; only then is text a Hub id, and fetched. `./user/name` is always a folder.
 
-    Text with a scheme, as in `s3://bucket/folder`, is in an object store. Raises NotFoundError, RemoteError and UsageError for a Hub id; whether a folder is there is not looked at.
+    Text with a scheme, as in `s3://bucket/folder`, is in an object store. Raises
+    NotFoundError, RemoteError and UsageError for a Hub id; whether a folder is there is not looked at.
     """
     if isinstance(named, str) and is_store_url(named) and not is_hub_id(named):
         return Place(ObjectFolder(named), {"kind": "url", "url": named})

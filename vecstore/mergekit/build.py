@@ -62,7 +62,15 @@ def merge(
         threads=threads,
         force=force,
         progress=progress,
+        what=_id(plan),
     )
+
+
+def _id(plan: Merge) -> str:
+    """Of the same merge of the same files, as far as is known without reading them: work on it may be gone on with."""
+    inputs = [[model.name, [file.stamp for file in model.files]] for model in plan.models]
+    made_from = [version("personavec"), ENGINE, plan.document.config, plan.output.to_json(), inputs]
+    return sha256(b"pv:merge:1\n" + canonical.dumps(made_from)).hexdigest()
 
 
 def _record(plan: Merge, weights: str, hashed: Mapping[str, Mapping[str, str]] | None) -> dict[str, Any]:

@@ -109,7 +109,8 @@ def commit(
 ) -> Capture:
     """Keep a checkpoint or adapter bit for bit; of a fine-tune of a build, `on` is the revision.
 
-    `source` is a folder, a Hub id, or the address of a folder in an object store. Raises CheckpointRefused, UsageError, MissingBase, RemoteError, and BaseMismatch
+    `source` is a folder, a Hub id, or the address of a folder in an object store. Raises
+    CheckpointRefused, UsageError, MissingBase, RemoteError, and BaseMismatch
     for an adapter of another model.
     """
     if level not in LEVELS:

@@ -20,7 +20,7 @@ __all__ = ["Sides", "sides"]
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """A string is the address of a checkpoint in an object store. `notes` are about words that could have meant both."""
+    """A string is an address in an object store. `notes` are about words that could have meant both."""
 
     a: Revision | Path | str
     b: Revision | Path | str
