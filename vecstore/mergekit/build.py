@@ -12,16 +12,18 @@ from pv.registry import canonical
 from pv.registry.disk.ranges import Ranges
 from pv.registry.dtypes import OUTPUTS
 from pv.registry.errors import IntegrityError, UsageError
+from pv.registry.manifest import TensorRow
 from pv.registry.persona import ENGINE
 from pv.vecstore.checkpoints.side_files import MERGE
 from pv.vecstore.merge.compute import compute
 from pv.vecstore.merge.folder import Finished, Write, Written, side_file, write_folder
 from pv.vecstore.mergekit.folders import FolderVector
 from pv.vecstore.mergekit.plan import Merge
-from pv.vecstore.progress import Progress
+from pv.vecstore.progress import Progress, counted
 from pv.vecstore.tensors.formats import FLOATS
+from pv.vecstore.tensors.parallel import ordered_map
 
-__all__ = ["CONFIG", "hashes", "merge"]
+__all__ = ["CONFIG", "file_hash", "hashes", "merge", "table"]
 
 CONFIG = "mergekit_config.yml"
 """The document, beside the weights, where mergekit puts it too."""
@@ -51,8 +53,8 @@ def merge(
     beside = {name: side_file(name, data, word) for name, data in plan.side_files.items()}
 
     def and_what_it_is(weights: str) -> dict[str, bytes]:
-        record = canonical.dumps(_record(plan, weights, hashed))
-        return {**beside, CONFIG: plan.document.text, MERGE: record}
+        others = {**beside, CONFIG: plan.document.text}
+        return {**others, MERGE: canonical.dumps(_record(plan, weights, hashed, others))}
 
     return write_folder(
         out,
@@ -73,7 +75,12 @@ def _id(plan: Merge) -> str:
     return sha256(b"pv:merge:1\n" + canonical.dumps(made_from)).hexdigest()
 
 
-def _record(plan: Merge, weights: str, hashed: Mapping[str, Mapping[str, str]] | None) -> dict[str, Any]:
+def _record(
+    plan: Merge,
+    weights: str,
+    hashed: Mapping[str, Mapping[str, str]] | None,
+    others: Mapping[str, bytes],
+) -> dict[str, Any]:
     """What makes the same bytes again."""
     models = []
     for model in plan.models:
@@ -92,15 +99,29 @@ def _record(plan: Merge, weights: str, hashed: Mapping[str, Mapping[str, str]] |
         "models": models,
         "output": plan.output.to_json(),
         "weights": weights,
+        "files": {name: sha256(data).hexdigest() for name, data in others.items()},
     }
+
+
+def table(plan: Merge, *, threads: int, progress: Progress | None = None) -> dict[str, TensorRow]:
+    """The tensor table of what `merge` would write. Nothing is written; raises the same."""
+    specs = {name: spec.dtype for shard in plan.shards for name, spec in shard.tensors.items()}
+    advance = counted(progress, sum(shard.nbytes for shard in plan.shards))
+    rows = {}
+    for one in ordered_map(
+        lambda name: _tensor(plan, name, specs[name], lambda _: None), sorted(specs), threads=threads
+    ):
+        rows[one.name] = one.row
+        advance(one.row.nbytes)
+    return rows
 
 
 def hashes(plan: Merge) -> dict[str, dict[str, str]]:
     """SHA-256 of every weight file that is merged, by model."""
-    return {model.name: {file.name: _file_hash(file) for file in model.files} for model in plan.models}
+    return {model.name: {file.name: file_hash(file) for file in model.files} for model in plan.models}
 
 
-def _file_hash(file: Ranges) -> str:
+def file_hash(file: Ranges) -> str:
     digest = sha256()
     for start in range(0, file.size, _HASHED):
         digest.update(file.read(start, min(_HASHED, file.size - start), stretch=(0, file.size)))
