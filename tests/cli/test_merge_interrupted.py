@@ -96,7 +96,8 @@ def test_another_merge_begins_anew(models: Path, pv: InProcess) -> None:
 def test_ctrl_c_says_what_is_kept(models: Path, process: Processes, pv: InProcess) -> None:
     big = bytes(range(1, 61)) * 200_000
     for name in ("base", "a", "b"):
-        table = {f"model.layers.{i}.w": ("BF16", (len(big) // 128, 64), big) for i in range(6)}
+        shape: tuple[int, ...] = (len(big) // 128, 64)
+        table = {f"model.layers.{i}.w": ("BF16", shape, big) for i in range(6)}
         write_tensors(models / name / "model.safetensors", table)
     write(models, document(merge_method="ties", parameters={"density": 0.5}))
 

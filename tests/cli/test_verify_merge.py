@@ -21,7 +21,10 @@ def merged(made: World, tmp_path: Path, pv: InProcess) -> Path:
 
 def test_it_is_what_its_record_says(merged: Path, pv: InProcess) -> None:
     said = pv.ok("verify", "out")
-    assert "the merge by ties of 3 models, weights and files" in said.err and "as pv-merge.json records" in said.err
+    assert (
+        "the merge by ties of 3 models, weights and files" in said.err
+        and "as pv-merge.json records" in said.err
+    )
     assert "./a: the files that were merged" in said.err
     assert "not checked: that these models give these weights" in said.err
     answer = pv.ok("-q", "verify", "out", "--json")
@@ -82,7 +85,9 @@ def test_a_model_that_was_changed_or_is_gone_is_said(merged: Path, pv: InProcess
     write_tensors(merged / "a" / "model.safetensors", table)
     (merged / "b").rename(merged / "elsewhere")
     said = pv.ok("verify", "out")  # the folder itself is as it was
-    assert "./a: model.safetensors differs from what was merged" in said.err and "./b: is not here" in said.err
+    assert (
+        "./a: model.safetensors differs from what was merged" in said.err and "./b: is not here" in said.err
+    )
     assert pv("verify", "out", "--recompute").code == 5
     (merged / "elsewhere").rename(merged / "b")
     assert pv("verify", "out", "--recompute").code == 1

@@ -191,7 +191,8 @@ def _again(
     document = read_document(folder / CONFIG)
     if document.config != record["config"]:
         raise FormatError(
-            f"{folder / CONFIG} is not the document that {MERGE} records", hint="merge again, into a new folder"
+            f"{folder / CONFIG} is not the document that {MERGE} records",
+            hint="merge again, into a new folder",
         )
     output = record.get("output") or {}
     with opened(
