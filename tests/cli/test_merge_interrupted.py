@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -91,6 +92,22 @@ def test_another_merge_begins_anew(models: Path, pv: InProcess) -> None:
     made = pv.ok(*BUILD, "second").json
     assert made["resumed"] == 0 and left(models) == []
     assert pv.ok(*BUILD, "third").json["weights"] == made["weights"]
+
+
+def test_a_full_disk_leaves_nothing(models: Path, process: Processes, pv: InProcess) -> None:
+    """A limit on the size of a file is met as a full disk is: in the middle of writing."""
+    write(models, document())
+    before = snapshot(models)
+    half = (models / "base" / "model.safetensors").stat().st_size // 2
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    said = process("build", "--from-mergekit", "merge.yml", "-o", "out", preexec_fn=limit)
+    assert said.code == 74 and "hint" in said.err and "Traceback" not in said.err, said
+    assert snapshot(models) == before
+    pv.ok(*BUILD, "out")
 
 
 def test_ctrl_c_says_what_is_kept(models: Path, process: Processes, pv: InProcess) -> None:

@@ -1,4 +1,4 @@
-"""`pv verify` of a folder that `pv build --from-mergekit` wrote: what it can say without a registry, and what it cannot."""
+"""`pv verify` of a folder that `pv build --from-mergekit` wrote: what it says without a registry."""
 
 from __future__ import annotations
 

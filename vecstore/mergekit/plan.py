@@ -200,11 +200,12 @@ def _open(name: str, place: Place) -> Checkpoint:
 
 
 def _aligned(name: str, checkpoints: Mapping[str, Checkpoint], base: FolderBase) -> Any:
+    apart = unread(base.checkpoint.specs, str(base.checkpoint.where), apart=True)
     try:
-        return align(checkpoints[name], unread(base.checkpoint.specs, str(base.checkpoint.where), apart=True))
+        return align(checkpoints[name], apart)
     except CheckpointRefused as error:
         raise CheckpointRefused(
-            str(error),
+            str(error).replace(f"base {apart.id[:12]}", base.model),  # which nobody has hashed
             hint="only models of one architecture and vocabulary can be merged: fine-tunes of one base",
         ) from error
 

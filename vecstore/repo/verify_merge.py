@@ -32,12 +32,12 @@ from pv.vecstore.mergekit.plan import opened
 from pv.vecstore.progress import Report, said, stage
 from pv.vecstore.repo.thread_count import thread_count
 
-__all__ = ["MergedFrom", "MergeVerdict", "merge_record", "verify_merge"]
+__all__ = ["MergeVerdict", "MergedFrom", "merge_record", "verify_merge"]
 
 
 @dataclass(frozen=True, slots=True)
 class MergedFrom:
-    """One model of a merge. `same`: its weight files are those that were merged; None: that cannot be said, `why` not."""
+    """One model of a merge. `same`: its weight files are those that were merged; None: nobody knows, `why` not."""
 
     model: str
     commit: str | None
