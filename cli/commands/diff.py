@@ -55,8 +55,8 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
     """Compare two revisions: their recipes, and with --weights how far each layer and module moved, and the
     cosine similarity of the behaviours of both. --stat, --top, --heads, --spectra and --html ask for the weights, too.
 
-    Or compare two checkpoints, by their folders or addresses; no registry is needed for that. Against a revision, a checkpoint is
-    compared with the base. What only one has, and what has another shape, is listed.
+    Or compare two checkpoints, by their folders or addresses; no registry is needed for that. Against a revision, a
+    checkpoint is compared with the base. What only one has, and what has another shape, is listed.
 
     What was compared once is kept: the next time it is shown without --weights. Norms are L2; relative is the
     norm of the change over the norm of the base's weights (of a's, for checkpoints); changed is the share of the
