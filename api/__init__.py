@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.vector import TaskVector
+    from pv.vecstore.repo.verify_merge import verify_merge
 
 __all__ = [
     "BaseMismatch",
@@ -93,6 +94,7 @@ __all__ = [
     "open",
     "plan_from_mergekit",
     "read_rows",
+    "verify_merge",
 ]
 
 _HOMES = {
@@ -113,6 +115,7 @@ _HOMES = {
     "pv.vecstore.repo.revision": ("Revision",),
     "pv.vecstore.repo.score": ("Score",),
     "pv.vecstore.repo.vector": ("TaskVector",),
+    "pv.vecstore.repo.verify_merge": ("verify_merge",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -59,9 +59,10 @@ def _say_plan(app: App, plan: FolderMergePlan) -> None:
 def _say(app: App, made: FolderMerge) -> None:
     _notes(app, made.notes)
     written = made.written
+    kept = f", {written.resumed} kept from the interrupted build" if written.resumed else ""
     app.done(
         f"merged {counted(len(made.models), 'model')} by {made.method} into {made.output} "
-        f"({size(written.nbytes)}, {written.touched} of {written.tensors} tensors touched, {_written(made)})"
+        f"({size(written.nbytes)}, {written.touched} of {written.tensors} tensors touched{kept}, {_written(made)})"
     )
     echo_sums(written)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pv.registry import canonical
 from pv.registry.combine import Combine
+from pv.registry.disk.ranges import Ranges
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CheckpointRefused, PvError, UsageError
 from pv.registry.persona import Behaviour, Output, Persona, Term
@@ -49,7 +50,7 @@ class Merged:
 
     name: str
     place: Place
-    files: tuple[Path, ...]
+    files: tuple[Ranges, ...]
     nbytes: int
     weights: tuple[float, float] | None
 
@@ -109,7 +110,7 @@ def opened(
     with ExitStack() as stack:
         checkpoints = {name: stack.enter_context(_open(name, place)) for name, place in places.items()}
         start = FolderBase(
-            base, unread(checkpoints[base].specs, str(checkpoints[base].path)), checkpoints[base]
+            base, unread(checkpoints[base].specs, str(checkpoints[base].where)), checkpoints[base]
         )
         _check_tensors(start)
         aligned = {
@@ -118,11 +119,11 @@ def opened(
             )
             for i, model in enumerate(rest, 1)
         }
-        beside = {name: side_files(place.path) for name, place in places.items()}
+        beside = {name: side_files(place.where) for name, place in places.items()}
         notes = [note for place in places.values() for note in place.notes]
         for model in rest:
             notes += compare(base, beside[base], model.name, beside[model.name])
-        depth = _depths(document, start)
+        depth = _depths(document, start, beside[base])
         mixed = settings.mixed(rest, of_base, {name: depth(name) for name in _floats(start)})
         notes += settings.notes(base)
         vectors = _vectors(rest, aligned, start, mixed)
@@ -175,9 +176,10 @@ def _find(name: str, seen_from: Path | None, progress: Report | None) -> Place:
 
 def _refuse_aliases(places: Mapping[str, Place]) -> None:
     """One folder under two names would be merged with itself, and counted twice."""
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     for name, place in places.items():
-        first = seen.setdefault(place.path.resolve(), name)
+        where = place.where.resolve() if isinstance(place.where, Path) else place.where
+        first = seen.setdefault(str(where), name)
         if first != name:
             raise UsageError(
                 f"{shown(first)} and {shown(name)} are the same checkpoint",
@@ -187,7 +189,7 @@ def _refuse_aliases(places: Mapping[str, Place]) -> None:
 
 def _open(name: str, place: Place) -> Checkpoint:
     try:
-        checkpoint = Checkpoint(place.path)
+        checkpoint = Checkpoint(place.where)
     except PvError as error:
         error.hint = error.hint or f"download {name} again, or leave it out"
         raise
@@ -198,11 +200,12 @@ def _open(name: str, place: Place) -> Checkpoint:
 
 
 def _aligned(name: str, checkpoints: Mapping[str, Checkpoint], base: FolderBase) -> Any:
+    apart = unread(base.checkpoint.specs, str(base.checkpoint.where), apart=True)
     try:
-        return align(checkpoints[name], unread(base.checkpoint.specs, str(base.checkpoint.path), apart=True))
+        return align(checkpoints[name], apart)
     except CheckpointRefused as error:
         raise CheckpointRefused(
-            str(error),
+            str(error).replace(f"base {apart.id[:12]}", base.model),  # which nobody has hashed
             hint="only models of one architecture and vocabulary can be merged: fine-tunes of one base",
         ) from error
 
@@ -220,16 +223,14 @@ def _check_tensors(base: FolderBase) -> None:
             )
 
 
-def _depths(document: Document, base: FolderBase) -> Any:
+def _depths(document: Document, base: FolderBase, beside: Beside) -> Any:
     """name -> how deep a tensor lies, from 0 to 1: 0 for the first layer, and for what is in no layer."""
     places = {name: found for name in base.manifest.tensors if (found := _LAYER.fullmatch(name))}
     last: Counter[str] = Counter()
     for found in places.values():
         last[found[1]] = max(last[found[1]], int(found[2]))
     if document.layers is not None:
-        config = canonical.loads(
-            side_files(base.checkpoint.path).get("config.json", b"{}"), what="config.json"
-        )
+        config = canonical.loads(beside.get("config.json", b"{}"), what="config.json")
         count = config.get("num_hidden_layers") or (max(last.values(), default=-1) + 1)
         if document.layers != (0, count):
             raise UsageError(
