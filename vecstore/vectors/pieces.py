@@ -15,7 +15,7 @@ from pv.vecstore.tensors.array import F32, Raw, storage_dtype
 __all__ = ["PIECE", "Pieces", "Sliced", "Streamed"]
 
 PIECE = CHUNK
-"""Elements of a piece. No result depends on it: it is what packs are decoded in."""
+"""Elements of a piece that is decoded. No result depends on it: it is what packs are decoded in."""
 
 
 class Pieces(Protocol):
@@ -28,7 +28,10 @@ class Pieces(Protocol):
     whole: bool
 
     def next(self, own: Raw) -> Raw | F32:
-        """The next PIECE elements, where the base has `own`. With the last one, all have been checked."""
+        """The next elements, where the base has `own`: PIECE of them, if their base is not `light`.
+
+        With the last one, all have been checked.
+        """
         ...
 
 
@@ -72,6 +75,6 @@ class Sliced:
         self._tau, self._at = tau, 0
 
     def next(self, own: Raw) -> F32:
-        found = self._tau[self._at : self._at + PIECE]
+        found = self._tau[self._at : self._at + len(own)]
         self._at += len(found)
         return found
