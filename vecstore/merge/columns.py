@@ -45,7 +45,7 @@ class Columns:
         self._base, self._vectors, self._operands = base, vectors, operands
         self._needed = vectors_of(operands)
         columns = 1 + len(self._needed)
-        self.keeps = columns * self.row.nbytes <= (KEPT_LIGHT if base.light else KEPT)
+        self._room = KEPT_LIGHT if base.light else KEPT
         self._kept: list[tuple[Values, list[Delta]]] | None = None
         self._step = min(PIECE, _fitting(columns, self.row)) if base.light else PIECE
 
@@ -66,12 +66,15 @@ class Columns:
             yield from self._kept
             return
         seen: list[tuple[Values, list[Delta]]] = []
-        keep = self.keeps and not last
+        room = -1 if last else self._room
         for one in self._read():
-            if keep:
+            room -= _nbytes(one) if room >= 0 else 0
+            if room >= 0:
                 seen.append(one)
+            else:
+                seen.clear()
             yield one
-        if keep:
+        if room >= 0:
             self._kept = seen
 
     def _read(self) -> Iterator[tuple[Values, list[Delta]]]:
@@ -83,6 +86,10 @@ class Columns:
             }
             own = loops.values(raw, self.row.dtype)
             yield own, [_delta(one, own, found) for one in self._operands]
+
+
+def _nbytes(one: tuple[Values, Sequence[Delta]]) -> int:
+    return one[0].raw.nbytes + sum(delta.values.raw.nbytes for delta in one[1])
 
 
 def _fitting(columns: int, row: TensorRow) -> int:

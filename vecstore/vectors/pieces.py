@@ -11,8 +11,9 @@ from pv.registry.manifest import TensorRow
 from pv.registry.packs.packfile import CHUNK
 from pv.vecstore.packs.read import Pack, Reference
 from pv.vecstore.tensors.array import F32, Raw, storage_dtype
+from pv.vecstore.vectors.encodings.shapes import by_row
 
-__all__ = ["PIECE", "Pieces", "Sliced", "Streamed"]
+__all__ = ["PIECE", "Expanded", "Pieces", "Scaled", "Streamed"]
 
 PIECE = CHUNK
 """Elements of a piece that is decoded. No result depends on it: it is what packs are decoded in."""
@@ -66,15 +67,28 @@ class Streamed:
         return self._own[: stop - start]
 
 
-class Sliced:
-    """A delta that is at hand as a whole."""
+class Expanded:
+    """A delta whose stored parts are at hand, and are less than it is: its elements are made as they are asked for."""
 
     dtype, whole = "F32", False
 
-    def __init__(self, tau: F32) -> None:
-        self._tau, self._at = tau, 0
+    def __init__(self, span: Callable[[int, int], F32]) -> None:
+        self._span, self._at = span, 0
 
     def next(self, own: Raw) -> F32:
-        found = self._tau[self._at : self._at + len(own)]
-        self._at += len(found)
-        return found
+        start, self._at = self._at, self._at + len(own)
+        return self._span(start, self._at)
+
+
+class Scaled:
+    """Integers that are decoded as they are asked for, times the scale of their row."""
+
+    dtype, whole = "F32", False
+
+    def __init__(self, q: Streamed, scale: F32, width: int) -> None:
+        self._q, self._scale, self._width, self._at = q, scale, width, 0
+
+    def next(self, own: Raw) -> F32:
+        start, self._at = self._at, self._at + len(own)
+        q = self._q.next(own).view(np.int8).astype(np.float32)
+        return np.multiply(q, by_row(self._scale, self._width, start, self._at), out=q)
