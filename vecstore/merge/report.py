@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pv.registry.combine import Combine
 from pv.registry.persona import Persona
+from pv.vecstore.merge import loops, observe
 from pv.vecstore.merge.delta import evaluate, holdings, place, summed, taus, touched
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.module_class import CLASSES, module_class
@@ -238,12 +239,11 @@ def _sums(
             for into, one in zip(wide, cut, strict=True):
                 into[:] = one
             here.dot += wide @ wide.T
-            moves, up = [one != 0 for one in cut], [one > 0 for one in cut]
-            here.moved += [int(np.count_nonzero(one)) for one in moves]
-            for a, b in pairs:
-                both = moves[a] & moves[b]
-                here.both[a, b] += int(np.count_nonzero(both))
-                here.against[a, b] += int(np.count_nonzero(both & (up[a] ^ up[b])))
+        terms = [loops.delta(row, "F32", whole=False, weight=1) for row in rows]
+        _, overlap, agree = observe.pairs(terms[0].values, terms)  # none needs the base
+        here.moved = overlap.diagonal().copy()
+        here.both = np.triu(overlap, 1)
+        here.against = np.triu(overlap - agree, 1)
         for i, row in enumerate(rows if density is not None else ()):
             here.kept[i], here.kept2[i] = _trimmed(row, density or 1.0, int(here.moved[i]))
     for a, b in pairs:
