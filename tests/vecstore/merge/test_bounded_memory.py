@@ -114,7 +114,7 @@ def test_what_stands_in_for_a_vector_comes_in_pieces(
 ) -> None:
     base, (vector, *_) = folders
     own = base.tensor(NAME)
-    stand_ins = (
+    stand_ins: tuple[VectorSource, ...] = (
         Trimmed(vector, {NAME: 0.2}),
         *(BaseItself.of("f" * 64, base, times=times) for times in (0, 1)),
     )
