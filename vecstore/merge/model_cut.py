@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pv.registry.combine import Combine
-from pv.vecstore.merge.selection import Cut
+from pv.vecstore.merge.cut import EVER, Cut
 
-__all__ = ["ALL_TIES", "ModelCut", "Settled", "over_model"]
-
-ALL_TIES = 1 << 62
+__all__ = ["ModelCut", "Settled", "over_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class ModelCut:
     def at(self, tensor: str) -> Cut:
         if tensor == self.last:
             return Cut(self.threshold, self.until)
-        return Cut(self.threshold, ALL_TIES if tensor < self.last else 0)
+        return Cut(self.threshold, EVER if tensor < self.last else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,25 +20,22 @@ from pv.registry import ids
 from pv.registry.errors import PvError
 from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.persona import Persona
-from pv.vecstore.merge import loops
-from pv.vecstore.merge.delta import holdings, summed, taus
-from pv.vecstore.merge.loops import Trim
-from pv.vecstore.merge.model_cut import ALL_TIES, ModelCut, Settled, over_model
+from pv.vecstore.merge.columns import Columns
+from pv.vecstore.merge.cut import EVER, Cut
+from pv.vecstore.merge.delta import holdings
+from pv.vecstore.merge.model_cut import ModelCut, Settled, over_model
 from pv.vecstore.merge.plan import Holdings, Operand, operand
-from pv.vecstore.merge.selection import Cut, magnitude
+from pv.vecstore.merge.selection import ALL, LOW, count, nth_tie
+from pv.vecstore.merge.share import Piece
 from pv.vecstore.merge.sources import BaseSource, VectorSource
-from pv.vecstore.native import kernels
-from pv.vecstore.native.kernels import Delta, Values
 from pv.vecstore.progress import Progress, Report, stage
 from pv.vecstore.tensors import float_environment
-from pv.vecstore.tensors.formats import FLOATS, to_f32
+from pv.vecstore.tensors.formats import FLOATS
 from pv.vecstore.tensors.parallel import ordered_map
-from pv.vecstore.vectors.pieces import PIECE
 
-__all__ = ["known_trim", "reach", "settle", "trimming"]
+__all__ = ["reach", "settle", "trimming"]
 
 Counts = NDArray[np.int64]
-UPPER, LOWER = 1 << 15, 1 << 16
 
 
 def settle(
@@ -62,19 +59,19 @@ def settle(
     searches = {name: _Search() for name in persona.behaviours}
     reader = _Reader(base, vectors, persona, held)
 
-    def count(tensor: str) -> list[tuple[_Search, Counts]]:
+    def counted(tensor: str) -> list[tuple[_Search, NDArray[np.uint32]]]:
         """Of each behaviour that says something there, its counts; each vector is decoded once."""
         there = [(searches[name], one) for name, one in reader.operands(tensor).items()]
         there = [(search, one) for search, one in there if search.cut is None]
-        found = [(search, np.zeros(search.bins, np.int64)) for search, _ in there]
-        for own, deltas in reader.pieces(tensor, [one for _, one in there]):
-            for (search, counts), delta in zip(found, deltas, strict=True):
-                counts += _counted(own, delta, search.bins, search.prefix)
+        found = [(search, np.zeros(search.bins, np.uint32)) for search, _ in there]
+        for piece in reader.pieces(tensor, [one for _, one in there]):
+            for (search, counts), delta in zip(found, piece.deltas, strict=True):
+                count(piece.against(delta), delta, counts, search.prefix)
         return found
 
     done = 0
     for _ in range(2):
-        for tensor, found in zip(tensors, ordered_map(count, tensors, threads=threads), strict=True):
+        for tensor, found in zip(tensors, ordered_map(counted, tensors, threads=threads), strict=True):
             for search, counts in found:
                 search.add(tensor, counts)
             done += 1
@@ -89,14 +86,6 @@ def settle(
 def trimming(persona: Persona, progress: Report | None) -> Progress | None:
     """The stage that this is of a verb, where it is one."""
     return stage(progress, "finding what the trim keeps", "tensors") if over_model(persona.combine) else None
-
-
-def known_trim(cut: Cut) -> Trim:
-    """A trim that has nothing to look for."""
-    trim = Trim(0, 0)
-    if cut.threshold >= 0:
-        trim.threshold, trim.ties_until = cut.threshold, cut.ties_until
-    return trim
 
 
 def reach(persona: Persona, base: BaseManifest, vectors: Mapping[str, VectorManifest]) -> str | None:
@@ -136,14 +125,14 @@ class _Search:
     prefix: int | None = None
     cut: Cut | None = None  # once the threshold is known; `ties_until` counts over all tensors
     wanted: int = 0
-    _total: Counts = field(default_factory=lambda: np.zeros(UPPER, np.int64))
-    _each: dict[str, tuple[NDArray[np.intp], Counts]] = field(default_factory=dict)
+    _total: Counts = field(default_factory=lambda: np.zeros(ALL, np.int64))
+    _each: dict[str, tuple[NDArray[np.intp], NDArray[np.uint32]]] = field(default_factory=dict)
 
     @property
     def bins(self) -> int:
-        return UPPER if self.prefix is None else LOWER
+        return ALL if self.prefix is None else LOW
 
-    def add(self, tensor: str, counts: Counts) -> None:
+    def add(self, tensor: str, counts: NDArray[np.uint32]) -> None:
         self._total += counts
         there = np.flatnonzero(counts)
         if self.prefix is None:
@@ -165,7 +154,7 @@ class _Search:
         self.wanted -= int(above[at - 1]) if at else 0
         found = self.bins - 1 - at
         if self.prefix is None:
-            self.prefix, self._total = found, np.zeros(LOWER, np.int64)
+            self.prefix, self._total = found, np.zeros(LOW, np.int64)
         else:
             self.cut = Cut(self.prefix << 16 | found, 0)
 
@@ -180,7 +169,7 @@ class _Search:
             at = np.searchsorted(values, threshold & 0xFFFF)
             here = int(counts[at]) if at < values.size and values[at] == threshold & 0xFFFF else 0
             if here >= wanted:
-                until = ALL_TIES if here == wanted else reader.nth_tie(tensor, name, threshold, wanted)
+                until = EVER if here == wanted else reader.nth_tie(tensor, name, threshold, wanted)
                 return ModelCut(threshold, tensor, until)
             wanted -= here
         raise PvError("a trim over the model lost count of its ties")
@@ -198,52 +187,16 @@ class _Reader:
         each = ((name, operand(one, self.held, tensor)) for name, one in self.persona.behaviours.items())
         return {name: one for name, one in each if one is not None}
 
-    def pieces(self, tensor: str, operands: Sequence[Operand]) -> Iterator[tuple[Values, list[Delta]]]:
+    def pieces(self, tensor: str, operands: Sequence[Operand]) -> Iterator[Piece]:
         """The base's values and the delta of each operand, without its weight, a piece of the tensor at a time."""
-        if not operands:
-            return
-        dtype = self.base.manifest.tensors[tensor].dtype
-        sums = [one for one in operands if not one.as_it_is]
-        whole = taus(sums, self.vectors, tensor) if sums else {}
-        its = [
-            self.vectors[one.terms[0][1]].pieces(tensor) if one.as_it_is else _slices(summed(one, whole))
-            for one in operands
-        ]
-        for own in self.base.pieces(tensor):
-            deltas = [
-                loops.delta(next(one), "F32", whole=False, weight=1)
-                if isinstance(one, Iterator)
-                else loops.delta(one.next(own), one.dtype, whole=one.whole, weight=1)
-                for one in its
-            ]
-            yield loops.values(own, dtype), deltas
+        return Columns(self.base, tensor, operands, self.vectors).pieces(last=True) if operands else iter(())
 
     def nth_tie(self, tensor: str, name: str, threshold: int, wanted: int) -> int:
         """The index after the `wanted`-th element whose magnitude is the threshold."""
-        start = 0
-        for own, (delta,) in self.pieces(tensor, [self.operands(tensor)[name]]):
-            equal = np.flatnonzero(magnitude(_tau(own, delta)) == threshold)
-            if equal.size >= wanted:
-                return start + int(equal[wanted - 1]) + 1
-            wanted -= equal.size
-            start += own.raw.size
+        for piece in self.pieces(tensor, [self.operands(tensor)[name]]):
+            one = replace(piece.deltas[0], threshold=threshold)
+            found = nth_tie(piece.against(one), one, wanted)
+            if found > 0:
+                return piece.start + found
+            wanted += found
         raise PvError("a trim over the model lost count of its ties")
-
-
-def _slices(values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    return (values[low : low + PIECE] for low in range(0, max(values.size, 1), PIECE))
-
-
-def _counted(own: Values, delta: Delta, bins: int, prefix: int | None) -> NDArray[np.integer[Any]]:
-    """How many magnitudes have each upper half; with a `prefix`, of those that have it, each lower half."""
-    if kernels.available():
-        counts = np.zeros(bins, np.uint32)
-        kernels.magnitudes(own, delta, counts, prefix=prefix)
-        return counts
-    bits = magnitude(_tau(own, delta))
-    halves = bits >> 16 if prefix is None else bits[bits >> 16 == prefix] & 0xFFFF
-    return np.bincount(halves, minlength=bins)
-
-
-def _tau(own: Values, delta: Delta) -> NDArray[np.float32]:
-    return loops.tau(delta, to_f32(own.raw, own.dtype))

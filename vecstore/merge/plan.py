@@ -16,10 +16,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from pv.registry.persona import Behaviour, Persona
+from pv.vecstore.merge.cut import Cut
 from pv.vecstore.merge.methods import given_all, is_linear
 from pv.vecstore.merge.model_cut import Settled
 from pv.vecstore.merge.module_factors import factor
-from pv.vecstore.merge.selection import Cut
 from pv.vecstore.tensors.arithmetic import single
 
 __all__ = ["Holdings", "Operand", "alone", "operand", "plan", "sole", "vectors_of"]

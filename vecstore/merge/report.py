@@ -18,19 +18,20 @@ from numpy.typing import NDArray
 
 from pv.registry.combine import Combine
 from pv.registry.persona import Persona
+from pv.vecstore.merge import loops, observe
 from pv.vecstore.merge.delta import evaluate, holdings, place, summed, taus, touched
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.model_trim import settle
 from pv.vecstore.merge.module_class import CLASSES, module_class
-from pv.vecstore.merge.plan import alone, plan
-from pv.vecstore.merge.selection import Cut, largest
+from pv.vecstore.merge.plan import Operand, alone, plan
+from pv.vecstore.merge.selection import Trim, known_trim, largest
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["BehaviourFigures", "ClassFigures", "Interference", "PairFigures", "Trim", "interference"]
+__all__ = ["BehaviourFigures", "ClassFigures", "Interference", "PairFigures", "TrimFigures", "interference"]
 
 BLOCK = 1 << 13  # elements looked at at a time: in fp64 they stay in the cache
 F64 = NDArray[np.float64]
@@ -77,7 +78,7 @@ class PairFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Trim:
+class TrimFigures:
     """What keeping the largest of each tensor leaves: shares of the elements that move, and of their squared norm."""
 
     elements: float
@@ -94,7 +95,7 @@ class ClassFigures:
     where: str
     total: float
     base: float
-    trim: Trim | None
+    trim: TrimFigures | None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -171,11 +172,11 @@ def interference(
         decoded = taus([*planned, *there.values()], vectors, tensor, own)
         rows = [summed(one, decoded) for one in there.values()]
         at = [names.index(name) for name in there]
-        cuts = [
-            None if density is None else one.cut or largest(row, max(1, int(density * row.size)))
+        trims = [
+            None if density is None else _trim(row, one, density)
             for row, one in zip(rows, there.values(), strict=True)
         ]
-        found = _sums(rows, [one.weight for one in there.values()], at, len(names), cuts)
+        found = _sums(rows, [one.weight for one in there.values()], at, len(names), trims)
         found.base2 = _square(own.f32)
         if not is_linear(persona.combine):
             found.total2 = _square(evaluate(persona.combine, planned, decoded, place(own)))
@@ -190,6 +191,10 @@ def interference(
         if progress:
             progress(done, len(tensors))
     return _drawn(names, persona.combine, density, whole, classes)
+
+
+def _trim(row: F32, one: Operand, density: float) -> Trim:
+    return known_trim(one.cut) if one.cut is not None else largest(row, max(1, int(density * row.size)))
 
 
 def _density(rule: Combine) -> float | None:
@@ -235,7 +240,7 @@ class _Sums:
 
 
 def _sums(
-    rows: Sequence[F32], weights: Sequence[float], at: Sequence[int], count: int, cuts: Sequence[Cut | None]
+    rows: Sequence[F32], weights: Sequence[float], at: Sequence[int], count: int, trims: Sequence[Trim | None]
 ) -> _Sums:
     """Of one tensor: `at` says which of `count` behaviours each row is."""
     here, n = _Sums.none(len(rows)), len(rows)
@@ -249,15 +254,14 @@ def _sums(
             for into, one in zip(wide, cut, strict=True):
                 into[:] = one
             here.dot += wide @ wide.T
-            moves, up = [one != 0 for one in cut], [one > 0 for one in cut]
-            here.moved += [int(np.count_nonzero(one)) for one in moves]
-            for a, b in pairs:
-                both = moves[a] & moves[b]
-                here.both[a, b] += int(np.count_nonzero(both))
-                here.against[a, b] += int(np.count_nonzero(both & (up[a] ^ up[b])))
-        for i, (row, keeps) in enumerate(zip(rows, cuts, strict=True)):
-            if keeps is not None:
-                here.kept[i], here.kept2[i] = _trimmed(row, keeps)
+        terms = [loops.delta(row, "F32", whole=False, weight=1) for row in rows]
+        _, overlap, agree = observe.pairs(terms[0].values, terms)  # none needs the base
+        here.moved = overlap.diagonal().copy()
+        here.both = np.triu(overlap, 1)
+        here.against = np.triu(overlap - agree, 1)
+        for i, (row, trim) in enumerate(zip(rows, trims, strict=True)):
+            if trim is not None:
+                here.kept[i], here.kept2[i] = _trimmed(row, trim)
     for a, b in pairs:
         if weights[a] * weights[b] < 0:
             here.against[a, b] = here.both[a, b] - here.against[a, b]
@@ -269,12 +273,12 @@ def _sums(
     return total
 
 
-def _trimmed(row: F32, cut: Cut) -> tuple[int, float]:
+def _trimmed(row: F32, trim: Trim) -> tuple[int, float]:
     """How many of a tensor's nonzero elements are kept, and their squares."""
     count, squares = 0, 0.0
     for low in range(0, row.size, BLOCK):
         part = row[low : low + BLOCK]
-        kept = part[cut.keeps(row, low, part.size)]
+        kept = part[trim.keeps(part, low)]
         count += int(np.count_nonzero(kept))
         squares += _square(kept)
     return count, squares
@@ -345,7 +349,7 @@ def _classes(classes: Mapping[str, _Sums], density: float | None) -> Iterator[Cl
         moved, norm2 = int(sums.moved.sum()), float(np.diag(sums.dot).sum())
         trim = None
         if density is not None:
-            trim = Trim(
+            trim = TrimFigures(
                 int(sums.kept.sum()) / moved if moved else 1.0,
                 float(sums.kept2.sum()) / norm2 if norm2 else 1.0,
             )

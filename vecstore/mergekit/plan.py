@@ -119,11 +119,11 @@ def opened(
             )
             for i, model in enumerate(rest, 1)
         }
-        beside = {name: side_files(place.where) for name, place in places.items()}
+        beside = side_files(places[base].where)
         notes = [note for place in places.values() for note in place.notes]
-        for model in rest:
-            notes += compare(base, beside[base], model.name, beside[model.name])
-        depth = _depths(document, start, beside[base])
+        for model in rest:  # a tokenizer is megabytes: one model's at a time
+            notes += compare(base, beside, model.name, side_files(places[model.name].where))
+        depth = _depths(document, start, beside)
         mixed = settings.mixed(rest, of_base, {name: depth(name) for name in _floats(start)})
         notes += settings.notes(base)
         vectors = _vectors(rest, aligned, start, mixed)
@@ -134,9 +134,7 @@ def opened(
             for i, m in enumerate(rest)
         ]
         shards = plan_shards(next(iter(personas.values())), start.manifest, shard_bytes=shard_bytes)
-        yield Merge(
-            document, rule, start, vectors, personas, tuple(merged), beside[base], shards, tuple(notes)
-        )
+        yield Merge(document, rule, start, vectors, personas, tuple(merged), beside, shards, tuple(notes))
 
 
 def _roles(document: Document, rule: Rule) -> tuple[str, tuple[Model, ...], Model | None]:

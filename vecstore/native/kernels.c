@@ -452,8 +452,8 @@ INLINE uint64_t bits_of_bytes(const uint8_t *bytes) {
     return bits;
 }
 
-/* Of every two of `count` sources, as (count, count) arrays: dot products; above the diagonal, how many elements both
-move, and how many of those to the same side. Scratch: count · BLOCK floats. */
+/* Of every two of `count` sources, as (count, count) arrays, on and above the diagonal: dot products, how many elements
+both move, and how many of those to the same side. Scratch: count · BLOCK floats. */
 FAST void pv_pairs(const void *base, int32_t kind, const Source *sources, int32_t count, int64_t n, double *dots,
                    int64_t *overlap, int64_t *agree, float *scratch, uint64_t *signs) {
     float own[BLOCK];
@@ -476,7 +476,6 @@ FAST void pv_pairs(const void *base, int32_t kind, const Source *sources, int32_
             for (int b = a; b < count; b++) {
                 const float *left = scratch + (int64_t)a * BLOCK, *right = scratch + (int64_t)b * BLOCK;
                 dots[a * count + b] += a == b ? product(left, left, size) : dot(left, right, size);
-                if (a == b) continue;
                 const uint64_t *ua = signs + (int64_t)a * 2 * (BLOCK / 64), *da = ua + BLOCK / 64;
                 const uint64_t *ub = signs + (int64_t)b * 2 * (BLOCK / 64), *db = ub + BLOCK / 64;
                 for (int64_t w = 0; w < words; w++) {

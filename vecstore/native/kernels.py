@@ -211,7 +211,7 @@ def measure(a: Values, b: Values) -> Apart:
 def pairs(
     base: Values, deltas: Sequence[Delta]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Of every two deltas, without their weights, (k, k) each, the upper triangle: dot products; above the diagonal,
+    """Of every two deltas, without their weights, (k, k) each, the upper triangle with the diagonal: dot products,
     elements that both move, and those moved to the same side. As `step`, an observation."""
     k = len(deltas)
     dots, overlap, agree = np.zeros((k, k)), np.zeros((k, k), np.int64), np.zeros((k, k), np.int64)

@@ -13,7 +13,8 @@ from support.merging import combine
 from pv.registry.combine import Combine
 from pv.registry.persona import Output
 from pv.vecstore.merge import loops
-from pv.vecstore.merge.loops import Rounding, Trim
+from pv.vecstore.merge.loops import Rounding
+from pv.vecstore.merge.selection import Trim
 from pv.vecstore.native import kernels
 from pv.vecstore.native.compile import LIBRARY, compile_kernels
 from pv.vecstore.native.kernels import Delta, Values

@@ -329,11 +329,11 @@ def test_della_is_unbiased_at_every_rank(density: float, epsilon: float) -> None
 
 
 def test_della_ranks_equal_magnitudes_by_index() -> None:
-    from pv.vecstore.merge.methods.della import _chances
+    from pv.vecstore.merge.methods.della import _by_rank, _chances
 
-    chances = _chances(np.array([1, -1, 1, 2, 0, 0], np.float32), 6, 0.5, 0.25)
+    chances = _chances(np.array([1, -1, 1, 2, 0, 0], np.float32), _by_rank(6, 0.5, 0.25))
     assert chances.tolist() == pytest.approx([0.65, 0.55, 0.45, 0.75, 0.35, 0.25])
-    assert _chances(np.array([1, 2], np.float32), 1, 0.5, 0.25).tolist() == [0.5, 0.5]
+    assert _chances(np.array([1, 2], np.float32), _by_rank(1, 0.5, 0.25)).tolist() == [0.5, 0.5]
 
 
 # Switches

@@ -41,7 +41,7 @@ from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.native.library import numpy_only
 from pv.vecstore.progress import Tick
 from pv.vecstore.vectors.base import Base, BaseTensor
-from pv.vecstore.vectors.pieces import Sliced
+from pv.vecstore.vectors.pieces import Expanded
 
 F32 = np.ndarray
 Deltas = Mapping[str, F32]
@@ -246,8 +246,8 @@ class InMemory:
     def tau(self, name: str, base: BaseTensor | None = None) -> F32:
         return self.deltas[name]
 
-    def pieces(self, name: str) -> Sliced:
-        return Sliced(self.deltas[name])
+    def pieces(self, name: str) -> Expanded:
+        return Expanded(lambda start, stop: self.deltas[name][start:stop])
 
     def needs_base(self, name: str) -> bool:
         return False
