@@ -1,0 +1,69 @@
+"""What is wrong with a merge, a sum or a build, said so that the next thing typed is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.commands import InProcess, World
+from support.mergekit import document, make_models, write
+
+REFUSED: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "a switch as an option": (
+        ("combine", "dare", "--seed", "-1"), "No such option '--seed'.\n", "--set seed=0"),
+    "a switch with a merge": (("merge", "exp", "--users", "3"), "No such option '--users'.\n", "--set users=2"),
+    "--as where = goes": (("add", "v1:listening", "--as", "x"), "'--as'", "`pv add NAME=REV:BEHAVIOUR`"),
+    "a factor behind": (
+        ("add", "x=listening*2"), "the number 2 stands where a behaviour goes, at character 11", "2*NAME"),
+    "a factor without a star": (("add", "x=2 listening"), "the number 2 stands", "with a star: 2*NAME"),
+    "--depth none": (
+        ("scale", "listening", "0.5", "--depth", "none"), "--depth takes points",
+        "`pv scale listening 0.5 --modules none`"),
+    "a factor that is none": (
+        ("scale", "listening", "1", "--modules", "*mlp*=nan"), "--modules *mlp*=nan: a factor is", "for example"),
+    "a factor in letters": (
+        ("scale", "listening", "1", "--modules", "*mlp*=x"), "--modules *mlp*=x: 'x' is not a number", "for example"),
+    "shard 0": (("build", "--shards", "0/3", "-o", "x"), "no shard 0 of 3: 1/3 is the first, 3/3 the last", ""),
+    "far too many shards": (
+        ("build", "--shards", "1/1000000", "-o", "x"), "cannot be written in 1000000 shards", "is the most"),
+    "an output that is empty": (("build", "-o", ""), "a path is empty", "variable"),
+    "switches of a method without any": (
+        ("combine", "model_stock", "--set", "x=1"), "takes no option 'x'", "`pv combine model_stock`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_is_refused_with_what_is_right(world: World, pv: InProcess, case: str) -> None:
+    arguments, message, hint = REFUSED[case]
+    before = world.state()
+    said = pv(*arguments)
+    assert said.code == 2, said
+    assert message in said.err and hint in said.err.partition("hint:")[2], said
+    assert world.state() == before
+
+
+def test_of_many_behaviours_the_first_are_named_and_the_others_counted(terse: None, pv: InProcess) -> None:
+    for name in "abcdef":
+        pv.ok("add", f"{name}=v1:listening")
+    said = pv.ok("combine", "slerp")
+    assert "7 have a weight here: a, b, c, d, e and 2 more" in said.err, said
+
+
+def test_factors_that_differ_are_removed_as_the_hint_says(terse: None, pv: InProcess) -> None:
+    pv.ok("add", "a=v1:listening")
+    pv.ok("scale", "a", "0.5", "--modules", "*mlp*=2")
+    said = pv("add", "sum=listening + a")
+    assert "`pv scale a 0.5 --modules none`" in said.err, said
+    pv.ok("scale", "a", "0.5", "--modules", "none")
+    pv.ok("add", "sum=listening + a")
+
+
+@pytest.mark.parametrize("rev", ["HEAD", "v1"])
+def test_a_document_and_a_revision_are_one_too_many(
+    made: World, tmp_path: Path, pv: InProcess, rev: str
+) -> None:
+    folder = make_models(made, tmp_path)
+    write(folder, document())
+    said = pv("build", rev, "--from-mergekit", "merge.yml", "-o", "out", at=folder)
+    assert said.code == 2 and f"not {rev}" in said.err, said
+    assert not (folder / "out").exists()
