@@ -131,7 +131,8 @@ HINTS: Mapping[str, tuple[Document | str, str, str]] = {
         weighing([{"value": 0.5}, {"filter": "mlp", "value": 1}]), "the filter 'mlp'", "put it above"),
     "null": (weighing(None), "must be a number, not null", "or a list"),
     "a method in capitals": (document(merge_method="TIES"), "pv has no 'TIES'", "did you mean ties?"),
-    "a method of pv's own": (document(merge_method="consensus"), "mergekit has no 'consensus'", "`pv combine consensus`"),
+    "a method of pv's own": (
+        document(merge_method="consensus"), "mergekit has no 'consensus'", "`pv combine consensus`"),
     "two along an arc": (
         document(merge_method="slerp", models=[{"model": "./a"}, {"model": "./b"}], parameters={"t": 0.5}),
         "slerp merges 1 model besides the base, the document names 2", "leave out all but 1"),
@@ -353,7 +354,9 @@ def refused(models: Path, pv: InProcess, code: int, *words: str) -> None:
     for word in words:
         assert word in f"{error['message']} {error['hint']}", error
     assert snapshot(models) == before
-    of_values = any(word in error["message"] for word in ("infini", "NaN")) or "cannot be merged" in error["message"]
+    of_values = (
+        any(word in error["message"] for word in ("infini", "NaN")) or "cannot be merged" in error["message"]
+    )
     assert pv("-q", "build", "--from-mergekit", "merge.yml", "-o", "out", "-n").code == (
         0 if of_values else code
     )

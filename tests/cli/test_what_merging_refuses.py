@@ -67,3 +67,39 @@ def test_a_document_and_a_revision_are_one_too_many(
     said = pv("build", rev, "--from-mergekit", "merge.yml", "-o", "out", at=folder)
     assert said.code == 2 and f"not {rev}" in said.err, said
     assert not (folder / "out").exists()
+
+
+def test_a_revision_where_a_behaviour_is_exported(terse: None, pv: InProcess) -> None:
+    said = pv("export", "v1", "-o", "x y")
+    assert said.code == 5 and "'v1' is a revision, not a behaviour" in said.err, said
+    assert "`pv export v1:listening -o 'x y'`" in said.err and "`pv build v1 -o 'x y'`" in said.err, said
+    assert "no behaviour 'nope'" in pv("export", "nope", "-o", "x").err
+
+
+def test_one_checkpoint_has_nothing_to_be_compared_with(made: World, tmp_path: Path, pv: InProcess) -> None:
+    said = pv("diff", made.base, at=tmp_path)
+    assert said.code == 128 and "is one checkpoint, and no .pv folder" in said.err, said
+    assert f"pv diff {made.base} DIR" in said.err, said
+
+
+def test_shards_of_another_build_are_said(terse: None, pv: InProcess) -> None:
+    """Two commits, or two numbers of shards: each would wait for the other's for ever."""
+    first = pv.ok("build", "v1", "--shards", "1/2", "-o", "out")
+    assert "of another build" not in first.err
+    pv.ok("scale", "listening", "0.5")
+    second = pv.ok("build", "--shards", "2/2", "-o", "out")
+    assert "1 weight file of another build waits there too" in second.err, second
+    third = pv.ok("build", "v1", "--shards", "1/3", "-o", "out")
+    assert "2 weight files of another build wait there too" in third.err, third
+    last = pv.ok("build", "v1", "--shards", "2/2", "-o", "out")
+    assert "another build" not in last.err, last
+
+
+def test_status_says_that_a_build_will_be_refused(terse: None, pv: InProcess) -> None:
+    assert "refused" not in pv.ok("status").err
+    pv.ok("add", "a=v1:listening")
+    pv.ok("combine", "slerp")
+    pv.ok("branch", "here")
+    assert (
+        "a build of this will be refused: slerp combines the base with one behaviour" in pv.ok("status").err
+    )

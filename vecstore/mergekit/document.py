@@ -247,7 +247,9 @@ def _load(text: bytes, what: str) -> Any:
             hint="name mergekit's YAML file, or save it as UTF-8",
         ) from error
     except RecursionError as error:
-        raise DataError(f"{what}: too deep for a mergekit document", hint="take lists out of lists") from error
+        raise DataError(
+            f"{what}: too deep for a mergekit document", hint="take lists out of lists"
+        ) from error
     except (yaml.YAMLError, ValueError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
@@ -284,5 +286,11 @@ def _check(value: Any, what: str, path: str, depth: int, left: list[int]) -> Non
             f"{what}: {path} is a {type(value).__name__}, which no parameter is", hint="put it in quotes"
         )
     elif isinstance(value, int | float) and not abs(value) < 1 << 53:  # so put, NaN is refused too
-        why = "larger than any parameter" if isinstance(value, int) or math.isfinite(value) else "not a finite number"
-        raise DataError(f"{what}: {path} is {why}", hint=f"write a number, as in {path.rpartition('.')[2]}: 0.5")
+        why = (
+            "larger than any parameter"
+            if isinstance(value, int) or math.isfinite(value)
+            else "not a finite number"
+        )
+        raise DataError(
+            f"{what}: {path} is {why}", hint=f"write a number, as in {path.rpartition('.')[2]}: 0.5"
+        )

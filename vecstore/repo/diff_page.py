@@ -191,7 +191,9 @@ def _pairs(pairs: Iterable[Pair]) -> Iterator[str]:
     ]  # fmt: skip
     if rows:
         yield "<h2>Behaviours</h2><p>Unrelated ones have cosine 0, and the same sign in 50 % of what both move.</p>"
-        yield _table(("pair", "cosine", "same sign", "elements both move", "norm of the first", "of the second"), rows)
+        yield _table(
+            ("pair", "cosine", "same sign", "elements both move", "norm of the first", "of the second"), rows
+        )
 
 
 def _head_maps(heads: Sequence[Head], whose: str) -> Iterator[str]:
