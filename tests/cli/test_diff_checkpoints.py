@@ -307,6 +307,20 @@ def test_the_page(made: World, pv: InProcess, tmp_path: Path) -> None:
     assert "exact" not in file.read_text(encoding="utf-8")
 
 
+def test_where_nothing_could_be_compared_nothing_is_said_to_be_the_same(
+    made: World, pv: InProcess, tmp_path: Path
+) -> None:
+    def whole(table: Table) -> None:
+        for name, (_, shape, raw) in table.items():
+            table[name] = ("I16", shape, raw)
+
+    other = copied(made, tmp_path / "other", whole)
+    for options in ((), ("--stat",)):
+        said = pv.ok("diff", made.base, other, *options)
+        assert "no weight was compared\n" in said.out and "differs" not in said.out, said
+        assert "in fp32" not in said.out, said
+
+
 def test_a_page_of_revisions(world: World, pv: InProcess, tmp_path: Path) -> None:
     pv.ok("commit", world.tuned, "--as", "tuned")
     file = tmp_path / "diff.html"

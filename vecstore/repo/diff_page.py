@@ -120,8 +120,8 @@ def _weights(moved: WeightDiff, whose: str, top: int) -> Iterator[str]:
     share = _share(whole.changed, whole.elements)
     yield (
         f"<p>{whole.changed:,} of {whole.elements:,} elements ({share}) differ in fp32. "
-        f"The norm of the change is {whole.norm:.4g}, {_percent(whole.relative)} of that of {whose}; "
-        f"the largest change of one element is {whole.largest:.4g}.</p>"
+        f"The norm of the change is {_size(whole.norm)}, {_percent(whole.relative)} of that of {whose}; "
+        f"the largest change of one element is {_size(whole.largest)}.</p>"
     )
     if not whole.changed:
         return
@@ -142,7 +142,7 @@ def _row(one: Movement, whole: Movement) -> tuple[str, ...]:
     bar = f'<span class="bar" style="width:{100 * share:.1f}%"></span>'
     bar = f'<span class="track">{bar}</span> {100 * share:.1f} %'
     return (
-        escape(one.where), f"{one.norm:.4g}", _percent(one.relative), bar, _share(one.changed, one.elements),
+        escape(one.where), _size(one.norm), _percent(one.relative), bar, _share(one.changed, one.elements),
     )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def _cell(one: Movement | None, where: str, most: float) -> str:
     if one is None:
         return '<td class="none"></td>'
     heat = math.sqrt(one.relative / most) if most and math.isfinite(one.relative) else 0.0
-    title = f"{where}: norm of change {one.norm:.4g}, {one.changed:,} of {one.elements:,} elements"
+    title = f"{where}: norm of change {_size(one.norm)}, {one.changed:,} of {one.elements:,} elements"
     return f'<td style="--v:{0.85 * min(heat, 1):.3f}" title="{escape(title)}">{_digits(one.relative)}</td>'
 
 
@@ -185,7 +185,7 @@ def _pairs(pairs: Iterable[Pair]) -> Iterator[str]:
     rows = [
         (
             escape(f"{p.a} · {p.b}"), f"{p.cosine:+.3f}", f"{100 * p.sign_agreement:.1f} %", f"{p.overlap:,}",
-            f"{p.norm_a:.4g}", f"{p.norm_b:.4g}",
+            _size(p.norm_a), _size(p.norm_b),
         )
         for p in sorted(pairs, key=lambda p: -abs(p.cosine))
     ]  # fmt: skip
@@ -256,6 +256,11 @@ def _side(commit_or_path: str, name: str | None) -> str:
     if name is None or short == commit_or_path or short.startswith(name):
         return short
     return f"{name} ({short})"
+
+
+def _size(norm: float) -> str:
+    """Four digits, zeros at the end too."""
+    return f"{norm:#.4g}".rstrip(".")
 
 
 def _percent(share: float) -> str:
