@@ -109,6 +109,8 @@ def _usage_hint(line: Line, error: click.ClickException) -> str | None:
     option = getattr(error, "option_name", None)
     if hint := getattr(error, "hint", None):
         return str(hint)
+    if context is not None and context.info_name == "undo" and (word := line.arguments[-1]).isdecimal():
+        return f"`pv undo --to {word}` goes back to operation {word}, `pv undo -n {word}` takes back the last {word}"
     if context is None:  # as click says that an option lacks its value
         return f"see `pv {line.command.name} --help`" if line.command is not None else None
     return OPTIONS.get((context.info_name, str(option))) or f"see `{context.command_path} --help`"

@@ -26,6 +26,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str, str]] = {
     "shard 0": (("build", "--shards", "0/3", "-o", "x"), "no shard 0 of 3: 1/3 is the first, 3/3 the last", ""),
     "far too many shards": (
         ("build", "--shards", "1/1000000", "-o", "x"), "cannot be written in 1000000 shards", "is the most"),
+    "an operation without --to": (("undo", "3"), "unexpected extra argument (3)", "`pv undo --to 3` goes back"),
     "an output that is empty": (("build", "-o", ""), "a path is empty", "variable"),
     "switches of a method without any": (
         ("combine", "model_stock", "--set", "x=1"), "takes no option 'x'", "`pv combine model_stock`"),
