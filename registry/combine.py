@@ -72,7 +72,9 @@ def _checked(row: Method, switches: Mapping[str, Any]) -> Combine:
             f"method {row.name!r} takes no option {shown(name)}",
             hint=f"that is an option of {', '.join(owners)}: name it as the method"
             if owners
-            else f"it has: {', '.join(known) or 'none'}",
+            else f"it has: {', '.join(known)}"
+            if known
+            else f"it has none: `pv combine {row.name}`",
         )
     checked = {name: option.check(row.name, switches[name]) for name, option in known.items()}
     if (why := row.together(checked)) is not None:

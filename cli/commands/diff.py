@@ -82,7 +82,7 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
         app.note(f"note: {note}")
     found = _found(app, two, options)
     if page is not None:
-        write_page(found, page, top=options["top"] or LISTED)
+        write_page(found, page, names=(a, b or "HEAD"), top=options["top"] or LISTED)
     _say(app, found, options, as_json)
     if page is not None:
         app.done(f"the page is {page}")

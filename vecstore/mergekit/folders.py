@@ -45,7 +45,7 @@ def read_finite(weights: Weights, model: str, name: str, start: int = 0, stop: i
     for low in range(0, len(raw), _CHECKED):
         if not all_finite(raw[low : low + _CHECKED], dtype):
             raise IntegrityError(
-                f"{model}: tensor {name!r} holds infinite or undefined weights",
+                f"{model}: tensor {name!r} holds NaN or infinity",
                 hint="leave the model out, or train it again: merging would spread them",
             )
     return raw

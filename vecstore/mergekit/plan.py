@@ -18,7 +18,7 @@ from pv.registry import canonical
 from pv.registry.combine import Combine
 from pv.registry.disk.ranges import Ranges
 from pv.registry.dtypes import DTYPES
-from pv.registry.errors import CheckpointRefused, PvError, UsageError
+from pv.registry.errors import CheckpointRefused, NotFoundError, PvError, UsageError
 from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.vecstore.checkpoints.align import align
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
@@ -108,7 +108,11 @@ def opened(
     places = {name: _find(name, seen_from, progress) for name in (base, *(m.name for m in rest))}
     _refuse_aliases(places)
     with ExitStack() as stack:
-        checkpoints = {name: stack.enter_context(_open(name, place)) for name, place in places.items()}
+        named = {model.name: f"{model.path}.model" for model in document.models}
+        checkpoints = {
+            name: stack.enter_context(_open(name, place, named.get(name, "base_model")))
+            for name, place in places.items()
+        }
         start = FolderBase(
             base, unread(checkpoints[base].specs, str(checkpoints[base].where)), checkpoints[base]
         )
@@ -155,10 +159,12 @@ def _roles(document: Document, rule: Rule) -> tuple[str, tuple[Model, ...], Mode
     if count < least or (most is not None and count > most):
         wanted = str(least) if least == most else f"{least} or more"
         raise UsageError(
-            f"{rule.name} merges {wanted} models"
+            f"{rule.name} merges {wanted} model{'' if wanted == '1' else 's'}"
             + ("" if among else " besides the base")
             + f", the document names {count}",
-            hint="name the fine-tunes under `models`",
+            hint="name the fine-tunes under `models`"
+            if count < least
+            else f"leave out all but {most}, or take a method for any number, such as task_arithmetic or linear",
         )
     return base, rest, listed
 
@@ -185,9 +191,12 @@ def _refuse_aliases(places: Mapping[str, Place]) -> None:
             )
 
 
-def _open(name: str, place: Place) -> Checkpoint:
+def _open(name: str, place: Place, where: str) -> Checkpoint:
+    """`where` it stands in the document."""
     try:
         checkpoint = Checkpoint(place.where)
+    except NotFoundError as error:
+        raise NotFoundError(f"{where}: {error}", hint=error.hint) from error
     except PvError as error:
         error.hint = error.hint or f"download {name} again, or leave it out"
         raise
@@ -198,12 +207,12 @@ def _open(name: str, place: Place) -> Checkpoint:
 
 
 def _aligned(name: str, checkpoints: Mapping[str, Checkpoint], base: FolderBase) -> Any:
-    apart = unread(base.checkpoint.specs, str(base.checkpoint.where), apart=True)
+    own = unread(base.checkpoint.specs, str(base.checkpoint.where), apart=True)
     try:
-        return align(checkpoints[name], apart)
+        return align(checkpoints[name], own)
     except CheckpointRefused as error:
-        raise CheckpointRefused(
-            str(error).replace(f"base {apart.id[:12]}", base.model),  # which nobody has hashed
+        raise CheckpointRefused(  # of a base whose weights nobody has read no id is known
+            str(error).replace(f" base {own.id[:12]}", f" the base, {base.model}"),
             hint="only models of one architecture and vocabulary can be merged: fine-tunes of one base",
         ) from error
 

@@ -125,13 +125,28 @@ def build(
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
     folder = usable(output)
     shards = plan_shards(persona, revision.base, shard_bytes=shard_bytes)
-    there = already_built(
-        registry, commit, persona, revision.base, shards, folder, threads=threads, progress=progress
-    )
-    if there is not None:
+
+    def already() -> Build | None:
+        there = already_built(
+            registry, commit, persona, revision.base, shards, folder, threads=threads, progress=progress
+        )
+        if there is None:
+            return None
         return Build(folder, commit, persona, there, record_build(registry, there), already=True)
+
+    if (found := already()) is not None:
+        return found
     with opened(registry, commit, [persona]) as at:
-        made = _written(registry, commit, persona, at, shards, folder, threads, force, "building", progress)
+        try:
+            made = _written(
+                registry, commit, persona, at, shards, folder, threads, force, "building", progress
+            )
+        except UsageError:
+            if not _says_it_is(folder, persona):
+                raise
+            if (found := already()) is not None:  # another process was faster
+                return found
+            raise
         if not _is_scratch(folder):
             note_folder(registry, folder, persona, at.base.manifest, at.manifests, shards, made)
     return Build(folder, commit, persona, made, record_build(registry, made))

@@ -31,7 +31,8 @@ __all__ = ["ShardBuild", "ShardedBuild", "build_shard", "plan_shard"]
 class ShardBuild:
     """One weight file of a build: `number` of `shards`. `missing` are the numbers of those that are not written yet.
 
-    `made` is the whole build, once there is nothing missing; None where another process has just made it.
+    `made` is the whole build, once there is nothing missing; None where another process has just made it. `strangers`
+    is the number of weight files that wait beside these and are of another build.
     """
 
     output: Path
@@ -42,6 +43,7 @@ class ShardBuild:
     sha256: str
     missing: tuple[int, ...]
     made: Build | None
+    strangers: int = 0
 
     @property
     def shard(self) -> Shard:
@@ -171,8 +173,9 @@ def build_shard(
                 )
     else:
         digest = made.built.files[shard.file]
+    strangers = whole.parts.strangers() if missing else 0
     return ShardBuild(
-        whole.folder, revision.commit, whole.persona, number, whole.shards, digest, missing, made
+        whole.folder, revision.commit, whole.persona, number, whole.shards, digest, missing, made, strangers
     )
 
 

@@ -52,7 +52,15 @@ def sides(a: str, b: str | None, *, repo: Callable[[], Repo], seen_from: Path) -
             notes.append(f"{word} is a revision here, and that is taken; ./{word} is the checkpoint")
         return revision
 
-    return Sides(side(a), side("HEAD" if b is None else b), tuple(notes))
+    first = side(a)
+    try:
+        return Sides(first, side("HEAD" if b is None else b), tuple(notes))
+    except NotARegistry as error:
+        if b is not None or not isinstance(first, Path):
+            raise
+        raise NotARegistry(
+            f"{a} is one checkpoint, and {error}", hint=f"name the other checkpoint too: pv diff {a} DIR"
+        ) from error
 
 
 def _is_path(word: str) -> bool:

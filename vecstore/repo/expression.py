@@ -138,6 +138,11 @@ class _Tokens:
                 hint=f"write minus with spaces around it; HEAD:{bare} is the behaviour of that name",
             )
         if not ways:
+            if re.fullmatch(_NUMBER, word):
+                raise UsageError(
+                    f"the number {word[:20]} stands where a behaviour goes{_place(self.text, at)}",
+                    hint=f"a factor goes before what it multiplies, with a star: {word[:20]}*NAME",
+                )
             near = get_close_matches(word, sorted(self.known), 3)
             raise UnknownBehaviour(
                 f"no behaviour {word[:80]!r} in this persona{_place(self.text, at)}",

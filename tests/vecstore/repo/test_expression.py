@@ -83,7 +83,7 @@ def test_a_method_of_sums() -> None:
         ("nobody", "no behaviour 'nobody' in this persona, at character 1"),
         ("a - hose-style", "no behaviour 'hose-style' in this persona, at character 5"),
         ("a--b", "no behaviour 'a--b'"),
-        ("0.5", "no behaviour '0.5'"),
+        ("0.5", "the number 0.5 stands where a behaviour goes"),
         (":a", "':a' is not REV:NAME"),
         ("a + v1:", "'v1:' is not REV:NAME, at character 5"),
         ("tsv(a, b", "expected , or ), not the end"),

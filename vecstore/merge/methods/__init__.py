@@ -28,6 +28,7 @@ import numpy as np
 
 from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
+from pv.registry.words import listed
 from pv.vecstore.merge.methods import (
     add,
     arcee_fusion,
@@ -123,7 +124,7 @@ def check_weights(rule: Combine, weights: Mapping[str, float]) -> None:
             hint="combine with add: `pv combine add`",
         )
     if most is not None and len(present) > most:
-        raise _too_many(rule, len(present), ": " + ", ".join(sorted(present)[:5]))
+        raise _too_many(rule, len(present), ": " + listed(sorted(present), 5))
 
 
 def _count(kernel: ModuleType) -> tuple[int, int | None]:
