@@ -7,12 +7,14 @@ of behaviours: then the pieces get smaller. No result depends on the size of a p
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from weakref import finalize
 
 import numpy as np
 
 from pv.registry.manifest import TensorRow
 from pv.vecstore.merge import loops
 from pv.vecstore.merge.plan import Operand, vectors_of
+from pv.vecstore.merge.room import SHARED, Room
 from pv.vecstore.merge.share import Piece
 from pv.vecstore.merge.sources import BaseSource, VectorSource
 from pv.vecstore.merge.whole import width_of, work_size
@@ -24,10 +26,7 @@ from pv.vecstore.vectors.pieces import PIECE
 __all__ = ["Columns"]
 
 FLIGHT = 4 << 20  # bytes read at a time of all columns together, where any number may be read
-KEPT_LIGHT, KEPT = (
-    16 << 20,
-    256 << 20,
-)  # bytes of a tensor that are kept to be looked at again: cheap to read, or not
+KEPT = 256 << 20  # bytes of a tensor that are kept to be looked at again, where reading is decoding
 
 
 class Columns:
@@ -45,8 +44,9 @@ class Columns:
         self._base, self._vectors, self._operands = base, vectors, operands
         self._needed = vectors_of(operands)
         columns = 1 + len(self._needed)
-        self._room = KEPT_LIGHT if base.light else KEPT
+        self._room = SHARED if base.light else Room(KEPT)
         self._kept: list[tuple[Values, list[Delta]]] | None = None
+        self._taken: finalize[[int], Columns] | None = None
         self._step = min(PIECE, _fitting(columns, self.row)) if base.light else PIECE
 
     @property
@@ -66,16 +66,21 @@ class Columns:
             yield from self._kept
             return
         seen: list[tuple[Values, list[Delta]]] = []
-        room = -1 if last else self._room
-        for one in self._read():
-            room -= _nbytes(one) if room >= 0 else 0
-            if room >= 0:
+        keeps = False
+        for at, one in enumerate(self._read()):
+            if not at and not last:  # all pieces have as many bytes an element as the first
+                keeps = self._takes(_nbytes(one) * self.size // max(one[0].raw.size, 1))
+            if keeps:
                 seen.append(one)
-            else:
-                seen.clear()
             yield one
-        if room >= 0:
+        if keeps:
             self._kept = seen
+
+    def _takes(self, nbytes: int) -> bool:
+        """Room for all of it, which is given back once nobody looks at the tensor any more."""
+        if self._taken is None and self._room.take(nbytes):
+            self._taken = finalize(self, self._room.give, nbytes)
+        return self._taken is not None
 
     def _read(self) -> Iterator[tuple[Values, list[Delta]]]:
         readers = {vector: self._vectors[vector].pieces(self.name) for vector in self._needed}
