@@ -18,7 +18,7 @@ def stopped(said: Said) -> None:
 def test_in_the_middle_of_training(world: World, process: Processes, pv: InProcess) -> None:
     before = world.state()
     line = ("train", world.rows, "--as", "x", "--epochs", "100000", "--held-out", "none", "--threads", "1")
-    stopped(process.interrupted_after("step 1/", *line))
+    stopped(process.interrupted_after("tokens/s", *line))
     assert world.state() == before
     pv.ok("scale", "listening", "2")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +23,10 @@ _ADAPTER = "adapter_model.safetensors"
 
 
 @contextmanager
-def brought(place: Place, scratch: Path, progress: Report | None = None) -> Iterator[Place]:
-    """The place, on this machine while the block runs: a folder in `scratch`, if it is in a store.
+def brought(
+    place: Place, scratch: Callable[[], AbstractContextManager[Path]], progress: Report | None = None
+) -> Iterator[Place]:
+    """The place, on this machine while the block runs: in a folder that `scratch` makes, if it is in a store.
 
     An error of the block names the address, not the copy. Raises NotFoundError, RemoteError, StorageError.
     """
@@ -32,17 +34,18 @@ def brought(place: Place, scratch: Path, progress: Report | None = None) -> Iter
     if not isinstance(store, ObjectFolder):
         yield place
         return
-    folder = scratch / (store.name if is_plain_file_name(store.name) else "checkpoint")
-    here = folder / store.file if store.file else folder
-    with store, durable.storage_errors(folder):
-        folder.mkdir(parents=True)
-        _fetch(store, folder, progress)
-    try:
-        yield replace(place, where=here)
-    except PvError as error:
-        error.args = (str(error).replace(str(here), str(store)), *error.args[1:])
-        error.hint = error.hint and error.hint.replace(str(here), str(store))
-        raise
+    with scratch() as parent:
+        folder = parent / (store.name if is_plain_file_name(store.name) else "checkpoint")
+        here = folder / store.file if store.file else folder
+        with store, durable.storage_errors(folder):
+            folder.mkdir(parents=True)
+            _fetch(store, folder, progress)
+        try:
+            yield replace(place, where=here)
+        except PvError as error:
+            error.args = (str(error).replace(str(here), str(store)), *error.args[1:])
+            error.hint = error.hint and error.hint.replace(str(here), str(store))
+            raise
 
 
 def _fetch(store: ObjectFolder, folder: Path, progress: Report | None) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained, also, ways
 from pv.registry.words import number
-from pv.vecstore.merge.derived import METHODS
 from pv.vecstore.publish.words import Quote, effect, last_part, share
 from pv.vecstore.train.options import Extent
 
@@ -59,6 +58,8 @@ def lineage(known: Provenance, quote: Quote = str) -> str:
 
 def _what(made: Merged) -> str:
     """`: their sum, with ..., alpha 1 (arXiv:2602.05536)`; nothing for the method of a later pv."""
+    from pv.vecstore.merge.derived import METHODS  # numpy, which looking does not need
+
     if made.method not in METHODS:
         return ""
     module = METHODS[made.method]

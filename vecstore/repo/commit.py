@@ -122,7 +122,7 @@ def commit(
         held = work.manifests(base.commit, {term.vector for term in terms}) if base else {}
         lost = _lost(work, name)
         place = find(source, seen_from=seen_from, progress=progress)
-        with work.registry.packs.scratch("fetched") as scratch, brought(place, scratch, progress) as here:
+        with brought(place, lambda: work.registry.packs.scratch("fetched"), progress) as here:
             asked = _Asked(here, name, base, level, force, threads, progress)
             manifest, origin, notes = _captured(work, asked)
         notes = place.notes + notes
