@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.vector import TaskVector
+    from pv.vecstore.repo.verify_merge import verify_merge
     from pv.vecstore.train.apollo import Apollo, ApolloMini
     from pv.vecstore.train.trainer import TrainerMixin
 
@@ -100,6 +101,7 @@ __all__ = [
     "open",
     "plan_from_mergekit",
     "read_rows",
+    "verify_merge",
 ]
 
 _HOMES = {
@@ -123,6 +125,7 @@ _HOMES = {
     "pv.vecstore.repo.vector": ("TaskVector",),
     "pv.vecstore.train.apollo": ("Apollo", "ApolloMini"),
     "pv.vecstore.train.trainer": ("TrainerMixin",),
+    "pv.vecstore.repo.verify_merge": ("verify_merge",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

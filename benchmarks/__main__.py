@@ -21,6 +21,8 @@ NAMES = (
     "compress",
     "exact",
     "merge",
+    "merge_methods",
+    "loops",
     "drift",
     "composition",
     "optimizer",

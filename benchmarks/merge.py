@@ -61,7 +61,7 @@ def main() -> bool:
 
 def _small(folder: Path, bars: Bars) -> None:
     print("135M: SmolLM2-135M-Instruct and three folders of its weights with noise of 1e-3, bf16")
-    names = _models(folder, {name: raw.reshape(-1) for name, raw in base_tensors().items()}, BASE)
+    names = models(folder, {name: raw.reshape(-1) for name, raw in base_tensors().items()}, BASE)
     _against(folder, "ties", names, bars, time_bar=1 / 10, memory_bar=1 / 4, runs=RUNS)
     _against(folder, "task_arithmetic", names, bars, time_bar=1 / 4, memory_bar=1 / 5, runs=RUNS)
     _memory(folder, names, bars)
@@ -79,7 +79,7 @@ def _memory(folder: Path, names: Sequence[str], bars: Bars) -> None:
         many.append(link.name)
     for method in ("ties", "task_arithmetic"):
         few, all_ = (
-            statistics.median(_ours(folder, _config(folder, method, some), "nearest").mib for _ in range(3))
+            statistics.median(ours(folder, _config(folder, method, some), "nearest").mib for _ in range(3))
             for some in (many[:2], many)
         )
         value = f"{few:.0f} and {all_:.0f} MiB"
@@ -88,20 +88,20 @@ def _memory(folder: Path, names: Sequence[str], bars: Bars) -> None:
 
 def _large(folder: Path, bars: Bars) -> None:
     print("1.1 B: TinyLlama's shapes, random weights, three folders, bf16")
-    names = _models(folder, None, BASE)
+    names = models(folder, None, BASE)
     _against(folder, "ties", names, bars, time_bar=1 / 12, memory_mib=1024, runs=1)
     _against(folder, "task_arithmetic", names, bars, runs=1)
     floor = _floor(folder, names)
     for rounding, bar in (("nearest", 2.5), ("stochastic", None)):
         config = _config(folder, "task_arithmetic", names)
-        runs = [_ours(folder, config, rounding) for _ in range(3)]
+        runs = [ours(folder, config, rounding) for _ in range(3)]
         taken = statistics.median(run.seconds for run in runs)
         what = f"add, 1.1 B, {rounding}, beside cat and a synced write"
         value = f"{taken / floor:.2f} of {floor:.1f} s, {runs[0].mib:.0f} MiB"
         bars.say(what, value, "<= 2.5" if bar else "", bar is None or taken <= bar * floor)
     a, b = folder / names[0], folder / names[1]
     cat = statistics.median(_cat([a, b]) for _ in range(3))
-    runs = [_timed([*PV, "diff", str(a), str(b), "--json"], folder) for _ in range(3)]
+    runs = [timed([*PV, "diff", str(a), str(b), "--json"], folder) for _ in range(3)]
     taken = statistics.median(run.seconds for run in runs)
     bars.say(
         "pv diff of two folders, beside cat of both",
@@ -126,9 +126,9 @@ def _against(
     config = _config(folder, method, names)
     ours, theirs = [], []
     for _ in range(runs):
-        ours.append(_ours(folder, config, "nearest"))
+        ours.append(ours(folder, config, "nearest"))
         if MERGEKIT:
-            theirs.append(_theirs(folder, config))
+            theirs.append(theirs(folder, config))
     seconds = statistics.median(run.seconds for run in ours)
     mib = statistics.median(run.mib for run in ours)
     if not theirs:
@@ -160,15 +160,15 @@ def _registry(folder: Path, names: Sequence[str], bars: Bars) -> None:
         ratios, times = [], []
         for _ in range(RUNS):
             shutil.rmtree(folder / "built", ignore_errors=True)
-            built = _timed([*PV, "build", "-o", "built", "--rounding", "nearest"], folder)
-            ratios.append(built.seconds / _ours(folder, config, "nearest").seconds)
+            built = timed([*PV, "build", "-o", "built", "--rounding", "nearest"], folder)
+            ratios.append(built.seconds / ours(folder, config, "nearest").seconds)
             times.append(built)
         ratio, seconds = statistics.median(ratios), statistics.median(run.seconds for run in times)
         value = f"{seconds:.2f} s, {ratio:.2f}, {times[0].mib:.0f} MiB"
         bars.say(f"{method} from a registry, beside the folders", value, "<= 2", ratio <= 2)
 
 
-def _models(folder: Path, tensors: Mapping[str, Raw] | None, files: Path) -> list[str]:
+def models(folder: Path, tensors: Mapping[str, Raw] | None, files: Path) -> list[str]:
     """`base` and three models of it in folders; returns the models' names."""
     folder.mkdir()
     draw = np.random.default_rng(0)
@@ -264,21 +264,21 @@ def _config(folder: Path, method: str, names: Sequence[str]) -> Path:
     return path
 
 
-def _ours(folder: Path, config: Path, rounding: str) -> Run:
+def ours(folder: Path, config: Path, rounding: str) -> Run:
     shutil.rmtree(folder / "out", ignore_errors=True)
     command = [*PV, "build", "--from-mergekit", str(config), "-o", "out", "--rounding", rounding]
-    return _timed(command, folder)
+    return timed(command, folder)
 
 
-def _theirs(folder: Path, config: Path) -> Run:
+def theirs(folder: Path, config: Path) -> Run:
     shutil.rmtree(folder / "theirs", ignore_errors=True)
     command = [sys.executable, "-m", "mergekit.scripts.run_yaml", str(config), "theirs", "--quiet"]
-    run = _timed(command, folder, PYTHONPATH=MERGEKIT)
+    run = timed(command, folder, PYTHONPATH=MERGEKIT)
     shutil.rmtree(folder / "theirs", ignore_errors=True)
     return run
 
 
-def _timed(command: Sequence[str], cwd: Path, **more: str) -> Run:
+def timed(command: Sequence[str], cwd: Path, **more: str) -> Run:
     """Started by a process of its own, since a child's peak counts what its parent had."""
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH, *command],
@@ -305,7 +305,7 @@ def _floor(folder: Path, names: Sequence[str]) -> float:
             "bs=4M",
             "conv=fsync",
         ]
-        taken.append(started + _timed(copy, folder).seconds)
+        taken.append(started + timed(copy, folder).seconds)
         (folder / "copy").unlink()
     return statistics.median(taken)
 

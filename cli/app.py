@@ -93,7 +93,11 @@ class App:
         return repo
 
     def file(self, name: str) -> Path:
-        """A path the user typed, seen from -C."""
+        """A path the user typed, seen from -C. Raises UsageError for "", as an unset variable of a shell gives."""
+        if not name:
+            raise UsageError(
+                "a path is empty", hint="name a file or a folder; is a variable of the shell unset?"
+            )
         return Path(os.path.normpath(self.path / Path(name).expanduser()))
 
     def rows(self, name: str, repo: Repo) -> Rows:

@@ -9,6 +9,7 @@ import click
 
 from pv.cli.render import change_lines, columns, counted, interval, table
 from pv.cli.terminal import cells
+from pv.registry.dtypes import DTYPES
 from pv.vecstore.publish.figures import last_part
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def stat_lines(found: Diff | CheckpointDiff) -> list[str]:
 
 def _none(found: Diff | CheckpointDiff) -> str:
     left = getattr(found, "apart", ()) or getattr(found, "strange", ())
+    if left and found.weights is not None and not found.weights.total.elements:
+        return "no weight was compared"
     return "no weight that was compared differs" if left else "no weight differs"
 
 
@@ -140,8 +143,14 @@ def _row(one: Movement) -> list[str]:
 def _dtypes(found: CheckpointDiff) -> list[str]:
     if not found.converted:
         return []
-    kinds = [f"{counted(n, 'tensor')} {a} in a, {b} in b" for (a, b), n in found.dtypes.items() if a != b]
-    return [f"dtypes differ, values were compared in fp32: {'; '.join(kinds)}"]
+    kinds: dict[str, list[str]] = {"values were compared in fp32": [], "bytes were compared": []}
+    for (a, b), n in found.dtypes.items():
+        if a != b:
+            floats = all(name in DTYPES and DTYPES[name].is_float for name in (a, b))
+            kinds["values were compared in fp32" if floats else "bytes were compared"].append(
+                f"{counted(n, 'tensor')} {a} in a, {b} in b"
+            )
+    return [f"dtypes differ, {how}: {'; '.join(which)}" for how, which in kinds.items() if which]
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[str]:

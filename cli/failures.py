@@ -40,7 +40,7 @@ def no_such_command(typed: str, names: Sequence[str], ctx: click.Context) -> NoS
 
 def usage(line: Line, error: click.ClickException) -> tuple[str, str | None]:
     """What is wrong with the words that were typed, and what to do."""
-    if moved := _moved(line, error):
+    if moved := _moved(line, error) or _switch(error):
         return error.message, moved  # and no guesses: the option is right, its place is not
     return error.format_message(), _usage_hint(line, error)
 
@@ -68,6 +68,23 @@ def _moved(line: Line, error: click.ClickException) -> str | None:
     )
 
 
+def _switch(error: click.ClickException) -> str | None:
+    """Of a merge method's switch that is no option by itself: how it is set."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return None
+    if all("--set" not in param.opts for param in error.ctx.command.params):
+        return None
+    from pv.registry.combine import METHODS
+    from pv.registry.words import number
+
+    for method in METHODS.values():
+        for switch in method.options:
+            if f"--{switch.name}" == error.option_name:
+                example = switch.default if isinstance(switch.default, str) else number(switch.default)
+                return f"every switch of a method is set by --set: --set {switch.name}={example}"
+    return None
+
+
 def _command(root: click.Context, words: Sequence[str]) -> click.Command:
     """What would run, of words with options among them."""
     command = root.command
@@ -92,6 +109,8 @@ def _usage_hint(line: Line, error: click.ClickException) -> str | None:
     option = getattr(error, "option_name", None)
     if hint := getattr(error, "hint", None):
         return str(hint)
+    if context is not None and context.info_name == "undo" and (word := line.arguments[-1]).isdecimal():
+        return f"`pv undo --to {word}` goes back to operation {word}, `pv undo -n {word}` takes back the last {word}"
     if context is None:  # as click says that an option lacks its value
         return f"see `pv {line.command.name} --help`" if line.command is not None else None
     return OPTIONS.get((context.info_name, str(option))) or f"see `{context.command_path} --help`"

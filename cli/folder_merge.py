@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+from click.core import ParameterSource
+
 from pv.cli.app import App
 from pv.cli.render import counted, number, size, table
 from pv.cli.report import echo_sums
@@ -23,7 +26,7 @@ def folder_merge(
     """Merge what the document names, or say what that would be. Paths in it are seen from -C."""
     from pv.vecstore.repo.from_mergekit import build_from_mergekit, plan_from_mergekit
 
-    if rev != "HEAD":
+    if click.get_current_context().get_parameter_source("rev") is not ParameterSource.DEFAULT:
         raise UsageError(
             f"--from-mergekit builds what the file says, not {rev}", hint="leave one of the two out"
         )
@@ -59,9 +62,10 @@ def _say_plan(app: App, plan: FolderMergePlan) -> None:
 def _say(app: App, made: FolderMerge) -> None:
     _notes(app, made.notes)
     written = made.written
+    kept = f", {written.resumed} kept from the interrupted build" if written.resumed else ""
     app.done(
         f"merged {counted(len(made.models), 'model')} by {made.method} into {made.output} "
-        f"({size(written.nbytes)}, {written.touched} of {written.tensors} tensors touched, {_written(made)})"
+        f"({size(written.nbytes)}, {written.touched} of {written.tensors} tensors touched{kept}, {_written(made)})"
     )
     echo_sums(written)
 

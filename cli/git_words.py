@@ -59,6 +59,7 @@ OTHERS: dict[str, str] = {
     "version": "`pv --version`",
 }
 OPTIONS: dict[tuple[str, str], str] = {
+    ("add", "--as"): "the new name goes before the behaviour: `pv add NAME=REV:BEHAVIOUR`",
     ("commit", "--amend"): GIT["amend"],
     **{(name, "--abort"): _NOTHING_BEGUN for name in ("cherry-pick", "merge", "revert")},
     **{(name, "--continue"): _AT_ONCE for name in ("cherry-pick", "merge", "revert")},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["interference_lines", "report_merge_plan"]
 
 PAIRS = 20
+_TRIMMED = {"tensor": "each tensor", "model": "each behaviour over the whole model"}
 
 
 def report_merge_plan(app: App, plan: MergePlan, *, as_json: bool) -> None:
@@ -79,7 +80,7 @@ def _classes(found: Interference) -> str:
             row += [f"{100 * part:.1f} %" for part in kept]
         rows.append(row)
     trim = (
-        f"; {found.method} trims each tensor to density {found.density:g}"
+        f"; {found.method} trims {_TRIMMED[found.trims or 'tensor']} to density {found.density:g}"
         if found.density is not None
         else ""
     )

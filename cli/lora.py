@@ -91,8 +91,8 @@ def _say(app: App, made: LoraExport) -> None:
     )
     if (worst := made.worst) is not None:
         app.note(
-            f"  cut off: {made.made.residual:.2%} of the norm of all it adds; at most {worst.relative:.2%}, "
-            f"in {worst.module}"
+            f"  cut off: {100 * made.made.residual:.2f} % of the norm of all it adds; "
+            f"at most {100 * worst.relative:.2f} %, in {worst.module}"
         )
     if left := made.made.left_out:
         app.note(f"  left out, and counted as cut off: {counted(len(left), 'tensor')} that are no matrices, such as "

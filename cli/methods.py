@@ -20,7 +20,7 @@ __all__ = ["combine_options", "method_list", "method_option", "method_words"]
 
 Command = Callable[..., Any]
 
-OWN = METHODS["ties"].options
+OWN = tuple(option for option in METHODS["ties"].options if not option.later)
 """Switches that are options by themselves, for whatever method has them; all are reached by --set."""
 
 method_option = click.option(

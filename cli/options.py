@@ -146,12 +146,16 @@ _BELOW_0 = re.compile(r"-(\.?\d|inf|nan).*", re.IGNORECASE | re.DOTALL)
 
 def read_weight(text: str) -> float:
     """A finite number up to a million, refused before any work is done with it."""
+    return _finite(text, "weight")
+
+
+def _finite(text: str, what: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a number") from None
+        raise click.BadParameter(f"{text[:80]!r} is not a number") from None
     if not abs(value) <= MAX_WEIGHT:  # so put, NaN is refused too
-        raise click.BadParameter(f"a weight is a finite number up to a million, not {value:g}")
+        raise click.BadParameter(f"a {what} is a finite number up to a million, not {value:g}")
     return value + 0.0  # -0.0 becomes 0.0
 
 
@@ -195,14 +199,15 @@ class Share(click.ParamType[tuple[int, int]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(value))
+        found = re.fullmatch(r"([0-9]{1,18})/([0-9]{1,18})", str(value))
         number, count = (int(found[1]), int(found[2])) if found else (0, 0)
         if found is None:
             self.fail(
                 f"{value!r} must be a shard and how many there are: 1/16 is the first of 16", param, ctx
             )
         if not 1 <= number <= count:
-            self.fail(f"there is no shard {number} of {count}", param, ctx)
+            last = f": 1/{count} is the first, {count}/{count} the last" if count else ""
+            self.fail(f"there is no shard {number} of {count}{last}", param, ctx)
         return number, count
 
 
@@ -282,6 +287,11 @@ def read_modules(
     name: str, weight: float, texts: Sequence[str], depth: str | None
 ) -> dict[str, float] | None:
     """`PATTERN=FACTOR`, as in `*.mlp.*=0.5`, each pattern once; {} for `none`, None for nothing. Raises UsageError."""
+    if depth == "none":
+        raise UsageError(
+            "--depth takes points, not none",
+            hint=f"`pv scale {name} {weight:g} --modules none` removes all factors, those by depth too",
+        )
     if "none" in texts:
         if len(texts) > 1 or depth:
             raise UsageError(
@@ -299,7 +309,12 @@ def read_modules(
             )
         if pattern in found:
             raise UsageError(f"{pattern[:200]!r} is given twice", hint="give each pattern one factor")
-        found[pattern] = read_weight(factor)
+        try:
+            found[pattern] = _finite(factor, "factor")
+        except click.BadParameter as error:
+            raise UsageError(
+                f"--modules {text[:200]}: {error.message}", hint="for example: --modules '*.mlp.*=0.5'"
+            ) from None
     return found if texts else None
 
 

@@ -86,6 +86,12 @@ def _say(app: App, made: ShardBuild) -> None:
         app.note(
             f"  not written yet: {_numbers(made.missing)}; whoever writes the last one makes {made.output}"
         )
+        if made.strangers:
+            wait = "waits" if made.strangers == 1 else "wait"
+            app.note(
+                f"note: {counted(made.strangers, 'weight file')} of another build {wait} there too: all N must be of "
+                f"one revision, one N and one --dtype; this one is of {made.commit[:12]}"
+            )
     elif made.made is None:
         app.note(f"  that was the last one; another process makes {made.output}")
     elif not made.made.already:

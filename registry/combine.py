@@ -37,12 +37,24 @@ class Combine:
         """The rule that a document says, every switch and no other. Raises UsageError."""
         row = _row(document["method"])
         switches = {name: value for name, value in document.items() if name != "method"}
-        if missing := [option.name for option in row.options if option.name not in switches]:
+        later = {option.name: option.default for option in row.options if option.later}
+        if missing := [o.name for o in row.options if o.name not in switches and not o.later]:
             raise UsageError(f"method {row.name!r} needs {missing[0]!r}")
-        return _checked(row, switches)
+        if spelled := [name for name, default in later.items() if switches.get(name) == default]:
+            raise UsageError(
+                f"method {row.name!r}: {spelled[0]} {later[spelled[0]]} is what it is without a word"
+            )
+        return _checked(row, {**later, **switches})
+
+    @property
+    def switches(self) -> dict[str, Any]:
+        """Those that are written down."""
+        row = METHODS.get(self.method)
+        later = {o.name: o.default for o in row.options if o.later} if row else {}
+        return {name: value for name, value in self.options.items() if later.get(name) != value}
 
     def to_json(self) -> dict[str, Any]:
-        return {"method": self.method, **as_json(self.options)}
+        return {"method": self.method, **as_json(self.switches)}
 
 
 def _row(method: str) -> Method:
@@ -60,7 +72,9 @@ def _checked(row: Method, switches: Mapping[str, Any]) -> Combine:
             f"method {row.name!r} takes no option {shown(name)}",
             hint=f"that is an option of {', '.join(owners)}: name it as the method"
             if owners
-            else f"it has: {', '.join(known) or 'none'}",
+            else f"it has: {', '.join(known)}"
+            if known
+            else f"it has none: `pv combine {row.name}`",
         )
     checked = {name: option.check(row.name, switches[name]) for name, option in known.items()}
     if (why := row.together(checked)) is not None:
@@ -69,11 +83,6 @@ def _checked(row: Method, switches: Mapping[str, Any]) -> Combine:
 
 
 def _preset(method: Method, name: str) -> Mapping[str, float | str]:
-    if name == "paper" and method.name == "ties":
-        raise UsageError(
-            "there is no TIES preset 'paper': the paper trims over the whole model, pv per tensor",
-            hint="method ties with elect=unweighted and merge=mean is the same but for the trim",
-        )
     if name not in method.presets:
         owners = [other.name for other in METHODS.values() if name in other.presets]
         known = f"there are: {', '.join(sorted(method.presets))}" if method.presets else None

@@ -24,7 +24,7 @@ class Option:
     """One switch of a method: one of some `choices`, or a number, which may have to lie in (`above`, `most`].
 
     `least` is a bound that may be reached; `whole` takes no fractions. Of one name in several methods, the first has
-    the help.
+    the help. One that is `later` came when there were personas without it: at its default it is not written down.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Option:
     most: float | None = None
     least: float | None = None
     whole: bool = False
+    later: bool = False
 
     @property
     def values(self) -> str:
@@ -140,9 +141,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "ties",
                 "their deltas are trimmed, a sign is elected for each weight, and what agrees is merged (TIES)",
                 (
-                    replace(
-                        _DENSITY, help="Share of each tensor's elements, largest first, that trimming keeps."
-                    ),
+                    replace(_DENSITY, help="Share of the elements, largest first, that trimming keeps."),
                     Option(
                         "elect",
                         "unweighted",
@@ -156,8 +155,30 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                         ("mean", "weighted_mean", "sum"),
                     ),
                     _LAMBDA,
+                    Option(
+                        "trim",
+                        "tensor",
+                        "What is trimmed at once: each tensor by itself, or a behaviour over the whole model.",
+                        ("tensor", "model"),
+                        later=True,
+                    ),
+                    Option(
+                        "undecided",
+                        "plus",
+                        "What deltas that cancel out elect: plus, or no sign, so that nothing is merged there.",
+                        ("plus", "none"),
+                        later=True,
+                    ),
                 ),
                 {
+                    "paper": {
+                        "density": 0.2,
+                        "elect": "unweighted",
+                        "merge": "mean",
+                        "lambda": 1.0,
+                        "trim": "model",
+                        "undecided": "none",
+                    },
                     "mergekit": {
                         "density": 1.0,
                         "elect": "weighted",

@@ -8,7 +8,8 @@ It is kept beside the manifest, and not in the id.
     derived    {"kind", "derived_from", "encoding", "error": {"max_abs", "relative_l2"}, "measured"?, "original",
                 "original_vector"?}
     merged     {"kind", "method", "of": [[[coefficient, vector], ...], ...], "said", "encoding",
-                "error": {"max_abs", "relative_l2"}, "norm", "sum_norm", "adapter"?}
+                "error": {"max_abs", "relative_l2"}, "norm", "sum_norm", "adapter"?,
+                "settings"?}
 
 This is the one place that writes these documents and reads them. Anybody may have written one: what does not
 have the form is `Unknown`, and loses nobody a command; keys of a later pv are handed on (`extra`). `packs` are
@@ -186,7 +187,8 @@ class Merged:
     """`method` made it of several sums `of` (coefficient, vector), which a person wrote as `said`.
 
     `norm` is that of the result before it was encoded, `sum_norm` that of the plain sum of the operands; `relative_l2`
-    and `max_abs` what encoding did to it. `adapter` is as in `Captured`, where the result is an adapter too.
+    and `max_abs` what encoding did to it. `settings` are the numbers that the method was given, or has by default.
+    `adapter` is as in `Captured`, where the result is an adapter too.
     """
 
     method: str
@@ -198,6 +200,7 @@ class Merged:
     norm: float
     sum_norm: float
     adapter: Mapping[str, Any] | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
     packs: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -218,6 +221,8 @@ class Merged:
             "norm": self.norm,
             "sum_norm": self.sum_norm,
         }
+        if self.settings:
+            document["settings"] = {name: json_number(value) for name, value in self.settings.items()}
         if self.adapter is not None:
             document["adapter"] = dict(self.adapter)
         return document if not self.packs else {**document, "packs": list(self.packs)}
@@ -418,8 +423,11 @@ def _merged(document: Mapping[str, Any], packs: tuple[str, ...]) -> Merged:
         _number(document["norm"]),
         _number(document["sum_norm"]),
         _optional(document.get("adapter")),
+        {name: _number(value) for name, value in (_optional(document.get("settings")) or {}).items()},
         packs,
-        _extra(document, "method", "of", "said", "encoding", "error", "norm", "sum_norm", "adapter"),
+        _extra(
+            document, "method", "of", "said", "encoding", "error", "norm", "sum_norm", "adapter", "settings"
+        ),
     )
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "change_line",
     "combine_words",
     "first_of",
+    "listed",
     "module_words",
     "number",
     "origin_words",
@@ -44,6 +45,12 @@ MOST_TERMS = 2  # in a line; `pv show NAME` has all
 def number(value: float) -> str:
     """A number as a person types it, with every digit: what differs never looks alike."""
     return str(json_number(value))
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """`a, b, c`; of more than `most` the first, and how many there are: `a, b and 7 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def size(nbytes: int) -> str:
@@ -107,7 +114,7 @@ def terms_words(terms: Sequence[Term]) -> str:
 
 def switch_words(combine: Combine, quote: Quote = str) -> str:
     """`density 0.2, elect unweighted, ...`; empty if the method has no switches."""
-    return ", ".join(f"{quote(name)} {quote(_plain(value))}" for name, value in combine.options.items())
+    return ", ".join(f"{quote(name)} {quote(_plain(value))}" for name, value in combine.switches.items())
 
 
 def combine_words(combine: Combine) -> str:

@@ -56,7 +56,7 @@ def command(
     Or add behaviours up: an EXPRESSION is a sum of behaviours (NAME, or REV:NAME), each with a factor if need be.
     The new one has their terms, with their weights multiplied in, and weight 1.
 
-    METHOD(EXPRESSION, ...) makes one new vector of several, now and once: tsv, iso_c, iso_cts, negmerge.
+    METHOD(EXPRESSION, ...) makes one new vector of several, now and once: tsv, iso_c, iso_cts, svc, sum, negmerge.
 
     \b
     pv add experiments:pirate
@@ -109,6 +109,7 @@ def _say(app: App, made: DerivedBehaviour) -> None:
     app.note(
         f"  norm {origin.norm:.3g}, {ratio:.2f} times that of the plain sum, {origin.sum_norm:.3g}{scaled}"
     )
+    app.note(f"  as {origin.encoding} its relative L2 error is {origin.relative_l2:.1e}")
     app.note(f"  {persona_line(made.persona)}")
     for note in made.notes:
         app.note(f"note: {note}")

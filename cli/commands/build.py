@@ -92,7 +92,7 @@ def command(
         raise UsageError(
             "--hash goes with --from-mergekit", hint="leave it out: a build's inputs have ids anyway"
         )
-    revision, folder = app.repo().at(rev), app.file(output)
+    folder, revision = app.file(output), app.repo().at(rev)
     if share is not None:
         build_share(app, revision, folder, share, more, dry_run=dry_run, as_json=as_json)
         return

@@ -61,6 +61,7 @@ def command(
     pv commit ./my-lora --as brief
     pv commit ./tuned-further --on HEAD --as polite
     pv commit hf://user/some-lora@v1 --as theirs
+    pv commit s3://bucket/runs/42 --as helpful
     """
     with app.progress() as progress:
         made = app.repo().commit(

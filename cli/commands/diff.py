@@ -55,8 +55,8 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
     """Compare two revisions: their recipes, and with --weights how far each layer and module moved, and the
     cosine similarity of the behaviours of both. --stat, --top, --heads, --spectra and --html ask for the weights, too.
 
-    Or compare two checkpoints, by their folders; no registry is needed for that. Against a revision, a checkpoint is
-    compared with the base. What only one has, and what has another shape, is listed.
+    Or compare two checkpoints, by their folders or addresses; no registry is needed for that. Against a revision, a
+    checkpoint is compared with the base. What only one has, and what has another shape, is listed.
 
     What was compared once is kept: the next time it is shown without --weights. Norms are L2; relative is the
     norm of the change over the norm of the base's weights (of a's, for checkpoints); changed is the share of the
@@ -82,7 +82,7 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
         app.note(f"note: {note}")
     found = _found(app, two, options)
     if page is not None:
-        write_page(found, page, top=options["top"] or LISTED)
+        write_page(found, page, names=(a, b or "HEAD"), top=options["top"] or LISTED)
     _say(app, found, options, as_json)
     if page is not None:
         app.done(f"the page is {page}")
@@ -97,7 +97,7 @@ def _check(options: dict[str, Any], two: Sides) -> None:
         raise UsageError(
             f"--recipe leaves the weights out, --{asked[0]} asks for them", hint="give one of them"
         )
-    if isinstance(two.a, Path) or isinstance(two.b, Path):
+    if isinstance(two.a, Path | str) or isinstance(two.b, Path | str):
         raise UsageError("a checkpoint has no recipe", hint="leave --recipe out")
 
 
@@ -108,7 +108,7 @@ def _asks_for_weights(options: dict[str, Any]) -> list[str]:
 def _found(app: App, two: Sides, options: dict[str, Any]) -> Diff | CheckpointDiff:
     with app.progress() as progress:
         settings = {name: options[name] for name in ("heads", "spectra", "threads")}
-        if isinstance(two.a, Path) or isinstance(two.b, Path):
+        if isinstance(two.a, Path | str) or isinstance(two.b, Path | str):
             from pv.vecstore.repo.diff_checkpoints import diff_checkpoints
 
             return diff_checkpoints(two.a, two.b, progress=progress, **settings)

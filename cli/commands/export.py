@@ -12,10 +12,12 @@ from pv.cli.options import json_option, shard_option, threads_option
 from pv.cli.render import size
 from pv.cli.report import echo_sums, report_plan
 from pv.cli.say import echo
-from pv.registry.errors import UsageError
+from pv.cli.typed import typed
+from pv.registry.errors import PvError, UnknownBehaviour, UsageError
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.export import Export
+    from pv.vecstore.repo.revision import Revision
 
 __all__ = ["command"]
 
@@ -70,7 +72,7 @@ def command(
         _mergekit(app, what or "HEAD", output, force=force or dry_run, dry_run=dry_run, as_json=as_json)
         return
     rev, name = _read(what, output)
-    revision, folder = app.repo().at(rev), app.file(output or "")
+    folder, revision = app.file(output or ""), _revision(app, rev, name, output or "DIR")
     if dry_run:
         plan = revision.plan_export(name, folder, shard_bytes=shard_bytes, force=force)
         report_plan(app, plan, as_json=as_json)
@@ -93,6 +95,22 @@ def _read(what: str | None, output: str | None) -> tuple[str, str]:
     if output is None:
         raise UsageError("no folder to export to: -o DIR is missing", hint=f"pv export {what} -o DIR")
     return rev or "HEAD", name
+
+
+def _revision(app: App, rev: str, name: str, output: str) -> Revision:
+    """Raises UnknownBehaviour where a revision was named for a behaviour of it."""
+    revision = app.repo().at(rev)
+    if rev != "HEAD" or name in revision.persona.behaviours:
+        return revision
+    try:
+        first = min(app.repo().at(name).persona.behaviours, default="NAME")
+    except PvError:  # then the verb says what is wrong
+        return revision
+    one, whole = typed(["export", f"{name}:{first}", "-o", output]), typed(["build", name, "-o", output])
+    raise UnknownBehaviour(
+        f"{name!r} is a revision, not a behaviour",
+        hint=f"`{one}` writes a behaviour of it, `{whole}` its persona",
+    )
 
 
 def _mergekit(app: App, rev: str, output: str | None, *, force: bool, dry_run: bool, as_json: bool) -> None:

@@ -8,8 +8,9 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, combine_words
 from pv.cli.say import echo, plain
-from pv.registry.persona import ENGINE
+from pv.registry.persona import ENGINE, Persona
 from pv.registry.words import first_of, output_words
+from pv.vecstore.repo.refused import refused
 
 __all__ = ["command"]
 
@@ -53,3 +54,5 @@ def command(app: App, as_json: bool) -> None:
     for name, line in lines.items():
         vectors = ", ".join(first_of([short(term.vector) for term in persona.behaviours[name].terms]))
         echo(f"  {line:<{wide}}  {vectors}")
+    for note in refused(Persona(persona.base), persona):
+        app.note(f"note: {note}")

@@ -11,10 +11,13 @@ from pv.cli.app import App, pass_app, short
 from pv.cli.options import dtype_option, json_option, rounding_option, threads_option
 from pv.cli.render import counted
 from pv.cli.say import echo, plain
+from pv.registry.errors import UsageError
 from pv.registry.exit_codes import ExitCode
 from pv.registry.words import revision_words
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pv.vecstore.repo.exported import Exported
     from pv.vecstore.repo.known_builds import KnownBuild
     from pv.vecstore.repo.verify import Verdict
@@ -52,15 +55,19 @@ def command(
     Weights are compared tensor by tensor, however they are split into files. Every other file must be as `pv build`
     writes it: none changed, missing or added, except a model card, licences, pictures and git's own files. If the build
     was made here, what was recorded then is compared; otherwise every tensor is computed again. Nothing is written.
-    A folder that `pv export` wrote is compared with that export.
+    A folder that `pv export` wrote is compared with that export, one of `pv build --from-mergekit` with its own record.
 
     \b
     pv verify ./persona
     pv verify ./downloaded v1
     """
+    folder = app.file(checkpoint)
+    if rev is None and _is_merge(folder):
+        _merge(app, folder, weights_only, recompute, (dtype, rounding), threads, as_json)
+        return
     with app.progress() as progress:
         verdict = app.repo().verify(
-            app.file(checkpoint), rev, weights_only=weights_only, recompute=recompute, dtype=dtype,
+            folder, rev, weights_only=weights_only, recompute=recompute, dtype=dtype,
             rounding=rounding, threads=threads, progress=progress,
         )  # fmt: skip
     if as_json:
@@ -69,6 +76,35 @@ def command(
         _yes(app, verdict)
     else:
         _no(app, verdict, sought=rev is None)
+    if not verdict.same:
+        raise click.exceptions.Exit(ExitCode.NO)
+
+
+def _is_merge(folder: Path) -> bool:
+    from pv.vecstore.repo.verify_merge import merge_record
+
+    return merge_record(folder) is not None
+
+
+def _merge(
+    app: App, folder: Path, weights_only: bool, recompute: bool, options: tuple[str | None, ...], threads: int,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """A merge of folders needs no registry: it has a record of itself."""
+    from pv.cli.merge_verdict import say_merge
+    from pv.vecstore.repo.verify_merge import verify_merge
+
+    if any(options):
+        raise UsageError(
+            f"{folder} is a merge of folders, whose pv-merge.json has dtype and rounding",
+            hint="leave --dtype and --rounding out",
+        )
+    with app.progress() as progress:
+        verdict = verify_merge(
+            folder, seen_from=app.path, weights_only=weights_only, recompute=recompute, threads=threads,
+            progress=progress,
+        )  # fmt: skip
+    app.json(verdict) if as_json else say_merge(app, verdict)
     if not verdict.same:
         raise click.exceptions.Exit(ExitCode.NO)
 

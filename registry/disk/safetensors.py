@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeGuard
+from typing import TypeGuard
 
 from pv.registry import canonical
 from pv.registry.disk.closing import Closing
+from pv.registry.disk.ranges import FileRanges, Ranges
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError
 
@@ -154,38 +153,37 @@ def header_bytes(
 
 
 class TensorFile(Closing):
-    """A validated safetensors file. Bytes are read on demand with `pread`.
+    """A validated safetensors file, whose bytes are read on demand."""
 
-    Not mapped on purpose: a map counts as memory, and a file that shrinks underneath kills the process.
-    """
+    def __init__(self, source: Path | Ranges) -> None:
+        """A file on this machine, or ranges of one elsewhere, which are closed with it.
 
-    def __init__(self, path: Path) -> None:
-        """Raises FormatError, and OSError if the file cannot be opened."""
-        self.path = path
-        self._file: IO[bytes] = _open(path)
+        Raises FormatError, and OSError if the file cannot be opened.
+        """
+        self.source: Ranges = FileRanges(source) if isinstance(source, Path) else source
         try:
-            size = os.fstat(self._file.fileno()).st_size
-            prefix = self._file.read(8)
+            size, what = self.source.size, self.source.where
+            prefix = bytes(self.pread(0, min(8, size)))
             if len(prefix) < 8:
-                raise FormatError(f"{path} is truncated: {size} bytes cannot hold a safetensors header")
+                raise FormatError(f"{what} is truncated: {size} bytes cannot hold a safetensors header")
             length = int.from_bytes(prefix, "little")
             if length > MAX_HEADER_BYTES or 8 + length > size:
-                if self._file.read(1) not in (b"{", b""):  # what a header begins with, if it is there
+                if size > 8 and bytes(self.pread(8, 1)) != b"{":  # what a header begins with, if it is there
                     raise FormatError(
-                        f"{path} is not a safetensors file",
+                        f"{what} is not a safetensors file",
                         hint="name a folder with model.safetensors, or the file",
                     )
-                raise FormatError(f"{path} claims a header of {length} bytes in a file of {size}")
+                raise FormatError(f"{what} claims a header of {length} bytes in a file of {size}")
             self.data_start = 8 + length
             entries, self.metadata = parse_header(
-                self.header[8:], data_bytes=size - self.data_start, what=str(path)
+                self.header[8:], data_bytes=size - self.data_start, what=what
             )
             self.entries = {
                 e.name: Entry(e.name, e.dtype, e.shape, e.begin + self.data_start, e.end + self.data_start)
                 for e in entries
             }
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     @property
@@ -195,14 +193,7 @@ class TensorFile(Closing):
 
     def pread(self, offset: int, count: int) -> memoryview:
         """Exactly `count` bytes from `offset` of the file; FormatError if the file has become shorter."""
-        buffer = memoryview(bytearray(count))
-        done = 0
-        while done < count:
-            got = os.preadv(self._file.fileno(), [buffer[done:]], offset + done)
-            if got == 0:
-                raise FormatError(f"{self.path} became shorter while it was being read")
-            done += got
-        return buffer
+        return self.source.read(offset, count)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> memoryview:
         """Raw bytes `start` to `stop` of a tensor (all of them by default). Raises KeyError."""
@@ -210,23 +201,13 @@ class TensorFile(Closing):
         stop = entry.nbytes if stop is None else stop
         if not 0 <= start <= stop <= entry.nbytes:
             raise ValueError(f"bytes {start} to {stop} of a tensor of {entry.nbytes}")
-        return self.pread(entry.begin + start, stop - start)
+        return self.source.read(entry.begin + start, stop - start, stretch=(entry.begin, entry.end))
 
     def place(self, name: str) -> tuple[int, int]:
-        """The file's descriptor, and where in it the tensor begins. Raises KeyError."""
-        return self._file.fileno(), self.entries[name].begin
+        """The file's descriptor, and where in it the tensor begins. Raises KeyError, ValueError for one elsewhere."""
+        if not isinstance(self.source, FileRanges):
+            raise ValueError(f"{self.source.where} is not a file on this machine")
+        return self.source.fileno(), self.entries[name].begin
 
     def close(self) -> None:
-        self._file.close()
-
-
-def _open(path: Path) -> IO[bytes]:
-    """A plain file, or a link to one. A pipe, which could keep us waiting for ever, is refused: FormatError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise FormatError(f"{path} is not a file of bytes, but a folder, a pipe or a device")
-        return os.fdopen(fd, "rb", buffering=0)
-    except BaseException:
-        os.close(fd)
-        raise
+        self.source.close()

@@ -104,7 +104,7 @@ def chunk_count(numel: int) -> int:
 
 def describe(file: TensorFile) -> Description:
     """Validate the structure of an opened pack. Raises FormatError."""
-    what = str(file.path)
+    what = file.source.where
     if set(file.metadata) != {"pv", "sha256"} or not ids.is_id(file.metadata["sha256"]):
         raise FormatError(f"{what} is not a pack")
     document = canonical.loads(file.metadata["pv"].encode(), what=what)

@@ -203,8 +203,8 @@ class PackStore:
     def scratch(self, name: str) -> Iterator[Path]:
         """A folder for temporary files, gone at the end; if the process is killed, a sweep removes it."""
         folder = self.tmp / durable.tmp_name(name)
-        durable.make_dirs(folder)
         try:
+            durable.make_dirs(folder)
             with locks.shared(folder / "lock"):
                 yield folder
         finally:

@@ -143,6 +143,19 @@ def test_a_cluster_that_is_not_there(world: World, process: Processes) -> None:
 
 @needs_ray
 @pytest.mark.slow
+def test_a_cluster_that_is_gone(world: World, process: Processes, tmp_path: Path) -> None:
+    """Ray leaves a note of where its last cluster was; asked for `auto`, it tries that for minutes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "t" / "ray").mkdir(parents=True)
+    (tmp_path / "t" / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")
+    started = process("build", "-o", "out", "--ray", "auto", env={"RAY_TMPDIR": str(tmp_path / "t")})
+    _refused(world, started, "no Ray cluster at auto")
+
+
+@needs_ray
+@pytest.mark.slow
 def test_on_this_machine_alone(world: World, process: Processes, pv: InProcess) -> None:
     line = ("--shard-size", "0.05", "--json")
     whole = pv.ok("build", "-o", "whole", *line).json
@@ -217,3 +230,25 @@ def test_the_last_worker_is_lost(big: World, cluster: Cluster, process: Processe
     assert not (big.folder / "out").exists()
     again = pv.ok(*line, at=big.folder).json
     assert again["output"] and not list(big.folder.glob(".out*"))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished(big: World, process: Processes, pv: InProcess) -> None:
+    """On a cluster of its own, which hears the interrupt as well: it ends, and the same command goes on."""
+    line = ("build", "-o", "out", "--shard-size", "0.1")
+    whole = pv.ok("build", "-o", "whole", "--shard-size", "0.1", "--json", at=big.folder).json
+    said = process.interrupted(
+        *line, "--ray", at=big.folder, when=lambda: list(big.folder.glob("out.pvparts/*/*.rows"))
+    )
+    assert said.code == 130 and "Traceback" not in said.err, said
+    assert "shards are kept: the same command goes on from there" in said.err
+    assert not (big.folder / "out").exists() and not list(big.folder.glob(".out*"))
+    finished = {path: path.stat().st_ino for path in big.folder.glob("out.pvparts/*/model/*")}
+    assert finished
+    made = process(*line, "--ray", "--json", at=big.folder)
+    assert made.code == 0 and made.json["weights"] == whole["weights"], made
+    for path, inode in finished.items():
+        assert (big.folder / "out" / path.name).stat().st_ino == inode, "it was written again"
+    assert _files(big.folder / "out") == _files(big.folder / "whole")
+    assert not (big.folder / "out.pvparts").exists()

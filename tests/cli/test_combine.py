@@ -86,7 +86,11 @@ WRONG = [
     (("ties", "--elect", "none"), "elect must be one of weighted, unweighted", None),
     (("dare", "--set", "gamma=0.1"), "'dare' takes no option 'gamma'", "an option of breadcrumbs"),
     (("dare", "--set", "colour=1"), "'dare' takes no option 'colour'", "it has: density, seed, elect"),
-    (("linear", "--set", "colour=1"), "'linear' takes no option 'colour'", "it has: none"),
+    (
+        ("linear", "--set", "colour=1"),
+        "'linear' takes no option 'colour'",
+        "it has none: `pv combine linear`",
+    ),
     (("dare", "--set", "seed=1", "--set", "seed=2"), "seed of dare is set twice", "each switch once"),
     (("dare", "--set", "density=1", "--density", "1"), "density of dare is set twice", "each switch once"),
     (("della", "--set", "epsilon=0.6"), "must be above 0 and at most 1", "density=0.5 epsilon=0.15"),

@@ -70,6 +70,33 @@ def test_what_runs_agree_on_is_subtracted(two: None, pv: InProcess) -> None:
     assert pv.ok("show", "--json").json["persona"]["behaviours"]["shared"]["weight"] == -1
 
 
+def test_what_is_shared_counts_once(two: None, world: World, pv: InProcess) -> None:
+    said = pv.ok("add", "both=svc(listening, HEAD:listening, alpha=0.9)", "--to", "float:fp32", "--json").json
+    made = said["provenance"]
+    assert made["said"].startswith("svc(listening, ") and made["said"].endswith(", alpha=0.9)")
+    assert made["settings"] == {"alpha": 0.9}
+    assert "made by svc of 2 operands (" in (shown := pv.ok("show", "both").out)
+    assert "with what several of them share scaled down, alpha 0.9 (arXiv:2602.05536)" in " ".join(
+        shown.split()
+    )
+    with Repo.open(world.folder) as repo:
+        for tensor, (dtype, shape, _) in tensors(world.base).items():
+            if len(shape) == 2:
+                one, both = (repo.at().vector(name).tau(tensor) for name in ("listening", "both"))
+                assert np.abs(one - both).max() <= 1e-6 * np.abs(one).max(), (tensor, dtype)
+    again = pv.ok("add", "twice=svc(listening, tuned)")
+    assert "as float its relative L2 error is " in again.err
+
+
+def test_a_sum_as_one_vector_is_the_sum(two: None, world: World, pv: InProcess) -> None:
+    pv.ok("add", "one=sum(listening, -0.5*tuned)", "--to", "float:fp32")
+    pv.ok("add", "terms=listening - 0.5*tuned")
+    with Repo.open(world.folder) as repo:
+        for tensor in tensors(world.base):
+            one, terms = (repo.at().vector(name).tau(tensor) for name in ("one", "terms"))
+            assert np.array_equal(one, terms) or np.abs(one - terms).max() <= 1e-6 * np.abs(terms).max()
+
+
 def test_an_operand_may_be_a_sum(two: None, pv: InProcess) -> None:
     pv.ok("scale", "tuned", "1", "--modules", "*.mlp.*=0.5")
     pv.ok("scale", "listening", "1", "--modules", "*.mlp.*=0.5")
@@ -109,6 +136,9 @@ def test_it_lands_where_it_began_whatever_others_do_meanwhile(two: None, world: 
         (("c=svd(listening, tuned)",), 2, "no method 'svd'"),
         (("c=tsv(listening)",), 2, "tsv makes a vector of at least 2, and 1 is given"),
         (("c=tsv(listening, nobody)",), 5, "no behaviour 'nobody'"),
+        (("c=svc(listening, tuned, alpha=0)",), 2, "svc: alpha must be above 0"),
+        (("c=svc(listening, tuned, beta=1)",), 2, "svc takes no 'beta'"),
+        (("c=tsv(listening, tuned, alpha=1)",), 2, "tsv takes no 'alpha'"),
         (("c=tsv(listening, tuned",), 2, "expected , or )"),
         (("c=tsv(listening, tuned) + tuned",), 2, "a method makes one vector and stands alone"),
         (("c=tsv(listening, tuned - tuned)",), 2, "nothing is left of tuned - tuned"),

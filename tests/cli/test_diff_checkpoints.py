@@ -266,6 +266,7 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
+        self.text = text
         self.feed(text)
         self.close()
 
@@ -276,6 +277,10 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+    def shares(self) -> list[str]:
+        """What stands in the cells of the maps."""
+        return re.findall(r'<td style="--v:[^>]*>([0-9.]+)</td>', self.text)
 
     def cells(self) -> list[str]:
         return [attrs["title"] or "" for tag, attrs in self.tags if tag == "td" and "title" in attrs]
@@ -295,8 +300,25 @@ def test_the_page(made: World, pv: InProcess, tmp_path: Path) -> None:
     assert len(layers) == 1 and "of 4,608 elements" in layers[0]
     assert any(cell.startswith("o, layer 1 3: ") for cell in page.cells())
     assert "exact" in text and "embed_tokens" in text
+    assert "position: sticky" in text  # the layers' numbers stay where a narrow screen scrolls
+    shares = [share for share in page.shares() if float(share)]
+    assert shares and all(len(share.replace(".", "").lstrip("0")) == 3 for share in shares), shares
     pv.ok(*words[:-2])  # a page may be replaced
     assert "exact" not in file.read_text(encoding="utf-8")
+
+
+def test_where_nothing_could_be_compared_nothing_is_said_to_be_the_same(
+    made: World, pv: InProcess, tmp_path: Path
+) -> None:
+    def whole(table: Table) -> None:
+        for name, (_, shape, raw) in table.items():
+            table[name] = ("I16", shape, raw)
+
+    other = copied(made, tmp_path / "other", whole)
+    for options in ((), ("--stat",)):
+        said = pv.ok("diff", made.base, other, *options)
+        assert "no weight was compared\n" in said.out and "differs" not in said.out, said
+        assert "in fp32" not in said.out, said
 
 
 def test_a_page_of_revisions(world: World, pv: InProcess, tmp_path: Path) -> None:
@@ -304,7 +326,14 @@ def test_a_page_of_revisions(world: World, pv: InProcess, tmp_path: Path) -> Non
     file = tmp_path / "diff.html"
     found = pv.ok("diff", "--html", file, "--json").json
     assert "total" in found and "tensors" not in found
-    assert Page(file.read_text(encoding="utf-8")).open == []
+    text = file.read_text(encoding="utf-8")
+    assert Page(text).open == []
+    ids = found["a"][:12], found["b"][:12]
+    assert f"<h1>HEAD~1 ({ids[0]}) → HEAD ({ids[1]})</h1>" in text  # what was typed, and what that was
+    pv.ok("diff", *ids, "--html", file)
+    assert f"<h1>{ids[0]} → {ids[1]}</h1>" in file.read_text(encoding="utf-8")
+    pv.ok("diff", "HEAD", "--html", file)
+    assert "norm of the first" in file.read_text(encoding="utf-8")
 
 
 def test_a_name_in_a_checkpoint_is_text(made: World, pv: InProcess, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def stopped(said: Said) -> None:
 def test_in_the_middle_of_training(world: World, process: Processes, pv: InProcess) -> None:
     before = world.state()
     line = ("train", world.rows, "--as", "x", "--epochs", "100000", "--held-out", "none", "--threads", "1")
-    said = process.interrupted_after("step 1/", *line)
+    said = process.interrupted_after("tokens/s", *line)
     assert (said.code, said.out) == (130, "") and "Traceback" not in said.err, said
     assert re.search(
         r"interrupted; step \d+ of 100000 is saved: the same command with --resume goes on$",

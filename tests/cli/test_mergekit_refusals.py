@@ -38,7 +38,7 @@ DOCUMENTS: Mapping[str, tuple[Document | str, str]] = {
     "not YAML": ("models: [", "merge.yml, line 1: not YAML"),
     "a Python object": ("!!python/object/apply:os.system ['true']", "not YAML that can be read"),
     "no mapping": ("- 1\n", "is not a mergekit document"),
-    "empty": ("", "is not a mergekit document"),
+    "empty": (" \n", "merge.yml is empty"),
     "two documents": ("a: 1\n---\nb: 2\n", "not YAML that can be read"),
     "a key twice": ("merge_method: ties\nmerge_method: linear\n", "key 'merge_method' appears twice"),
     "a date": ("merge_method: 2020-01-01\n", "merge_method is a date"),
@@ -65,7 +65,7 @@ DOCUMENTS: Mapping[str, tuple[Document | str, str]] = {
     "a model that is a table": (document(models=[{"model": {"path": "x"}}]), "models[0].model must be a folder"),
     "only the base": (document(models=[{"model": "./base"}]), "merges 1 or more models besides the base"),
     "a model twice": (document(models=[*document()["models"], document()["models"][0]]), "models[2] is './a' again"),
-    "two to pass through": (document(merge_method="passthrough", base_model=None), "passthrough merges 1 models"),
+    "two to pass through": (document(merge_method="passthrough", base_model=None), "passthrough merges 1 model,"),
     "one folder, two names": (
         document(models=[{"model": "base"}, *document()["models"]]), "'./base' and 'base' are the same checkpoint"),
     "an adapter on a model": (document(models=[{"model": "./a+./lora"}]), "a model and an adapter on it are not in"),
@@ -76,7 +76,7 @@ DOCUMENTS: Mapping[str, tuple[Document | str, str]] = {
     "no weight": (document(models=[{"model": "./a"}]), "models[0]: weight is missing"),
     "no weight for some": (weighing([{"filter": "mlp", "value": 1}]), "models[0]: weight is missing for tensor"),
     "weight is no number": (weighing("much"), "models[0].parameters.weight must be a number, not 'much'"),
-    "weight is true": (weighing(True), "must be a number, not True"),
+    "weight is true": (weighing(True), "must be a number, not true"),
     "weight is too much": (weighing(1e9), "models[0].parameters.weight is 1e+09"),
     "a switch that is none": (document(parameters={"normalize": "yes please"}), "parameters.normalize must be true"),
     "an empty gradient": (weighing([]), "models[0].parameters.weight is an empty list"),
@@ -89,6 +89,7 @@ DOCUMENTS: Mapping[str, tuple[Document | str, str]] = {
     "a filter behind all": (
         weighing([{"value": 0.5}, {"filter": "mlp", "value": 1}]), "weight[1]: the filter 'mlp' decides for no tensor"
     ),
+    "a number of 44 digits": (weighing(int("9" * 44)), "parameters.weight is larger than any parameter"),
     "density 0": (document(merge_method="ties", parameters={"density": 0}), "parameters.density is 0"),
     "density 2": (document(merge_method="ties", parameters={"density": 2}), "parameters.density is 2"),
     "rescale": (document(merge_method="ties", parameters={"rescale": True}), "parameters.rescale: pv"),
@@ -112,6 +113,59 @@ DOCUMENTS: Mapping[str, tuple[Document | str, str]] = {
     "no layers": (sliced([0, 2], None), "slices[0].sources[1].layer_range must be"),
     "layers in words": (sliced("all", "all"), "layer_range must be [0, NUMBER_OF_LAYERS]"),
 }  # fmt: skip
+
+
+HINTS: Mapping[str, tuple[Document | str, str, str]] = {
+    "a parameter at the top": (document(**{"lambda": 2}), "lambda is not in the subset", "write it under parameters"),
+    "a parameter beside a model": (
+        document(models=[{"model": "./a", "weight": 1}]), "models[0].weight", "write it under models[0].parameters"),
+    "of the document, at a model": (
+        document(merge_method="sce", models=[{"model": "./a", "parameters": {"wieght": 1}}]),
+        "is not a parameter of sce", "under the document's own parameters also: select_topk"),
+    "an entry without a value": (weighing([{"filter": "mlp"}]), "value: NUMBER}, and has no value", "an entry"),
+    "an entry with another key": (
+        weighing([{"filter": "mlp", "value": 1, "x": 2}]), "value: NUMBER}, and has a key x", "an entry"),
+    "a filter that is in no name": (
+        weighing([{"filter": "mpl", "value": 1}, {"value": 0.5}]), "the filter 'mpl'", "no tensor of the base"),
+    "a filter behind all": (
+        weighing([{"value": 0.5}, {"filter": "mlp", "value": 1}]), "the filter 'mlp'", "put it above"),
+    "null": (weighing(None), "must be a number, not null", "or a list"),
+    "a method in capitals": (document(merge_method="TIES"), "pv has no 'TIES'", "did you mean ties?"),
+    "a method of pv's own": (
+        document(merge_method="consensus"), "mergekit has no 'consensus'", "`pv combine consensus`"),
+    "two along an arc": (
+        document(merge_method="slerp", models=[{"model": "./a"}, {"model": "./b"}], parameters={"t": 0.5}),
+        "slerp merges 1 model besides the base, the document names 2", "leave out all but 1"),
+    "too few": (document(merge_method="model_stock", models=[{"model": "./a"}]), "merges 2 or more models", "name the"),
+    "a base beside linear": (
+        document(merge_method="linear"), "base_model: weight is missing", "the base is one of the models in linear"),
+    "a negative weight, no base": (
+        document(merge_method="linear", base_model=None, models=[
+            {"model": "./a", "parameters": {"weight": -1}}, {"model": "./b", "parameters": {"weight": 1}}]),
+        "the weight of ./a is -1", "weights of 0 and more"),
+    "too deep": ("models: " + "[" * 5000 + "]" * 5000, "too deep for a mergekit document", "lists"),
+    "two documents": ("a: 1\n---\nb: 2\n", "a second document begins there", "correct"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HINTS)
+def test_what_a_hint_says(models: Path, pv: InProcess, case: str) -> None:
+    wrong, words, hint = HINTS[case]
+    write(models, wrong)
+    refused(models, pv, 2, words, hint)
+
+
+@pytest.mark.parametrize("data", [b"merge_method: ti\xe9s\n", b"\x00\x01\xff\xfe", b"PK\x03\x04"])
+def test_what_is_no_text(models: Path, pv: InProcess, data: bytes) -> None:
+    (models / "merge.yml").write_bytes(data)
+    refused(models, pv, 2, "merge.yml is not UTF-8 text: byte", "save it as UTF-8")
+
+
+def test_a_model_that_is_not_there_is_named_by_its_place(models: Path, pv: InProcess) -> None:
+    write(models, document(models=[{"model": "./a"}, {"model": "./c"}], parameters={"weight": 1}))
+    refused(models, pv, 5, "models[1].model: no checkpoint at")
+    write(models, document(base_model="./c"))
+    refused(models, pv, 5, "base_model: no checkpoint at")
 
 
 @pytest.mark.parametrize("case", DOCUMENTS)
@@ -190,18 +244,18 @@ def swap_two_tokens(tokenizer: Any) -> None:
 MODELS: Mapping[str, tuple[Callable[[Path], object], int, str, str]] = {
     "missing": (lambda m: shutil.rmtree(m / "b"), 5, "no checkpoint at", "b"),
     "an empty folder": (empty, 5, "no safetensors", "b"),
-    "lacks a tensor": (in_weights(lambda t: t.pop(NORM)), 3, f"'{NORM}' is missing", "b does not fit"),
+    "lacks a tensor": (in_weights(lambda t: t.pop(NORM)), 3, f"'{NORM}' is missing", "b does not fit the base, ./base"),
     "has one more": (in_weights(lambda t: t.update({"more.weight": t[NORM]})), 3, "'more.weight' is not in", "b does"),
     "another shape": (in_weights(other_shape), 3, f"'{UP}' has shape", "fine-tunes of one base"),
-    "another dtype": (in_weights(other_dtype), 3, f"'{UP}' is I16", "b does not fit"),
+    "another dtype": (in_weights(other_dtype), 3, f"'{UP}' is I16", "b does not fit the base, ./base"),
     "another vocabulary": (in_weights(other_vocabulary), 3, "has a vocabulary of 288 tokens", "fine-tunes of one base"),
     "another architecture": (
         in_json("config.json", lambda c: c.update(model_type="mistral")), 3, "./b is another architecture", "mistral"),
     "other heads": (
         in_json("config.json", lambda c: c.update(num_attention_heads=8)), 3, "num_attention_heads is 8, not 4", "./b"),
     "another tokenizer": (in_json("tokenizer.json", swap_two_tokens), 3, "./b has another tokenizer", "'a'"),
-    "NaN": (in_weights(with_bits(0x7FC0)), 3, f"./b: tensor '{UP}' holds infinite or undefined", "leave the model"),
-    "infinity": (in_weights(with_bits(0xFF80)), 3, f"./b: tensor '{UP}' holds infinite or undefined", "leave"),
+    "NaN": (in_weights(with_bits(0x7FC0)), 3, f"./b: tensor '{UP}' holds NaN or infinity", "leave the model"),
+    "infinity": (in_weights(with_bits(0xFF80)), 3, f"./b: tensor '{UP}' holds NaN or infinity", "leave"),
     "not JSON": (lambda m: (m / "b" / "config.json").write_text("{"), 3, "./b: config.json is not", ""),
     "cut": (lambda m: os.truncate(m / "b" / "model.safetensors", 5000), 3, "model.safetensors", ""),
     "an adapter": (
@@ -227,14 +281,14 @@ def test_a_base_that_is_not_finite(models: Path, pv: InProcess, bits: int) -> No
     table = tensors(models / "base")
     with_bits(bits)(table)
     write_tensors(models / "base" / "model.safetensors", table)
-    refused(models, pv, 3, "./base: tensor", "holds infinite or undefined weights")
+    refused(models, pv, 3, "./base: tensor", "holds NaN or infinity")
 
 
 def test_what_is_copied_is_looked_at_too(models: Path, pv: InProcess) -> None:
     """A model alone at weight 1 is not computed."""
     in_weights(with_bits(0x7FC0))(models)
     write(models, document(models=[{"model": "./b", "parameters": {"weight": 1}}]))
-    refused(models, pv, 3, "./b: tensor", "holds infinite or undefined weights")
+    refused(models, pv, 3, "./b: tensor", "holds NaN or infinity")
 
 
 def test_integers_must_be_the_same(models: Path, pv: InProcess) -> None:
@@ -300,7 +354,9 @@ def refused(models: Path, pv: InProcess, code: int, *words: str) -> None:
     for word in words:
         assert word in f"{error['message']} {error['hint']}", error
     assert snapshot(models) == before
-    of_values = "infinite" in error["message"] or "cannot be merged" in error["message"]
+    of_values = (
+        any(word in error["message"] for word in ("infini", "NaN")) or "cannot be merged" in error["message"]
+    )
     assert pv("-q", "build", "--from-mergekit", "merge.yml", "-o", "out", "-n").code == (
         0 if of_values else code
     )

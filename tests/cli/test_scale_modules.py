@@ -101,7 +101,7 @@ def test_they_are_said_in_words(world: World, pv: InProcess) -> None:
         (("--modules", "*.mlp.*"), "'*.mlp.*' is not PATTERN=FACTOR", "--modules '*.mlp.*=0.5'"),
         (("--modules", "=2"), "'=2' is not PATTERN=FACTOR", "for example"),
         (("--modules", "*=x"), "'x' is not a number", ""),
-        (("--modules", "*=nan"), "a weight is a finite number", ""),
+        (("--modules", "*=nan"), "a factor is a finite number", ""),
         (("--modules", "*=1", "--modules", "*=2"), "'*' is given twice", "give each pattern one factor"),
         (("--modules", "none", "--depth", "0:1"), "removes factors, and others are given", "--modules none"),
         (("--depth", "0.5"), "'0.5' is not DEPTH:FACTOR", "--depth 0:0.5,1:1"),

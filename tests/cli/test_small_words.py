@@ -154,3 +154,11 @@ def test_only_what_is_near_is_guessed(world: World, pv: InProcess) -> None:
     said = pv("train", "nofile.jsonl", "--as", "x")
     assert "did you mean" not in said.err and "holds ov.jsonl" in said.err
     assert f"did you mean {world.folder / 'ov.jsonl'}?" in pv("train", "ov.json", "--as", "x").err
+
+
+def test_a_percentage_is_written_in_one_way(terse: None, pv: InProcess) -> None:
+    """`60 %`, as in every table."""
+    pv.ok("add", "a=v1:listening")
+    for words in (("merge", "HEAD", "--dry-run"), ("export", "--lora", "--rank", "1", "-o", "out")):
+        said = pv.ok(*words)
+        assert " %" in said.out + said.err and not re.search(r"\d%", said.out + said.err), said

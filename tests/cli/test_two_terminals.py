@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.commands import Processes, Said, World
+from support.commands import InProcess, Processes, Said, World
 
 Tips = Callable[[Path], dict[str, str]]
 AT_ONCE = ("gc", "--grace", "0", "--expire", "0")
@@ -130,3 +130,19 @@ def test_the_branch_is_deleted_meanwhile(big: World, process: Processes) -> None
     assert answer[0].code == 5, answer
     assert "branch 'b' is gone" in answer[0].err and "pv branch b " in answer[0].err
     ok(process, "fsck", at=at)
+
+
+def test_two_that_build_one_thing_both_have_it(process: Processes, world: World, pv: InProcess) -> None:
+    """Whoever comes second finds what it was about to write, and need not be told to --force it."""
+    out = world.folder / "out"
+
+    def begun() -> bool:
+        return any(world.folder.glob(".out.*.pvtmp/*"))
+
+    with process.frozen("build", "-o", "out", "--threads", "1", when=begun, at=world.folder) as answer:
+        first = pv.ok("build", "-o", "out", "--threads", "1", at=world.folder)
+    (second,) = answer
+    assert second.code == 0 and "already built" in second.err, second
+    assert first.out == second.out
+    assert [path for path in world.folder.iterdir() if path.name.startswith(".out")] == []
+    assert out.is_dir()

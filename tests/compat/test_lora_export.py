@@ -247,25 +247,27 @@ def test_nothing_is_no_adapter(tmp_path: Path, home: Path) -> None:
 
 
 @pytest.mark.parametrize("model", [llama, lambda: GPT2LMHeadModel(gpt2_config())], ids=["llama", "gpt2"])
-def test_a_method_of_adapters_makes_an_adapter(model: Model, tmp_path: Path, home: Path) -> None:
+@pytest.mark.parametrize("method", ["tsv", "svc", "sum"])
+def test_a_method_of_adapters_makes_an_adapter(method: str, model: Model, tmp_path: Path, home: Path) -> None:
     """In core space: what the method makes of the products, as PEFT reads it."""
     targets = ["c_attn", "c_proj"] if model is not llama else ["q_proj", "down_proj"]
     have = Adapters(tmp_path, model, x={"target_modules": targets}, y={"target_modules": targets[:1], "r": 3})
     have.repo.scale("y", -0.5)
-    made = have.repo.derive("both", "tsv(x, y)", match_norm=True)
+    made = have.repo.derive("both", f"{method}(x, y)", match_norm=True)
+    assert method != "sum" or (made.factor == 1 and made.origin.norm == pytest.approx(made.origin.sum_norm))
     assert made.origin.encoding == "lora" and made.origin.relative_l2 < 1e-6
     ours, said, _ = have.exported(behaviour="both")
     assert said["exact"] and max(said["ranks"].values()) <= 7
     taus = [have.deltas("x"), have.deltas("y")]
     for name, delta in ours.items():
         parts = [taus[0][name], -0.5 * taus[1][name]]
-        wanted = by_name("tsv").matrix(parts) * made.factor if delta.ndim == 2 else delta
+        wanted = by_name(method).matrix(parts) * made.factor if delta.ndim == 2 else delta
         assert np.abs(delta - wanted).max() <= 1e-5 * max(1e-3, np.abs(wanted).max()), name
-    dense = have.repo.derive("dense", "tsv(x, y)", to="float:fp32")
+    dense = have.repo.derive("dense", f"{method}(x, y)", to="float:fp32")
     assert dense.origin.norm == pytest.approx(made.origin.norm, rel=1e-5)
     assert dense.origin.sum_norm == pytest.approx(made.origin.sum_norm, rel=1e-5)
     assert have.repo.derive("agree", "negmerge(x, x)").origin.encoding == "float"
     with pytest.raises(UsageError, match="negmerge looks at single elements"):
         have.repo.derive("no", "negmerge(x, y)", to="lora")
     with pytest.raises(UsageError, match="has no factors for"):
-        have.repo.derive("no", "tsv(x, dense)", to="lora")
+        have.repo.derive("no", f"{method}(x, dense)", to="lora")

@@ -67,3 +67,24 @@ def test_a_default_is_a_value_that_may_be() -> None:
         if method.options:
             with pytest.raises(UsageError, match="needs"):
                 Combine.from_json({"method": name})
+
+
+def test_what_came_later_is_not_written_at_its_default() -> None:
+    """Personas of before have neither switch, and their ids stay."""
+    plain, paper = Combine.of("ties"), Combine.of("ties", preset="paper")
+    assert plain.to_json() == {
+        "method": "ties",
+        "density": 0.2,
+        "elect": "unweighted",
+        "merge": "mean",
+        "lambda": 1,
+    }
+    assert Combine.from_json(plain.to_json()) == plain and plain.options["trim"] == "tensor"
+    assert paper.to_json() == {**plain.to_json(), "trim": "model", "undecided": "none"}
+    assert Combine.from_json(paper.to_json()) == paper
+    with pytest.raises(UsageError, match="trim tensor is what it is without a word"):
+        Combine.from_json({**plain.to_json(), "trim": "tensor"})  # one persona, one spelling
+    with pytest.raises(UsageError, match="trim must be one of tensor, model"):
+        Combine.from_json({**plain.to_json(), "trim": "layer"})
+    with pytest.raises(UsageError, match="takes no option 'trim'"):
+        Combine.of("breadcrumbs", trim="model")

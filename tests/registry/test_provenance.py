@@ -70,6 +70,7 @@ merged = st.builds(
     NUMBERS,
     NUMBERS,
     st.none() | OBJECTS,
+    st.dictionaries(WORDS, NUMBERS, max_size=2),
     PACKS,
     EXTRA,
 )

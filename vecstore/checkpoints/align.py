@@ -24,6 +24,7 @@ from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.compare import differences
 from pv.vecstore.checkpoints.moe import Piece, relaid, twin
 from pv.vecstore.checkpoints.names import is_embedding, is_head, is_vocabulary
+from pv.vecstore.checkpoints.object_store import ObjectFolder
 from pv.vecstore.checkpoints.pieces import read_pieces
 from pv.vecstore.tensors.formats import FLOATS
 
@@ -43,7 +44,7 @@ _SHOWN = 5
 class Aligned:
     """Weights under the base's names. `pieces` says for each where its bytes are in the checkpoint."""
 
-    path: Path
+    where: Path | ObjectFolder
     specs: Mapping[str, Spec]
     checkpoint: Checkpoint
     pieces: Mapping[str, tuple[Piece, ...]]
@@ -60,7 +61,7 @@ def align(checkpoint: Checkpoint, base: BaseManifest) -> Aligned:
     is as in the base.
     """
     found, wanted = checkpoint.specs, {n: Spec(row.dtype, row.shape) for n, row in base.tensors.items()}
-    _refuse_kinds(checkpoint.path, found.keys() - wanted.keys())
+    _refuse_kinds(checkpoint.where, found.keys() - wanted.keys())
     pieces = {name: _whole(name, found[name]) for name in found.keys() & wanted.keys()}
     moved = relaid(found, wanted)
     pieces.update(moved)
@@ -80,7 +81,7 @@ def align(checkpoint: Checkpoint, base: BaseManifest) -> Aligned:
         source = found[parts[0].name]
         specs[name] = Spec(source.dtype, wanted[name].shape) if name in moved else source
     _refuse_misfits(checkpoint, base, specs, absent, spare)
-    return Aligned(checkpoint.path, specs, checkpoint, pieces)
+    return Aligned(checkpoint.where, specs, checkpoint, pieces)
 
 
 def embedding_of(head: str, names: Iterable[str]) -> str | None:
@@ -125,7 +126,7 @@ def _same(checkpoint: Checkpoint, a: str, b: str) -> bool:
     )
 
 
-def _refuse_kinds(path: Path, extra: Iterable[str]) -> None:
+def _refuse_kinds(path: Path | ObjectFolder, extra: Iterable[str]) -> None:
     extra = sorted(extra)
     if adapted := [name for name in extra if _ADAPTED.fullmatch(name)]:
         raise CheckpointRefused(
@@ -143,7 +144,7 @@ def _refuse_kinds(path: Path, extra: Iterable[str]) -> None:
 def _refuse_misfits(
     checkpoint: Checkpoint, base: BaseManifest, specs: Mapping[str, Spec], absent: set[str], spare: set[str]
 ) -> None:
-    path = checkpoint.path
+    path = checkpoint.where
     for name, spec in specs.items():
         own = base.tensors[name].shape
         if is_vocabulary(name) and spec.shape != own and spec.shape[1:] == own[1:]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from pv.vecstore.checkpoints.checkpoint import INDEX, Checkpoint
 from pv.vecstore.checkpoints.compare import Difference
 
-__all__ = ["beside", "is_harmless"]
+__all__ = ["beside", "is_harmless", "strangers"]
 
 _PAPERS = {"license", "licence", "notice", "copying", "authors", "citation", "changelog"}
 _TEXT = {"", ".txt", ".md", ".rst", ".cff", ".bib"}
@@ -39,6 +40,12 @@ def beside(
     for name in sorted(expected.keys() - lacking):
         if not _holds(folder / name, expected[name]):
             yield Difference(name, "differs")
+    yield from strangers(checkpoint, expected.keys())
+
+
+def strangers(checkpoint: Checkpoint, expected: AbstractSet[str]) -> Iterator[Difference]:
+    """What is in the checkpoint's folder besides the weights that were read and the files that are expected there."""
+    folder = checkpoint.path
     read = {file.name for file in checkpoint.files}
     for path in sorted(folder.iterdir()):
         if path.name == INDEX and path.is_file():

@@ -1,4 +1,4 @@
-"""Where a checkpoint is that a user named: a folder, a file, or a repository on a Hub."""
+"""Where a checkpoint is that a user named: a folder, a file, a repository on a Hub, or an object store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from pv.registry.errors import UsageError
 from pv.vecstore.checkpoints.download import fetch, hub_target, is_hub_id, pin_revision
+from pv.vecstore.checkpoints.object_store import ObjectFolder, is_store_url
 from pv.vecstore.progress import Report, said
 
 __all__ = ["Place", "find"]
@@ -16,17 +18,31 @@ __all__ = ["Place", "find"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`path` is where the files are, `origin` where they come from, as in a base manifest."""
+    """`where` the files are, `origin` where they come from, as in a base manifest."""
 
-    path: Path
+    where: Path | ObjectFolder
     origin: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
     @property
+    def path(self) -> Path:
+        """Raises UsageError for what is in an object store."""
+        if isinstance(self.where, Path):
+            return self.where
+        raise UsageError(
+            f"{self.where} is not on this machine, and this needs the files here",
+            hint="copy the folder here first, and name that",
+        )
+
+    @property
     def name(self) -> str:
-        """For a record of where something came from: the folder's name, or the Hub's address."""
-        origin = self.origin
-        return self.path.name if "path" in origin else f"hf://{origin['repo']}@{origin['revision']}"
+        """For a record of where something came from: the folder's name, or the Hub's address, or the store's."""
+        match self.origin:
+            case {"url": url}:
+                return url
+            case {"repo": repo, "revision": revision}:
+                return f"hf://{repo}@{revision}"
+        return self.path.name
 
 
 def find(
@@ -34,8 +50,11 @@ def find(
 ) -> Place:
     """A folder of that name is taken first; only then is text a Hub id, and fetched. `./user/name` is always a folder.
 
-    Raises NotFoundError, RemoteError and UsageError for a Hub id; whether a folder is there is not looked at.
+    Text with a scheme, as in `s3://bucket/folder`, is in an object store. Raises
+    NotFoundError, RemoteError and UsageError for a Hub id; whether a folder is there is not looked at.
     """
+    if isinstance(named, str) and is_store_url(named) and not is_hub_id(named):
+        return Place(ObjectFolder(named), {"kind": "url", "url": named})
     path = Path(os.path.normpath((seen_from or Path.cwd()) / Path(named).expanduser()))
     if not isinstance(named, str) or not is_hub_id(named):
         return Place(path, {"kind": "path", "path": str(path)})

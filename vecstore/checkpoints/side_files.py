@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pv.registry.errors import CheckpointRefused
 from pv.registry.manifest import is_plain_file_name
+from pv.vecstore.checkpoints.object_store import KNOWN_FILES, ObjectFolder
 
 __all__ = ["EXPORT", "MAX_SIDE_BYTES", "MERGE", "RECIPE", "SUFFIXES", "is_side_file", "side_files"]
 
@@ -15,14 +17,16 @@ MAX_SIDE_BYTES = 64 << 20
 MAX_SIDE_BYTES_IN_ALL = 256 << 20
 
 
-def side_files(path: Path) -> dict[str, bytes]:
+def side_files(where: Path | ObjectFolder) -> dict[str, bytes]:
     """Config, tokenizer and chat template beside the weights: what a model needs besides tensors.
 
     No code (`*.py`), no weights, no card, nothing hidden, nothing that pv wrote. Raises CheckpointRefused for a
     link that leaves the folder (a checkpoint from a stranger must not bring in files of ours), and for what is
     too large to be kept in a history: what a model needs must not get lost silently.
     """
-    folder = path.parent if path.is_file() else path
+    if isinstance(where, ObjectFolder):
+        return _stored(where)
+    folder = where.parent if where.is_file() else where
     found: dict[str, bytes] = {}
     for file in sorted(folder.iterdir()):
         if not is_side_file(file.name) or file.name in (RECIPE, EXPORT, MERGE) or not file.is_file():
@@ -33,14 +37,32 @@ def side_files(path: Path) -> dict[str, bytes]:
                 hint="if it belongs to the model, put a copy of the file in the link's place",
             )
         size = file.stat().st_size
-        if size > MAX_SIDE_BYTES or size + sum(map(len, found.values())) > MAX_SIDE_BYTES_IN_ALL:
-            raise CheckpointRefused(
-                f"{file} ({size} bytes) is too much to keep beside weights: {MAX_SIDE_BYTES >> 20} MiB a file, "
-                f"{MAX_SIDE_BYTES_IN_ALL >> 20} MiB in all",
-                hint="if the model does not need it, move it out of the folder",
-            )
+        _check_size(str(file), size, found)
         found[file.name] = file.read_bytes()
     return found
+
+
+def _stored(folder: ObjectFolder) -> dict[str, bytes]:
+    """Those of a folder in an object store; of a web server, which cannot list them, those of KNOWN_FILES."""
+    if folder.file is not None:
+        folder = ObjectFolder(folder.url.rpartition("/")[0])
+    names = folder.names()
+    found: dict[str, bytes] = {}
+    for name in sorted(KNOWN_FILES if names is None else names):
+        if is_side_file(name) and name not in (RECIPE, EXPORT, MERGE):
+            _check_size(folder.where(name), 0 if names is None else names[name], found)
+            if (data := folder.get(name, MAX_SIDE_BYTES)) is not None:
+                found[name] = data
+    return found
+
+
+def _check_size(file: str, size: int, found: Mapping[str, bytes]) -> None:
+    if size > MAX_SIDE_BYTES or size + sum(map(len, found.values())) > MAX_SIDE_BYTES_IN_ALL:
+        raise CheckpointRefused(
+            f"{file} ({size} bytes) is too much to keep beside weights: {MAX_SIDE_BYTES >> 20} MiB a file, "
+            f"{MAX_SIDE_BYTES_IN_ALL >> 20} MiB in all",
+            hint="if the model does not need it, move it out of the folder",
+        )
 
 
 def is_side_file(name: str) -> bool:

@@ -23,6 +23,7 @@ from pv.vecstore.checkpoints.side_files import EXPORT
 from pv.vecstore.merge.delta import evaluate, holdings, place, taus, touched
 from pv.vecstore.merge.folder import Finished, Write, Written, write_folder
 from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.model_trim import settle
 from pv.vecstore.merge.plan import Operand, plan
 from pv.vecstore.merge.shards import Shard
 from pv.vecstore.packs.write import Part
@@ -97,6 +98,7 @@ def write_adapter(
 
     Raises UsageError for what has no factors, where no rank is given, and IntegrityError for what is not finite.
     """
+    persona = settle(persona, base, vectors, threads=threads)
     held = holdings(vectors)
     planned = {
         name: found for name in sorted(touched(vectors.values())) if (found := plan(persona, held, name))

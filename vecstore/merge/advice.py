@@ -19,8 +19,8 @@ LARGE = 2.0  # norm of the total over that of the largest behaviour: four unrela
 
 RULE = (
     f"add, unless a pair has cosine >= {SAME} (the same change twice: scale it down), a pair has cosine <= {AGAINST} "
-    f"with >= {CONFLICT:.0%} opposite signs (they undo one another: keep one), or the total is >= {LARGE:g} times the "
-    "largest behaviour (scale all down to it)"
+    f"with >= {100 * CONFLICT:.0f} % opposite signs (they undo one another: keep one), or the total is >= {LARGE:g} "
+    "times the largest behaviour (scale all down to it)"
 )
 """In one line, as the command prints it and the document has it."""
 

@@ -21,6 +21,7 @@ from pv.vecstore.merge import folder
 from pv.vecstore.merge.compute import compute
 from pv.vecstore.merge.folder import Written, write_folder
 from pv.vecstore.merge.methods import check_weights
+from pv.vecstore.merge.model_trim import settle
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
 from pv.vecstore.merge.weight_file import Placed
 from pv.vecstore.progress import Progress, counted
@@ -62,6 +63,7 @@ def build(
     """
     check(persona, base)
     beside = {name: side_file(name, data, persona) for name, data in side_files.items()}
+    persona = settle(persona, base, vectors, threads=threads)
     made = write_folder(
         out,
         shards or plan_shards(persona, base.manifest, shard_bytes=shard_bytes),
@@ -91,6 +93,7 @@ def table(
 ) -> dict[str, TensorRow]:
     """The tensor table of the checkpoint that `build` would write. Nothing is written; raises the same."""
     check(persona, base)
+    persona = settle(persona, base, vectors, threads=threads)
     (shard,) = plan_shards(persona, base.manifest, shard_bytes=1 << 62)
     advance = counted(progress, shard.nbytes)
     rows: dict[str, TensorRow] = {}

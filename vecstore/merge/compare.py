@@ -20,6 +20,7 @@ from pv.vecstore.merge.delta import evaluate, holdings, place, summed, touched
 from pv.vecstore.merge.diff import Movement, WeightDiff
 from pv.vecstore.merge.interference import Pair
 from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.model_trim import settle
 from pv.vecstore.merge.plan import Operand, operand, plan, vectors_of
 from pv.vecstore.native.kernels import Delta
 from pv.vecstore.progress import Progress
@@ -57,6 +58,7 @@ def compare(
 
     Raises CorruptPack, BaseMismatch.
     """
+    old, new = (settle(persona, base, vectors, threads=threads) for persona in (old, new))
     names = sorted(behaviours)
     held = holdings(vectors)
     tensors = touched(vectors.values())

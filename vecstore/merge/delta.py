@@ -23,7 +23,7 @@ def evaluate(rule: Combine, operands: Sequence[Operand], taus: Mapping[str, F32]
     """The planned sum over `taus` {vector id: (n,) fp32} → (n,) fp32 before rounding; None for nothing at all."""
     if not operands:
         return None
-    shares = [Share(operand.weight, summed(operand, taus), operand.key) for operand in operands]
+    shares = [Share(operand.weight, summed(operand, taus), operand.key, operand.cut) for operand in operands]
     return combine(rule, shares, place)
 
 
@@ -36,7 +36,7 @@ def summed(operand: Operand, taus: Mapping[str, F32]) -> F32:
     """The sum of an operand's terms, without its weight: (n,) fp32; zeros if it leaves the tensor alone."""
     if not operand.terms:
         return np.zeros(next(iter(taus.values())).size, np.float32)
-    if len(operand.terms) == 1 and operand.terms[0][0] == 1:
+    if operand.as_it_is:
         return taus[operand.terms[0][1]]
     return scaled_sum([(coefficient, taus[vector]) for coefficient, vector in operand.terms])
 

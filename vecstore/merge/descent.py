@@ -25,7 +25,8 @@ from pv.registry.persona import ROUNDINGS, Persona
 from pv.vecstore.checkpoints.checkpoint import Weights, read_raw
 from pv.vecstore.merge.delta import evaluate, holdings, place
 from pv.vecstore.merge.methods import is_linear
-from pv.vecstore.merge.plan import Holdings, Operand, plan, vectors_of
+from pv.vecstore.merge.model_trim import settle
+from pv.vecstore.merge.plan import Operand, plan, vectors_of
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
@@ -74,7 +75,7 @@ def descents(
 
     Tensor after tensor, and then nothing of it is kept: the memory is that of one tensor and of one persona's build.
     """
-    tallies = [_Tally(persona, holdings({v: vectors[v] for v in persona.vectors})) for persona in personas]
+    tallies = [_Tally(persona, base, {v: vectors[v] for v in persona.vectors}) for persona in personas]
     for name in sampled_tensors(vectors, base):
         if name in checkpoint.specs:
             part = _Part(name, checkpoint, base, vectors)
@@ -121,11 +122,15 @@ class _Part:
 class _Tally:
     """Sums over the tensors, for one persona."""
 
-    def __init__(self, persona: Persona, held: Holdings) -> None:
-        self._persona, self._held = persona, held
+    def __init__(self, persona: Persona, base: Base, vectors: Mapping[str, Vector]) -> None:
+        self._persona, self._held = persona, holdings(vectors)
         self._sums = np.zeros(3)  # <τ,τ>  <f-b,τ>  |f-b-τ|²
         self._noises = np.zeros((len(ROUNDINGS), 3))  # <r,r>  <τ,r>  <f-b,r>
         self._same, self._wider, self._seen = True, False, True
+        try:
+            self._persona = settle(persona, base, vectors)
+        except IntegrityError:  # as below
+            self._seen = False
 
     def add(self, part: _Part) -> None:
         if not self._seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,10 +16,7 @@ from pv.vecstore.tensors.formats import to_f32
 from pv.vecstore.tensors.philox import stream_key
 from pv.vecstore.tensors.rounding import round_to
 
-__all__ = ["Rounding", "Trim", "add", "delta", "fits", "tau", "ties", "values"]
-
-ALL = 1 << 15  # counts of the upper 15 bits of a magnitude
-LOW = 1 << 16
+__all__ = ["Rounding", "add", "cut", "delta", "f32", "fits", "tau", "ties", "values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +50,15 @@ def delta(raw: Raw | F32, dtype: str, *, whole: bool, weight: float) -> Delta:
     return Delta(values(raw, dtype), whole, weight)
 
 
+def f32(own: Values) -> F32:
+    return to_f32(own.raw, own.dtype)
+
+
+def cut(one: Delta, part: slice) -> Delta:
+    """Some of its elements."""
+    return replace(one, values=Values(one.values.raw[part], one.values.dtype))
+
+
 def add(own: Values, deltas: Sequence[Delta], rounding: Rounding, start: int) -> tuple[Raw, Result]:
     """own + Σ wᵢ·δᵢ, rounded: (n,) storage integers. Without deltas, own alone. `start`: of its first element."""
     deltas = [one for one in deltas if one.weight != 0]
@@ -82,53 +88,6 @@ def _rounded(base: F32, x: F32, moved: int, rounding: Rounding, start: int) -> t
     return out, Result(moved, int(np.count_nonzero(lost)))
 
 
-class Trim:
-    """The largest k magnitudes of a delta that is seen piece by piece, in up to three rounds; of equal ones the first.
-
-    `look` at every piece, then `turn`; until `done`. Then `threshold` and `ties_until` are as `ties` takes them.
-    """
-
-    def __init__(self, size: int, keep: int) -> None:
-        self.threshold: int | None = None
-        self.ties_until = 0
-        self.done = keep >= size
-        self._wanted, self._prefix = keep, -1
-        self._counts = np.zeros(ALL, np.uint32)
-        self._at = 0
-
-    def look(self, own: Values, one: Delta) -> None:
-        if self.threshold is None:
-            prefix = None if self._prefix < 0 else self._prefix
-            kernels.magnitudes(own, one, self._counts, prefix=prefix)
-        elif self.ties_until == 0:
-            found = kernels.nth_tie(own, self.on(one), self._wanted)
-            if found > 0:
-                self.ties_until = self._at + found
-            else:
-                self._wanted += found
-            self._at += own.raw.size
-
-    def turn(self) -> None:
-        """All pieces were seen."""
-        if self.threshold is not None:
-            self.done = True
-            return
-        above = np.cumsum(self._counts[::-1], dtype=np.int64)  # from the largest down
-        at = int(np.searchsorted(above, self._wanted))
-        bucket = len(self._counts) - 1 - at
-        self._wanted -= int(above[at - 1]) if at else 0
-        if self._prefix < 0:
-            self._prefix, self._counts = bucket, np.zeros(LOW, np.uint32)
-            return
-        self.threshold = self._prefix << 16 | bucket
-        if self._wanted == int(self._counts[bucket]):  # all of the equal ones are kept
-            self.ties_until, self.done = 1 << 62, True
-
-    def on(self, one: Delta) -> Delta:
-        """The delta, trimmed so."""
-        return Delta(one.values, one.whole, abs(one.weight), one.weight < 0, self.threshold, self.ties_until)
-
-
 def ties(
     own: Values,
     deltas: Sequence[Delta],
@@ -138,6 +97,7 @@ def ties(
     elect: str,
     merge: str,
     scale: float,
+    undecided: str = "plus",
 ) -> tuple[Raw, Result]:
     """own + what TIES makes of trimmed deltas, rounded. Compiled only: numpy's is `methods.ties`."""
     out = np.empty(own.raw.size, storage_dtype(rounding.dtype))
@@ -146,6 +106,7 @@ def ties(
         deltas,
         Values(out, rounding.dtype),
         weighted=elect == "weighted",
+        decided=undecided == "none",
         merge=merge,
         scale=float(single(scale, "lambda")),
         key=rounding.key,

@@ -45,13 +45,13 @@ def step(own: Values, before: Sequence[Delta], after: Sequence[Delta]) -> Moved:
 
 
 def pairs(own: Values, deltas: Sequence[Delta]) -> tuple[F64, I64, I64]:
-    """Of every two of k deltas, without their weights, (k, k) each, above and on the diagonal: dot products; above it,
-    elements that both move, and how many of them to the same side."""
+    """Of every two of k deltas, without their weights, (k, k) each, above and on the diagonal: dot products, elements
+    that both move, and how many of them to the same side."""
     if kernels.available():
         return kernels.pairs(own, deltas)
     k, size = len(deltas), own.raw.size
     dots, overlap, agree = np.zeros((k, k)), np.zeros((k, k), np.int64), np.zeros((k, k), np.int64)
-    first, second = np.triu_indices(k, 1)
+    first, second = np.triu_indices(k)
     room = np.empty((k, min(BLOCK, size)), np.float32)
     for part in _blocks(size):
         base = to_f32(own.raw[part], own.dtype)
@@ -60,11 +60,10 @@ def pairs(own: Values, deltas: Sequence[Delta]) -> tuple[F64, I64, I64]:
             row[:] = loops.tau(_cut(one, part), base)
         with np.errstate(all="ignore"):  # what is not finite gives what is not a number
             np.add(dots, _dots(rows), out=dots)
-        if k > 1:
-            up, down = _bits(rows > 0), _bits(rows < 0)  # (k, words)
-            both = (up | down)[first] & (up | down)[second]  # (pairs, words)
-            overlap[first, second] += _count(both)
-            agree[first, second] += _count(both & ~(up[first] ^ up[second]))
+        up, down = _bits(rows > 0), _bits(rows < 0)  # (k, words)
+        both = (up | down)[first] & (up | down)[second]  # (pairs, words)
+        overlap[first, second] += _count(both)
+        agree[first, second] += _count(both & ~(up[first] ^ up[second]))
     return dots, overlap, agree
 
 

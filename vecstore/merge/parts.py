@@ -101,6 +101,11 @@ class Parts:
         """The numbers of the weight files that are not finished."""
         return [number for number, shard in enumerate(self.shards, 1) if self._part(shard) is None]
 
+    def strangers(self) -> int:
+        """How many weight files beside these are of another build: another persona, or another number of shards."""
+        there = self.folder.parent.glob("*/model/*.safetensors")
+        return sum(path.parent.parent != self.folder for path in there)
+
     def part(self, number: int) -> Part | None:
         """What is known of a finished weight file."""
         return self._part(self.shards[number - 1])

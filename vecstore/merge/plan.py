@@ -13,14 +13,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pv.registry.persona import Behaviour, Persona
+from pv.vecstore.merge.cut import Cut
 from pv.vecstore.merge.methods import given_all, is_linear
+from pv.vecstore.merge.model_cut import Settled
 from pv.vecstore.merge.module_factors import factor
 from pv.vecstore.tensors.arithmetic import single
 
-__all__ = ["Holdings", "Operand", "operand", "plan", "sole", "vectors_of"]
+__all__ = ["Holdings", "Operand", "alone", "operand", "plan", "sole", "vectors_of"]
 
 Holdings = Mapping[str, Collection[str]]
 """Which tensors each vector has a say in, by vector id."""
@@ -28,10 +30,19 @@ Holdings = Mapping[str, Collection[str]]
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """`weight` times the sum of `terms`, (coefficient, vector id) in the order in which they are added."""
+    """`weight` times the sum of `terms`, (coefficient, vector id) in the order in which they are added.
+
+    `cut`: what is kept of that sum, where the rule has found it over the whole model.
+    """
 
     weight: float
     terms: tuple[tuple[float, str], ...]
+    cut: Cut | None = None
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether it is one vector, and no sum."""
+        return len(self.terms) == 1 and self.terms[0][0] == 1
 
     @property
     def key(self) -> str:
@@ -46,14 +57,23 @@ def plan(persona: Persona, holdings: Holdings, name: str) -> tuple[Operand, ...]
     """The operands of tensor `name`, in order; none if no vector has a say in it."""
     if is_linear(persona.combine):
         return _summed(persona, holdings, name)
-    weighted = [(factor(behaviour, name), behaviour) for behaviour in persona.behaviours.values()]
+    weighted = [
+        (factor(behaviour, name), behaviour, _cut(persona, of, name))
+        for of, behaviour in persona.behaviours.items()
+    ]
     operands = tuple(
-        Operand(weight, _terms(behaviour, holdings, name))
-        for weight, behaviour in sorted(weighted, key=_order)
+        Operand(weight, _terms(behaviour, holdings, name), cut)
+        for weight, behaviour, cut in sorted(weighted, key=_order)
         if weight != 0
     )
     touching = tuple(operand for operand in operands if operand.terms)
     return operands if touching and given_all(persona.combine) else touching
+
+
+def alone(persona: Persona, holdings: Holdings, name: str) -> dict[str, Operand]:
+    """Each behaviour by itself on tensor `name`, if it says anything there."""
+    found = {of: operand(behaviour, holdings, name) for of, behaviour in persona.behaviours.items()}
+    return {of: replace(one, cut=_cut(persona, of, name)) for of, one in found.items() if one is not None}
 
 
 def operand(behaviour: Behaviour, holdings: Holdings, name: str) -> Operand | None:
@@ -98,8 +118,16 @@ def _terms(behaviour: Behaviour, holdings: Holdings, name: str) -> tuple[tuple[f
     )
 
 
-def _order(weighted: tuple[float, Behaviour]) -> tuple[list[str], list[tuple[str, float]], float]:
+def _cut(persona: Persona, behaviour: str, name: str) -> Cut | None:
+    rule = persona.combine
+    return rule.cuts[behaviour].at(name) if isinstance(rule, Settled) and behaviour in rule.cuts else None
+
+
+def _order(
+    weighted: tuple[float, Behaviour, Cut | None],
+) -> tuple[list[str], list[tuple[str, float]], float, tuple[int, int]]:
     """Two behaviours that are equal in this are the same operand, so their order cannot matter."""
-    weight, behaviour = weighted
+    weight, behaviour, cut = weighted
     terms = sorted((term.vector, term.coefficient) for term in behaviour.terms)
-    return [vector for vector, _ in terms], terms, weight
+    kept = (0, 0) if cut is None else (cut.threshold, cut.ties_until)
+    return [vector for vector, _ in terms], terms, weight, kept

@@ -18,17 +18,20 @@ from numpy.typing import NDArray
 
 from pv.registry.combine import Combine
 from pv.registry.persona import Persona
+from pv.vecstore.merge import loops, observe
 from pv.vecstore.merge.delta import evaluate, holdings, place, summed, taus, touched
 from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.model_trim import settle
 from pv.vecstore.merge.module_class import CLASSES, module_class
-from pv.vecstore.merge.plan import operand, plan
+from pv.vecstore.merge.plan import Operand, alone, plan
+from pv.vecstore.merge.selection import Trim, known_trim, largest
 from pv.vecstore.progress import Progress
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base
 from pv.vecstore.vectors.vector import Vector
 
-__all__ = ["BehaviourFigures", "ClassFigures", "Interference", "PairFigures", "Trim", "interference"]
+__all__ = ["BehaviourFigures", "ClassFigures", "Interference", "PairFigures", "TrimFigures", "interference"]
 
 BLOCK = 1 << 13  # elements looked at at a time: in fp64 they stay in the cache
 F64 = NDArray[np.float64]
@@ -75,7 +78,7 @@ class PairFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Trim:
+class TrimFigures:
     """What keeping the largest of each tensor leaves: shares of the elements that move, and of their squared norm."""
 
     elements: float
@@ -92,7 +95,7 @@ class ClassFigures:
     where: str
     total: float
     base: float
-    trim: Trim | None
+    trim: TrimFigures | None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -105,10 +108,14 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True)
 class Interference:
-    """`total` is the norm of what the rule adds to the base, `sum` that of the plain sum of the deltas."""
+    """`total` is the norm of what the rule adds to the base, `sum` that of the plain sum of the deltas.
+
+    `trims` is what is trimmed to `density` at once: a tensor, or the model.
+    """
 
     method: str
     density: float | None
+    trims: str | None
     behaviours: tuple[BehaviourFigures, ...]
     pairs: tuple[PairFigures, ...]
     classes: tuple[ClassFigures, ...]
@@ -130,6 +137,7 @@ class Interference:
         return {
             "method": self.method,
             "density": self.density,
+            "trims": self.trims,
             "behaviours": [one.to_json() for one in self.behaviours],
             "pairs": [one.to_json() for one in self.pairs],
             "classes": [one.to_json() for one in self.classes],
@@ -151,12 +159,12 @@ def interference(
 ) -> Interference:
     """Measure the behaviours of a persona against each other. Raises CorruptPack, BaseMismatch."""
     names = sorted(name for name, behaviour in persona.behaviours.items() if behaviour.weight != 0)
+    persona = settle(persona, base, vectors, threads=threads)
     held, tensors = holdings(vectors), touched(vectors.values())
     density = _density(persona.combine)
 
     def look(tensor: str) -> tuple[str, _Sums | None]:
-        alone = {name: operand(persona.behaviours[name], held, tensor) for name in names}
-        there = {name: one for name, one in alone.items() if one is not None}
+        there = {name: one for name, one in sorted(alone(persona, held, tensor).items()) if name in names}
         planned = plan(persona, held, tensor)
         if not there:
             return tensor, None
@@ -164,7 +172,11 @@ def interference(
         decoded = taus([*planned, *there.values()], vectors, tensor, own)
         rows = [summed(one, decoded) for one in there.values()]
         at = [names.index(name) for name in there]
-        found = _sums(rows, [one.weight for one in there.values()], at, len(names), density)
+        trims = [
+            None if density is None else _trim(row, one, density)
+            for row, one in zip(rows, there.values(), strict=True)
+        ]
+        found = _sums(rows, [one.weight for one in there.values()], at, len(names), trims)
         found.base2 = _square(own.f32)
         if not is_linear(persona.combine):
             found.total2 = _square(evaluate(persona.combine, planned, decoded, place(own)))
@@ -179,6 +191,10 @@ def interference(
         if progress:
             progress(done, len(tensors))
     return _drawn(names, persona.combine, density, whole, classes)
+
+
+def _trim(row: F32, one: Operand, density: float) -> Trim:
+    return known_trim(one.cut) if one.cut is not None else largest(row, max(1, int(density * row.size)))
 
 
 def _density(rule: Combine) -> float | None:
@@ -224,7 +240,7 @@ class _Sums:
 
 
 def _sums(
-    rows: Sequence[F32], weights: Sequence[float], at: Sequence[int], count: int, density: float | None
+    rows: Sequence[F32], weights: Sequence[float], at: Sequence[int], count: int, trims: Sequence[Trim | None]
 ) -> _Sums:
     """Of one tensor: `at` says which of `count` behaviours each row is."""
     here, n = _Sums.none(len(rows)), len(rows)
@@ -238,14 +254,14 @@ def _sums(
             for into, one in zip(wide, cut, strict=True):
                 into[:] = one
             here.dot += wide @ wide.T
-            moves, up = [one != 0 for one in cut], [one > 0 for one in cut]
-            here.moved += [int(np.count_nonzero(one)) for one in moves]
-            for a, b in pairs:
-                both = moves[a] & moves[b]
-                here.both[a, b] += int(np.count_nonzero(both))
-                here.against[a, b] += int(np.count_nonzero(both & (up[a] ^ up[b])))
-        for i, row in enumerate(rows if density is not None else ()):
-            here.kept[i], here.kept2[i] = _trimmed(row, density or 1.0, int(here.moved[i]))
+        terms = [loops.delta(row, "F32", whole=False, weight=1) for row in rows]
+        _, overlap, agree = observe.pairs(terms[0].values, terms)  # none needs the base
+        here.moved = overlap.diagonal().copy()
+        here.both = np.triu(overlap, 1)
+        here.against = np.triu(overlap - agree, 1)
+        for i, (row, trim) in enumerate(zip(rows, trims, strict=True)):
+            if trim is not None:
+                here.kept[i], here.kept2[i] = _trimmed(row, trim)
     for a, b in pairs:
         if weights[a] * weights[b] < 0:
             here.against[a, b] = here.both[a, b] - here.against[a, b]
@@ -257,14 +273,15 @@ def _sums(
     return total
 
 
-def _trimmed(row: F32, density: float, moved: int) -> tuple[int, float]:
-    """How many of a tensor's nonzero elements its k = max(1, int(density * n)) largest have, and their squares."""
-    k = max(1, int(density * row.size))
-    if k >= row.size:
-        return moved, _square(row)
-    magnitude = np.abs(row)
-    magnitude.partition(row.size - k)
-    return min(k, moved), _square(magnitude[row.size - k :])
+def _trimmed(row: F32, trim: Trim) -> tuple[int, float]:
+    """How many of a tensor's nonzero elements are kept, and their squares."""
+    count, squares = 0, 0.0
+    for low in range(0, row.size, BLOCK):
+        part = row[low : low + BLOCK]
+        kept = part[trim.keeps(part, low)]
+        count += int(np.count_nonzero(kept))
+        squares += _square(kept)
+    return count, squares
 
 
 def _square(x: F32 | None) -> float:
@@ -297,6 +314,7 @@ def _drawn(
     return Interference(
         rule.method,
         density,
+        None if density is None else rule.options.get("trim", "tensor"),
         behaviours,
         pairs,
         tuple(_classes(classes, density)),
@@ -331,7 +349,7 @@ def _classes(classes: Mapping[str, _Sums], density: float | None) -> Iterator[Cl
         moved, norm2 = int(sums.moved.sum()), float(np.diag(sums.dot).sum())
         trim = None
         if density is not None:
-            trim = Trim(
+            trim = TrimFigures(
                 int(sums.kept.sum()) / moved if moved else 1.0,
                 float(sums.kept2.sum()) / norm2 if norm2 else 1.0,
             )

@@ -8,7 +8,7 @@ from typing import Protocol
 from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.vecstore.tensors.array import F32, Raw
 from pv.vecstore.vectors.base import BaseTensor
-from pv.vecstore.vectors.pieces import Pieces
+from pv.vecstore.vectors.pieces import PIECE, Pieces
 
 __all__ = ["BaseSource", "VectorSource"]
 
@@ -23,8 +23,13 @@ class BaseSource(Protocol):
         """A whole tensor, read once."""
         ...
 
-    def pieces(self, name: str) -> Iterator[Raw]:
-        """The same, PIECE elements at a time."""
+    @property
+    def light(self) -> bool:
+        """Whether its tensors and its vectors' may be read in pieces of any size, and again at no cost but that."""
+        ...
+
+    def pieces(self, name: str, step: int = PIECE) -> Iterator[Raw]:
+        """The same, `step` elements at a time: PIECE, if it is not `light`."""
         ...
 
 

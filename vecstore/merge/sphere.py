@@ -6,14 +6,16 @@ products, in 40 digits, and a tensor sees one sum of scaled vectors. The inner p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 
+import numpy as np
+
 from pv.registry.errors import IntegrityError, UsageError
-from pv.vecstore.merge.share import Place
+from pv.vecstore.merge.share import Piece, Tensor, Voice
 from pv.vecstore.tensors.array import F32
-from pv.vecstore.tensors.reduce import dot
+from pv.vecstore.tensors.reduce import Total
 from pv.vecstore.tensors.scalars import EXACT, acos, cos, sin
 
 __all__ = ["Span", "inner_products", "karcher", "models", "multislerp", "slerp"]
@@ -53,18 +55,33 @@ class Span:
         return (_ZERO,) * self.count
 
 
-def inner_products(vectors: Sequence[F32], place: Place) -> Span:
-    """Of vectors of (n,) fp32. Raises IntegrityError if one holds what is infinite or undefined."""
-    rows: list[list[Decimal]] = [[_ZERO] * len(vectors) for _ in vectors]
-    for i, first in enumerate(vectors):
-        for j, second in enumerate(vectors[: i + 1]):
-            product = Decimal(dot(first, second))
-            if product.is_nan():
-                raise IntegrityError(
-                    f"tensor {place.name!r} holds infinite or undefined numbers, which have no length",
-                    hint="combine with add, which leaves them where they are: `pv combine add`",
-                )
-            rows[i][j] = rows[j][i] = product
+def inner_products(
+    tensor: Tensor,
+    voices: Sequence[Voice],
+    *,
+    with_base: bool = False,
+    of: Callable[[Piece, Voice], F32] = Piece.tau,
+) -> Span:
+    """Of what the voices add, without their weights; `with_base`, of the base before them. One pass.
+
+    Raises IntegrityError if one holds what is infinite or undefined.
+    """
+    count = len(voices) + with_base
+    sums = {(i, j): Total() for i in range(count) for j in range(i + 1)}
+    for piece in tensor.pieces():
+        vectors = [*([piece.base] if with_base else []), *(of(piece, voice) for voice in voices)]
+        wide = [vector.astype(np.float64) for vector in vectors]
+        for (i, j), total in sums.items():
+            total.add(wide[i], wide[j])
+    rows = [[_ZERO] * count for _ in range(count)]
+    for (i, j), total in sums.items():
+        product = Decimal(total.value)
+        if product.is_nan():
+            raise IntegrityError(
+                f"tensor {tensor.name!r} holds infinite or undefined numbers, which have no length",
+                hint="combine with add, which leaves them where they are: `pv combine add`",
+            )
+        rows[i][j] = rows[j][i] = product
     return Span(tuple(map(tuple, rows)))
 
 

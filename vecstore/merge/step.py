@@ -11,6 +11,7 @@ from pv.vecstore.merge.compare import apart
 from pv.vecstore.merge.delta import evaluate, holdings, place, taus, touched
 from pv.vecstore.merge.diff import Movement
 from pv.vecstore.merge.heads import Head, HeadCount, Split
+from pv.vecstore.merge.model_trim import settle
 from pv.vecstore.merge.plan import plan
 from pv.vecstore.merge.spectrum import Spectrum, spectrum
 from pv.vecstore.progress import Progress
@@ -35,6 +36,7 @@ def step_details(
 ) -> tuple[tuple[Head, ...], tuple[Spectrum, ...]]:
     """Heads that moved, if `heads` says how many there are, and spectra of the step, if asked. Raises CorruptPack,
     BaseMismatch."""
+    old, new = (settle(persona, base, vectors, threads=threads) for persona in (old, new))
     held = holdings(vectors)
     shapes = {name: base.manifest.tensors[name].shape for name in touched(vectors.values())}
     splits = {name: None if heads is None else heads.split(name, shape) for name, shape in shapes.items()}

@@ -2,7 +2,8 @@
 
 Everything that `compute` looks at has a part in it: the rules (engine), the base's tensor, the vectors' parts and their
 weights in the order in which they are added, the combine rule, and how it is written. A rule that is no plain sum may
-draw at random for a vector, by its id; then that counts too.
+draw at random for a vector, by its id; then that counts too. Where it trims over the whole model, so do the tensors of
+all behaviours.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pv.registry import ids
 from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.persona import Persona
 from pv.vecstore.merge.methods import is_linear
+from pv.vecstore.merge.model_trim import reach
 from pv.vecstore.merge.plan import Operand, plan
 from pv.vecstore.merge.shards import Shard
 
@@ -24,8 +26,9 @@ def tensor_keys(
 ) -> dict[str, str]:
     """{tensor: key}"""
     held = {vector_id: manifest.tensors.keys() for vector_id, manifest in vectors.items()}
+    trimmed = reach(persona, base, vectors)
     return {
-        name: _key(persona, base, vectors, name, spec.dtype, plan(persona, held, name))
+        name: _key(persona, base, vectors, name, spec.dtype, plan(persona, held, name), trimmed)
         for shard in shards
         for name, spec in shard.tensors.items()
     }
@@ -38,6 +41,7 @@ def _key(
     name: str,
     dtype: str,
     operands: tuple[Operand, ...],
+    trimmed: str | None,
 ) -> str:
     own, draws = base.tensors[name], not is_linear(persona.combine)
 
@@ -60,4 +64,5 @@ def _key(
         "name": name,
         "rule": persona.combine.to_json() if added else None,
         "written": written,
+        **({"trimmed": trimmed} if added and trimmed else {}),
     })  # fmt: skip

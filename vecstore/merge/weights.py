@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 
-import numpy as np
-
 from pv.registry.errors import UsageError
-from pv.vecstore.merge.share import Share
-from pv.vecstore.tensors.arithmetic import common_size, single
+from pv.vecstore.merge.share import Voice, Weighed
+from pv.vecstore.tensors.arithmetic import single
 
-__all__ = ["exactly", "no_negative", "present"]
+__all__ = ["exactly", "no_negative", "voices"]
 
 
 def no_negative(weight: float, what: str, why: str) -> None:
@@ -24,12 +21,18 @@ def no_negative(weight: float, what: str, why: str) -> None:
         )
 
 
-def present(shares: Sequence[Share]) -> list[Share]:
-    """Those with a weight, rounded to fp32 once; one that is then 0 is absent. Raises UsageError beyond fp32."""
-    common_size([share.delta for share in shares])
-    rounded = [replace(share, weight=float(single(share.weight, "a weight"))) for share in shares]
-    return [share for share in rounded if share.weight != 0]
+def voices(deltas: Sequence[Weighed]) -> list[Voice]:
+    """Of the deltas, those with a weight, rounded to fp32 once: one that is then 0 is absent.
+
+    Raises UsageError beyond fp32.
+    """
+    rounded = [float(single(one.weight, "a weight")) for one in deltas]
+    return [
+        Voice(weight, one.key, at, one.cut)
+        for at, (weight, one) in enumerate(zip(rounded, deltas, strict=True))
+        if weight != 0
+    ]
 
 
-def exactly(share: Share) -> Decimal:
-    return Decimal(float(np.float32(share.weight)))
+def exactly(voice: Voice) -> Decimal:
+    return Decimal(voice.weight)

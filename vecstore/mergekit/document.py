@@ -15,6 +15,7 @@ from typing import Any
 from pv.registry.disk.bounded import read_bounded
 from pv.registry.dtypes import OUTPUTS, output_name
 from pv.registry.errors import DataError, NotFoundError, PvError, UsageError
+from pv.vecstore.mergekit.rules import PARAMETERS
 from pv.vecstore.mergekit.setting import shown
 
 __all__ = ["Document", "Level", "Model", "read_document"]
@@ -82,7 +83,8 @@ def parse_document(text: bytes, what: str) -> Document:
     config = _load(text, what)
     if not isinstance(config, dict):
         raise DataError(
-            f"{what} is not a mergekit document", hint="it has the keys merge_method, models and base_model"
+            f"{what} is not a mergekit document" if text.strip() else f"{what} is empty",
+            hint="a mergekit document has the keys merge_method, models and base_model",
         )
     for key in config:
         if key in _ELSEWHERE:
@@ -210,9 +212,12 @@ def _only(config: Mapping[str, Any], known: Iterable[str], at: str) -> None:
     known = list(known)
     for key in config:
         if key not in known:
+            where = f"{at}parameters" if key in PARAMETERS else None
             raise UsageError(
                 f"{at}{str(key)[:80]} is not in the subset of mergekit that pv reads",
-                hint=f"there are: {', '.join(sorted(known))}",
+                hint=f"{key} is a parameter: write it under {where}"
+                if where
+                else f"there are: {', '.join(sorted(known))}",
             )
 
 
@@ -236,10 +241,21 @@ def _load(text: bytes, what: str) -> Any:
 
     try:
         value = yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+    except yaml.reader.ReaderError as error:
+        raise DataError(
+            f"{what} is not UTF-8 text: byte {error.position + 1} cannot be in it",
+            hint="name mergekit's YAML file, or save it as UTF-8",
+        ) from error
+    except RecursionError as error:
+        raise DataError(
+            f"{what}: too deep for a mergekit document", hint="take lists out of lists"
+        ) from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if why == "but found another document":
+            why = "a second document begins there"
         raise DataError(
             f"{what}{line}: not YAML that can be read: {str(why)[:200]}", hint="correct the file"
         ) from error
@@ -269,5 +285,12 @@ def _check(value: Any, what: str, path: str, depth: int, left: list[int]) -> Non
         raise DataError(
             f"{what}: {path} is a {type(value).__name__}, which no parameter is", hint="put it in quotes"
         )
-    elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < 1 << 53):
-        raise DataError(f"{what}: {path} is not a finite number", hint="correct the file")
+    elif isinstance(value, int | float) and not abs(value) < 1 << 53:  # so put, NaN is refused too
+        why = (
+            "larger than any parameter"
+            if isinstance(value, int) or math.isfinite(value)
+            else "not a finite number"
+        )
+        raise DataError(
+            f"{what}: {path} is {why}", hint=f"write a number, as in {path.rpartition('.')[2]}: 0.5"
+        )

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pv.registry.combine import Combine
 from pv.registry.errors import IntegrityError
 from pv.registry.manifest import BaseManifest, Spec, TensorRow, VectorManifest
 from pv.vecstore.checkpoints.align import Aligned
 from pv.vecstore.checkpoints.checkpoint import Checkpoint, Weights, read_raw
-from pv.vecstore.merge.methods import combine
-from pv.vecstore.merge.share import Place, Share
+from pv.vecstore.merge.columns import Columns
+from pv.vecstore.merge.plan import Operand
+from pv.vecstore.merge.selection import taken
+from pv.vecstore.merge.selection import trimmed as largest
+from pv.vecstore.merge.share import Voice
 from pv.vecstore.tensors.array import F32, Array, Raw
-from pv.vecstore.tensors.formats import FLOATS, all_finite
+from pv.vecstore.tensors.formats import FLOATS, all_finite, to_f32
 from pv.vecstore.vectors.base import BaseTensor
 from pv.vecstore.vectors.encodings import decode
-from pv.vecstore.vectors.pieces import PIECE, Pieces, Sliced
+from pv.vecstore.vectors.pieces import PIECE, Pieces
 
 __all__ = ["NO_ID", "BaseItself", "FolderBase", "FolderVector", "Trimmed", "read_finite", "unread"]
 
@@ -43,7 +45,7 @@ def read_finite(weights: Weights, model: str, name: str, start: int = 0, stop: i
     for low in range(0, len(raw), _CHECKED):
         if not all_finite(raw[low : low + _CHECKED], dtype):
             raise IntegrityError(
-                f"{model}: tensor {name!r} holds infinite or undefined weights",
+                f"{model}: tensor {name!r} holds NaN or infinity",
                 hint="leave the model out, or train it again: merging would spread them",
             )
     return raw
@@ -71,13 +73,17 @@ class FolderBase:
     manifest: BaseManifest
     checkpoint: Checkpoint
 
+    @property
+    def light(self) -> bool:
+        return True
+
     def tensor(self, name: str) -> BaseTensor:
         return BaseTensor(name, self.manifest.tensors[name], read_finite(self.checkpoint, self.model, name))
 
-    def pieces(self, name: str) -> Iterator[Raw]:
+    def pieces(self, name: str, step: int = PIECE) -> Iterator[Raw]:
         size = self.manifest.tensors[name].numel
-        for start in range(0, max(size, 1), PIECE):
-            yield read_finite(self.checkpoint, self.model, name, start, min(start + PIECE, size))
+        for start in range(0, max(size, 1), step):
+            yield read_finite(self.checkpoint, self.model, name, start, min(start + step, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +138,43 @@ class Trimmed:
 
     def tau(self, name: str, base: BaseTensor | None = None) -> F32:
         own = base or self.base.tensor(name)
-        delta = self.vector.tau(name, own)
-        rule = Combine.of("ties", density=self.density[name], elect="weighted", merge="sum")
-        return combine(
-            rule, [Share(1.0, delta)], Place(name, own.row.shape, lambda: own.f32)
-        )  # of one: its trim
+        return Kept(self, name).next(own.raw)
 
     def pieces(self, name: str) -> Pieces:
-        return Sliced(self.tau(name))
+        return Kept(self, name)
 
     def needs_base(self, name: str) -> bool:
         return False
+
+
+class Kept:
+    """What the trim leaves of a tensor, piece by piece; it is looked at before the first."""
+
+    dtype, whole = "F32", False
+
+    def __init__(self, trimmed: Trimmed, name: str) -> None:
+        vector = trimmed.vector
+        columns = Columns(vector.base, name, (Operand(1.0, ((1.0, vector.id),)),), {vector.id: vector})
+        k = max(1, int(trimmed.density[name] * columns.size))
+        (self._trim,) = largest(columns, [(k, taken(Voice(1.0, "", 0)))])
+        self._dtype, self._reader, self._at = columns.row.dtype, vector.pieces(name), 0
+
+    def next(self, own: Raw) -> F32:
+        start, self._at = self._at, self._at + len(own)
+        tau = to_f32(self._reader.next(own), self._reader.dtype) - to_f32(own, self._dtype)
+        return np.where(self._trim.keeps(tau, start), tau, np.float32(0))
+
+
+class Itself:
+    """The base's own elements, or as many zeros."""
+
+    whole = False
+
+    def __init__(self, dtype: str, times: int) -> None:
+        self.dtype, self._times = dtype, times
+
+    def next(self, own: Raw) -> Raw:
+        return own if self._times else np.zeros_like(own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +199,7 @@ class BaseItself:
         return f32.copy() if self.times else np.zeros_like(f32)
 
     def pieces(self, name: str) -> Pieces:
-        return Sliced(self.tau(name))
+        return Itself(self.manifest.tensors[name]["ft"].dtype, self.times)
 
     def needs_base(self, name: str) -> bool:
         return False

@@ -152,7 +152,7 @@ def _scaled(given: Given) -> tuple[float, ...]:
 
 def _total(given: Given, weights: Sequence[float]) -> float:
     """The sum of weights that are divided by. Raises UsageError for what such a division turns round."""
-    names = (*given.models, "the base")
+    names = (*given.models, given.base)
     for name, weight in zip(names, weights, strict=False):
         if weight < 0:
             raise given.refuse(

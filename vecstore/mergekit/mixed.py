@@ -15,7 +15,7 @@ __all__ = ["Given", "Mixed"]
 class Given:
     """The parameters that hold for one tensor: `each` has a number for every model, `whole` one for the merge.
 
-    `among` is whether the base is a model like the others, and `of_base` its weight then.
+    `among` is whether `base` is a model like the others, and `of_base` its weight then.
     """
 
     tensor: str
@@ -25,6 +25,7 @@ class Given:
     switches: Mapping[str, bool]
     among: bool = False
     of_base: float | None = None
+    base: str = "the base"
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -16,8 +16,9 @@ from typing import Any
 
 from pv.registry import canonical
 from pv.registry.combine import Combine
+from pv.registry.disk.ranges import Ranges
 from pv.registry.dtypes import DTYPES
-from pv.registry.errors import CheckpointRefused, PvError, UsageError
+from pv.registry.errors import CheckpointRefused, NotFoundError, PvError, UsageError
 from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.vecstore.checkpoints.align import align
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
@@ -49,7 +50,7 @@ class Merged:
 
     name: str
     place: Place
-    files: tuple[Path, ...]
+    files: tuple[Ranges, ...]
     nbytes: int
     weights: tuple[float, float] | None
 
@@ -107,9 +108,13 @@ def opened(
     places = {name: _find(name, seen_from, progress) for name in (base, *(m.name for m in rest))}
     _refuse_aliases(places)
     with ExitStack() as stack:
-        checkpoints = {name: stack.enter_context(_open(name, place)) for name, place in places.items()}
+        named = {model.name: f"{model.path}.model" for model in document.models}
+        checkpoints = {
+            name: stack.enter_context(_open(name, place, named.get(name, "base_model")))
+            for name, place in places.items()
+        }
         start = FolderBase(
-            base, unread(checkpoints[base].specs, str(checkpoints[base].path)), checkpoints[base]
+            base, unread(checkpoints[base].specs, str(checkpoints[base].where)), checkpoints[base]
         )
         _check_tensors(start)
         aligned = {
@@ -118,11 +123,11 @@ def opened(
             )
             for i, model in enumerate(rest, 1)
         }
-        beside = {name: side_files(place.path) for name, place in places.items()}
+        beside = side_files(places[base].where)
         notes = [note for place in places.values() for note in place.notes]
-        for model in rest:
-            notes += compare(base, beside[base], model.name, beside[model.name])
-        depth = _depths(document, start)
+        for model in rest:  # a tokenizer is megabytes: one model's at a time
+            notes += compare(base, beside, model.name, side_files(places[model.name].where))
+        depth = _depths(document, start, beside)
         mixed = settings.mixed(rest, of_base, {name: depth(name) for name in _floats(start)})
         notes += settings.notes(base)
         vectors = _vectors(rest, aligned, start, mixed)
@@ -133,9 +138,7 @@ def opened(
             for i, m in enumerate(rest)
         ]
         shards = plan_shards(next(iter(personas.values())), start.manifest, shard_bytes=shard_bytes)
-        yield Merge(
-            document, rule, start, vectors, personas, tuple(merged), beside[base], shards, tuple(notes)
-        )
+        yield Merge(document, rule, start, vectors, personas, tuple(merged), beside, shards, tuple(notes))
 
 
 def _roles(document: Document, rule: Rule) -> tuple[str, tuple[Model, ...], Model | None]:
@@ -156,10 +159,12 @@ def _roles(document: Document, rule: Rule) -> tuple[str, tuple[Model, ...], Mode
     if count < least or (most is not None and count > most):
         wanted = str(least) if least == most else f"{least} or more"
         raise UsageError(
-            f"{rule.name} merges {wanted} models"
+            f"{rule.name} merges {wanted} model{'' if wanted == '1' else 's'}"
             + ("" if among else " besides the base")
             + f", the document names {count}",
-            hint="name the fine-tunes under `models`",
+            hint="name the fine-tunes under `models`"
+            if count < least
+            else f"leave out all but {most}, or take a method for any number, such as task_arithmetic or linear",
         )
     return base, rest, listed
 
@@ -175,9 +180,10 @@ def _find(name: str, seen_from: Path | None, progress: Report | None) -> Place:
 
 def _refuse_aliases(places: Mapping[str, Place]) -> None:
     """One folder under two names would be merged with itself, and counted twice."""
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     for name, place in places.items():
-        first = seen.setdefault(place.path.resolve(), name)
+        where = place.where.resolve() if isinstance(place.where, Path) else place.where
+        first = seen.setdefault(str(where), name)
         if first != name:
             raise UsageError(
                 f"{shown(first)} and {shown(name)} are the same checkpoint",
@@ -185,9 +191,12 @@ def _refuse_aliases(places: Mapping[str, Place]) -> None:
             )
 
 
-def _open(name: str, place: Place) -> Checkpoint:
+def _open(name: str, place: Place, where: str) -> Checkpoint:
+    """`where` it stands in the document."""
     try:
-        checkpoint = Checkpoint(place.path)
+        checkpoint = Checkpoint(place.where)
+    except NotFoundError as error:
+        raise NotFoundError(f"{where}: {error}", hint=error.hint) from error
     except PvError as error:
         error.hint = error.hint or f"download {name} again, or leave it out"
         raise
@@ -198,11 +207,12 @@ def _open(name: str, place: Place) -> Checkpoint:
 
 
 def _aligned(name: str, checkpoints: Mapping[str, Checkpoint], base: FolderBase) -> Any:
+    own = unread(base.checkpoint.specs, str(base.checkpoint.where), apart=True)
     try:
-        return align(checkpoints[name], unread(base.checkpoint.specs, str(base.checkpoint.path), apart=True))
+        return align(checkpoints[name], own)
     except CheckpointRefused as error:
-        raise CheckpointRefused(
-            str(error),
+        raise CheckpointRefused(  # of a base whose weights nobody has read no id is known
+            str(error).replace(f" base {own.id[:12]}", f" the base, {base.model}"),
             hint="only models of one architecture and vocabulary can be merged: fine-tunes of one base",
         ) from error
 
@@ -220,16 +230,14 @@ def _check_tensors(base: FolderBase) -> None:
             )
 
 
-def _depths(document: Document, base: FolderBase) -> Any:
+def _depths(document: Document, base: FolderBase, beside: Beside) -> Any:
     """name -> how deep a tensor lies, from 0 to 1: 0 for the first layer, and for what is in no layer."""
     places = {name: found for name in base.manifest.tensors if (found := _LAYER.fullmatch(name))}
     last: Counter[str] = Counter()
     for found in places.values():
         last[found[1]] = max(last[found[1]], int(found[2]))
     if document.layers is not None:
-        config = canonical.loads(
-            side_files(base.checkpoint.path).get("config.json", b"{}"), what="config.json"
-        )
+        config = canonical.loads(beside.get("config.json", b"{}"), what="config.json")
         count = config.get("num_hidden_layers") or (max(last.values(), default=-1) + 1)
         if document.layers != (0, count):
             raise UsageError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
 from typing import Literal
 
@@ -17,7 +18,7 @@ from pv.vecstore.mergekit import makers
 from pv.vecstore.mergekit.mixed import Given, Mixed
 from pv.vecstore.mergekit.setting import LARGEST
 
-__all__ = ["IGNORED", "RULES", "Number", "Rule", "rule_of"]
+__all__ = ["IGNORED", "PARAMETERS", "RULES", "Number", "Rule", "rule_of"]
 
 IGNORED = "int8_mask"
 """What every method takes and nothing comes of: it is about how mergekit holds a mask in memory."""
@@ -59,8 +60,15 @@ def rule_of(name: str) -> Rule:
     """The rule that mergekit calls `name`. Raises UsageError for one that pv does not have."""
     there = [rule.name for rule in RULES.values() if rule.method in METHODS]
     if name not in there:
+        if name in METHODS:
+            raise UsageError(
+                f"merge_method: mergekit has no {name!r}, it is a method of pv's own",
+                hint=f"`pv combine {name}` sets it in a registry",
+            )
+        near = get_close_matches(name.lower(), there, 1)
         raise UsageError(
-            f"merge_method: pv has no {name[:40]!r}", hint=f"of mergekit's methods it has: {', '.join(there)}"
+            f"merge_method: pv has no {name[:40]!r}",
+            hint=f"did you mean {near[0]}?" if near else f"of mergekit's methods it has: {', '.join(there)}",
         )
     return RULES[name]
 
@@ -118,3 +126,6 @@ RULES: Mapping[str, Rule] = {
         Rule("arcee_fusion", "arcee_fusion", makers.fusion, models=(1, 1)),
     )
 }  # fmt: skip
+
+PARAMETERS = frozenset(name for rule in RULES.values() for name in rule.parameters)
+"""Of any method."""

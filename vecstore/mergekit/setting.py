@@ -75,8 +75,12 @@ def read_switch(value: Any, path: str) -> bool:
 
 def _entry(value: Any, path: str, above: float | None, most: float) -> Entry:
     if not isinstance(value, Mapping) or "value" not in value or not value.keys() <= {"filter", "value"}:
+        found = f"not {shown(value)}"
+        if isinstance(value, Mapping):
+            strange = [str(key)[:40] for key in value if key not in ("filter", "value")]
+            found = f"and has a key {strange[0]}" if strange else "and has no value"
         raise UsageError(
-            f"{path} must be {{filter: PART_OF_A_NAME, value: NUMBER}}, not {shown(value)}",
+            f"{path} must be {{filter: PART_OF_A_NAME, value: NUMBER}}, {found}",
             hint="an entry without a filter is for all tensors that no entry above it names",
         )
     chosen = value.get("filter")
@@ -116,7 +120,9 @@ def _number(value: Any, path: str, above: float | None, most: float) -> float:
 
 
 def shown(value: object) -> str:
-    """A value in a message: a stranger's may be long."""
+    """A value in a message, as YAML has it: a stranger's may be long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pv.registry.errors import UsageError
@@ -38,7 +38,7 @@ class Settings:
             if name not in known:
                 raise UsageError(
                     f"{path} is not a parameter of {self.rule.name}",
-                    hint=f"there are: {', '.join(sorted(known))}",
+                    hint=f"there are: {', '.join(sorted(known))}" + self._also(known),
                 )
             if name == IGNORED or name in self.rule.unused:
                 self._unused.append(path)
@@ -47,6 +47,11 @@ class Settings:
             else:
                 kind = self._kind(name)
                 self._read[level.path, name] = read_setting(value, path, above=kind.above, most=kind.most)
+
+    def _also(self, known: Sequence[str]) -> str:
+        """What a parameter of a model may not be, and one of the document may."""
+        others = sorted({*self.rule.parameters} - {*known})
+        return f"; under the document's own parameters also: {', '.join(others)}" if others else ""
 
     def _kind(self, name: str) -> Number:
         return self.rule.each[name] if name in self.rule.each else self.rule.whole[name]
@@ -71,7 +76,7 @@ class Settings:
             if key not in made:
                 made[key] = self.rule.make(given)
             mixed[tensor] = made[key]
-        self._check_used()
+        self._check_used(depths)
         if self._switch("normalize") and models and not any(any(one.weights) for one in mixed.values()):
             raise UsageError("the weights of all models are 0", hint="give one model a weight above 0")
         return mixed
@@ -86,9 +91,9 @@ class Settings:
         own = None
         if of_base is not None and "weight" in self.rule.each:
             own = self._number("weight", of_base, tensor, depth)
-        return Given(
-            tensor, tuple(model.name for model in models), each, whole, switches, of_base is not None, own
-        )
+        names = tuple(model.name for model in models)
+        base = "the base" if of_base is None else of_base.name
+        return Given(tensor, names, each, whole, switches, of_base is not None, own, base)
 
     def _number(self, name: str, model: Model | None, tensor: str, depth: float) -> float:
         levels = (*(() if model is None else (model.own,)), *self.document.shared)
@@ -100,10 +105,10 @@ class Settings:
         default = self._kind(name).default
         if default is None:
             where = "" if model is None else f"{model.path}: "
-            raise UsageError(
-                f"{where}{name} is missing for tensor {tensor!r}",
-                hint=f"{name}: NUMBER under the model's parameters, or a last entry without a filter",
-            )
+            hint = f"{name}: NUMBER under the model's parameters, or a last entry without a filter"
+            if self.among and model is not None and model.path == "base_model":
+                hint = f"the base is one of the models in {self.rule.name}: name it under `models`, with its {name}"
+            raise UsageError(f"{where}{name} is missing for tensor {tensor!r}", hint=hint)
         return default
 
     def _switch(self, name: str) -> bool:
@@ -112,12 +117,14 @@ class Settings:
                 return bool(level.values[name])
         return self.rule.switches.get(name, False)
 
-    def _check_used(self) -> None:
+    def _check_used(self, tensors: Collection[str]) -> None:
         for setting in self._read.values():
             for entry in setting.entries:
                 if entry.filter is not None and entry.path not in self._used:
+                    hidden = any(map(entry.matches, tensors))
                     raise UsageError(
                         f"{entry.path}: the filter {shown(entry.filter)} decides for no tensor",
-                        hint="it must be part of a tensor's name, and stand above the entry without a filter: "
-                        "`pv build --from-mergekit` merges the tensors that the base has",
+                        hint="what stands before it decides for all of its tensors: put it above"
+                        if hidden
+                        else "no tensor of the base has that in its name; mlp or layers.0. would be in some",
                     )

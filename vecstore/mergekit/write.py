@@ -79,6 +79,12 @@ def _rule(persona: Persona, behaviours: Mapping[str, Behaviour]) -> Said:
         case "linear":
             return Said("linear", base=False)
         case "ties":
+            if options["trim"] == "model":
+                raise _unsaid(
+                    "ties with trim=model", "mergekit trims tensor by tensor: `pv combine ties` does too"
+                )
+            if options["undecided"] == "none":
+                raise _unsaid("ties with undecided=none", "in mergekit what cancels out elects plus")
             switches = _elected(options, behaviours, method)
             return Said("ties", {"density": options["density"], **switches})
         case "dare" | "della" | "breadcrumbs":

@@ -306,10 +306,12 @@ FAST int64_t pv_nth_tie(const void *base, int32_t kind, const Source *source, in
 
 enum { MEAN = 0, WEIGHTED_MEAN = 1, SUM = 2 };
 
-/* Trim, elect, merge. Scratch: 2 · count · step floats. */
-FAST void pv_ties(const void *base, int32_t kind, const Source *sources, int32_t count, int64_t n, int32_t weighted,
+/* Trim, elect, merge. `how`: 1, the election is weighted; 2, a ballot of 0 elects nothing. Scratch: 2 · count · step
+floats. */
+FAST void pv_ties(const void *base, int32_t kind, const Source *sources, int32_t count, int64_t n, int32_t how,
                   int32_t merge, float lambda, float *scratch, int64_t step, Target *target) {
     float own[BLOCK], ballot[BLOCK], out[BLOCK], divisor[BLOCK];
+    int weighted = how & 1, decided = how >> 1;
     for (int64_t at = 0; at < n; at += step) {
         int64_t size = n - at < step ? n - at : step;
         widen(base, kind, at, size, own);
@@ -339,7 +341,7 @@ FAST void pv_ties(const void *base, int32_t kind, const Source *sources, int32_t
             const float *restrict votes = weighted ? share : kept;
             float part = merge == WEIGHTED_MEAN ? sources[s].weight : 1.0f;
             for (int64_t i = 0; i < size; i++) {
-                int agrees = ballot[i] >= 0 ? votes[i] > 0 : votes[i] < 0;
+                int agrees = (ballot[i] >= 0 ? votes[i] > 0 : votes[i] < 0) & !(decided & (ballot[i] == 0));
                 out[i] = out[i] + (agrees ? share[i] : 0.0f);
                 divisor[i] = divisor[i] + (agrees ? part : 0.0f);
             }
@@ -450,8 +452,8 @@ INLINE uint64_t bits_of_bytes(const uint8_t *bytes) {
     return bits;
 }
 
-/* Of every two of `count` sources, as (count, count) arrays: dot products; above the diagonal, how many elements both
-move, and how many of those to the same side. Scratch: count · BLOCK floats. */
+/* Of every two of `count` sources, as (count, count) arrays, on and above the diagonal: dot products, how many elements
+both move, and how many of those to the same side. Scratch: count · BLOCK floats. */
 FAST void pv_pairs(const void *base, int32_t kind, const Source *sources, int32_t count, int64_t n, double *dots,
                    int64_t *overlap, int64_t *agree, float *scratch, uint64_t *signs) {
     float own[BLOCK];
@@ -474,7 +476,6 @@ FAST void pv_pairs(const void *base, int32_t kind, const Source *sources, int32_
             for (int b = a; b < count; b++) {
                 const float *left = scratch + (int64_t)a * BLOCK, *right = scratch + (int64_t)b * BLOCK;
                 dots[a * count + b] += a == b ? product(left, left, size) : dot(left, right, size);
-                if (a == b) continue;
                 const uint64_t *ua = signs + (int64_t)a * 2 * (BLOCK / 64), *da = ua + BLOCK / 64;
                 const uint64_t *ub = signs + (int64_t)b * 2 * (BLOCK / 64), *db = ub + BLOCK / 64;
                 for (int64_t w = 0; w < words; w++) {

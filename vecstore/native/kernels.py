@@ -134,12 +134,13 @@ def ties(
     out: Values,
     *,
     weighted: bool,
+    decided: bool,
     merge: str,
     scale: float,
     key: tuple[int, int] | None,
     start: int,
 ) -> Result:
-    """base + TIES of the trimmed deltas into `out`: (n,) each. As `add`."""
+    """base + TIES of the trimmed deltas into `out`: (n,) each. `decided`: a ballot of 0 elects nothing. As `add`."""
     target = _target(out, key, start)
     step = max(16, min(STEP, SCRATCH // (2 * len(deltas))))
     scratch = np.empty(2 * len(deltas) * step, np.float32)
@@ -149,7 +150,7 @@ def ties(
         _sources(deltas),
         ctypes.c_int32(len(deltas)),
         _size(base),
-        ctypes.c_int32(weighted),
+        ctypes.c_int32(weighted | decided << 1),
         ctypes.c_int32(MERGES[merge]),
         ctypes.c_float(scale),
         ctypes.c_void_p(scratch.ctypes.data),
@@ -210,7 +211,7 @@ def measure(a: Values, b: Values) -> Apart:
 def pairs(
     base: Values, deltas: Sequence[Delta]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Of every two deltas, without their weights, (k, k) each, the upper triangle: dot products; above the diagonal,
+    """Of every two deltas, without their weights, (k, k) each, the upper triangle with the diagonal: dot products,
     elements that both move, and those moved to the same side. As `step`, an observation."""
     k = len(deltas)
     dots, overlap, agree = np.zeros((k, k)), np.zeros((k, k), np.int64), np.zeros((k, k), np.int64)

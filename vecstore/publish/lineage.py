@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained, also, ways
+from pv.registry.words import number
 from pv.vecstore.publish.words import Quote, effect, last_part, share
 from pv.vecstore.train.options import Extent
 
@@ -43,16 +44,27 @@ def lineage(known: Provenance, quote: Quote = str) -> str:
         case Derived():
             return f"{lineage(known.original, quote)}; kept as {quote(known.encoding)}"
         case Merged(method=method, of=of):
-            number = f"{len(of)} operand{_s(len(of))}"
+            operands = f"{len(of)} operand{_s(len(of))}"
             vectors = ", ".join(quote(vector[:12]) for vector in known.vectors[:MOST_VECTORS])
             more = ", …" if len(known.vectors) > MOST_VECTORS else ""
             return (
-                f"made by {quote(method)} of {number} ({vectors}{more}); its norm {known.norm:.3g}, that of their "
-                f"sum {known.sum_norm:.3g}; kept as {quote(known.encoding)}"
+                f"made by {quote(method)} of {operands} ({vectors}{more}){_what(known)}; its norm "
+                f"{known.norm:.3g}, that of their sum {known.sum_norm:.3g}; kept as {quote(known.encoding)}"
             )
     if known.document.get("kind") in ("captured", "derived", "merged", "trained"):
         return "where it comes from is noted in a form that this pv does not know"
     return NOTHING
+
+
+def _what(made: Merged) -> str:
+    """`: their sum, with ..., alpha 1 (arXiv:2602.05536)`; nothing for the method of a later pv."""
+    from pv.vecstore.merge.derived import METHODS  # numpy, which looking does not need
+
+    if made.method not in METHODS:
+        return ""
+    module = METHODS[made.method]
+    settings = "".join(f", {name} {number(value)}" for name, value in made.settings.items())
+    return f": {module.SUMMARY}{settings} ({module.SOURCE})"
 
 
 def brief(known: Provenance, quote: Quote = str) -> str:

@@ -73,10 +73,13 @@ class Expression:
         factors = [dict(self.behaviour(operand, persona).modules or {}) for operand in operands]
         for operand, other in zip(operands, factors, strict=True):
             if other != factors[0]:
+                one = operand if other else operands[0]
+                name = "NAME" if one.revision else one.name
+                weight = "WEIGHT" if one.revision else number(self.behaviour(one, persona).weight)
                 raise UsageError(
                     f"{operands[0].source} and {operand.source} have different module factors: "
                     "a behaviour has one set for all its terms",
-                    hint="`pv scale NAME WEIGHT --modules none` removes them, and the sum can have its own",
+                    hint=f"`pv scale {name} {weight} --modules none` removes them, and the sum can have its own",
                 )
         return factors[0] or None
 

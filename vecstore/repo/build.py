@@ -20,8 +20,9 @@ from pv.vecstore.checkpoints.side_files import RECIPE
 from pv.vecstore.merge.build import Built, build_id
 from pv.vecstore.merge.build import build as write_build
 from pv.vecstore.merge.folder import check_free
+from pv.vecstore.merge.model_trim import settle, trimming
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
-from pv.vecstore.progress import Progress, Report, stage
+from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.known_folders import already_built, elsewhere, note_folder
 from pv.vecstore.repo.opening import Opened, opened
 
@@ -124,15 +125,28 @@ def build(
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
     folder = usable(output)
     shards = plan_shards(persona, revision.base, shard_bytes=shard_bytes)
-    there = already_built(
-        registry, commit, persona, revision.base, shards, folder, threads=threads, progress=progress
-    )
-    if there is not None:
-        return Build(folder, commit, persona, there, record_build(registry, there), already=True)
-    with opened(registry, commit, [persona]) as at:
-        made = _written(
-            registry, commit, persona, at, shards, folder, threads, force, stage(progress, "building")
+
+    def already() -> Build | None:
+        there = already_built(
+            registry, commit, persona, revision.base, shards, folder, threads=threads, progress=progress
         )
+        if there is None:
+            return None
+        return Build(folder, commit, persona, there, record_build(registry, there), already=True)
+
+    if (found := already()) is not None:
+        return found
+    with opened(registry, commit, [persona]) as at:
+        try:
+            made = _written(
+                registry, commit, persona, at, shards, folder, threads, force, "building", progress
+            )
+        except UsageError:
+            if not _says_it_is(folder, persona):
+                raise
+            if (found := already()) is not None:  # another process was faster
+                return found
+            raise
         if not _is_scratch(folder):
             note_folder(registry, folder, persona, at.base.manifest, at.manifests, shards, made)
     return Build(folder, commit, persona, made, record_build(registry, made))
@@ -147,12 +161,14 @@ def _written(
     folder: Path,
     threads: int,
     force: bool,
-    progress: Progress | None,
+    what: str,
+    progress: Report | None,
 ) -> Built:
-    """A build that copies what it can."""
+    """A build that copies what it can; `what` is done, in words."""
+    settled = settle(persona, at.base, at.vectors, threads=threads, progress=trimming(persona, progress))
     with elsewhere(registry, persona, at.base.manifest, at.manifests, shards, folder) as placed:
         return write_build(
-            persona,
+            settled,
             at.base,
             at.vectors,
             folder,
@@ -160,7 +176,7 @@ def _written(
             shards=shards,
             threads=threads,
             force=force,
-            progress=progress,
+            progress=stage(progress, what),
             elsewhere=placed,
         )
 
@@ -240,8 +256,10 @@ def _made(
         shards = plan_shards(persona, at.base.manifest)
 
         def write() -> Built:
-            update = stage(progress, f"building {what}".rstrip())
-            return _written(registry, commit, persona, at, shards, making.folder, threads, False, update)
+            words = f"building {what}".rstrip()
+            return _written(
+                registry, commit, persona, at, shards, making.folder, threads, False, words, progress
+            )
 
         try:
             made = write()

@@ -194,11 +194,21 @@ _START = "`ray start --head` starts one; --ray without an address uses one for t
 
 def _check_reachable(address: str) -> None:
     """Ray itself tries for minutes."""
-    found = re.fullmatch(r"(?:ray://)?\[?([^\]/]+?)\]?:([0-9]{1,5})", address)
-    if found is None:
-        return
-    with _translated(address), socket.create_connection((found[1], int(found[2])), _REACH_S):
-        pass
+    with _translated(address):
+        found = re.fullmatch(r"(?:ray://)?\[?([^\]/]+?)\]?:([0-9]{1,5})", _resolved(address))
+        if found is not None:
+            socket.create_connection((found[1], int(found[2])), _REACH_S).close()
+
+
+def _resolved(address: str) -> str:
+    """What `auto` stands for: a cluster that Ray has noted on this machine, and that may be gone."""
+    if address != "auto":
+        return address
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:  # another release of Ray: it finds out by itself
+        return address
+    return canonicalize_bootstrap_address(address) or address
 
 
 def _ray() -> Any:

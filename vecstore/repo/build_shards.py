@@ -13,6 +13,7 @@ from pv.vecstore.checkpoints.side_files import RECIPE
 from pv.vecstore.merge.build import as_built, build_id, check, side_file
 from pv.vecstore.merge.compute import compute
 from pv.vecstore.merge.folder import check_free
+from pv.vecstore.merge.model_trim import settle, trimming
 from pv.vecstore.merge.parts import Part, Parts
 from pv.vecstore.merge.shards import Shard, plan_shards
 from pv.vecstore.progress import Report, stage
@@ -30,7 +31,8 @@ __all__ = ["ShardBuild", "ShardedBuild", "build_shard", "plan_shard"]
 class ShardBuild:
     """One weight file of a build: `number` of `shards`. `missing` are the numbers of those that are not written yet.
 
-    `made` is the whole build, once there is nothing missing; None where another process has just made it.
+    `made` is the whole build, once there is nothing missing; None where another process has just made it. `strangers`
+    is the number of weight files that wait beside these and are of another build.
     """
 
     output: Path
@@ -41,6 +43,7 @@ class ShardBuild:
     sha256: str
     missing: tuple[int, ...]
     made: Build | None
+    strangers: int = 0
 
     @property
     def shard(self) -> Shard:
@@ -94,12 +97,14 @@ class ShardedBuild:
         update = stage(progress, f"building shard {number} of {len(self.shards)}")
         with opened(registry, self.revision.commit, [persona]) as at:
             check(persona, at.base)
+            trim = trimming(persona, progress)
+            settled = settle(persona, at.base, at.vectors, threads=threads, progress=trim)
             with elsewhere(
                 registry, persona, at.base.manifest, at.manifests, (self.shards[number - 1],), self.folder
             ) as placed:
                 return parts.write(
                     number,
-                    lambda name, dtype, write: compute(persona, at.base, at.vectors, name, dtype, write),
+                    lambda name, dtype, write: compute(settled, at.base, at.vectors, name, dtype, write),
                     threads=threads,
                     progress=update,
                     elsewhere=placed,
@@ -168,8 +173,9 @@ def build_shard(
                 )
     else:
         digest = made.built.files[shard.file]
+    strangers = whole.parts.strangers() if missing else 0
     return ShardBuild(
-        whole.folder, revision.commit, whole.persona, number, whole.shards, digest, missing, made
+        whole.folder, revision.commit, whole.persona, number, whole.shards, digest, missing, made, strangers
     )
 
 

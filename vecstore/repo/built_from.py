@@ -191,7 +191,9 @@ def _resembling(
     shares = _contained(source, besides(source.persona, name), checkpoint, base, vectors)
     if not shares:
         return None
-    listed = " and ".join(f"{share:.0%} of what {one} adds to the base" for one, share in shares.items())
+    listed = " and ".join(
+        f"{100 * share:.0f} % of what {one} adds to the base" for one, share in shares.items()
+    )
     return (
         f"{listed} in {source} {'is' if len(shares) == 1 else 'are'} in it too: together they count that twice. "
         "If it was fine-tuned from a build of that, undo this and commit it with --on"

@@ -13,6 +13,7 @@ from pv.registry.errors import BaseMismatch, UsageError
 from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.persona import Term
 from pv.registry.provenance import Captured, TrainedOn
+from pv.vecstore.checkpoints.brought import brought
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.place import Place, find
 from pv.vecstore.progress import Report, stage
@@ -108,7 +109,8 @@ def commit(
 ) -> Capture:
     """Keep a checkpoint or adapter bit for bit; of a fine-tune of a build, `on` is the revision.
 
-    `source` is a folder or a Hub id. Raises CheckpointRefused, UsageError, MissingBase, RemoteError, and BaseMismatch
+    `source` is a folder, a Hub id, or the address of a folder in an object store. Raises
+    CheckpointRefused, UsageError, MissingBase, RemoteError, and BaseMismatch
     for an adapter of another model.
     """
     if level not in LEVELS:
@@ -120,8 +122,9 @@ def commit(
         held = work.manifests(base.commit, {term.vector for term in terms}) if base else {}
         lost = _lost(work, name)
         place = find(source, seen_from=seen_from, progress=progress)
-        asked = _Asked(place, name, base, level, force, threads, progress)
-        manifest, origin, notes = _captured(work, asked)
+        with brought(place, lambda: work.registry.packs.scratch("fetched"), progress) as here:
+            asked = _Asked(here, name, base, level, force, threads, progress)
+            manifest, origin, notes = _captured(work, asked)
         notes = place.notes + notes
         terms = (Term(1.0, manifest.id), *terms)
         tip, persona = work.newest()

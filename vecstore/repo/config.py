@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.changes import FIELDS, field
 from pv.registry.combine import METHODS, Combine, Option
 from pv.registry.errors import UsageError
+from pv.registry.merge_methods import as_json
 from pv.registry.persona import ENGINE, Persona
 from pv.vecstore.repo.edit import Committed, commit_edit
 
@@ -60,7 +61,7 @@ def _value(persona: Persona, key: str) -> Setting | None:
     if key == "combine.method":
         return persona.combine.method
     if key.startswith("combine."):
-        rule: Mapping[str, Any] = persona.combine.to_json()
+        rule: Mapping[str, Any] = as_json(persona.combine.options)
         return rule.get(key.removeprefix("combine."))
     value: Setting = field(persona, key)
     return value

@@ -18,7 +18,7 @@ from pv.registry.errors import IntegrityError, UsageError
 from pv.registry.persona import Behaviour, Persona, Term
 from pv.registry.provenance import Merged
 from pv.vecstore.merge.delta import touched
-from pv.vecstore.merge.derived import by_name
+from pv.vecstore.merge.derived import by_name, options
 from pv.vecstore.merge.derived.core import Core, as_f32, f64
 from pv.vecstore.merge.derived.spectra import F64
 from pv.vecstore.progress import Report, stage
@@ -104,6 +104,7 @@ def derive(
             f"{call.method} makes a vector of at least {method.LEAST}, and {len(call.sums)} is given",
             hint=f"pv add {name}='{call.method}(a, b)'",
         )
+    settings = options(method, dict(call.options))
     with long_work(repo, also=found.commits) as work:
         check_free(work.persona, name, str(call))
         operands = [found.terms(one, work.persona) for one in call.sums]
@@ -120,7 +121,7 @@ def derive(
                     hint="leave --to out, or pv add ... --to lowrank:64",
                 )
             spec = asked or (LORA if dense is None else EncodingSpec.parse("float"))
-            making = _Making(at.base, at.vectors, operands, call.method, spec is LORA)
+            making = _Making(at.base, at.vectors, operands, call.method, settings, spec is LORA)
             manifest, error = encode_all(
                 names, making.tau, at.base, spec, work.registry.packs, arrays=making.arrays.get,
                 threads=threads, progress=stage(progress, f"computing {call.method}", "elements"),
@@ -129,7 +130,7 @@ def derive(
         origin = Merged(
             call.method, tuple(tuple((t.coefficient, t.vector) for t in terms) for terms in operands), found.words,
             spec.text, error.relative_l2, error.max_abs, norm, sum_norm,
-            adapter_facts(work.registry, None, sources.vectors) if spec is LORA else None,
+            adapter_facts(work.registry, None, sources.vectors) if spec is LORA else None, settings=settings,
         )  # fmt: skip
         factor = float(f"{sum_norm / norm:.{DIGITS}g}") if match_norm else 1.0
         made = Behaviour(
@@ -167,6 +168,7 @@ class _Making:
     vectors: Mapping[str, Vector]
     operands: Sequence[tuple[Term, ...]]
     method: str
+    settings: Mapping[str, float]
     factored: bool
     arrays: dict[str, Mapping[str, Array]] = field(default_factory=dict)
     _squares: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -187,7 +189,10 @@ class _Making:
         try:
             if len(row.shape) >= 2:
                 made = np.concatenate(
-                    [method.matrix(each).reshape(-1) for each in _matrices(deltas, row.shape)]
+                    [
+                        method.matrix(each, **self.settings).reshape(-1)
+                        for each in _matrices(deltas, row.shape)
+                    ]
                 )
             else:
                 made = method.other(deltas)
@@ -206,7 +211,7 @@ class _Making:
         core = Core.of({v: (f64(b) * s, f64(a)) for v, (b, a, s) in pieces.items()})
         deltas = [core.sum((t.coefficient, t.vector) for t in terms) for terms in self.operands]
         room = min(self.base.manifest.tensors[name].shape)
-        made = by_name(self.method).matrix(deltas, room)
+        made = by_name(self.method).matrix(deltas, room, **self.settings)
         b, a = core.factors(made)
         total: F64 = np.sum(deltas, axis=0)
         with self._lock:

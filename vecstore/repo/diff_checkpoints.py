@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.errors import CheckpointRefused, UsageError
 from pv.vecstore.checkpoints.checkpoint import Checkpoint, Weights
 from pv.vecstore.checkpoints.compare import Difference
+from pv.vecstore.checkpoints.object_store import ObjectFolder, is_store_url
 from pv.vecstore.checkpoints.side_files import side_files
 from pv.vecstore.checkpoints.together import Together, together
 from pv.vecstore.merge.checkpoints import Measured, compare_weights
@@ -102,7 +103,7 @@ def diff_checkpoints(
     threads: int | None = None,
     progress: Report | None = None,
 ) -> CheckpointDiff:
-    """Compare the weights of two checkpoint folders; a Revision stands for its base. Needs no registry.
+    """Compare the weights of two checkpoints, folders or addresses; a Revision stands for its base. Needs no registry.
 
     Raises NotFoundError, CheckpointRefused, FormatError, MissingBase; UsageError if they have no tensor in common.
     """
@@ -128,15 +129,16 @@ def _opened(side: Side) -> Iterator[tuple[Weights, str, Mapping[str, bytes]]]:
         with _base(side) as base:
             yield base.weights, f"the base of {side.name}", side.registry.base_files(side.commit)
         return
-    path = Path(side).expanduser().absolute()
-    with Checkpoint(path) as checkpoint:
-        yield checkpoint, str(path), _beside(path)
+    where = ObjectFolder(str(side)) if is_store_url(side) else Path(side).expanduser().absolute()
+    with Checkpoint(where) as checkpoint:
+        yield checkpoint, str(where), _beside(where)
 
 
-def _beside(path: Path) -> Mapping[str, bytes]:
+def _beside(where: Path | ObjectFolder) -> Mapping[str, bytes]:
     """What lies beside the weights, if it can be taken for what belongs to them; a lone file has nothing."""
+    lone = where.is_file() if isinstance(where, Path) else where.file is not None
     with suppress(CheckpointRefused, OSError):
-        return side_files(path) if path.is_dir() else {}
+        return {} if lone else side_files(where)
     return {}
 
 

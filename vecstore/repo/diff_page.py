@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["check_page", "fragment", "page", "write_page"]
 
+Names = tuple[str, str] | None
 MARK = "<!doctype html>\n<!-- a page of pv diff -->\n"
 META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-OUTSIDE = "outside"
+OUTSIDE = "outside the layers"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2128; --soft: #5d6673; --paper: #fff; --line: #d9dee5; --heat: 235 110 40 }
 @media (prefers-color-scheme: dark) {
@@ -43,16 +44,22 @@ th, td { padding: .22rem .6rem; text-align: right; border-bottom: 1px solid var(
 th { color: var(--soft); font-weight: 500 } th:first-child, td:first-child { text-align: left }
 .map { border-collapse: separate; border-spacing: 2px } .map td, .map th { border: 0; padding: .15rem .45rem }
 .map td { background: rgb(var(--heat) / var(--v)); border-radius: 3px; text-align: center; min-width: 3.2rem }
-.map td:first-child { text-align: center } .map td.none { background: none; color: var(--soft) }
+.map td.none { background: none; color: var(--soft) }
+.wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: var(--paper) }
+.maps { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: flex-start } .maps > * { max-width: 100% }
+.track { display: inline-block; width: 8em; text-align: left; vertical-align: middle; line-height: 0 }
 .bar { display: inline-block; height: .7em; background: rgb(var(--heat) / .75); border-radius: 2px }
 """
 
 
-def write_page(found: Diff | CheckpointDiff, file: Path, *, top: int = 20) -> None:
-    """The page as a file, whole or not at all. Raises UsageError as `check_page` does, StorageError."""
+def write_page(found: Diff | CheckpointDiff, file: Path, *, names: Names = None, top: int = 20) -> None:
+    """The page as a file, whole or not at all; `names` are what the two were called, beside their ids.
+
+    Raises UsageError as `check_page` does, StorageError.
+    """
     check_page(file)
     try:
-        durable.write_file(file, page(found, top=top).encode())
+        durable.write_file(file, page(found, names=names, top=top).encode())
     except OSError as error:
         raise StorageError(f"cannot write {file}: {error.strerror}", hint="name another file") from error
 
@@ -75,19 +82,20 @@ def check_page(file: Path) -> None:
             )
 
 
-def page(found: Diff | CheckpointDiff, *, top: int = 20) -> str:
+def page(found: Diff | CheckpointDiff, *, names: Names = None, top: int = 20) -> str:
     """The whole document."""
-    title = f"pv diff {_short(found.a)} {_short(found.b)}"
+    title = f"pv diff {_side(found.a, names and names[0])} {_side(found.b, names and names[1])}"
     head = f"{META}<title>{escape(title)}</title><style>{STYLE}</style>"
-    body = fragment(found, top=top)
+    body = fragment(found, names=names, top=top)
     return f'{MARK}<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
-def fragment(found: Diff | CheckpointDiff, *, top: int = 20) -> str:
+def fragment(found: Diff | CheckpointDiff, *, names: Names = None, top: int = 20) -> str:
     """What is in the body."""
     from pv.vecstore.repo.diff import Diff
 
-    parts = [f"<h1>{escape(_short(found.a))} → {escape(_short(found.b))}</h1>"]
+    ends = _side(found.a, names and names[0]), _side(found.b, names and names[1])
+    parts = [f"<h1>{' → '.join(map(escape, ends))}</h1>"]
     if isinstance(found, Diff):
         parts += _list("Recipe", map(change_line, found.changes))
         whose = "the base's weights"
@@ -112,8 +120,8 @@ def _weights(moved: WeightDiff, whose: str, top: int) -> Iterator[str]:
     share = _share(whole.changed, whole.elements)
     yield (
         f"<p>{whole.changed:,} of {whole.elements:,} elements ({share}) differ in fp32. "
-        f"The norm of the change is {whole.norm:.4g}, {_percent(whole.relative)} of that of {whose}; "
-        f"the largest change of one element is {whole.largest:.4g}.</p>"
+        f"The norm of the change is {_size(whole.norm)}, {_percent(whole.relative)} of that of {whose}; "
+        f"the largest change of one element is {_size(whole.largest)}.</p>"
     )
     if not whole.changed:
         return
@@ -131,9 +139,10 @@ def _weights(moved: WeightDiff, whose: str, top: int) -> Iterator[str]:
 
 def _row(one: Movement, whole: Movement) -> tuple[str, ...]:
     share = one.step2 / whole.step2 if whole.step2 else 0.0
-    bar = f'<span class="bar" style="width:{8 * share:.2f}em"></span> {100 * share:.1f} %'
+    bar = f'<span class="bar" style="width:{100 * share:.1f}%"></span>'
+    bar = f'<span class="track">{bar}</span> {100 * share:.1f} %'
     return (
-        escape(one.where), f"{one.norm:.4g}", _percent(one.relative), bar, _share(one.changed, one.elements),
+        escape(one.where), _size(one.norm), _percent(one.relative), bar, _share(one.changed, one.elements),
     )  # fmt: skip
 
 
@@ -168,7 +177,7 @@ def _cell(one: Movement | None, where: str, most: float) -> str:
     if one is None:
         return '<td class="none"></td>'
     heat = math.sqrt(one.relative / most) if most and math.isfinite(one.relative) else 0.0
-    title = f"{where}: norm of change {one.norm:.4g}, {one.changed:,} of {one.elements:,} elements"
+    title = f"{where}: norm of change {_size(one.norm)}, {one.changed:,} of {one.elements:,} elements"
     return f'<td style="--v:{0.85 * min(heat, 1):.3f}" title="{escape(title)}">{_digits(one.relative)}</td>'
 
 
@@ -176,20 +185,26 @@ def _pairs(pairs: Iterable[Pair]) -> Iterator[str]:
     rows = [
         (
             escape(f"{p.a} · {p.b}"), f"{p.cosine:+.3f}", f"{100 * p.sign_agreement:.1f} %", f"{p.overlap:,}",
-            f"{p.norm_a:.4g}", f"{p.norm_b:.4g}",
+            _size(p.norm_a), _size(p.norm_b),
         )
         for p in sorted(pairs, key=lambda p: -abs(p.cosine))
     ]  # fmt: skip
     if rows:
         yield "<h2>Behaviours</h2><p>Unrelated ones have cosine 0, and the same sign in 50 % of what both move.</p>"
-        yield _table(("pair", "cosine", "same sign", "elements both move", "norm", "norm"), rows)
+        yield _table(
+            ("pair", "cosine", "same sign", "elements both move", "norm of the first", "of the second"), rows
+        )
 
 
 def _head_maps(heads: Sequence[Head], whose: str) -> Iterator[str]:
     if not heads:
         return
-    yield f"<h2>Attention heads</h2><p>Norm of the change over the norm of {whose} of that head, in percent.</p>"
+    yield (
+        f"<h2>Attention heads</h2><p>Norm of the change over the norm of {whose} of that head, in percent. The "
+        "colour is of its square root, up to the largest of all projections.</p>"
+    )
     most = max((one.moved.relative for one in heads if math.isfinite(one.moved.relative)), default=0.0)
+    yield '<div class="maps">'
     for projection in "qkvo":
         cells: dict[tuple[int, str], Movement] = {}
         for one in heads:
@@ -200,6 +215,7 @@ def _head_maps(heads: Sequence[Head], whose: str) -> Iterator[str]:
         numbers = sorted({head for _, head in cells}, key=int)
         if cells:
             yield _grid(f"{projection}, layer", numbers, layers, cells, most)
+    yield "</div>"
 
 
 def _spectra(spectra: Sequence[Spectrum]) -> Iterator[str]:
@@ -234,12 +250,26 @@ def _short(side: str) -> str:
     return side[:12] if len(side) == 40 and set(side) <= set("0123456789abcdef") else side
 
 
+def _side(commit_or_path: str, name: str | None) -> str:
+    """`main (1fa69c1ae151)`: what it was called, and what that is."""
+    short = _short(commit_or_path)
+    if name is None or short == commit_or_path or short.startswith(name):
+        return short
+    return f"{name} ({short})"
+
+
+def _size(norm: float) -> str:
+    """Four digits, zeros at the end too."""
+    return f"{norm:#.4g}".rstrip(".")
+
+
 def _percent(share: float) -> str:
     return f"{_digits(share)} %"
 
 
 def _digits(share: float) -> str:
-    return f"{100 * share:.3g}" if math.isfinite(share) else "–"
+    """Three digits of a share in percent, zeros at the end too: columns are read downwards."""
+    return f"{100 * share:#.3g}".rstrip(".") if math.isfinite(share) else "–"
 
 
 def _share(some: int, all_: int) -> str:

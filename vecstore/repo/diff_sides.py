@@ -1,4 +1,4 @@
-"""What the two words after `pv diff` are: revisions of a registry, or checkpoints on disk."""
+"""What the two words after `pv diff` are: revisions of a registry, or checkpoints, here or in an object store."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pv.registry.errors import NotARegistry, PvError, UnknownRevision, UsageError
+from pv.vecstore.checkpoints.object_store import is_store_url
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
@@ -19,10 +20,10 @@ __all__ = ["Sides", "sides"]
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """`notes` are about words that could have meant both."""
+    """A string is an address in an object store. `notes` are about words that could have meant both."""
 
-    a: Revision | Path
-    b: Revision | Path
+    a: Revision | Path | str
+    b: Revision | Path | str
     notes: tuple[str, ...] = ()
 
 
@@ -33,7 +34,9 @@ def sides(a: str, b: str | None, *, repo: Callable[[], Repo], seen_from: Path) -
     """
     notes: list[str] = []
 
-    def side(word: str) -> Revision | Path:
+    def side(word: str) -> Revision | Path | str:
+        if is_store_url(word):
+            return word
         path = Path(os.path.normpath(seen_from / Path(word).expanduser()))
         if path.exists() and _is_path(word):
             return path
@@ -49,7 +52,15 @@ def sides(a: str, b: str | None, *, repo: Callable[[], Repo], seen_from: Path) -
             notes.append(f"{word} is a revision here, and that is taken; ./{word} is the checkpoint")
         return revision
 
-    return Sides(side(a), side("HEAD" if b is None else b), tuple(notes))
+    first = side(a)
+    try:
+        return Sides(first, side("HEAD" if b is None else b), tuple(notes))
+    except NotARegistry as error:
+        if b is not None or not isinstance(first, Path):
+            raise
+        raise NotARegistry(
+            f"{a} is one checkpoint, and {error}", hint=f"name the other checkpoint too: pv diff {a} DIR"
+        ) from error
 
 
 def _is_path(word: str) -> bool:

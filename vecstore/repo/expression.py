@@ -1,6 +1,6 @@
 """Behaviours by arithmetic, as a person types them: `a - b`, `0.5*a + v1:b`, `tsv(a, b - c)`.
 
-    expression   sum, or METHOD(sum, sum, ...)
+    expression   sum, or METHOD(sum, sum, ...), or METHOD(sum, ..., OPTION=NUMBER, ...)
     sum          [-] operand, then + or - and another operand, ...
     operand      [NUMBER *] NAME, or [NUMBER *] REV:NAME
 
@@ -24,8 +24,11 @@ __all__ = ["Call", "Operand", "Sum", "at_revisions", "parse"]
 MAX_CHARS = 2000
 MAX_FACTOR = 10**6
 _NUMBER = r"(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?"
-_TOKEN = re.compile(rf"\s*(?:(?P<number>{_NUMBER})(?=\s*\*)|(?P<sign>[-+*(),])|(?P<word>[^\s+*(),]+))")
+_TOKEN = re.compile(
+    rf"\s*(?:(?P<number>{_NUMBER})(?=\s*\*)|(?P<option>[a-z_]+\s*=\s*[^\s(),=]*)|(?P<sign>[-+*(),])|(?P<word>[^\s+*(),]+))"
+)
 _TAIL = re.compile(rf"(?P<word>.+?)-(?P<number>{_NUMBER})")
+_OPTION_EXAMPLE = "for example: pv add NAME='svc(a, b, alpha=0.5)'"
 _EXAMPLE = "for example: pv add NAME='a - b', pv add NAME='0.5*a + v1:b'"
 
 
@@ -69,14 +72,16 @@ class Call:
 
     method: str
     sums: tuple[Sum, ...]
+    options: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.method}({', '.join(map(str, self.sums))})"
+        options = (f"{name}={json_number(value)}" for name, value in self.options)
+        return f"{self.method}({', '.join([*map(str, self.sums), *options])})"
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    kind: str  # "number", "name", a sign, or "end"
+    kind: str  # "number", "name", "option", a sign, or "end"
     text: str
     at: int
 
@@ -98,7 +103,7 @@ class _Tokens:
             if kind == "word":
                 self._word(word, start, followed=text[at:].lstrip()[:1])
             else:
-                self.all.append(_Token(word if kind == "sign" else "number", word, start))
+                self.all.append(_Token(word if kind == "sign" else kind, word, start))
         self.all.append(_Token("end", "", len(text)))
 
     def _word(self, word: str, at: int, followed: str) -> None:
@@ -133,6 +138,11 @@ class _Tokens:
                 hint=f"write minus with spaces around it; HEAD:{bare} is the behaviour of that name",
             )
         if not ways:
+            if re.fullmatch(_NUMBER, word):
+                raise UsageError(
+                    f"the number {word[:20]} stands where a behaviour goes{_place(self.text, at)}",
+                    hint=f"a factor goes before what it multiplies, with a star: {word[:20]}*NAME",
+                )
             near = get_close_matches(word, sorted(self.known), 3)
             raise UnknownBehaviour(
                 f"no behaviour {word[:80]!r} in this persona{_place(self.text, at)}",
@@ -180,14 +190,29 @@ class _Parser:
     def _call(self) -> Call:
         method = self._take().text
         self._take()
-        sums = [self._sum()]
+        sums, options = [self._sum()], dict[str, float]()
         while self.token.kind == ",":
             self._take()
-            sums.append(self._sum())
+            if self.token.kind == "option":
+                self._option(options)
+            elif options:
+                raise self._error("an option comes after the operands")
+            else:
+                sums.append(self._sum())
         if self.token.kind != ")":
             raise self._error("expected , or )")
         self._take()
-        return Call(method, tuple(sums))
+        return Call(method, tuple(sums), tuple(sorted(options.items())))
+
+    def _option(self, options: dict[str, float]) -> None:
+        token = self._take()
+        name, _, text = (part.strip() for part in token.text.partition("="))
+        place = _place(self.text, token.at)
+        if name in options:
+            raise UsageError(f"{name[:40]} is set twice{place}", hint="set each option once")
+        if not re.fullmatch(rf"-?{_NUMBER}", text):
+            raise UsageError(f"{name[:40]} must be a number, not {text[:40]!r}{place}", hint=_OPTION_EXAMPLE)
+        options[name] = float(text)
 
     def _sum(self) -> Sum:
         operands = [self._operand()]

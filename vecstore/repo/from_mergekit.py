@@ -71,6 +71,7 @@ class FolderMerge:
             "tensors": made.tensors,
             "touched": made.touched,
             "bytes": made.nbytes,
+            "resumed": made.resumed,
         }
 
 

@@ -26,6 +26,7 @@ from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.compare import Difference, differences
 from pv.vecstore.checkpoints.fingerprint import fingerprint, table_id
 from pv.vecstore.merge.build import build_id, side_file, table
+from pv.vecstore.merge.model_trim import settle, trimming
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.commits import named_history
 from pv.vecstore.repo.exported import Captured, Exported, alone, captured
@@ -164,8 +165,10 @@ def verify(
     if recorded == found and not recompute:
         return Verdict(*said, found, True, len(ours), (), compared, known, is_base, export=export)
     with opened(registry, at.commit, [persona]) as here:
+        trim = trimming(persona, progress)
+        settled = settle(persona, here.base, here.vectors, threads=threads, progress=trim)
         update = stage(progress, "computing the build")
-        expected = table(persona, here.base, here.vectors, threads=threads, progress=update)
+        expected = table(settled, here.base, here.vectors, threads=threads, progress=update)
     if recompute:  # nor that it is the build of another
         sure = table_id(expected) == found
         known = tuple(one for one in known if sure and build_id(one.persona) == build)

@@ -16,24 +16,54 @@ from numpy.typing import NDArray
 from pv.vecstore.tensors import float_environment
 from pv.vecstore.tensors.array import F32
 
-__all__ = ["BLOCK", "dot", "row_sums"]
+__all__ = ["BLOCK", "Total", "dot", "row_sums"]
 
 BLOCK = 4096
 """Part of the definition: another number is another result."""
 
-_AT_ONCE = 32 * BLOCK  # elements worked on at a time: no result depends on it
+_AT_ONCE = 1 << 12  # blocks' sums that are kept before they are put together: no result depends on it
 F64 = NDArray[np.float64]
+
+
+class Total:
+    """Σ aᵢ·bᵢ of fp32 that come piece by piece: each piece but the last is a multiple of BLOCK elements.
+
+    The pieces may come as fp32 or as fp64 of the same values.
+    """
+
+    def __init__(self) -> None:
+        self._sums: list[float] = []
+        self._finite = True
+
+    def add(self, a: F32 | F64, b: F32 | F64) -> None:
+        float_environment.check()
+        with np.errstate(all="ignore"):
+            sums = _block_sums(np.multiply(a, b, dtype=np.float64)[None])[0].tolist()
+        self._finite = self._finite and all(map(math.isfinite, sums))
+        self._sums += sums
+        if self._finite and len(self._sums) > _AT_ONCE:
+            self._sums = _exactly(self._sums)
+
+    @property
+    def value(self) -> float:
+        """Rounded once; NaN if anything in them is infinite or undefined."""
+        return math.fsum(self._sums) if self._finite else math.nan
 
 
 def dot(a: F32, b: F32) -> float:
     """Σ aᵢ·bᵢ of (n,) fp32 each; NaN if anything in them is infinite or undefined."""
-    float_environment.check()
-    sums: list[float] = []
-    with np.errstate(all="ignore"):
-        for low in range(0, a.size, _AT_ONCE):
-            products = np.multiply(a[low : low + _AT_ONCE], b[low : low + _AT_ONCE], dtype=np.float64)
-            sums += _block_sums(products[None])[0].tolist()
-    return math.fsum(sums) if all(map(math.isfinite, sums)) else math.nan
+    total, step = Total(), 32 * BLOCK
+    for low in range(0, a.size, step):
+        total.add(a[low : low + step], b[low : low + step])
+    return total.value
+
+
+def _exactly(numbers: list[float]) -> list[float]:
+    """A few numbers with the very same sum: what rounding left out of it, again and again, until that is nothing."""
+    found: list[float] = []
+    while rest := math.fsum([*numbers, *(-one for one in found)]):
+        found.append(rest)
+    return found
 
 
 def row_sums(x: F64) -> F64:

@@ -70,18 +70,23 @@ class Base(Closing):
             raise self._changed(name)
         return BaseTensor(name, row, raw)
 
-    def pieces(self, name: str) -> Iterator[Raw]:
-        """A tensor in pieces of PIECE elements, in order. With the last one all are right; raises BaseMismatch."""
+    @property
+    def light(self) -> bool:
+        """What is added to it comes out of packs, which are decoded PIECE elements at a time."""
+        return False
+
+    def pieces(self, name: str, step: int = PIECE) -> Iterator[Raw]:
+        """A tensor in pieces of `step` elements, in order. With the last one all are right; raises BaseMismatch."""
         row = self.manifest.tensors[name]
-        if row.numel <= PIECE or isinstance(self.weights, Spared):
+        if row.numel <= step or isinstance(self.weights, Spared):
             raw = self.tensor(name).raw
-            yield from (raw[start : start + PIECE] for start in range(0, max(row.numel, 1), PIECE))
+            yield from (raw[start : start + step] for start in range(0, max(row.numel, 1), step))
             return
         digest = ids.tensor_hash(row.dtype, row.shape)
-        for start in range(0, row.numel, PIECE):
-            raw = self.raw(name, start, min(start + PIECE, row.numel))
+        for start in range(0, row.numel, step):
+            raw = self.raw(name, start, min(start + step, row.numel))
             digest.update(raw.data)
-            if start + PIECE >= row.numel and digest.hexdigest() != row.id:
+            if start + step >= row.numel and digest.hexdigest() != row.id:
                 raise self._changed(name)
             yield raw
 

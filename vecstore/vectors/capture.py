@@ -59,7 +59,7 @@ def capture(
         advance(row.nbytes)
     if not changed:
         raise UsageError(
-            f"{checkpoint.path} is the base itself: there is nothing to commit",
+            f"{checkpoint.where} is the base itself: there is nothing to commit",
             hint="name the fine-tuned checkpoint: pv commit DIR --as NAME",
         )
     _check_floats(changed, aligned, base.manifest)
@@ -99,6 +99,6 @@ def _check_floats(changed: list[str], checkpoint: Aligned, base: BaseManifest) -
     if stuck:
         named = ", ".join(f"{name!r} ({base.tensors[name].dtype})" for name in stuck[:5])
         raise CheckpointRefused(
-            f"{checkpoint.path} changes {named}: a vector moves {', '.join(sorted(FLOATS))} tensors only",
+            f"{checkpoint.where} changes {named}: a vector moves {', '.join(sorted(FLOATS))} tensors only",
             hint="put the base's own tensor there, if the change does not matter",
         )

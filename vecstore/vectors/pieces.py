@@ -11,11 +11,12 @@ from pv.registry.manifest import TensorRow
 from pv.registry.packs.packfile import CHUNK
 from pv.vecstore.packs.read import Pack, Reference
 from pv.vecstore.tensors.array import F32, Raw, storage_dtype
+from pv.vecstore.vectors.encodings.shapes import by_row
 
-__all__ = ["PIECE", "Pieces", "Sliced", "Streamed"]
+__all__ = ["PIECE", "Expanded", "Pieces", "Scaled", "Streamed"]
 
 PIECE = CHUNK
-"""Elements of a piece. No result depends on it: it is what packs are decoded in."""
+"""Elements of a piece that is decoded. No result depends on it: it is what packs are decoded in."""
 
 
 class Pieces(Protocol):
@@ -28,7 +29,10 @@ class Pieces(Protocol):
     whole: bool
 
     def next(self, own: Raw) -> Raw | F32:
-        """The next PIECE elements, where the base has `own`. With the last one, all have been checked."""
+        """The next elements, where the base has `own`: PIECE of them, if their base is not `light`.
+
+        With the last one, all have been checked.
+        """
         ...
 
 
@@ -63,15 +67,28 @@ class Streamed:
         return self._own[: stop - start]
 
 
-class Sliced:
-    """A delta that is at hand as a whole."""
+class Expanded:
+    """A delta whose stored parts are at hand, and are less than it is: its elements are made as they are asked for."""
 
     dtype, whole = "F32", False
 
-    def __init__(self, tau: F32) -> None:
-        self._tau, self._at = tau, 0
+    def __init__(self, span: Callable[[int, int], F32]) -> None:
+        self._span, self._at = span, 0
 
     def next(self, own: Raw) -> F32:
-        found = self._tau[self._at : self._at + PIECE]
-        self._at += len(found)
-        return found
+        start, self._at = self._at, self._at + len(own)
+        return self._span(start, self._at)
+
+
+class Scaled:
+    """Integers that are decoded as they are asked for, times the scale of their row."""
+
+    dtype, whole = "F32", False
+
+    def __init__(self, q: Streamed, scale: F32, width: int) -> None:
+        self._q, self._scale, self._width, self._at = q, scale, width, 0
+
+    def next(self, own: Raw) -> F32:
+        start, self._at = self._at, self._at + len(own)
+        q = self._q.next(own).view(np.int8).astype(np.float32)
+        return np.multiply(q, by_row(self._scale, self._width, start, self._at), out=q)

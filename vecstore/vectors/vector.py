@@ -14,8 +14,8 @@ from pv.vecstore.tensors.array import F32, Array, Raw
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.base import Base, BaseTensor
-from pv.vecstore.vectors.encodings import check, decode, factored, is_factored
-from pv.vecstore.vectors.pieces import Pieces, Sliced, Streamed
+from pv.vecstore.vectors.encodings import check, decode, expand, factored, is_factored
+from pv.vecstore.vectors.pieces import Expanded, Pieces, Scaled, Streamed
 
 __all__ = ["Vector", "open_vector", "reference_to"]
 
@@ -43,10 +43,17 @@ class Vector(Closing):
     def pieces(self, name: str) -> Pieces:
         """The tensor's delta, or the tensor that takes the base's place, piece by piece. Raises as `tau`."""
         own, rows = self.base.manifest.tensors[name], self.manifest.tensors[name]
-        part = next((part for part in ("ft", "tau") if rows.keys() == {part}), None)
-        if part is None:
-            return Sliced(self.tau(name))
         self._check(name)
+        if "q" in rows:
+            scale = self.pack.read(name, "scale").view("<f4")
+            return Scaled(self._streamed(name, "q"), scale, own.numel // max(1, len(scale)))
+        part = next((part for part in ("ft", "tau") if rows.keys() == {part}), None)
+        if part is not None:
+            return self._streamed(name, part)
+        return Expanded(expand(self.manifest.encoding, self._parts(name, None), own.shape))
+
+    def _streamed(self, name: str, part: str) -> Streamed:
+        own, rows = self.base.manifest.tensors[name], self.manifest.tensors[name]
         return Streamed(
             self.pack,
             name,

@@ -34,7 +34,7 @@ def measured(
         BehaviourFigures(name, norm, norm**2 / (all2 or 1), 9)
         for name, norm in zip(names, norms, strict=True)
     )
-    return Interference(method, None, figures, tuple(pairs), (), whole, whole, 100.0)
+    return Interference(method, None, None, figures, tuple(pairs), (), whole, whole, 100.0)
 
 
 def kinds(found: Interference) -> list[str]:

@@ -13,7 +13,8 @@ from support.merging import combine
 from pv.registry.combine import Combine
 from pv.registry.persona import Output
 from pv.vecstore.merge import loops
-from pv.vecstore.merge.loops import Rounding, Trim
+from pv.vecstore.merge.loops import Rounding
+from pv.vecstore.merge.selection import Trim
 from pv.vecstore.native import kernels
 from pv.vecstore.native.compile import LIBRARY, compile_kernels
 from pv.vecstore.native.kernels import Delta, Values
@@ -90,6 +91,7 @@ def test_add(given_: tuple[Values, list[Delta]], rounding: Rounding, start: int)
     st.sampled_from(["weighted", "unweighted"]),
     st.sampled_from(["mean", "weighted_mean", "sum"]),
     st.sampled_from([1.0, 0.7, -2.0]),
+    st.sampled_from(["plus", "none"]),
     st.sampled_from([16, 1000, 5000]),
 )
 def test_ties(
@@ -99,6 +101,7 @@ def test_ties(
     elect: str,
     merge: str,
     scale: float,
+    undecided: str,
     piece: int,
 ) -> None:
     """The trim found in rounds over pieces, and the rule over a piece: as the rule over the whole tensor in numpy."""
@@ -109,7 +112,9 @@ def test_ties(
     with np.errstate(all="ignore"):
         taus = [to_f32(d.values.raw, d.values.dtype) - (base if d.whole else np.float32(0)) for d in deltas]
         # minus 0 changes -0, which is all the same here: it is compared and multiplied, never looked at
-        rule = Combine.of("ties", density=density, elect=elect, merge=merge, lambda_=scale)
+        rule = Combine.of(
+            "ties", density=density, elect=elect, merge=merge, lambda_=scale, undecided=undecided
+        )
         added = combine(rule, [(d.weight, tau) for d, tau in zip(deltas, taus, strict=True)])
         name, output = rounding.name, rounding.output
         wanted = round_to(
@@ -128,7 +133,14 @@ def test_ties(
     for part in parts:
         on = [trim.on(_part(one, part)) for trim, one in zip(trims, deltas, strict=True)]
         out, done = loops.ties(
-            _cut(own, part), on, rounding, part.start, elect=elect, merge=merge, scale=scale
+            _cut(own, part),
+            on,
+            rounding,
+            part.start,
+            elect=elect,
+            merge=merge,
+            scale=scale,
+            undecided=undecided,
         )
         got, moved = got + out.tobytes(), moved + done.moved
     assert got == wanted.tobytes()

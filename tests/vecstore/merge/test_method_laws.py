@@ -26,6 +26,7 @@ RULES = {
     "add": Combine.of("add"),
     "ties": Combine.of("ties", density=0.3),
     "ties-mergekit": Combine.of("ties", preset="mergekit", density=0.4),
+    "ties-undecided": Combine.of("ties", density=0.3, undecided="none"),
     "linear": Combine.of("linear"),
     "slerp": Combine.of("slerp", t=0.3),
     "nuslerp": Combine.of("nuslerp"),
@@ -328,11 +329,11 @@ def test_della_is_unbiased_at_every_rank(density: float, epsilon: float) -> None
 
 
 def test_della_ranks_equal_magnitudes_by_index() -> None:
-    from pv.vecstore.merge.methods.della import _chances
+    from pv.vecstore.merge.methods.della import _by_rank, _chances
 
-    chances = _chances(np.array([1, -1, 1, 2, 0, 0], np.float32), 6, 0.5, 0.25)
+    chances = _chances(np.array([1, -1, 1, 2, 0, 0], np.float32), _by_rank(6, 0.5, 0.25))
     assert chances.tolist() == pytest.approx([0.65, 0.55, 0.45, 0.75, 0.35, 0.25])
-    assert _chances(np.array([1, 2], np.float32), 1, 0.5, 0.25).tolist() == [0.5, 0.5]
+    assert _chances(np.array([1, 2], np.float32), _by_rank(1, 0.5, 0.25)).tolist() == [0.5, 0.5]
 
 
 # Switches

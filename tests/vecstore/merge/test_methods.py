@@ -282,10 +282,10 @@ def test_presets() -> None:
     assert _ties(preset="mergekit").options["density"] == 1.0
     assert _ties(preset="peft") == _ties(elect="unweighted", merge="mean")
     assert _ties(preset="mergekit", density=0.5).options["density"] == 0.5
-    for name in ("paper", "nope"):
-        with pytest.raises(UsageError, match=name) as caught:
-            _ties(preset=name)
-        assert caught.value.hint is not None
+    assert _ties(preset="paper") == _ties(trim="model", undecided="none")
+    with pytest.raises(UsageError, match="nope") as caught:
+        _ties(preset="nope")
+    assert caught.value.hint is not None
     with pytest.raises(UsageError, match="no preset 'peft'"):
         Combine.of("add", preset="peft")
 

@@ -83,7 +83,7 @@ def test_a_method_of_sums() -> None:
         ("nobody", "no behaviour 'nobody' in this persona, at character 1"),
         ("a - hose-style", "no behaviour 'hose-style' in this persona, at character 5"),
         ("a--b", "no behaviour 'a--b'"),
-        ("0.5", "no behaviour '0.5'"),
+        ("0.5", "the number 0.5 stands where a behaviour goes"),
         (":a", "':a' is not REV:NAME"),
         ("a + v1:", "'v1:' is not REV:NAME, at character 5"),
         ("tsv(a, b", "expected , or ), not the end"),
@@ -106,3 +106,41 @@ def test_a_name_that_is_close_is_offered() -> None:
     with pytest.raises(UnknownBehaviour) as raised:
         parse("a - hose-style", KNOWN)
     assert raised.value.hint == "did you mean house-style or style?"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("svc(a, b, alpha=0.5)", (("alpha", 0.5),), "svc(a, b, alpha=0.5)"),
+        ("svc(a,b , alpha = 2)", (("alpha", 2.0),), "svc(a, b, alpha=2)"),
+        (
+            "svc(a - b, beta=-1e-3, alpha=1)",
+            (("alpha", 1.0), ("beta", -0.001)),
+            "svc(a - b, alpha=1, beta=-0.001)",
+        ),
+        ("svc(a, b)", (), "svc(a, b)"),
+    ],
+)
+def test_a_method_has_options(text: str, options: tuple[tuple[str, float], ...], said: str) -> None:
+    made = parse(text, KNOWN)
+    assert isinstance(made, Call) and made.options == options
+    assert str(made) == said and parse(said, KNOWN) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("svc(a, alpha=much)", "alpha must be a number, not 'much', at character 8"),
+        ("svc(a, alpha=)", "alpha must be a number, not ''"),
+        ("svc(a, alpha=nan)", "alpha must be a number, not 'nan'"),
+        ("svc(a, alpha=1, alpha=2)", "alpha is set twice"),
+        ("svc(a, alpha=1, b)", "an option comes after the operands, not 'b'"),
+        ("svc(alpha=1)", "expected a behaviour, not 'alpha=1'"),
+        ("svc(a, alpha=1", "expected , or ), not the end"),
+        ("a + alpha=1", "expected a behaviour, not 'alpha=1'"),
+    ],
+)
+def test_an_option_that_cannot_be(text: str, says: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse(text, KNOWN)
+    assert says in str(raised.value) and raised.value.hint

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["F64", "NOISE", "mean", "orthogonal", "present", "svd"]
+__all__ = ["F64", "NOISE", "mean", "orthogonal", "present", "svd", "total"]
 
 F64 = NDArray[np.float64]
 NOISE = 1e-6
@@ -34,8 +34,13 @@ def present(deltas: Sequence[NDArray[np.floating]]) -> list[NDArray[np.floating]
 
 
 def mean(deltas: Sequence[NDArray[np.floating]]) -> F64:
-    """The mean: what the spectral methods do to a tensor that is no matrix."""
-    total = np.zeros(deltas[0].shape)
+    """The mean: what most of the spectral methods do to a tensor that is no matrix."""
+    return total(deltas) / len(deltas)
+
+
+def total(deltas: Sequence[NDArray[np.floating]]) -> F64:
+    """The sum."""
+    found = np.zeros(deltas[0].shape)
     for delta in deltas:
-        total += delta
-    return total / len(deltas)
+        found += delta
+    return found

@@ -6,8 +6,9 @@ A kernel is a module with
     NAME                                      as in the table of methods
     LINEAR                                    whether it is Σ wᵢ·δᵢ: then weights of one vector are summed first
     check_weight(options, weight, what)       refuses a weight that has no meaning under the rule
-    combine(options, shares, place) -> (n,) fp32   what each behaviour adds to one tensor, to the delta for the base
+    ready(options, voices, tensor) -> Step   looks at a tensor, as often as it must, and says what is added to a piece
     COUNT = (least, most)                     of behaviours, where not any number will do; most may be None
+    ROWS = True                           if its step needs pieces of whole rows
     GIVEN_ALL = True                          if a behaviour that leaves a tensor alone counts there: its delta is 0
 
 tensors/arithmetic says which operations it may use, tensors/reduce how a whole tensor is summed up, tensors/scalars how
@@ -23,8 +24,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
+import numpy as np
+
 from pv.registry.combine import Combine
 from pv.registry.errors import UsageError
+from pv.registry.words import listed
 from pv.vecstore.merge.methods import (
     add,
     arcee_fusion,
@@ -42,11 +46,15 @@ from pv.vecstore.merge.methods import (
     slerp,
     ties,
 )
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.tensors.arithmetic import single
+from pv.vecstore.merge.share import Place, Share, Tensor, Weighed
+from pv.vecstore.merge.steps import Step, nothing
+from pv.vecstore.merge.weights import voices
+from pv.vecstore.merge.whole import Whole
+from pv.vecstore.tensors import float_environment
+from pv.vecstore.tensors.arithmetic import common_size, single
 from pv.vecstore.tensors.array import F32
 
-__all__ = ["KERNELS", "check_weights", "combine", "given_all", "is_linear"]
+__all__ = ["KERNELS", "by_rows", "check_weights", "combine", "given_all", "is_linear", "ready"]
 
 KERNELS: Mapping[str, ModuleType] = {
     kernel.NAME: kernel
@@ -57,21 +65,41 @@ KERNELS: Mapping[str, ModuleType] = {
 }  # fmt: skip
 
 
-def combine(rule: Combine, shares: Sequence[Share], place: Place) -> F32:
-    """The delta to add to the base: (n,) fp32, of shares in order of their vectors' ids.
+def ready(rule: Combine, deltas: Sequence[Weighed], tensor: Tensor) -> Step:
+    """What is added to each piece of a tensor, of whose deltas this is said, in order of their keys.
 
-    Raises UsageError for a weight that the rule refuses, or more behaviours than it takes.
+    The rule looks at the tensor as often as it must. Raises UsageError for a weight that it refuses, or more
+    behaviours than it takes, and IntegrityError for a tensor that it can make nothing of.
     """
+    float_environment.check()
     kernel = _kernel(rule)
     _, most = _count(kernel)
-    if most is not None and len(shares) > most:
-        raise _too_many(rule, len(shares))
-    delta: F32 = kernel.combine(rule.options, shares, place)
-    return delta
+    if most is not None and len(deltas) > most:
+        raise _too_many(rule, len(deltas))
+    there = voices(deltas)
+    for voice in there:
+        kernel.check_weight(rule.options, voice.weight, "a behaviour's weight")
+    step: Step = kernel.ready(rule.options, there, tensor) if there else nothing
+    return step
+
+
+def combine(rule: Combine, shares: Sequence[Share], place: Place) -> F32:
+    """The delta to add to the base, of deltas that are at hand: (n,) fp32, of shares in order of their keys."""
+    out = np.empty(common_size([share.delta for share in shares]), np.float32)
+    tensor = Whole(place, [share.delta for share in shares])
+    step = ready(rule, shares, tensor)
+    for piece in tensor.pieces(rows=by_rows(rule)):
+        out[piece.start : piece.start + piece.size] = step(piece)
+    return out
 
 
 def is_linear(rule: Combine) -> bool:
     return bool(_kernel(rule).LINEAR)
+
+
+def by_rows(rule: Combine) -> bool:
+    """Whether it looks at whole rows."""
+    return bool(getattr(_kernel(rule), "ROWS", False))
 
 
 def given_all(rule: Combine) -> bool:
@@ -96,7 +124,7 @@ def check_weights(rule: Combine, weights: Mapping[str, float]) -> None:
             hint="combine with add: `pv combine add`",
         )
     if most is not None and len(present) > most:
-        raise _too_many(rule, len(present), ": " + ", ".join(sorted(present)[:5]))
+        raise _too_many(rule, len(present), ": " + listed(sorted(present), 5))
 
 
 def _count(kernel: ModuleType) -> tuple[int, int | None]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.tensors.arithmetic import scaled_sum
-from pv.vecstore.tensors.array import F32
+from pv.vecstore.merge.share import Tensor, Voice
+from pv.vecstore.merge.steps import Sum
 
-__all__ = ["LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "add"
 LINEAR = True
@@ -22,6 +21,6 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     """Every weight has a meaning."""
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Shares of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    return scaled_sum([(share.weight, share.delta) for share in shares])
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Sum:
+    """The step for one tensor."""
+    return Sum(voices, [voice.weight for voice in voices])

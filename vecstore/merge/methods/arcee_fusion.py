@@ -15,7 +15,7 @@ of `tensors/reduce`; I is rounded to fp32 once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -23,53 +23,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pv.registry.errors import IntegrityError
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import present
-from pv.vecstore.tensors.arithmetic import common_size, scaled_sum
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Step, nothing
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.exponential import exp
 from pv.vecstore.tensors.reduce import row_sums
 from pv.vecstore.tensors.scalars import EXACT
 
-__all__ = ["COUNT", "LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["COUNT", "LINEAR", "NAME", "ROWS", "check_weight", "ready"]
 
 NAME = "arcee_fusion"
 LINEAR = False
 COUNT = (1, 1)
+ROWS = True
 
 F64 = NDArray[np.float64]
-_AT_ONCE = 1 << 18  # elements in fp64 at a time: no result depends on it
+_SIGN = np.uint32(0x80000000)
 
 
 def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     """Every weight has a meaning: it scales the delta."""
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """One behaviour's share of one tensor: (n,) fp32 → (n,) fp32."""
-    size = common_size([share.delta for share in shares])
-    there = present(shares)
-    if not there or not size:
-        return np.zeros(size, np.float32)
-    delta = scaled_sum([(there[0].weight, there[0].delta)])
-    importance = _importance(place.base(), delta, place)
-    ordered = np.sort(importance)
-    threshold = np.float32(_quantile(ordered, 2) + 1.5 * (_quantile(ordered, 3) - _quantile(ordered, 1)))
-    np.copyto(delta, np.float32(0), where=importance < threshold)
-    return delta
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Step:
+    """The step for one tensor, which is looked at twice before."""
+    (voice,) = voices
+    if not tensor.size:
+        return nothing
+
+    def importance(piece: Piece) -> F32:
+        return _importance(piece.base, piece.scaled(voice), tensor)
+
+    wanted = [quarter * (tensor.size - 1) // 4 for quarter in (1, 2, 3)]
+    lower, median, upper = _in_order(lambda: map(importance, tensor.pieces(rows=True)), wanted)
+    threshold = np.float32(median + 1.5 * (upper - lower))
+
+    def step(piece: Piece) -> F32:
+        delta = piece.scaled(voice)
+        np.copyto(delta, np.float32(0), where=_importance(piece.base, delta, tensor) < threshold)
+        return delta
+
+    return step
 
 
-def _importance(base: F32, delta: F32, place: Place) -> F32:
-    width = place.shape[-1] if place.shape else 1
-    out = np.empty(delta.size, np.float32)
-    rows = max(1, _AT_ONCE // width)
-    for low in range(0, delta.size, rows * width):
-        part = slice(low, low + rows * width)
-        b, d = (x[part].astype(np.float64).reshape(-1, width) for x in (base, delta))
-        out[part] = np.multiply(np.abs(d), _divergence(b, d)[:, None]).reshape(-1)
+def _importance(base: F32, delta: F32, tensor: Tensor) -> F32:
+    """Of whole rows: (n,) fp32 each → (n,)"""
+    b, d = (x.astype(np.float64).reshape(-1, tensor.width) for x in (base, delta))
+    with np.errstate(all="ignore"):
+        out: F32 = np.multiply(np.abs(d), _divergence(b, d)[:, None]).reshape(-1).astype(np.float32)
     if not np.isfinite(out).all():
         raise IntegrityError(
-            f"tensor {place.name!r} holds infinite or undefined numbers, which cannot be ranked",
+            f"tensor {tensor.name!r} holds infinite or undefined numbers, which cannot be ranked",
             hint="combine with add, which leaves them where they are: `pv combine add`",
         )
     return out
@@ -94,6 +98,32 @@ def _log_ratio(a: F64, b: F64) -> F64:
     return ratio
 
 
-def _quantile(ordered: F32, quarter: int) -> float:
-    """The element that is quarter/4 of the way, or the one before."""
-    return float(ordered[quarter * (ordered.size - 1) // 4])
+def _in_order(pieces: Callable[[], Iterable[F32]], places: Sequence[int]) -> list[float]:
+    """The numbers at these places in order of size: by the upper halves of their bits, and then by the lower."""
+    upper = np.zeros(1 << 16, np.int64)
+    for piece in pieces():
+        upper += np.bincount(_ordered(piece) >> np.uint32(16), minlength=1 << 16)
+    below = np.cumsum(upper)
+    halves = [int(np.searchsorted(below, place, side="right")) for place in places]
+    lower = {half: np.zeros(1 << 16, np.int64) for half in halves}
+    for piece in pieces():
+        bits = _ordered(piece)
+        for half, counts in lower.items():
+            counts += np.bincount(bits[bits >> np.uint32(16) == half] & np.uint32(0xFFFF), minlength=1 << 16)
+    found = []
+    for place, half in zip(places, halves, strict=True):
+        within = place - int(below[half] - upper[half])
+        found.append(half << 16 | int(np.searchsorted(np.cumsum(lower[half]), within, side="right")))
+    return [float(x) for x in _numbers(np.array(found, np.uint32))]
+
+
+def _ordered(x: F32) -> NDArray[np.uint32]:
+    """Bits whose order as integers is that of the numbers."""
+    bits = x.view(np.uint32)
+    found: NDArray[np.uint32] = np.where(bits >> np.uint32(31), ~bits, bits | _SIGN)
+    return found
+
+
+def _numbers(ordered: NDArray[np.uint32]) -> F32:
+    """The inverse of `_ordered`."""
+    return np.where(ordered >> np.uint32(31), ordered ^ _SIGN, ~ordered).view(np.float32)

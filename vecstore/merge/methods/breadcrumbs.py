@@ -12,19 +12,17 @@ elect=weighted with merge=sum its `breadcrumbs_ties`, both with its default of n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pv.vecstore.merge.methods import sparse
-from pv.vecstore.merge.selection import largest
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import present
-from pv.vecstore.tensors.arithmetic import BLOCK
+from pv.vecstore.merge.selection import taken, trimmed
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Step
 from pv.vecstore.tensors.array import F32
 
-__all__ = ["LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "breadcrumbs"
 LINEAR = False
@@ -35,23 +33,19 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     sparse.check_signs(NAME, options, weight, what)
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    there = present(shares)
-    if not there:
-        return np.zeros(shares[0].delta.size, np.float32)
-    return sparse.merge(options, [_thinned(options, share) for share in there], place)
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Step:
+    """The step for one tensor, which is looked at until the thresholds are known."""
+    size = tensor.size
+    wanted = int(float(options["density"]) * size)
+    outliers = min(int(float(options["gamma"]) * size), size - wanted)
+    cuts = trimmed(tensor, [(k, taken(voice)) for voice in voices for k in (outliers, outliers + wanted)])
+    dropped, within = (
+        {voice.at: cut for voice, cut in zip(voices, cuts[at::2], strict=True)} for at in (0, 1)
+    )
 
+    def thinned(piece: Piece, voice: Voice) -> F32:
+        tau = piece.tau(voice)
+        keep = within[voice.at].keeps(tau, piece.start) & ~dropped[voice.at].keeps(tau, piece.start)
+        return np.where(keep, tau, np.float32(0))
 
-def _thinned(options: Mapping[str, Any], share: Share) -> Share:
-    check_weight(options, share.weight, "a behaviour's weight")
-    delta = share.delta
-    wanted = int(float(options["density"]) * delta.size)
-    outliers = min(int(float(options["gamma"]) * delta.size), delta.size - wanted)
-    dropped, within = largest(delta, outliers), largest(delta, outliers + wanted)
-    out = np.zeros(delta.size, np.float32)
-    for low in range(0, delta.size, BLOCK):
-        part = delta[low : low + BLOCK]
-        keep = within.keeps(delta, low, part.size) & ~dropped.keeps(delta, low, part.size)
-        np.copyto(out[low : low + BLOCK], part, where=keep)
-    return replace(share, delta=out)
+    return sparse.merged(options, voices, thinned)

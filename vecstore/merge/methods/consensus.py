@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import present
-from pv.vecstore.tensors.arithmetic import BLOCK, common_size, scaled_sum, single
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Step
+from pv.vecstore.tensors.arithmetic import scaled_sum, single
 from pv.vecstore.tensors.array import F32
 
-__all__ = ["COUNT", "GIVEN_ALL", "LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["COUNT", "GIVEN_ALL", "LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "consensus"
 LINEAR = False
@@ -31,23 +31,21 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     """Every weight has a meaning: it scales the delta."""
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    there = present(shares)
-    if not there:
-        return np.zeros(common_size([share.delta for share in shares]), np.float32)
-    total = scaled_sum([(share.weight, share.delta) for share in there])
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Step:
+    """The step for one tensor."""
     ratio, scale = single(options["ratio"], "ratio"), single(options["lambda"], "lambda")
-    least = min(int(options["users"]), len(there))
-    with np.errstate(all="ignore"):
-        for low in range(0, total.size, BLOCK):
-            part = total[low : low + BLOCK]
-            users = np.zeros(part.size, np.int64)
-            for share in there:
-                own = np.multiply(share.delta[low : low + BLOCK], np.float32(share.weight))
-                rest = np.abs(np.subtract(part, own))
+    least = min(int(options["users"]), len(voices))
+
+    def step(piece: Piece) -> F32:
+        taus = [piece.tau(voice) for voice in voices]
+        total = scaled_sum([(voice.weight, tau) for voice, tau in zip(voices, taus, strict=True)])
+        users = np.zeros(piece.size, np.int64)
+        with np.errstate(all="ignore"):
+            for voice, tau in zip(voices, taus, strict=True):
+                own = np.multiply(tau, np.float32(voice.weight))
+                rest = np.abs(np.subtract(total, own))
                 users += np.abs(own) >= np.multiply(rest, ratio)
-            np.copyto(part, np.float32(0), where=users < least)
-            if scale != 1:
-                np.multiply(part, scale, out=part)
-    return total
+            np.copyto(total, np.float32(0), where=users < least)
+            return total if scale == 1 else np.multiply(total, scale, out=total)
+
+    return step

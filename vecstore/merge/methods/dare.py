@@ -13,19 +13,17 @@ divide by ρ, but scales a tensor until its L1 norm is what it was. PEFT divides
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pv.vecstore.merge.methods import sparse
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import present
-from pv.vecstore.tensors import float_environment
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Step
 from pv.vecstore.tensors.arithmetic import single
 from pv.vecstore.tensors.array import F32
 
-__all__ = ["LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "dare"
 LINEAR = False
@@ -36,23 +34,19 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     sparse.check_signs(NAME, options, weight, what)
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    there = present(shares)
-    if not there:
-        return np.zeros(shares[0].delta.size, np.float32)
-    float_environment.check()
-    return sparse.merge(options, [_thinned(options, share, place) for share in there], place)
-
-
-def _thinned(options: Mapping[str, Any], share: Share, place: Place) -> Share:
-    check_weight(options, share.weight, "a behaviour's weight")
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Step:
+    """The step for one tensor."""
     density = float(options["density"])
     if density == 1:
-        return share
+        return sparse.merged(options, voices)
     below, kept = np.uint32(int(density * 2.0**32)), single(density, "density")
-    out = np.zeros(share.delta.size, np.float32)
-    with np.errstate(all="ignore"):
-        for part, bits in sparse.drawn(NAME, int(options["seed"]), share, place):
-            np.divide(share.delta[part], kept, out=out[part], where=bits < below)
-    return replace(share, delta=out)
+    streams = sparse.streams(NAME, options, voices, tensor)
+
+    def thinned(piece: Piece, voice: Voice) -> F32:
+        out, tau = np.zeros(piece.size, np.float32), piece.tau(voice)
+        with np.errstate(all="ignore"):
+            for part, bits in sparse.drawn(streams[voice.at], piece):
+                np.divide(tau[part], kept, out=out[part], where=bits < below)
+        return out
+
+    return sparse.merged(options, voices, thinned)

@@ -16,22 +16,21 @@ mergekit does not divide by p, but scales a tensor until its L1 norm is what it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from pv.vecstore.merge.cut import magnitude
 from pv.vecstore.merge.methods import sparse
-from pv.vecstore.merge.selection import magnitude
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import present
-from pv.vecstore.tensors import float_environment
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Step
 from pv.vecstore.tensors.array import F32
 
-__all__ = ["LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["LINEAR", "NAME", "ROWS", "check_weight", "ready"]
 
 NAME = "della"
 LINEAR = False
+ROWS = True
 
 
 def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
@@ -39,36 +38,38 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     sparse.check_signs(NAME, options, weight, what)
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    there = present(shares)
-    if not there:
-        return np.zeros(shares[0].delta.size, np.float32)
-    float_environment.check()
-    return sparse.merge(options, [_thinned(options, share, place) for share in there], place)
-
-
-def _thinned(options: Mapping[str, Any], share: Share, place: Place) -> Share:
-    check_weight(options, share.weight, "a behaviour's weight")
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Step:
+    """The step for one tensor."""
     density, epsilon = float(options["density"]), float(options["epsilon"])
-    if density == 1 or not share.delta.size:
-        return share
-    chances = _chances(share.delta, place.shape[-1] if place.shape else 1, density, epsilon)
-    out = np.zeros(share.delta.size, np.float32)
-    with np.errstate(all="ignore"):
-        for part, bits in sparse.drawn(NAME, int(options["seed"]), share, place):
-            chance = chances[part]
-            below = np.floor(np.multiply(chance, 2.0**32, dtype=np.float64))
-            np.divide(share.delta[part], chance, out=out[part], where=bits < below)
-    return replace(share, delta=out)
+    if density == 1 or not tensor.size:
+        return sparse.merged(options, voices)
+    streams = sparse.streams(NAME, options, voices, tensor)
+    by_rank = _by_rank(tensor.width, density, epsilon)
+
+    def thinned(piece: Piece, voice: Voice) -> F32:
+        out, tau = np.zeros(piece.size, np.float32), piece.tau(voice)
+        chances = _chances(tau, by_rank)
+        with np.errstate(all="ignore"):
+            for part, bits in sparse.drawn(streams[voice.at], piece):
+                chance = chances[part]
+                below = np.floor(np.multiply(chance, 2.0**32, dtype=np.float64))
+                np.divide(tau[part], chance, out=out[part], where=bits < below)
+        return out
+
+    return sparse.merged(options, voices, thinned)
 
 
-def _chances(delta: F32, width: int, density: float, epsilon: float) -> F32:
-    """The probability with which each element is kept, (n,) fp32."""
+def _by_rank(width: int, density: float, epsilon: float) -> F32:
+    """The probability with which an element is kept, by its rank in its row."""
     ranks = np.arange(width, dtype=np.float64)
     steps = 2 * epsilon * (ranks / (width - 1)) if width > 1 else np.full(1, epsilon)
-    by_rank = (density + epsilon - steps).astype(np.float32)
-    chances = np.empty(delta.size, np.float32).reshape(-1, width)
-    for row, values in zip(chances, delta.reshape(-1, width), strict=True):
+    found: F32 = (density + epsilon - steps).astype(np.float32)
+    return found
+
+
+def _chances(delta: F32, by_rank: F32) -> F32:
+    """The same of each element of whole rows, (n,) fp32."""
+    chances = np.empty(delta.size, np.float32).reshape(-1, by_rank.size)
+    for row, values in zip(chances, delta.reshape(-1, by_rank.size), strict=True):
         row[np.argsort(~magnitude(values), kind="stable")] = by_rank
     return chances.reshape(-1)

@@ -13,15 +13,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 
-import numpy as np
-
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import exactly, no_negative, present
-from pv.vecstore.tensors.arithmetic import common_size, scaled_sum
-from pv.vecstore.tensors.array import F32
+from pv.vecstore.merge.share import Tensor, Voice
+from pv.vecstore.merge.steps import Sum
+from pv.vecstore.merge.weights import exactly, no_negative
 from pv.vecstore.tensors.scalars import EXACT
 
-__all__ = ["GIVEN_ALL", "LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["GIVEN_ALL", "LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "linear"
 LINEAR = False  # the average is over behaviours, however many vectors each has
@@ -35,11 +32,8 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     )
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    there = present(shares)
-    if not there:
-        return np.zeros(common_size([share.delta for share in shares]), np.float32)
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Sum:
+    """The step for one tensor."""
     with localcontext(EXACT):
-        total = sum(map(exactly, there), Decimal(0))
-        return scaled_sum([(float(exactly(share) / total), share.delta) for share in there])
+        total = sum(map(exactly, voices), Decimal(0))
+        return Sum(voices, [float(exactly(voice) / total) for voice in voices])

@@ -19,16 +19,13 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 
-import numpy as np
-
 from pv.vecstore.merge import sphere
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import exactly, present
-from pv.vecstore.tensors.arithmetic import common_size, scaled_sum
-from pv.vecstore.tensors.array import F32
+from pv.vecstore.merge.share import Tensor, Voice
+from pv.vecstore.merge.steps import Sum
+from pv.vecstore.merge.weights import exactly
 from pv.vecstore.tensors.scalars import EXACT
 
-__all__ = ["COUNT", "GIVEN_ALL", "LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["COUNT", "GIVEN_ALL", "LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "model_stock"
 LINEAR = False
@@ -40,24 +37,21 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     """Every weight has a meaning: it scales the delta."""
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    there = present(shares)
-    if not there:
-        return np.zeros(common_size([share.delta for share in shares]), np.float32)
-    count = Decimal(len(there))
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Sum:
+    """The step for one tensor, which is looked at once."""
+    count = Decimal(len(voices))
     with localcontext(EXACT):
-        ratio = _ratio(there, place) if len(there) > 1 else Decimal(1)
-        return scaled_sum([(float(ratio * exactly(share) / count), share.delta) for share in there])
+        ratio = _ratio(voices, tensor) if len(voices) > 1 else Decimal(1)
+        return Sum(voices, [float(ratio * exactly(voice) / count) for voice in voices])
 
 
-def _ratio(shares: Sequence[Share], place: Place) -> Decimal:
-    span = sphere.inner_products([share.delta for share in shares], place)
-    count, total = len(shares), Decimal(0)
+def _ratio(voices: Sequence[Voice], tensor: Tensor) -> Decimal:
+    span = sphere.inner_products(tensor, voices)
+    count, total = len(voices), Decimal(0)
     for i in range(count):
         for j in range(i):
             lengths = span.length(i) * span.length(j)
-            sign = 1 if shares[i].weight * shares[j].weight > 0 else -1
+            sign = 1 if voices[i].weight * voices[j].weight > 0 else -1
             total += sign * span.gram[i][j] / lengths if lengths else 0
     cosine = total / (count * (count - 1) // 2)
     if cosine <= 0:

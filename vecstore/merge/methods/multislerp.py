@@ -22,11 +22,11 @@ from typing import Any
 
 from pv.vecstore.merge import sphere
 from pv.vecstore.merge.arcs import along_arcs
-from pv.vecstore.merge.share import Place, Share
+from pv.vecstore.merge.share import Tensor, Voice
+from pv.vecstore.merge.steps import Sum
 from pv.vecstore.merge.weights import no_negative
-from pv.vecstore.tensors.array import F32
 
-__all__ = ["GIVEN_ALL", "LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["GIVEN_ALL", "LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "multislerp"
 LINEAR = False
@@ -38,11 +38,11 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     no_negative(weight, what, "in multislerp the weights are shares of a mean")
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Sum:
+    """The step for one tensor, which is looked at once."""
     step = options["step"] == "log"
 
     def factors(span: sphere.Span, weights: Sequence[Decimal]) -> sphere.Vector:
-        return sphere.multislerp(span, weights, place.name, step=step)
+        return sphere.multislerp(span, weights, tensor.name, step=step)
 
-    return along_arcs(options["of"], shares, place, factors)
+    return along_arcs(options["of"], voices, tensor, factors)

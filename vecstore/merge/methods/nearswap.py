@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import present
-from pv.vecstore.tensors.arithmetic import common_size, scaled_sum, single
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Step
+from pv.vecstore.tensors.arithmetic import single
 from pv.vecstore.tensors.array import F32
 
-__all__ = ["COUNT", "LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["COUNT", "LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "nearswap"
 LINEAR = False
@@ -28,11 +28,13 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     """Every weight has a meaning: it scales the delta."""
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """One behaviour's share of one tensor: (n,) fp32 → (n,) fp32."""
-    there = present(shares)
-    if not there:
-        return np.zeros(common_size([share.delta for share in shares]), np.float32)
-    delta = scaled_sum([(there[0].weight, there[0].delta)])
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Step:
+    """The step for one tensor."""
+    (voice,) = voices
     most = single(options["limit"], "limit")
-    return np.clip(delta, -most, most, out=delta)
+
+    def step(piece: Piece) -> F32:
+        delta = piece.scaled(voice)
+        return np.clip(delta, -most, most, out=delta)
+
+    return step

@@ -19,11 +19,11 @@ from typing import Any
 
 from pv.vecstore.merge import sphere
 from pv.vecstore.merge.arcs import along_arcs
-from pv.vecstore.merge.share import Place, Share
+from pv.vecstore.merge.share import Tensor, Voice
+from pv.vecstore.merge.steps import Sum
 from pv.vecstore.merge.weights import no_negative
-from pv.vecstore.tensors.array import F32
 
-__all__ = ["COUNT", "GIVEN_ALL", "LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["COUNT", "GIVEN_ALL", "LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "nuslerp"
 LINEAR = False
@@ -36,9 +36,9 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     no_negative(weight, what, "in nuslerp the weights are shares of the way between two behaviours")
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    return along_arcs(options["of"], shares, place, _factors)
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Sum:
+    """The step for one tensor, which is looked at once."""
+    return along_arcs(options["of"], voices, tensor, _factors)
 
 
 def _factors(span: sphere.Span, weights: Sequence[Decimal]) -> sphere.Vector:

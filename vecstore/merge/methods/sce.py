@@ -14,7 +14,7 @@ No smallest energy: mergekit's `sce` is this where the mean squares sum to 1e-6 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -22,15 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pv.registry.errors import IntegrityError
-from pv.vecstore.merge.selection import largest
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import present
-from pv.vecstore.tensors.arithmetic import BLOCK, common_size, scaled_sum
+from pv.vecstore.merge.selection import EVERYTHING, trimmed, whole
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Step
 from pv.vecstore.tensors.array import F32
-from pv.vecstore.tensors.reduce import dot
+from pv.vecstore.tensors.reduce import Total
 from pv.vecstore.tensors.scalars import EXACT
 
-__all__ = ["GIVEN_ALL", "LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["GIVEN_ALL", "LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "sce"
 LINEAR = False
@@ -41,32 +40,35 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     """Every weight has a meaning: it scales the delta."""
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    there = present(shares)
-    size = common_size([share.delta for share in shares])
-    if not there:
-        return np.zeros(size, np.float32)
-    deltas = [scaled_sum([(share.weight, share.delta)]) for share in there]
-    k = max(1, int(float(options["select_topk"]) * size))
-    if len(deltas) > 1 and k < size:
-        cut_at = largest(spread := _spread(deltas), k)
-        for low, high in _blocks(size):
-            keep = cut_at.keeps(spread, low, high - low)
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Step:
+    """The step for one tensor, which is looked at until what is selected is known, and once more for the energies."""
+    k = max(1, int(float(options["select_topk"]) * tensor.size))
+    chosen = EVERYTHING
+    if len(voices) > 1 and k < tensor.size:
+        (chosen,) = trimmed(tensor, [(k, lambda piece: whole(_spread(_scaled(piece, voices))))])
+
+    def selected(piece: Piece) -> list[F32]:
+        deltas = _scaled(piece, voices)
+        if chosen is not EVERYTHING:
+            drop = ~chosen.keeps(_spread(deltas), piece.start)
             for delta in deltas:
-                np.copyto(delta[low:high], np.float32(0), where=~keep)
-    return _agreeing(deltas, _energies(deltas, place))
+                np.copyto(delta, np.float32(0), where=drop)
+        return deltas
+
+    energies = _energies(selected, len(voices), tensor)
+    return lambda piece: _agreeing(selected(piece), energies)
+
+
+def _scaled(piece: Piece, voices: Sequence[Voice]) -> list[F32]:
+    return [piece.scaled(voice) for voice in voices]
 
 
 def _spread(deltas: Sequence[F32]) -> F32:
     """The standard deviation over the behaviours, (n,) fp32."""
-    out = np.empty(deltas[0].size, np.float32)
     with np.errstate(all="ignore"):
-        for low, high in _blocks(out.size):
-            mean = _fold(delta[low:high].astype(np.float64) for delta in deltas) / len(deltas)
-            squares = _fold(np.square(delta[low:high] - mean) for delta in deltas)
-            out[low:high] = np.sqrt(squares)
-    return out
+        mean = _fold(delta.astype(np.float64) for delta in deltas) / len(deltas)
+        squares = _fold(np.square(delta - mean) for delta in deltas)
+        return np.sqrt(squares).astype(np.float32)
 
 
 def _fold(parts: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -76,37 +78,32 @@ def _fold(parts: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
     return total
 
 
-def _energies(deltas: Sequence[F32], place: Place) -> list[np.float32]:
-    squares = [Decimal(dot(delta, delta)) for delta in deltas]
+def _energies(selected: Callable[[Piece], Sequence[F32]], count: int, tensor: Tensor) -> list[np.float32]:
+    sums = [Total() for _ in range(count)]
+    for piece in tensor.pieces():
+        for total, delta in zip(sums, selected(piece), strict=True):
+            total.add(delta, delta)
+    squares = [Decimal(total.value) for total in sums]
     if any(square.is_nan() for square in squares):
         raise IntegrityError(
-            f"tensor {place.name!r} holds infinite or undefined numbers, which have no energy",
+            f"tensor {tensor.name!r} holds infinite or undefined numbers, which have no energy",
             hint="combine with add, which leaves them where they are: `pv combine add`",
         )
     with localcontext(EXACT):
-        total = sum(squares, Decimal(0)) or Decimal(1)
-        return [np.float32(float(square / total)) for square in squares]
+        all_ = sum(squares, Decimal(0)) or Decimal(1)
+        return [np.float32(float(square / all_)) for square in squares]
 
 
 def _agreeing(deltas: Sequence[F32], energies: Sequence[np.float32]) -> F32:
     zero = np.float32(0)
-    out = np.zeros(deltas[0].size, np.float32)
+    ballot, divisor, total = np.zeros((3, deltas[0].size), np.float32)
     with np.errstate(all="ignore"):
-        for low, high in _blocks(out.size):
-            parts = [delta[low:high] for delta in deltas]
-            ballot = np.zeros(high - low, np.float32)
-            for part in parts:
-                np.add(ballot, part, out=ballot)
-            positive = ballot >= 0
-            divisor = np.zeros(high - low, np.float32)
-            total = out[low:high]
-            for part, energy in zip(parts, energies, strict=True):
-                agrees = np.where(positive, part > 0, part < 0)
-                np.add(total, np.where(agrees, np.multiply(part, energy), zero), out=total)
-                np.add(divisor, np.where(agrees, energy, zero), out=divisor)
-            np.divide(total, np.where(divisor == 0, np.float32(1), divisor), out=total)
-    return out
-
-
-def _blocks(size: int) -> Iterator[tuple[int, int]]:
-    return ((low, min(low + BLOCK, size)) for low in range(0, size, BLOCK))
+        for delta in deltas:
+            np.add(ballot, delta, out=ballot)
+        positive = ballot >= 0
+        for delta, energy in zip(deltas, energies, strict=True):
+            agrees = np.where(positive, delta > 0, delta < 0)
+            np.add(total, np.where(agrees, np.multiply(delta, energy), zero), out=total)
+            np.add(divisor, np.where(agrees, energy, zero), out=divisor)
+        np.divide(total, np.where(divisor == 0, np.float32(1), divisor), out=total)
+    return total

@@ -16,16 +16,13 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 
-import numpy as np
-
 from pv.vecstore.merge import sphere
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.merge.weights import present
-from pv.vecstore.tensors.arithmetic import common_size, scaled_sum
-from pv.vecstore.tensors.array import F32
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Step, Sum
+from pv.vecstore.tensors.arithmetic import scaled_sum
 from pv.vecstore.tensors.scalars import EXACT
 
-__all__ = ["COUNT", "LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["COUNT", "LINEAR", "NAME", "check_weight", "ready"]
 
 NAME = "slerp"
 LINEAR = False
@@ -38,15 +35,14 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
     """Every weight has a meaning: it scales the delta."""
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """One behaviour's share of one tensor: (n,) fp32 → (n,) fp32."""
-    there = present(shares)
-    if not there:
-        return np.zeros(common_size([share.delta for share in shares]), np.float32)
-    (share,) = there
-    base, delta = place.base(), scaled_sum([(share.weight, share.delta)])
-    (bb, bd), (_, dd) = sphere.inner_products([base, delta], place).gram
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Step:
+    """The step for one tensor, which is looked at once."""
+    (voice,) = voices
+    (bb, bd), (_, dd) = sphere.inner_products(tensor, voices, with_base=True, of=Piece.scaled).gram
     with localcontext(EXACT):
         two = sphere.Span(((bb, bb + bd), (bb + bd, bb + 2 * bd + dd)))
         of_base, of_model = sphere.slerp(two, Decimal(options["t"]), straight_from=_STRAIGHT_FROM)
-        return scaled_sum([(float(of_base + of_model - 1), base), (float(of_model), delta)])
+        beyond, factor = float(of_base + of_model - 1), float(of_model)
+    if voice.weight == 1:
+        return Sum(voices, [factor], beyond)
+    return lambda piece: scaled_sum([(beyond, piece.base), (factor, piece.scaled(voice))])

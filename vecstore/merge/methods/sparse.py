@@ -12,6 +12,7 @@ Switches, which mean what they mean in `ties`:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from numpy.typing import NDArray
 
 from pv.registry.errors import UsageError
 from pv.vecstore.merge.methods import ties
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.tensors.arithmetic import BLOCK, common_size, scaled_sum, single
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Step, Thinned
+from pv.vecstore.tensors.arithmetic import BLOCK, scaled_sum, single
 from pv.vecstore.tensors.array import F32
 from pv.vecstore.tensors.philox import Stream
 
-__all__ = ["check_signs", "drawn", "merge"]
+__all__ = ["check_signs", "drawn", "merged", "streams"]
 
 
 def check_signs(method: str, options: Mapping[str, Any], weight: float, what: str) -> None:
@@ -37,34 +39,41 @@ def check_signs(method: str, options: Mapping[str, Any], weight: float, what: st
         )
 
 
-def merge(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Thinned deltas, (n,) fp32 each, with weights that are not 0 → (n,) fp32."""
+def merged(options: Mapping[str, Any], voices: Sequence[Voice], thinned: Thinned = Piece.tau) -> Step:
+    """The step for one tensor, whose deltas are thinned out piece by piece."""
     if options["elect"] != "none":
-        return ties.combine({**options, "density": 1.0}, shares, place)
-    total = scaled_sum([(share.weight, share.delta) for share in shares])
+        return ties.Election(options, voices, thinned)
+    return partial(_summed, options, voices, thinned)
+
+
+def _summed(options: Mapping[str, Any], voices: Sequence[Voice], thinned: Thinned, piece: Piece) -> F32:
+    kept = [thinned(piece, voice) for voice in voices]
+    total = scaled_sum([(voice.weight, delta) for voice, delta in zip(voices, kept, strict=True)])
     by_weight = options["merge"] == "weighted_mean"
     with np.errstate(all="ignore"):
         if options["merge"] != "sum":
-            for low in range(0, total.size, BLOCK):
-                part = total[low : low + BLOCK]
-                divisor = np.zeros(part.size, np.float32)
-                for share in shares:
-                    counts = single(share.weight if by_weight else 1, "a weight")
-                    there = share.delta[low : low + BLOCK] != 0
-                    np.add(divisor, np.where(there, counts, np.float32(0)), out=divisor)
-                np.divide(part, np.where(divisor == 0, np.float32(1), divisor), out=part)
+            divisor = np.zeros(piece.size, np.float32)
+            for voice, delta in zip(voices, kept, strict=True):
+                counts = np.float32(voice.weight if by_weight else 1)
+                np.add(divisor, np.where(delta != 0, counts, np.float32(0)), out=divisor)
+            np.divide(total, np.where(divisor == 0, np.float32(1), divisor), out=total)
         scale = single(options["lambda"], "lambda")
         return total if scale == 1 else np.multiply(total, scale, out=total)
 
 
-def drawn(method: str, seed: int, share: Share, place: Place) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
-    """32 random bits for each element, block by block: a view that the next step overwrites.
+def streams(
+    method: str, options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor
+) -> dict[int, Stream]:
+    """Random bits for each voice: those of the stream `METHOD KEY TENSOR` under the seed (tensors/philox).
 
-    They are those of the stream `METHOD KEY TENSOR` under `seed` (tensors/philox): of a share's key, the tensor's name
-    and the element's index, and of nothing else.
+    They belong to its key, the tensor's name and the element's index, and to nothing else.
     """
-    size = common_size([share.delta])
-    stream = Stream(seed, f"{method} {share.key} {place.name}")
-    for low in range(0, size, BLOCK):
-        high = min(low + BLOCK, size)
-        yield slice(low, high), stream.bits32(low, high - low)
+    seed = int(options["seed"])
+    return {voice.at: Stream(seed, f"{method} {voice.key} {tensor.name}") for voice in voices}
+
+
+def drawn(stream: Stream, piece: Piece) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+    """32 of them for each element, block by block: a view that the next step overwrites."""
+    for low in range(0, piece.size, BLOCK):
+        high = min(low + BLOCK, piece.size)
+        yield slice(low, high), stream.bits32(piece.start + low, high - low)

@@ -4,7 +4,10 @@ Yadav et al., "TIES-Merging", NeurIPS 2023, section 3. Tools differ in the detai
 
     density   kept per tensor and behaviour: the k = max(1, int(density * n)) largest by magnitude; of equal
               ones the first
-    elect     the sign of the sum of the weighted deltas, or of the unweighted ones; a sum of 0 elects +
+    trim      that, of a `tensor`; or of all the tensors that a behaviour says something of, `model`: then what is
+              kept has been found before (`merge/model_trim`), and comes with each voice
+    elect     the sign of the sum of the weighted deltas, or of the unweighted ones
+    undecided what a sum of 0 elects: `plus`, or `none`, so that nothing is merged there
     merge     over the agreeing nonzero elements: the weighted `sum`; that divided by their number (`mean`);
               or by the sum of their weights (`weighted_mean`)
     lambda    multiplies the result
@@ -17,40 +20,33 @@ formula the sign cancels and -w acts as w), and it is refused.
 Presets (`registry/merge_methods`), for weights above 0: `mergekit` is its `ties` with its defaults (density 1, so
 nothing is trimmed; normalised); mergekit loses the sign of a negative weight. `peft` is
 `peft.utils.merge_utils.ties` with its "total" election, which leaves density to the caller; PEFT does not let
-a negative weight turn the vote. The paper's own rule is not offered: it trims over the whole model at once, not
-per tensor, which in a persona keeps next to nothing of the attention layers, and it gives an undecided element
-the sign of the model's majority.
+a negative weight turn the vote. `paper` is algorithm 1 of the paper: trimmed over the whole model, where sgn(0) = 0
+agrees with nothing. (The authors' code differs from that: it gives an undecided element the sign of the model's
+majority, and keeps all that are as large as the k-th.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from pv.registry.errors import UsageError
-from pv.vecstore.merge.selection import Cut, largest
-from pv.vecstore.merge.share import Place, Share
-from pv.vecstore.tensors import float_environment
-from pv.vecstore.tensors.arithmetic import BLOCK, common_size, single
-from pv.vecstore.tensors.array import F32
+from pv.registry.errors import PvError, UsageError
+from pv.vecstore.merge import loops
+from pv.vecstore.merge.loops import Rounding
+from pv.vecstore.merge.selection import EVERYTHING, Trim, known_trim, taken, trimmed
+from pv.vecstore.merge.share import Piece, Tensor, Voice
+from pv.vecstore.merge.steps import Thinned
+from pv.vecstore.native.kernels import Delta, Result
+from pv.vecstore.tensors.arithmetic import single
+from pv.vecstore.tensors.array import F32, Raw
 
-__all__ = ["LINEAR", "NAME", "check_weight", "combine"]
+__all__ = ["LINEAR", "NAME", "Election", "check_weight", "ready"]
 
 NAME = "ties"
 LINEAR = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Voice:
-    """An operand with a positive weight, and whether its delta is negated."""
-
-    weight: np.float32
-    negated: bool
-    delta: F32
-    cut: Cut  # what its trim keeps
 
 
 def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
@@ -63,54 +59,79 @@ def check_weight(options: Mapping[str, Any], weight: float, what: str) -> None:
         )
 
 
-def combine(options: Mapping[str, Any], shares: Sequence[Share], place: Place) -> F32:
-    """Each behaviour's share of one tensor, in order of vector id: (n,) fp32 each → (n,) fp32."""
-    size = common_size([share.delta for share in shares])
-    float_environment.check()
-    voices = []
-    for share in shares:
-        rounded = single(share.weight, "a weight")
-        check_weight(options, float(rounded), "a behaviour's weight")
-        if rounded != 0:
-            k = max(1, int(float(options["density"]) * size))
-            voices.append(_Voice(abs(rounded), bool(rounded < 0), share.delta, largest(share.delta, k)))
-    out = np.zeros(size, np.float32)
-    if voices:
+def ready(options: Mapping[str, Any], voices: Sequence[Voice], tensor: Tensor) -> Election:
+    """The step for one tensor, which is looked at until every trim is known: those over the model are."""
+    known = {voice.at: known_trim(voice.cut) for voice in voices if voice.cut is not None}
+    looking = [voice for voice in voices if voice.at not in known]
+    if looking and options.get("trim") == "model":
+        raise PvError("TIES over the whole model was asked of a tensor before its trim was found")
+    k = max(1, int(float(options["density"]) * tensor.size))
+    found = trimmed(tensor, [(k, taken(voice)) for voice in looking])
+    trims = known | {voice.at: trim for voice, trim in zip(looking, found, strict=True)}
+    return Election(options, voices, trims=trims)
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """Elect and merge what `thinned` or the trims leave of each delta."""
+
+    options: Mapping[str, Any]
+    voices: Sequence[Voice]
+    thinned: Thinned = Piece.tau
+    trims: Mapping[int, Trim] = field(default_factory=dict)
+
+    @property
+    def undecided(self) -> str:
+        return str(self.options.get("undecided", "plus"))
+
+    def __call__(self, piece: Piece) -> F32:
+        weighted, merge = self.options["elect"] == "weighted", self.options["merge"]
+        out, ballot, divisor = np.zeros((3, piece.size), np.float32)
+        contributions: list[F32] = []  # w·d, trimmed, (size,) each
+        votes: list[F32] = []
         with np.errstate(all="ignore"):
-            for low in range(0, size, BLOCK):
-                _block(options, voices, low, out[low : low + BLOCK])
-    return out
+            for voice in self.voices:
+                kept = self._kept(piece, voice)
+                weight = np.float32(abs(voice.weight))
+                contribution = kept if weight == 1 else np.multiply(kept, weight)
+                vote = contribution if weighted else kept
+                np.add(ballot, vote, out=ballot)
+                contributions.append(contribution)
+                votes.append(vote)
+            positive = ballot >= 0
+            decided = ballot != 0 if self.undecided == "none" else np.True_
+            for voice, contribution, vote in zip(self.voices, contributions, votes, strict=True):
+                agrees = np.where(positive, vote > 0, vote < 0) & decided
+                np.add(out, np.where(agrees, contribution, np.float32(0)), out=out)
+                share = np.float32(abs(voice.weight) if merge == "weighted_mean" else 1)
+                np.add(divisor, np.where(agrees, share, np.float32(0)), out=divisor)
+            if merge != "sum":
+                np.divide(out, np.where(divisor == 0, np.float32(1), divisor), out=out)
+            scale = single(self.options["lambda"], "lambda")
+            return out if scale == 1 else np.multiply(out, scale, out=out)
 
+    def rounded(self, piece: Piece, rounding: Rounding) -> tuple[Raw, Result]:
+        """The base with that, rounded: compiled, where `loops.fits` what is written."""
+        return loops.ties(
+            piece.own,
+            [self._source(piece, voice) for voice in self.voices],
+            rounding,
+            piece.start,
+            elect=str(self.options["elect"]),
+            merge=str(self.options["merge"]),
+            scale=float(self.options["lambda"]),
+            undecided=self.undecided,
+        )
 
-def _block(options: Mapping[str, Any], voices: Sequence[_Voice], low: int, out: F32) -> None:
-    weighted = options["elect"] == "weighted"
-    merge = options["merge"]
-    contributions: list[F32] = []  # w·d, trimmed, (n,) each
-    votes: list[F32] = []
-    ballot = np.zeros(out.size, np.float32)
-    for voice in voices:
-        kept = _kept(voice, low, out.size)
-        contribution = kept if voice.weight == 1 else np.multiply(kept, voice.weight)
-        vote = contribution if weighted else kept
-        np.add(ballot, vote, out=ballot)
-        contributions.append(contribution)
-        votes.append(vote)
-    positive = ballot >= 0
-    divisor = np.zeros(out.size, np.float32)
-    for voice, contribution, vote in zip(voices, contributions, votes, strict=True):
-        agrees = np.where(positive, vote > 0, vote < 0)
-        np.add(out, np.where(agrees, contribution, np.float32(0)), out=out)
-        share = voice.weight if merge == "weighted_mean" else np.float32(1)
-        np.add(divisor, np.where(agrees, share, np.float32(0)), out=divisor)
-    if merge != "sum":
-        np.divide(out, np.where(divisor == 0, np.float32(1), divisor), out=out)
-    scale = single(options["lambda"], "lambda")
-    if scale != 1:
-        np.multiply(out, scale, out=out)
+    def _kept(self, piece: Piece, voice: Voice) -> F32:
+        """What is left of a voice's delta, negated if its weight is negative: (size,) fp32."""
+        kept = self.thinned(piece, voice)
+        if (trim := self.trims.get(voice.at)) is not None:
+            kept = np.where(trim.keeps(kept, piece.start), kept, np.float32(0))
+        return np.negative(kept) if voice.weight < 0 else kept
 
-
-def _kept(voice: _Voice, low: int, size: int) -> F32:
-    """The trimmed block of a voice's delta, negated if its weight was negative: (size,) fp32."""
-    delta = voice.delta[low : low + size]
-    kept = np.where(voice.cut.keeps(voice.delta, low, size), delta, np.float32(0))
-    return np.negative(kept, out=kept) if voice.negated else kept
+    def _source(self, piece: Piece, voice: Voice) -> Delta:
+        trim = self.trims.get(voice.at) or EVERYTHING
+        if self.thinned is Piece.tau:
+            return trim.on(replace(piece.deltas[voice.at], weight=voice.weight))
+        return trim.on(loops.delta(self.thinned(piece, voice), "F32", whole=False, weight=voice.weight))

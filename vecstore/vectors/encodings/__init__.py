@@ -6,6 +6,10 @@ An encoding is a module with
     check(rows, shape)                           refuses parts that cannot be a tensor's of that shape
     tau(parts, base, shape) -> flat float32      from the stored parts; `base()` gives the base in fp32
 
+and, if not all of its parts are dense or int8's,
+
+    expand(parts, shape) -> (start, stop) -> flat float32      tau's elements start to stop, of those that are not
+
 and, if some of its parts are low-rank factors "a" and "b",
 
     factored(parts) -> (b, a, scale)             of such parts
@@ -33,7 +37,7 @@ from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import exact, floats, int8, lora, lowrank, sparse, ternary
 
-__all__ = ["ALL", "MADE", "Array", "by_name", "check", "decode", "factored", "is_factored", "noted"]
+__all__ = ["ALL", "MADE", "Array", "by_name", "check", "decode", "expand", "factored", "is_factored", "noted"]
 
 ALL: Mapping[str, ModuleType] = {
     module.NAME: module for module in (exact, floats, int8, lora, lowrank, sparse, ternary)
@@ -69,6 +73,12 @@ def is_factored(encoding: str, rows: Collection[str]) -> bool:
 def factored(encoding: str, parts: Mapping[str, Array]) -> tuple[Array, Array, float]:
     """Factors b (rows, rank) and a (rank, columns), and the scale of their product, where `is_factored`."""
     found: tuple[Array, Array, float] = by_name(encoding).factored(parts)
+    return found
+
+
+def expand(encoding: str, parts: Mapping[str, Array], shape: tuple[int, ...]) -> Callable[[int, int], F32]:
+    """tau's elements start to stop, of parts of several elements each. Raises FormatError, also as it goes on."""
+    found: Callable[[int, int], F32] = by_name(encoding).expand(parts, shape)
     return found
 
 

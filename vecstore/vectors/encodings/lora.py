@@ -27,7 +27,7 @@ from pv.vecstore.tensors import float_environment
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.tensors.formats import FLOATS, to_f32
 from pv.vecstore.vectors.encodings import exact, floats
-from pv.vecstore.vectors.encodings.shapes import expect, matrix
+from pv.vecstore.vectors.encodings.shapes import expect, matrix, numel
 
 __all__ = [
     "MAX_RANK",
@@ -35,9 +35,11 @@ __all__ = [
     "check",
     "check_factors",
     "check_rank",
+    "expand",
     "factored",
     "factors",
     "product",
+    "rows_of",
     "tau",
 ]
 
@@ -87,9 +89,25 @@ def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, .
         return exact.tau(parts, base, shape)
     if "tau" in parts:
         return floats.tau(parts, base, shape)
+    return expand(parts, shape)(0, numel(shape))
+
+
+def expand(parts: Mapping[str, Array], shape: tuple[int, ...]) -> Callable[[int, int], F32]:
+    """tau's elements start to stop, of factors."""
     a, b, s = (to_f32(parts[part].raw, parts[part].dtype) for part in "abs")
     rank = parts["a"].shape[0]
-    return product(b.reshape(-1, rank), a.reshape(rank, -1), s[0])
+    return rows_of(b.reshape(-1, rank), a.reshape(rank, -1), s[0])
+
+
+def rows_of(b: F32, a: F32, s: np.float32) -> Callable[[int, int], F32]:
+    """Elements start to stop of `product`, made of the rows that they lie in."""
+    width = max(1, a.shape[1])
+
+    def span(start: int, stop: int) -> F32:
+        low, high = start // width, -(-stop // width)
+        return product(b[low:high], a, s)[start - low * width : stop - low * width]
+
+    return span
 
 
 def product(b: F32, a: F32, s: np.float32) -> F32:

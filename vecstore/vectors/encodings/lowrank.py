@@ -31,9 +31,9 @@ from pv.registry.errors import UsageError
 from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import floats, int8, lora
-from pv.vecstore.vectors.encodings.shapes import expect, matrix
+from pv.vecstore.vectors.encodings.shapes import expect, matrix, numel
 
-__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "factored", "options", "tau"]
+__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "expand", "factored", "options", "tau"]
 
 NAME = "lowrank"
 EXAMPLES = ("lowrank:64",)
@@ -71,8 +71,12 @@ def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, .
         return floats.tau(parts, base, shape)
     if "q" in parts:
         return int8.tau(parts, base, shape)
-    b, a = _widened(parts)
-    return lora.product(b, a, np.float32(1))
+    return expand(parts, shape)(0, numel(shape))
+
+
+def expand(parts: Mapping[str, Array], shape: tuple[int, ...]) -> Callable[[int, int], F32]:
+    """tau's elements start to stop, of factors."""
+    return lora.rows_of(*_widened(parts), np.float32(1))
 
 
 def factored(parts: Mapping[str, Array]) -> tuple[Array, Array, float]:

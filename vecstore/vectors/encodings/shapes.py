@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
+
 from pv.registry.errors import FormatError
 from pv.registry.manifest import TensorRow
+from pv.vecstore.tensors.array import F32
 
-__all__ = ["expect", "matrix", "numel"]
+__all__ = ["by_row", "expect", "matrix", "numel"]
 
 
 def numel(shape: tuple[int, ...]) -> int:
@@ -46,3 +49,12 @@ def expect(
 
 def _names(parts: Collection[str]) -> str:
     return ", ".join(repr(part[:20]) for part in sorted(parts)[:6]) or "none"
+
+
+def by_row(scale: F32, width: int, start: int, stop: int) -> F32:
+    """The scales of the rows that elements start to stop lie in, one an element."""
+    if stop == start:
+        return np.empty(0, np.float32)
+    rows = np.arange(start // width, (stop - 1) // width + 1)
+    counts = np.minimum((rows + 1) * width, stop) - np.maximum(rows * width, start)
+    return np.repeat(scale[rows], counts)

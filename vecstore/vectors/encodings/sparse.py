@@ -26,7 +26,7 @@ from pv.vecstore.tensors.rounding import round_to
 from pv.vecstore.vectors.encodings import floats
 from pv.vecstore.vectors.encodings.shapes import expect, numel
 
-__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "options", "tau"]
+__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "expand", "options", "tau"]
 
 NAME = "sparse"
 EXAMPLES = ("sparse:0.1",)
@@ -73,18 +73,26 @@ def encode(tau: F32, shape: tuple[int, ...], share: float = 0.1) -> dict[str, Ar
     }
 
 
-def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
-    if "tau" in parts:
-        return floats.tau(parts, base, shape)
+def expand(parts: Mapping[str, Array], shape: tuple[int, ...]) -> Callable[[int, int], F32]:
+    """tau's elements start to stop, of parts that are not dense."""
     gaps, values = parts["gap"].raw, parts["value"].raw
     ends = np.cumsum(gaps + (gaps != FAR), dtype=np.int64)  # 255 moves 255 on, any other byte g + 1
     positions = ends[gaps != FAR] - 1  # (k,)
     size = numel(shape)
     if len(positions) != len(values) or (len(ends) and ends[-1] > size):
         raise FormatError("the gaps of a sparse tensor do not fit its values or its size")
-    out = np.zeros(size, np.float32)
-    out[positions] = to_f32(values, "BF16")
-    return out
+
+    def span(start: int, stop: int) -> F32:
+        out = np.zeros(stop - start, np.float32)
+        first, last = np.searchsorted(positions, (start, stop))
+        out[positions[first:last] - start] = to_f32(values[first:last], "BF16")
+        return out
+
+    return span
+
+
+def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
+    return floats.tau(parts, base, shape) if "tau" in parts else expand(parts, shape)(0, numel(shape))
 
 
 def _largest(tau: F32, share: float) -> NDArray[np.int64]:

@@ -26,9 +26,9 @@ from pv.registry.errors import FormatError
 from pv.registry.manifest import TensorRow
 from pv.vecstore.tensors.array import F32, Array
 from pv.vecstore.vectors.encodings import floats
-from pv.vecstore.vectors.encodings.shapes import expect, matrix, numel
+from pv.vecstore.vectors.encodings.shapes import by_row, expect, matrix, numel
 
-__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "options", "tau"]
+__all__ = ["ALLOWED", "EXAMPLES", "NAME", "check", "encode", "expand", "options", "tau"]
 
 NAME = "ternary"
 EXAMPLES = ("ternary",)
@@ -83,17 +83,24 @@ def _fit(magnitude: F32) -> tuple[NDArray[np.bool_], F32]:
     return kept, (total / np.maximum(count, 1)).astype(np.float32)
 
 
+def expand(parts: Mapping[str, Array], shape: tuple[int, ...]) -> Callable[[int, int], F32]:
+    """tau's elements start to stop, of parts that are not dense."""
+    size, packed, scale = numel(shape), parts["t"].raw, parts["scale"].raw.view("<f4")
+    width = matrix(shape)[1]
+
+    def span(start: int, stop: int) -> F32:
+        there = packed[start // 4 : -(-stop // 4)]
+        fields = np.empty((len(there), 4), np.uint8)
+        for place in range(4):
+            fields[:, place] = (there >> np.uint8(2 * place)) & np.uint8(3)
+        flat = fields.reshape(-1)
+        skip = start % 4
+        if (flat == 3).any() or (stop == size and flat[skip + stop - start :].any()):
+            raise FormatError("a ternary tensor has fields that mean nothing")
+        return _VALUES[flat[skip : skip + stop - start]] * by_row(scale, width, start, stop)
+
+    return span
+
+
 def tau(parts: Mapping[str, Array], base: Callable[[], F32], shape: tuple[int, ...]) -> F32:
-    if "tau" in parts:
-        return floats.tau(parts, base, shape)
-    size, (height, width) = numel(shape), matrix(shape)
-    packed = parts["t"].raw
-    fields = np.empty((len(packed), 4), np.uint8)
-    for place in range(4):
-        fields[:, place] = (packed >> np.uint8(2 * place)) & np.uint8(3)
-    flat = fields.reshape(-1)
-    if (flat == 3).any() or flat[size:].any():
-        raise FormatError("a ternary tensor has fields that mean nothing")
-    signs = _VALUES[flat[:size]].reshape(height, width)
-    product: F32 = signs * parts["scale"].raw.view("<f4")[:, None]
-    return product.reshape(-1)
+    return floats.tau(parts, base, shape) if "tau" in parts else expand(parts, shape)(0, numel(shape))
