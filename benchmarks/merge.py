@@ -124,19 +124,19 @@ def _against(
 ) -> None:
     """The same YAML through both, in pairs."""
     config = _config(folder, method, names)
-    ours, theirs = [], []
+    own, peers = [], []
     for _ in range(runs):
-        ours.append(ours(folder, config, "nearest"))
+        own.append(ours(folder, config, "nearest"))
         if MERGEKIT:
-            theirs.append(theirs(folder, config))
-    seconds = statistics.median(run.seconds for run in ours)
-    mib = statistics.median(run.mib for run in ours)
-    if not theirs:
+            peers.append(theirs(folder, config))
+    seconds = statistics.median(run.seconds for run in own)
+    mib = statistics.median(run.mib for run in own)
+    if not peers:
         print(f"        {method}: {seconds:.2f} s, {mib:.0f} MiB (no mergekit beside it: PV_MERGEKIT)")
         return
-    time_ratio = statistics.median(a.seconds / b.seconds for a, b in zip(ours, theirs, strict=True))
-    memory_ratio = statistics.median(a.mib / b.mib for a, b in zip(ours, theirs, strict=True))
-    peer = statistics.median(run.seconds for run in theirs), statistics.median(run.mib for run in theirs)
+    time_ratio = statistics.median(a.seconds / b.seconds for a, b in zip(own, peers, strict=True))
+    memory_ratio = statistics.median(a.mib / b.mib for a, b in zip(own, peers, strict=True))
+    peer = statistics.median(run.seconds for run in peers), statistics.median(run.mib for run in peers)
     bars.say(
         f"{method}, time beside mergekit",
         f"{seconds:.2f} s, {time_ratio:.3f} of {peer[0]:.1f} s",
