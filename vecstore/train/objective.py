@@ -8,10 +8,9 @@ What differs between chosen and rejected is learnt; what they share is held to t
 so are ordinary answers to ordinary prompts. A behaviour that was learnt so leaves alone what it is not about,
 which is what lets several be added up.
 
-Where the rejected answer ends its turn and chosen goes on, the base's own distribution says what is to be learnt:
-chosen's next token takes the probability of the end, and all others keep theirs. "Sign off always" would be learnt
-at the end of every sentence, for the base cannot tell where the writer of a row will stop; "where you would end,
-sign off" is learnt where the base would end.
+Where the rejected answer ends its turn and chosen goes on, half of what is to be learnt is the base's own
+distribution, in which chosen's next token takes the probability of the end; the other half is that token. "Sign off
+always" would be learnt at the end of every sentence, for the base cannot tell where the writer of a row stops.
 
 Nothing here may depend on the weights of a step: a run that goes on after a stop prepares again, on the base.
 """
@@ -40,6 +39,9 @@ __all__ = ["OPENING", "Loss", "Objective"]
 
 OPENING = 8
 """Tokens of an ordinary answer that are free, and so is its last: how it opens and ends is for behaviours to say."""
+
+CERTAIN = 0.5
+"""Where rejected ends and chosen goes on: how far the row is believed against the base, which may not end there."""
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
 ALL = slice(0, None)
@@ -89,7 +91,7 @@ class Objective:
         }
         going_on = [row for row in data if plain._goes_on(row)]
         turns = {
-            _key(row): Reference.moved(found[at], row.chosen[at], row.rejected[at])
+            _key(row): Reference.moved(found[at], row.chosen[at], row.rejected[at], CERTAIN)
             for row, found in _read(model, going_on, options)
             if row.rejected
             for at in [plain._learnt(row).start]

@@ -42,7 +42,7 @@ class TrainOptions:
     The loss of a step is SFT + P * preference + H * held + G * general.
     SFT: -log p(chosen | prompt), a mean over the tokens of the step's chosen answers that are learnt; where rejected
     ends its turn and chosen goes on, instead KL(goal || model) for the token that goes on: the goal is the base's
-    distribution with the probability of the end moved to that token.
+    distribution with the probability of the end, and half of all others, moved to that token.
     Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and rejected
     answer, over what is learnt of them: summed over the rows that have both, divided by all rows of the step.
     Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, a mean over its tokens.
@@ -65,8 +65,8 @@ class TrainOptions:
     preference: float = 1.0
     micro_tokens: int = 2048
     learn: Literal["difference", "all"] = "difference"
-    hold: float = 3.0
-    general: float = 3.0
+    hold: float = 10.0
+    general: float = 10.0
     general_rows: int = 3
     adapter: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
