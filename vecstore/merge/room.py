@@ -37,5 +37,5 @@ class Room:
             self.give(nbytes)
 
 
-SHARED = Room(128 << 20)
+SHARED = Room(256 << 20)
 """For what is cheap to read again."""
