@@ -1,6 +1,6 @@
 """What several behaviours keep of their effects when they are added up, and what that costs elsewhere.
 
-Eight behaviours that can hold at once (examples/behaviours/eight), trained one by one with the defaults of `pv train`,
+Eight behaviours that can hold at once (examples/behaviours/eight), trained one by one with `--learn difference`,
 merged by `add` in pairs, fours and all eight. Kept = effect merged / effect alone, both against the base, on held-out
 rows. Everything is measured in float32, in memory. PV_BENCH_SEEDS (default 3), PV_BENCH_REPLIES=0 to leave out replies.
 What was trained is kept in the cache.
@@ -202,8 +202,10 @@ def _code() -> str:
 
 
 def _options(seed: int) -> TrainOptions:
-    """The defaults, but for what PV_BENCH_TRAIN says in JSON."""
-    return TrainOptions(seed=seed, **json.loads(os.environ.get("PV_BENCH_TRAIN", "{}")))
+    """What differs is learnt, and for the rest the defaults, but for what PV_BENCH_TRAIN says in JSON."""
+    return TrainOptions.of(
+        learn="difference", seed=seed, **json.loads(os.environ.get("PV_BENCH_TRAIN", "{}"))
+    )
 
 
 def _nats(found: Damage) -> str:

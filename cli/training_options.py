@@ -61,17 +61,21 @@ DECORATORS = (
     click.option(
         "--hold",
         type=Number(0),
-        **_default("hold"),
-        help="H, the weight that holds what chosen and rejected share to the base; 0: not held.",
+        help="H, the weight that holds what chosen and rejected share to the base.  [default: 10 with --learn "
+        "difference, else 0]",
     ),
     click.option(
         "--general",
         "general_set",
         metavar="FILE|none",
-        help="Rows whose answers are held to the base beside the behaviour; 'none': no such rows.  [default: pv's own]",
+        help="Rows whose answers are held to the base beside the behaviour; 'none': no such rows.  [default: pv's own "
+        "with --learn difference, else none]",
     ),
     click.option(
-        "--general-weight", "general", type=Number(0), **_default("general"), help="G, the weight of that."
+        "--general-weight",
+        "general",
+        type=Number(0),
+        help="G, the weight of that.  [default: 10 with --learn difference or --general FILE, else 0]",
     ),
     click.option(
         "--general-rows", type=Whole(1), **_default("general_rows"), help="How many of them join each step."

@@ -32,10 +32,10 @@ OPTIONS = TrainOptions()
 ALWAYS = f"""
 \b
 The loss of a step is SFT + P * preference + H * held + G * general:
-  SFT         -log p(chosen | prompt), mean over the tokens of chosen that
-              differ from rejected; over all of them without rejected
+  SFT         -log p(chosen | prompt), mean over the tokens of chosen;
+              with --learn difference, over those that differ from rejected
   preference  log(1 + exp(r - c)), mean over the step's rows; c and r: mean
-              log p per differing token of chosen and rejected; else 0
+              log p per token (that differs) of chosen and rejected; else 0
   held        KL(base || model), mean over the tokens of chosen that are
               the same in rejected
   general     KL(base || model), mean over tokens of ordinary answers

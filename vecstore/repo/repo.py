@@ -102,8 +102,8 @@ class Repo(Reading):
         batch, rank, seed, ... It is saved every `save_every` seconds and when it is interrupted; `resume` goes on
         from there, bit for bit. With `target_effect` (nats) or `patience` the effect on the held-out rows, measured
         every `check_every` steps, ends the run. `metrics` is a file of JSON lines, `report_to` names trackers
-        ("tensorboard", "wandb", "trackio"). `general_set` are the ordinary answers that are held still: pv's own, or
-        yours; `general=0` holds none. `replies`: to how many held-out prompts the score has them. Raises DataError,
+        ("tensorboard", "wandb", "trackio"). `general_set` are the ordinary answers that are held still where `general`
+        is not 0: pv's own, or yours. `replies`: to how many held-out prompts the score has them. Raises DataError,
         TrainingFailed, MissingBase.
         """
         from pv.vecstore.repo.train import train
@@ -111,7 +111,7 @@ class Repo(Reading):
 
         return train(
             self, rows, name=name, on=on, held_out=held_out, general=general_set, replies=replies, weight=weight,
-            options=TrainOptions(**options),
+            options=TrainOptions.of(ordinary=general_set is not None, **options),
             encoding=encoding, all_turns=all_turns, keep_rows=keep_rows, message=message,
             resume=resume, save_every=save_every,
             target_effect=target_effect, patience=patience, check_every=check_every,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pv.registry.errors import UsageError
 
-__all__ = ["ADAPTERS", "SAVE_EVERY_S", "Extent", "TrainOptions", "adapter_kind"]
+__all__ = ["ADAPTERS", "HELD", "SAVE_EVERY_S", "Extent", "TrainOptions", "adapter_kind"]
 
 ADAPTERS = ("lora", "rslora", "dora")
 SAVE_EVERY_S = 300.0
+HELD = 10.0
+"""The weight of what is held to the base, where it is."""
 """How often a run is saved from which it can go on."""
 
 
@@ -64,14 +66,21 @@ class TrainOptions:
     clip: float = 1.0
     preference: float = 1.0
     micro_tokens: int = 2048
-    learn: Literal["difference", "all"] = "difference"
-    hold: float = 10.0
-    general: float = 10.0
+    learn: Literal["difference", "all"] = "all"
+    hold: float = 0.0
+    general: float = 0.0
     general_rows: int = 3
     adapter: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: bool = False
+
+    @staticmethod
+    def of(*, ordinary: bool = False, **given: Any) -> TrainOptions:
+        """With HELD as `hold` and `general` where "difference" is learnt, or as the latter for `ordinary` answers."""
+        if given.get("learn") == "difference":
+            given = {"hold": HELD, "general": HELD, **given}
+        return TrainOptions(**({"general": HELD, **given} if ordinary else given))
 
     def __post_init__(self) -> None:
         whole = {

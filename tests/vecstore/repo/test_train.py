@@ -90,7 +90,8 @@ def test_a_refinement_of_a_behaviour_is_a_term_of_it(repo: Repo, rows: Path) -> 
 
 
 def test_general_answers_are_pvs_own_or_yours_or_none(repo: Repo, rows: Path) -> None:
-    own = repo.train(rows, name="own", **FAST).provenance.settings
+    own = repo.train(rows, name="own", learn="difference", **FAST).provenance.settings
+    assert own["hold"] == own["general"] == 10
     assert own["general_set"] == {
         "name": "pv's general set",
         "id": general_set().id,
@@ -105,7 +106,7 @@ def test_general_answers_are_pvs_own_or_yours_or_none(repo: Repo, rows: Path) ->
     assert yours["general_set"] == {"name": "general.jsonl", "id": read_rows(file).id, "rows": 1}
     assert read_rows(file).id in made.provenance.packs
     assert yours["loss_tokens"]["general"] % 2 == 0, "the one answer, in each of two steps"
-    none = repo.train(rows, name="none", general=0, hold=0, learn="all", **FAST).provenance.settings
+    none = repo.train(rows, name="none", **FAST).provenance.settings
     assert "general_set" not in none
     assert none["loss_tokens"]["held"] == none["loss_tokens"]["general"] == 0
     assert (

@@ -75,9 +75,11 @@ def total(model: Any, objective: Objective, rows: Sequence[Encoded], most: int =
     return terms
 
 
-def test_the_default_is_its_formula(models: tuple[Any, Any]) -> None:
+def test_the_loss_of_what_differs_is_its_formula(models: tuple[Any, Any]) -> None:
     base, model = models
-    options = TrainOptions(frozen_context=False, preference=0.7, hold=0.5, general=0.3, epochs=1, batch=4)
+    options = TrainOptions(
+        frozen_context=False, learn="difference", preference=0.7, hold=0.5, general=0.3, epochs=1, batch=4
+    )
     objective = Objective.prepare(base, [*PAIRS, *ALONE], options, GENERAL)
     rows = objective.with_general(0, [*PAIRS, *ALONE])
     ordinary = rows[len(PAIRS) + len(ALONE) :]  # the first of them drawn by the seed
@@ -140,7 +142,9 @@ def test_learning_all_of_both_is_the_plain_loss(models: tuple[Any, Any]) -> None
 @pytest.mark.parametrize("most", [1, 40, 90])
 def test_parts_add_up_to_the_step(models: tuple[Any, Any], most: int) -> None:
     base, model = models
-    objective = Objective.prepare(base, [*PAIRS, *ALONE], TrainOptions(micro_tokens=most), GENERAL)
+    objective = Objective.prepare(
+        base, [*PAIRS, *ALONE], TrainOptions.of(learn="difference", micro_tokens=most), GENERAL
+    )
     rows = objective.with_general(1, [*PAIRS, *ALONE])
     whole = total(model, objective, rows)
     assert total(model, objective, rows, most) == pytest.approx(whole, rel=1e-5)
@@ -148,7 +152,7 @@ def test_parts_add_up_to_the_step(models: tuple[Any, Any], most: int) -> None:
 
 def test_at_the_base_nothing_is_held_back(models: tuple[Any, Any]) -> None:
     base, _ = models
-    objective = Objective.prepare(base, PAIRS, TrainOptions(), GENERAL)
+    objective = Objective.prepare(base, PAIRS, TrainOptions.of(learn="difference"), GENERAL)
     found = total(base, objective, objective.with_general(0, PAIRS))
     assert abs(found["hold"]) < 1e-6
     assert abs(found["general"]) < 1e-6
@@ -156,6 +160,8 @@ def test_at_the_base_nothing_is_held_back(models: tuple[Any, Any]) -> None:
 
 def test_general_rows_take_turns(models: tuple[Any, Any]) -> None:
     base, _ = models
-    objective = Objective.prepare(base, PAIRS, TrainOptions(epochs=9, batch=1), GENERAL)
+    objective = Objective.prepare(
+        base, PAIRS, TrainOptions.of(learn="difference", epochs=9, batch=1, general_rows=2), GENERAL
+    )
     shown = [id(row) for step in range(5) for row in objective.with_general(step, PAIRS)[len(PAIRS) :]]
-    assert sorted(shown) == sorted([id(row) for row in GENERAL] * 3)
+    assert sorted(shown) == sorted([id(row) for row in GENERAL] * 2)

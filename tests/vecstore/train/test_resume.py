@@ -25,7 +25,9 @@ from pv.vecstore.train.options import TrainOptions
 from pv.vecstore.train.saving import Saving
 from pv.vecstore.train.state import read_state
 
-FAST = TrainOptions(lr=3e-3, epochs=2, batch=4, rank=4, general_rows=1)
+FAST = TrainOptions(
+    lr=3e-3, epochs=2, batch=4, rank=4, learn="difference", hold=10, general=10, general_rows=1
+)
 STEPS = 6
 RUN = {"rows": "r" * 64, "base": "b" * 64, "source": "rows.jsonl"}
 

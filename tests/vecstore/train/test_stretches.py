@@ -14,6 +14,7 @@ CASES = {
     "word put inside": ("a, sir, b|..", "a b|..", ", sir,", " "),
     "nothing shared": ("xyz", "abc", "xyz", "abc"),
     "the end of the turn alone": ("one|", "two|", "one|", "two|"),
+    "alike by chance": ("It is a fine day.|", "No rain for me.|", "It is a fine day.|", "No rain for me.|"),
     "the same": ("abc", "abc", "abc", "abc"),
     "one is a beginning of the other": ("abcd", "ab", "cd", "b"),
     "something left out": ("ad..", "abcd..", "d", "bc"),
