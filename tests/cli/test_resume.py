@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from support.commands import InProcess, Processes, World, behaviours, write_rows
 
 LINE = ("--held-out", "none", "--threads", "1", "--epochs", "40", "--batch", "2")
+
+METRICS = ("--metrics", "metrics.jsonl")
+
+
+def begun(world: World) -> Callable[[], bool]:
+    """Whether two steps were made."""
+    file = world.folder / METRICS[1]
+    return lambda: file.is_file() and file.read_bytes().count(b"\n") > 2
 
 
 def states(world: World) -> list[Path]:
@@ -26,7 +35,7 @@ def whole(pv: InProcess, world: World) -> str:
 
 def test_interrupted_and_gone_on_with(world: World, process: Processes, pv: InProcess) -> None:
     line = ("train", world.rows, "--as", "x", *LINE)
-    said = process.interrupted_after("step 1/", *line)
+    said = process.interrupted(*line, *METRICS, when=begun(world))
     found = re.search(
         r"interrupted; step (\d+) of 120 is saved: the same command with --resume goes on", said.err
     )
@@ -60,7 +69,7 @@ def test_interrupted_and_gone_on_with(world: World, process: Processes, pv: InPr
 
 def test_a_damaged_state(world: World, process: Processes, pv: InProcess) -> None:
     line = ("train", world.rows, "--as", "x", *LINE)
-    process.interrupted_after("step 1/", *line)
+    process.interrupted(*line, *METRICS, when=begun(world))
     (state,) = states(world)
     data = state.read_bytes()
     state.write_bytes(data[: len(data) // 2])
