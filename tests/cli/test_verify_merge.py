@@ -104,6 +104,15 @@ def test_without_sums_it_says_so(merged: Path, pv: InProcess) -> None:
     assert "has no sums of them" in pv.ok("verify", "plain").err
 
 
+def test_a_record_that_names_a_file_elsewhere_is_refused(merged: Path, pv: InProcess) -> None:
+    record = json.loads((merged / "out" / "pv-merge.json").read_bytes())
+    name = record["models"][0]["model"]
+    record["models"][0]["files"] = {"../b/model.safetensors": "0" * 64}
+    (merged / "out" / "pv-merge.json").write_text(json.dumps(record))
+    said = pv("verify", "out")
+    assert said.code == 3 and f"'../b/model.safetensors' is no file of {name}" in said.err
+
+
 def test_a_document_that_is_another_is_not_merged_again(merged: Path, pv: InProcess) -> None:
     (merged / "out" / "mergekit_config.yml").write_text(write(merged, document()).read_text())
     said = pv("verify", "out", "--recompute")

@@ -27,9 +27,7 @@ BLOCK = 4 << 20
 AHEAD = 3  # blocks that are asked for before they are needed
 IN_FLIGHT = 8  # requests at a time, for each folder
 _HELD = 32  # blocks of a file that wait to be read
-_STREAM = (
-    128 << 10
-)  # a first read of fewer bytes is taken for a look, not for the beginning of a whole tensor
+_STREAM = 128 << 10  # a first read of fewer bytes is a look, not the beginning of a whole tensor
 _RETRY: dict[str, Any] = {
     "max_retries": 6,
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},

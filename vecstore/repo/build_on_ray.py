@@ -183,7 +183,9 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
 def _translated(address: str | None) -> Iterator[None]:
     try:
         yield
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError, OSError) as error:
+    except PvError:
+        raise
+    except Exception as error:  # Ray raises plain ones too, where a node does not start in time
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         what = "no Ray cluster can be started" if address is None else f"no Ray cluster at {address}"
         raise RemoteError(f"{what}: {said}", hint=_START) from error

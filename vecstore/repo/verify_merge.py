@@ -171,6 +171,8 @@ def _model(said_of: Any, seen_from: Path, progress: Report | None) -> MergedFrom
                 return MergedFrom(name, commit, None, "is not here")
             said(progress, f"hashing {name}")
             for file, digest in sorted(sums.items()):
+                if not is_plain_file_name(file):
+                    raise FormatError(f"{MERGE}: {file!r} is no file of {name}", hint="merge again")
                 try:
                     with closing(FileRanges(folder / file)) as ranges:
                         if file_hash(ranges) != digest:
