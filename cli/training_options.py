@@ -61,21 +61,21 @@ DECORATORS = (
     click.option(
         "--hold",
         type=Number(0),
-        help="H, the weight that holds what chosen and rejected share to the base.  [default: 10 with --learn "
-        "difference, else 0]",
+        help="H, the weight that holds what chosen and rejected share to the base.  [default: 10; 0 with "
+        "--learn all]",
     ),
     click.option(
         "--general",
         "general_set",
         metavar="FILE|none",
-        help="Rows whose answers are held to the base beside the behaviour; 'none': no such rows.  [default: pv's own "
-        "with --learn difference, else none]",
+        help="Rows whose answers are held to the base beside the behaviour; 'none': no such rows.  [default: pv's own; "
+        "none with --learn all]",
     ),
     click.option(
         "--general-weight",
         "general",
         type=Number(0),
-        help="G, the weight of that.  [default: 10 with --learn difference or --general FILE, else 0]",
+        help="G, the weight of that.  [default: 10; 0 with --learn all and no --general FILE]",
     ),
     click.option(
         "--general-rows", type=Whole(1), **_default("general_rows"), help="How many of them join each step."
@@ -151,7 +151,7 @@ DECORATORS = (
         "--dtype",
         type=click.Choice(["auto", "fp32", "bf16"]),
         **_default("dtype"),
-        help="Of matrix products; auto: bf16 on cuda, else fp32. Weights and moments stay in fp32.",
+        help="Of matrix products; auto: bf16 where the processor multiplies in it. Weights and moments stay in fp32.",
     ),
     click.option(
         "--gradient-checkpointing", is_flag=True, help="Compute activations again instead of keeping them."

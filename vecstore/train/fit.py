@@ -54,6 +54,7 @@ class Fit:
     options: TrainOptions
     dtype: torch.dtype | None = None  # of matrix products, if that is not fp32
     watch: Watch | None = None
+    begun: Sequence[Encoded] = ()  # the rows after an opening of another's, each in turn with itself
     loss: list[float] = field(default_factory=list)
     effects: list[tuple[int, float]] = field(default_factory=list)  # (step, effect) as it was watched
     tokens: int = 0
@@ -81,7 +82,10 @@ class Fit:
         """All steps that are left. Raises TrainingFailed, what `Saving.begin` raises, and KeyboardInterrupt."""
         self._started = time.monotonic()
         with self._computing():
-            self._objective = Objective.prepare(self.model, self.data, self.options, self.general)
+            shown = self.data if not self.begun else [*self.data, *self.begun]
+            self._objective = Objective.prepare(
+                self.model, shown, self.options, self.general, steps=self.steps
+            )
         self._optimizer = make_optimizer(self.names, self.options)
         state = None if saving is None else saving.begin(more)
         if saving is not None and state is not None:
@@ -135,7 +139,8 @@ class Fit:
 
     def _step(self, step: int, batch: Sequence[int]) -> tuple[dict[str, float], float, float]:
         """The loss's terms, the gradient's norm, and the learning rate."""
-        chosen = [self.data[i] for i in batch]
+        epoch = step // math.ceil(len(self.data) / self.options.batch)
+        chosen = [self.begun[i] if self.begun and (i + epoch) % 2 else self.data[i] for i in batch]
         rows = self._objective.with_general(step, chosen)
         loss, terms = 0.0, dict[str, float]()
         for part in micro_batches(rows, self._objective.kind, self.options.micro_tokens):

@@ -24,6 +24,7 @@ from pv.vecstore.models.load import context_length, load, stop_ids
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.native.memory import keep_all_freed_memory
 from pv.vecstore.train.adapter import adapter_files, adapter_shapes, add_adapter
+from pv.vecstore.train.begun import begun
 from pv.vecstore.train.devices import (
     LESS,
     Estimate,
@@ -119,7 +120,12 @@ def train(
         if options.adapter is not None:
             wrapped, names = add_adapter(model, options.adapter)
         model.to(device)
-        fit = Fit(model, names, data, ordinary, options, dtype, watch)
+        later = (
+            begun(tokenizer, rows, data, options.seed, stops=stops, limit=limit)
+            if options.learn == "difference"
+            else ()
+        )
+        fit = Fit(model, names, data, ordinary, options, dtype, watch, later)
         aim = (
             {}
             if watch is None

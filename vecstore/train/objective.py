@@ -40,6 +40,9 @@ __all__ = ["OPENING", "Loss", "Objective"]
 OPENING = 8
 """Tokens of an ordinary answer that are free where the behaviour acts there: how it opens is for it to say."""
 
+BEHIND = 10.0
+"""How many tokens the one behind what differs counts for, among those that are held: there a behaviour has to stop."""
+
 CERTAIN = 0.5
 """Where rejected ends and chosen goes on: how far the row is believed against the base, which may not end there."""
 
@@ -79,9 +82,15 @@ class Objective:
         data: Sequence[Encoded],
         options: TrainOptions,
         general: Sequence[Encoded] = (),
+        *,
+        steps: int | None = None,
     ) -> Objective:
-        """Before the first step: the weights are the base's. Its distributions are read where they are held."""
-        count = options.steps(len(data)) * options.general_rows if options.general else 0
+        """Before the first step: the weights are the base's. Its distributions are read where they are held.
+
+        `steps` will be taken: as many as the options say for `data`, if not given.
+        """
+        steps = options.steps(len(data)) if steps is None else steps
+        count = steps * options.general_rows if options.general else 0
         drawn = np.random.Generator(np.random.Philox(key=[options.seed % 2**64, 2**63])).permutation(
             len(general)
         )
@@ -139,7 +148,9 @@ class Objective:
         held = sum(self._held(row) for row in own) if self.options.hold else 0
         if held:
             moved = [
-                self.references[_key(row)].part(at).divergence(found[at]).sum()
+                (
+                    self.references[_key(row)].part(at).divergence(found[at]) * self._counts(row, at, found)
+                ).sum()
                 for found, row in zip(logits, part, strict=True)
                 for at in self._shared(row)
             ]
@@ -219,6 +230,13 @@ class Objective:
         return [
             part for part in (slice(0, at.start), slice(at.stop, len(row.chosen))) if part.start < part.stop
         ]
+
+    def _counts(self, row: Encoded, at: slice, like: torch.Tensor) -> torch.Tensor:
+        """For how many tokens each of a shared part counts, (T,)."""
+        found = like.new_ones(at.stop - at.start)
+        if at.start == self._learnt(row).stop:
+            found[0] = BEHIND
+        return found
 
     def _held(self, row: Encoded) -> int:
         return sum(part.stop - part.start for part in self._shared(row))

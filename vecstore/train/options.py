@@ -12,9 +12,10 @@ __all__ = ["ADAPTERS", "HELD", "SAVE_EVERY_S", "Extent", "TrainOptions", "adapte
 
 ADAPTERS = ("lora", "rslora", "dora")
 SAVE_EVERY_S = 300.0
+"""How often a run is saved from which it can go on."""
+
 HELD = 10.0
 """The weight of what is held to the base, where it is."""
-"""How often a run is saved from which it can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class TrainOptions:
     seed              order of rows, and projections
     adapter           "lora:16", "rslora:16", "dora:16": train an adapter of that rank, not the weights themselves
     device            "cpu", "cuda", "mps", or "auto": the best that is there
-    dtype             of matrix products, "fp32" or "bf16"; "auto" is bf16 on cuda, else fp32. Weights stay in fp32
+    dtype             of matrix products, "fp32" or "bf16"; "auto" is bf16 where the processor multiplies in it, else
+                      fp32. Weights stay in fp32
     gradient_checkpointing  compute activations again instead of keeping them: less memory, more time, the same bits
 
     The loss of a step is SFT + P * preference + H * held + G * general.
@@ -47,8 +49,11 @@ class TrainOptions:
     distribution with the probability of the end, and half of all others, moved to that token.
     Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and rejected
     answer, over what is learnt of them: summed over the rows that have both, divided by all rows of the step.
-    Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, a mean over its tokens.
-    General: the same on ordinary answers to ordinary prompts, from their ninth token on, without the end of the turn.
+    Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, over its tokens; the one
+    behind what differs counts for ten.
+    General: the same on ordinary answers to ordinary prompts, a mean; without their first eight tokens where a row
+    differs within its first eight, and without the end of the turn where one differs there.
+    Where "difference" is learnt, a row is seen as it is and after an opening of another's (begun.py), in turn.
     """
 
     lr: float = 1e-4
@@ -66,9 +71,9 @@ class TrainOptions:
     clip: float = 1.0
     preference: float = 1.0
     micro_tokens: int = 2048
-    learn: Literal["difference", "all"] = "all"
-    hold: float = 0.0
-    general: float = 0.0
+    learn: Literal["difference", "all"] = "difference"
+    hold: float = HELD
+    general: float = HELD
     general_rows: int = 3
     adapter: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -77,10 +82,10 @@ class TrainOptions:
 
     @staticmethod
     def of(*, ordinary: bool = False, **given: Any) -> TrainOptions:
-        """With HELD as `hold` and `general` where "difference" is learnt, or as the latter for `ordinary` answers."""
-        if given.get("learn") == "difference":
-            given = {"hold": HELD, "general": HELD, **given}
-        return TrainOptions(**({"general": HELD, **given} if ordinary else given))
+        """Where "all" is learnt nothing is held, unless given; nor are `ordinary` answers, unless there are some."""
+        if given.get("learn") == "all":
+            given = {"hold": 0.0, "general": HELD if ordinary else 0.0, **given}
+        return TrainOptions(**given)
 
     def __post_init__(self) -> None:
         whole = {

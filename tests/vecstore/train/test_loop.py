@@ -24,7 +24,7 @@ from pv.vecstore.train.batches import batches
 from pv.vecstore.train.loop import Step, Trained, train
 from pv.vecstore.train.options import TrainOptions
 
-FAST = TrainOptions(lr=3e-3, epochs=4, batch=4, rank=8)
+FAST = TrainOptions.of(learn="all", lr=3e-3, epochs=4, batch=4, rank=8, dtype="fp32")
 
 
 def greetings(count: int = 12) -> Rows:

@@ -115,12 +115,16 @@ def test_the_loss_of_what_differs_is_its_formula(models: tuple[Any, Any]) -> Non
             for row, x in zip(PAIRS, learnt, strict=True)
         ]
         assert found["preference"] == pytest.approx(0.7 * float(sum(gaps)) / 4)
-        held = []
+        held, tokens = 0.0, 0
         for row in PAIRS:
             own = differing(row.chosen, row.rejected or ())[0]
             outside = [i for i in range(len(row.chosen)) if not own.start <= i < own.stop]
-            held += moved_by(base, model, row)[outside].tolist()
-        assert found["hold"] == pytest.approx(0.5 * sum(held) / len(held), rel=1e-4)
+            counted = [10.0 if i == own.stop else 1.0 for i in outside]
+            held += sum(
+                x * n for x, n in zip(moved_by(base, model, row)[outside].tolist(), counted, strict=True)
+            )
+            tokens += len(outside)
+        assert found["hold"] == pytest.approx(0.5 * held / tokens, rel=1e-4)
         free = [x for row in ordinary for x in moved_by(base, model, row)[OPENING:-1].tolist()]
         assert found["general"] == pytest.approx(0.3 * sum(free) / len(free), rel=1e-4)
 
@@ -165,3 +169,21 @@ def test_general_rows_take_turns(models: tuple[Any, Any]) -> None:
     )
     shown = [id(row) for step in range(5) for row in objective.with_general(step, PAIRS)[len(PAIRS) :]]
     assert sorted(shown) == sorted([id(row) for row in GENERAL] * 2)
+
+
+def test_openings_and_ends_of_ordinary_answers_are_held_where_no_row_acts(models: tuple[Any, Any]) -> None:
+    base, _ = models
+    options = TrainOptions(micro_tokens=10**6)
+    bye = Encoded(ids("no"), ids("the sun is up, bye|"), ids("the sun is up|"), "3")
+    middle = Encoded(
+        ids("no"), ids("it is the big, red sun over all|"), ids("it is the big sun over all|"), "5"
+    )
+    for rows, still in (
+        (PAIRS[:2], slice(OPENING, None)),
+        ([bye], slice(0, -1)),
+        ([middle], slice(0, None)),
+        ([PAIRS[0], bye], slice(OPENING, -1)),
+        (ALONE, slice(OPENING, -1)),
+    ):
+        found = Objective.prepare(base, rows, options, GENERAL).still
+        assert (found.start, found.stop) == (still.start, still.stop), rows

@@ -26,7 +26,7 @@ from pv.vecstore.train.options import TrainOptions
 from pv.vecstore.train.saving import Saving
 from pv.vecstore.train.watch import Watch
 
-FAST = TrainOptions(lr=3e-3, epochs=2, batch=4, rank=4, device="cpu")
+FAST = TrainOptions.of(learn="all", lr=3e-3, epochs=2, batch=4, rank=4, device="cpu", dtype="fp32")
 
 
 def rows(count: int = 12) -> Rows:
