@@ -54,7 +54,7 @@ class Fit:
     options: TrainOptions
     dtype: torch.dtype | None = None  # of matrix products, if that is not fp32
     watch: Watch | None = None
-    begun: Sequence[Encoded] = ()  # the rows after an opening of another's, each in turn with itself
+    forms: Sequence[Sequence[Encoded]] = ()  # of each row, one an epoch in turn; none: as they are
     loss: list[float] = field(default_factory=list)
     effects: list[tuple[int, float]] = field(default_factory=list)  # (step, effect) as it was watched
     tokens: int = 0
@@ -81,8 +81,8 @@ class Fit:
     ) -> None:
         """All steps that are left. Raises TrainingFailed, what `Saving.begin` raises, and KeyboardInterrupt."""
         self._started = time.monotonic()
-        with self._computing():
-            shown = self.data if not self.begun else [*self.data, *self.begun]
+        with self.computing():
+            shown = [form for one in self.forms for form in one] or self.data
             self._objective = Objective.prepare(
                 self.model, shown, self.options, self.general, steps=self.steps
             )
@@ -140,11 +140,13 @@ class Fit:
     def _step(self, step: int, batch: Sequence[int]) -> tuple[dict[str, float], float, float]:
         """The loss's terms, the gradient's norm, and the learning rate."""
         epoch = step // math.ceil(len(self.data) / self.options.batch)
-        chosen = [self.begun[i] if self.begun and (i + epoch) % 2 else self.data[i] for i in batch]
+        chosen = [
+            self.forms[i][(i + epoch) % len(self.forms[i])] if self.forms else self.data[i] for i in batch
+        ]
         rows = self._objective.with_general(step, chosen)
         loss, terms = 0.0, dict[str, float]()
         for part in micro_batches(rows, self._objective.kind, self.options.micro_tokens):
-            with self._computing():
+            with self.computing():
                 found = self._objective.loss(self.model, part, rows)
                 total = found.total
             total.backward()
@@ -185,7 +187,7 @@ class Fit:
         self.effects.append((step, effect))
         return effect
 
-    def _computing(self) -> AbstractContextManager[object]:
+    def computing(self) -> AbstractContextManager[object]:
         """Without autocast's own cache: what it casts in the pass without gradient, it would use in the other."""
         import torch
 

@@ -24,7 +24,6 @@ from pv.vecstore.models.load import context_length, load, stop_ids
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.native.memory import keep_all_freed_memory
 from pv.vecstore.train.adapter import adapter_files, adapter_shapes, add_adapter
-from pv.vecstore.train.begun import begun
 from pv.vecstore.train.devices import (
     LESS,
     Estimate,
@@ -36,6 +35,7 @@ from pv.vecstore.train.devices import (
     weights_memory,
 )
 from pv.vecstore.train.fit import Fit, Step
+from pv.vecstore.train.forms import forms
 from pv.vecstore.train.general_set import encode_general, general_set
 from pv.vecstore.train.objective import OPENING
 from pv.vecstore.train.options import Extent, TrainOptions
@@ -120,12 +120,10 @@ def train(
         if options.adapter is not None:
             wrapped, names = add_adapter(model, options.adapter)
         model.to(device)
-        later = (
-            begun(tokenizer, rows, data, options.seed, stops=stops, limit=limit)
-            if options.learn == "difference"
-            else ()
-        )
-        fit = Fit(model, names, data, ordinary, options, dtype, watch, later)
+        fit = Fit(model, names, data, ordinary, options, dtype, watch)
+        if options.learn == "difference":
+            with fit.computing():
+                fit.forms = forms(model, tokenizer, rows, data, options.seed, stops=stops, limit=limit)
         aim = (
             {}
             if watch is None

@@ -27,6 +27,7 @@ import numpy as np
 
 from pv.vecstore.data.chat_template import Encoded
 from pv.vecstore.train.batches import micro_batches
+from pv.vecstore.train.forms import goes_on
 from pv.vecstore.train.options import TrainOptions
 from pv.vecstore.train.reference import Reference
 from pv.vecstore.train.stretches import differing
@@ -219,10 +220,7 @@ class Objective:
 
     def _goes_on(self, row: Encoded) -> bool:
         """Whether rejected ends its turn where chosen differs from it."""
-        if self.options.learn == "all" or row.rejected is None:
-            return False
-        at, end = differing(row.chosen, row.rejected)
-        return bool(at.start == end.start == len(row.rejected) - 1)
+        return self.options.learn == "difference" and goes_on(row)
 
     def _shared(self, row: Encoded) -> list[slice]:
         """The tokens of chosen that are held: those before and after what differs."""

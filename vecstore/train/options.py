@@ -53,7 +53,7 @@ class TrainOptions:
     behind what differs counts for ten.
     General: the same on ordinary answers to ordinary prompts, a mean; without their first eight tokens where a row
     differs within its first eight, and without the end of the turn where one differs there.
-    Where "difference" is learnt, a row is seen as it is and after an opening of another's (begun.py), in turn.
+    Where "difference" is learnt, a row is seen as it is and after an opening of another's (forms.py), in turn.
     """
 
     lr: float = 1e-4

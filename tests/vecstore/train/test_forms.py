@@ -10,7 +10,7 @@ from support.tiny import tiny_checkpoint
 from pv.vecstore.data.chat_template import encode
 from pv.vecstore.data.rows import Rows, parse_rows
 from pv.vecstore.models.load import load, stop_ids
-from pv.vecstore.train.begun import OPENINGS, begun
+from pv.vecstore.train.forms import OPENINGS, begun
 from pv.vecstore.train.stretches import differing
 
 LINES = (
