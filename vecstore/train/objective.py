@@ -10,7 +10,9 @@ which is what lets several be added up.
 
 Where the rejected answer ends its turn and chosen goes on, half of what is to be learnt is the base's own
 distribution, in which chosen's next token takes the probability of the end; the other half is that token. "Sign off
-always" would be learnt at the end of every sentence, for the base cannot tell where the writer of a row stops.
+always" would be learnt at the end of every sentence, for the base cannot tell where the writer of a row stops. What is
+held of such a row is that distribution too: wherever the base may end, it goes on so. And so is what is held of general
+answers, if all rows go on with one token.
 
 Nothing here may depend on the weights of a step: a run that goes on after a stop prepares again, on the base.
 """
@@ -40,9 +42,6 @@ __all__ = ["OPENING", "Loss", "Objective"]
 
 OPENING = 8
 """Tokens of an ordinary answer that are free where the behaviour acts there: how it opens is for it to say."""
-
-BEHIND = 10.0
-"""How many tokens the one behind what differs counts for, among those that are held: there a behaviour has to stop."""
 
 CERTAIN = 0.5
 """Where rejected ends and chosen goes on: how far the row is believed against the base, which may not end there."""
@@ -99,16 +98,17 @@ class Objective:
         still = plain._still(data)
         chosen = tuple(general[i] for i in drawn[:count] if len(general[i].chosen) > OPENING + 1)
         held = [row for row in data if plain._held(row) and options.hold]
-        references = {
-            _key(row): Reference.of(found) for row, found in _read(model, [*held, *chosen], options)
-        }
-        going_on = [row for row in data if plain._goes_on(row)]
-        turns = {
-            _key(row): Reference.moved(found[at], row.chosen[at], row.rejected[at], CERTAIN)
-            for row, found in _read(model, going_on, options)
-            if row.rejected
-            for at in [plain._learnt(row).start]
-        }
+        turn = {_key(row): plain._turn(row) for row in data if plain._goes_on(row)}
+        always = (
+            next(iter(turn.values())) if len(set(turn.values())) == 1 and len(turn) == len(data) else None
+        )
+        references, turns = dict[Key, Reference](), dict[Key, Reference]()
+        for row, found in _read(model, [*held, *chosen], options):
+            ends = turn.get(_key(row)) or (always if any(row is one for one in chosen) else None)
+            references[_key(row)] = Reference.of(found) if ends is None else Reference.moved(found, *ends)
+        for row, found in _read(model, [row for row in data if _key(row) in turn], options):
+            at = plain._learnt(row).start
+            turns[_key(row)] = Reference.moved(found[at : at + 1], *turn[_key(row)], CERTAIN)
         return cls(options, chosen, references, turns, still)
 
     def with_general(self, step: int, rows: Sequence[Encoded]) -> Sequence[Encoded]:
@@ -149,9 +149,7 @@ class Objective:
         held = sum(self._held(row) for row in own) if self.options.hold else 0
         if held:
             moved = [
-                (
-                    self.references[_key(row)].part(at).divergence(found[at]) * self._counts(row, at, found)
-                ).sum()
+                self.references[_key(row)].part(at).divergence(found[at]).sum()
                 for found, row in zip(logits, part, strict=True)
                 for at in self._shared(row)
             ]
@@ -199,13 +197,16 @@ class Objective:
         return any(row is other for other in self.general)
 
     def _is_pair(self, row: Encoded) -> bool:
-        return row.rejected is not None and self.options.preference > 0
+        """Whether there is a preference. The end of a turn that goes on is moved, not disliked."""
+        return row.rejected is not None and self.options.preference > 0 and not self._goes_on(row)
 
     def _learnt(self, row: Encoded) -> slice:
-        """The tokens of chosen that carry likelihood and preference."""
+        """The tokens of chosen that carry likelihood and preference: what differs, and the token behind it, since that
+        is where a behaviour has to stop."""
         if self.options.learn == "all" or row.rejected is None:
             return slice(0, len(row.chosen))
-        return differing(row.chosen, row.rejected)[0]
+        at = differing(row.chosen, row.rejected)[0]
+        return slice(at.start, min(at.stop + 1, len(row.chosen)))
 
     def _disliked(self, row: Encoded) -> slice:
         rejected = row.rejected or ()
@@ -222,19 +223,17 @@ class Objective:
         """Whether rejected ends its turn where chosen differs from it."""
         return self.options.learn == "difference" and goes_on(row)
 
+    def _turn(self, row: Encoded) -> tuple[int, int]:
+        """Of a row that goes on: the token that does, and the one that ends the turn in its place."""
+        at = self._learnt(row).start
+        return row.chosen[at], (row.rejected or ())[at]
+
     def _shared(self, row: Encoded) -> list[slice]:
         """The tokens of chosen that are held: those before and after what differs."""
         at = self._learnt(row)
         return [
             part for part in (slice(0, at.start), slice(at.stop, len(row.chosen))) if part.start < part.stop
         ]
-
-    def _counts(self, row: Encoded, at: slice, like: torch.Tensor) -> torch.Tensor:
-        """For how many tokens each of a shared part counts, (T,)."""
-        found = like.new_ones(at.stop - at.start)
-        if at.start == self._learnt(row).stop:
-            found[0] = BEHIND
-        return found
 
     def _held(self, row: Encoded) -> int:
         return sum(part.stop - part.start for part in self._shared(row))

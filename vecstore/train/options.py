@@ -44,13 +44,14 @@ class TrainOptions:
     gradient_checkpointing  compute activations again instead of keeping them: less memory, more time, the same bits
 
     The loss of a step is SFT + P * preference + H * held + G * general.
-    SFT: -log p(chosen | prompt), a mean over the tokens of the step's chosen answers that are learnt; where rejected
-    ends its turn and chosen goes on, instead KL(goal || model) for the token that goes on: the goal is the base's
-    distribution with the probability of the end, and half of all others, moved to that token.
+    SFT: -log p(chosen | prompt), a mean over the tokens of the step's chosen answers that are learnt: those that
+    differ, and the one behind them. Where rejected ends its turn and chosen goes on, instead KL(goal || model) for the
+    token that goes on: the goal is the base's distribution with the probability of the end, and half of all others,
+    moved to that token; and what is held of such a row has the probability of the end moved to it as well.
     Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and rejected
-    answer, over what is learnt of them: summed over the rows that have both, divided by all rows of the step.
-    Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, over its tokens; the one
-    behind what differs counts for ten.
+    answer, over what is learnt of them: summed over the rows that have both (and where not rejected ends and chosen
+    goes on: there the end is moved), divided by all rows of the step.
+    Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, a mean over its tokens.
     General: the same on ordinary answers to ordinary prompts, a mean; without their first eight tokens where a row
     differs within its first eight, and without the end of the turn where one differs there.
     Where "difference" is learnt, a row is seen as it is and after an opening of another's (forms.py), in turn.

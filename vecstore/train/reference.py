@@ -35,17 +35,17 @@ class Reference:
         return cls(tokens, logps, rest)
 
     @classmethod
-    def moved(cls, logits: torch.Tensor, given: int, taken: int, certain: float) -> Reference:
-        """Of one distribution, (V,), in which token `given` has the probability of `taken` as well, and that none;
-        and then of what all others have, the share `certain`."""
+    def moved(cls, logits: torch.Tensor, given: int, taken: int, certain: float = 0.0) -> Reference:
+        """Of (T, V), in which token `given` has the probability of `taken` as well, and that none; and then of what
+        all others have, the share `certain`."""
         import torch
 
         found = torch.softmax(logits.detach().float(), -1)
-        found[given] += found[taken]
-        found[taken] = 0
+        found[:, given] += found[:, taken]
+        found[:, taken] = 0
         found *= 1 - certain
-        found[given] += certain
-        return cls.of(found.log().clamp_min(LEAST)[None])
+        found[:, given] += certain
+        return cls.of(found.log().clamp_min(LEAST))
 
     def part(self, at: slice) -> Reference:
         """Those of some of the tokens."""
