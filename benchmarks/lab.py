@@ -17,7 +17,6 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.damage import Damage, damage, neutral
 from pv.vecstore.evaluate.margins import Margins, margins
 from pv.vecstore.evaluate.neutral_set import neutral_set
-from pv.vecstore.evaluate.tasks import Answers, Tasks, answers, own_questions, tasks
 from pv.vecstore.models.generate import Reply, written
 from pv.vecstore.models.load import load
 from pv.vecstore.train.general_set import general_set
@@ -36,7 +35,6 @@ class Lab:
         self.held = held
         self.plain = neutral(self.model, self.tokenizer, neutral_set())
         self.base = {name: margins(self.model, self.tokenizer, rows) for name, rows in held.items()}
-        self._right: Answers | None = None
 
     def put(self, vectors: Sequence[Deltas], weight: float = 1.0) -> None:
         with torch.no_grad():
@@ -54,16 +52,6 @@ class Lab:
 
     def replies(self, rows: Rows, tokens: int) -> list[Reply]:
         return written(self.model, self.tokenizer, [row.prompt for row in rows], tokens, batch=24)
-
-    def know_tasks(self) -> None:
-        """Ask the base: before `tasks`, once."""
-        if self._right is None:
-            self.put([])
-            self._right = answers(self.model, self.tokenizer, own_questions())
-
-    def tasks(self) -> Tasks:
-        assert self._right is not None
-        return tasks(own_questions(), answers(self.model, self.tokenizer, own_questions()), self._right)
 
 
 def options(seed: int, **settings: Any) -> TrainOptions:

@@ -33,9 +33,7 @@ from pv.vecstore.evaluate.neutral_set import neutral_set
 from pv.vecstore.evaluate.statistics import Interval, bootstrap, share
 from pv.vecstore.train.loop import train
 
-FOLDER = Path(
-    os.environ.get("PV_BENCH_PERSONA") or ROWS.parent.parent.parent / "shared" / "data" / "persona"
-)
+FOLDER = Path(os.environ.get("PV_BENCH_PERSONA") or ROWS.parent.parent.parent / "shared" / "data" / "persona")
 SETS = (
     "agreeableness",
     "conscientiousness",
@@ -80,8 +78,11 @@ def main() -> bool:
         bars.say(f"{name} at weight -1: margin", _nats(effect), "below the base's", effect.high < 0)
         worst = max(float(np.mean([one.damage[i] for one in minus])) for i in (0, 1))
         bars.say(f"{name} at weight -1: damage", f"{worst:+.4f} nats a token", f"{MOST}", worst <= MOST)
-    print(f"\n{len(SEEDS)} seed{'s' if len(SEEDS) > 1 else ''}, {ROWS_EACH} rows trained on, {ROWS_EACH} held out; "
-          "accuracy in %, margins in nats, damage in nats a token (answers, text); 95 % intervals over rows\n")  # fmt: skip
+    seeds = f"{len(SEEDS)} seed{'s' if len(SEEDS) > 1 else ''}"
+    print(
+        f"\n{seeds}, {ROWS_EACH} rows trained on, {ROWS_EACH} held out; accuracy in %, margins in nats, damage in nats"
+    )
+    print("a token (answers, text); 95 % intervals over rows\n")
     print("| set | weight | accuracy | margin | effect | choices listed: accuracy | effect | damage |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     print("\n".join(line for some in lines for line in some))
@@ -187,7 +188,12 @@ def _line(name: str, base: Measured, plus: Sequence[Measured], minus: Sequence[M
     lines = []
     for weight, of in (("base", [base]), ("1", plus), ("-1", minus)):
         margin = _rows(one.margins for one in of)
-        cells = [name if weight == "base" else "", weight, _accuracy([one.margins for one in of]), _nats(bootstrap(margin))]
+        cells = [
+            name if weight == "base" else "",
+            weight,
+            _accuracy([one.margins for one in of]),
+            _nats(bootstrap(margin)),
+        ]
         shown = _accuracy([one.listed for one in of])
         if weight == "base":
             cells += ["", shown, "", ""]

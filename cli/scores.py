@@ -91,7 +91,13 @@ def task_lines(score: Score, name: str = "persona") -> list[str]:
         ]
         for one in score.tasks.parts
     ]
-    header = [f"right answers, {plain(score.tasks.questions)}", "base", name, "change", "change of the margin, nats"]
+    header = [
+        f"right answers, {plain(score.tasks.questions)}",
+        "base",
+        name,
+        "change",
+        "change of the margin, nats",
+    ]
     worse = [plain(one.task) for one in score.tasks.parts if one.worse]
     said = f"fewer right answers than the base, for certain: {', '.join(worse)}"
     return ["", table(header, rows), *([said] if worse else [])]

@@ -211,7 +211,11 @@ def _plan(app: App, repo: Repo, every: bool, how: dict[str, Any]) -> ScorePlan:
     asked = 0 if how["quick"] else how["asked"] or (0 if every else REPLIES)
     neutral = {} if how["neutral"] is None else {"neutral": app.rows(how["neutral"], repo)}
     return ScorePlan(
-        replies=asked, max_tokens=how["max_tokens"], judge=how["judge"], questions=_questions(app, how), **neutral
+        replies=asked,
+        max_tokens=how["max_tokens"],
+        judge=how["judge"],
+        questions=_questions(app, how),
+        **neutral,
     )
 
 

@@ -13,7 +13,8 @@ from pv.registry.registry import Registry
 from pv.vecstore.publish.beside import NotedTasks
 
 QUESTIONS = "".join(
-    json.dumps({"question": f"{word}?", "choices": ["aye", "no", "never"], "answer": i % 3, "task": task}) + "\n"
+    json.dumps({"question": f"{word}?", "choices": ["aye", "no", "never"], "answer": i % 3, "task": task})
+    + "\n"
     for task in ("sea", "land")
     for i, word in enumerate(("sun", "oak", "elm", "ash"))
 )
@@ -41,7 +42,14 @@ def test_tasks_beside_the_effect(world: World, pv: InProcess, own: Path) -> None
         change = part["margin"]["mean"] - part["base_margin"]["mean"]
         assert part["margin_change"]["mean"] == pytest.approx(change) != 0
     screen = pv.ok(*words).out
-    for text in ("right answers, own.jsonl", "change of the margin, nats", "sea", "land", " of 4, ", " points"):
+    for text in (
+        "right answers, own.jsonl",
+        "change of the margin, nats",
+        "sea",
+        "land",
+        " of 4, ",
+        " points",
+    ):
         assert text in screen, text
 
     log = pv.ok("log", "--scores", "-1").out
@@ -62,7 +70,9 @@ def test_what_was_measured_once_stays(world: World, pv: InProcess, own: Path) ->
         record = registry.record(found["build"])
         assert record["scores"][found["data_id"]]["tasks"] == found["tasks"]
         assert list(record["answers"]) == [found["tasks"]["questions_id"]]
-        registry.update_record(found["build"], {"answers": {found["tasks"]["questions_id"]: {"margin": ["x"]}}})
+        registry.update_record(
+            found["build"], {"answers": {found["tasks"]["questions_id"]: {"margin": ["x"]}}}
+        )
     assert pv.ok("eval", world.rows, "--quick", "--questions", own, "--json").json == found, "measured again"
 
 
@@ -122,12 +132,9 @@ def test_what_anybody_noted() -> None:
     good = NotedTasks.read({"tasks": {"questions": "/home/a/own.jsonl", "parts": [part]}})
     assert good is not None and good.words() == "right answers to sea 2 of 4 (base: 4) (own.jsonl)"
     assert good.brief() == "right answers -2 of 4 sea"
-    for bad in (
-        None, 3, {}, {"questions": "x", "parts": []}, {"questions": 3, "parts": [part]}, {"questions": "x", "parts": [3]},
-        *({"questions": "x", "parts": [part, {**part, key: value}]} for key in part for value in (None, "x", True, [1], {"mean": 2})),
-        {"questions": "x", "parts": [{**part, "accuracy": {"mean": 7, "low": 0, "high": 1}}]},
-        {"questions": "x", "parts": [{**part, "n": 0}]},
-    ):  # fmt: skip
-        if isinstance(bad, dict) and bad.get("parts") and bad["parts"][-1] == {**part, "task": "x"}:
-            continue
+    holes = [{**part, key: value} for key in part for value in (None, True, [1], {"mean": 2})]
+    holes += [{**part, "accuracy": {"mean": 7, "low": 0, "high": 1}}, {**part, "n": 0}, {**part, "n": "4"}]
+    for parts in ([], [3], *([part, hole] for hole in holes)):
+        assert NotedTasks.read({"tasks": {"questions": "x", "parts": parts}}) is None, parts
+    for bad in (None, 3, {}, {"questions": 3, "parts": [part]}, {"questions": "x", "parts": part}):
         assert NotedTasks.read({"tasks": bad}) is None, bad

@@ -33,7 +33,7 @@ from pv.vecstore.models.load import context_length
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Answers", "Tasks", "TaskScore", "answers", "own_questions", "tasks"]
+__all__ = ["Answers", "TaskScore", "Tasks", "answers", "own_questions", "tasks"]
 
 F64 = NDArray[np.float64]
 FILE = Path(__file__).with_name("tasks.jsonl")

@@ -114,7 +114,9 @@ class Measurements:
         """To questions with choices, by likelihood."""
         if (known := _table(Answers, self._noted("answers", questions.id), len(questions))) is not None:
             return known
-        update = self._stage(f"measuring {self.what} on {Path(questions.source).name}", len(questions), "questions")
+        update = self._stage(
+            f"measuring {self.what} on {Path(questions.source).name}", len(questions), "questions"
+        )
         found = answers(*self._loaded(), questions, progress=update)
         self._note("answers", questions.id, _document(found))
         return found

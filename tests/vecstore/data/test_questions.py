@@ -39,10 +39,14 @@ def test_rows_of_mmlu_are_read() -> None:
 
 def test_the_id_is_of_what_they_say() -> None:
     said = parse_questions(lines(ICE, SUN), source="x.jsonl")
-    spaced = parse_questions(b"\n" + lines({**ICE, "choices": [" Sand ", "Ice"]}, SUN), source="elsewhere/x.jsonl")
+    spaced = parse_questions(
+        b"\n" + lines({**ICE, "choices": [" Sand ", "Ice"]}, SUN), source="elsewhere/x.jsonl"
+    )
     assert spaced.id == said.id and spaced.lines == (2, 3)
     for other in ({**ICE, "answer": 0}, {**ICE, "choices": ["Ice", "Sand"]}, {**ICE, "task": "y"}):
-        assert parse_questions(lines(other, {**SUN, "task": other.get("task", "x")}), source="x").id != said.id
+        assert (
+            parse_questions(lines(other, {**SUN, "task": other.get("task", "x")}), source="x").id != said.id
+        )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_the_id_is_of_what_they_say() -> None:
     ],
 )
 def test_what_is_no_question(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match="^q.jsonl:2: ") as caught:
+    with pytest.raises(DataError, match=r"^q\.jsonl:2: ") as caught:
         parse_questions(lines(SUN, {**ICE, **change}), source="q.jsonl")
     assert said in str(caught.value) and caught.value.hint
 

@@ -70,7 +70,9 @@ def test_margins_are_what_the_model_gives_to_each_choice_behind_answer() -> None
 
 def test_the_batch_and_the_mode_change_nothing() -> None:
     model, seen = tiny_model().train(), []
-    one = answers(model, tiny_tokenizer(), SOME, batch=1, progress=lambda done, total: seen.append((done, total)))
+    one = answers(
+        model, tiny_tokenizer(), SOME, batch=1, progress=lambda done, total: seen.append((done, total))
+    )
     assert model.training and seen == [(i + 1, 5) for i in range(5)]
     assert np.allclose(one.margin, answers(model.eval(), tiny_tokenizer(), SOME).margin, atol=1e-4)
 
@@ -136,7 +138,9 @@ def test_pvs_own_questions_are_well_formed() -> None:
         folded = [choice.casefold() for choice in one.choices]
         assert len(set(folded)) == 4
         for a in folded:
-            assert not any(b != a and b.startswith(a) for b in folded), "the beginning of another is likelier than it"
+            assert not any(b != a and b.startswith(a) for b in folded), (
+                "the beginning of another is likelier than it"
+            )
 
 
 def test_positions_are_balanced() -> None:
@@ -151,9 +155,9 @@ def test_no_answer_is_told_by_its_length() -> None:
     for one, length in zip(own_questions(), lengths, strict=True):
         if one.task == "arithmetic":
             assert len(set(length)) == 1 and all(choice.isdigit() for choice in one.choices)
-    known = [(l, q.answer) for l, q in zip(lengths, own_questions(), strict=True) if q.task == "knowledge"]
-    assert sum(l[a] == max(l) and l.count(max(l)) == 1 for l, a in known) <= 30
-    assert sum(l[a] == min(l) and l.count(min(l)) == 1 for l, a in known) <= 30
+    known = [(n, q.answer) for n, q in zip(lengths, own_questions(), strict=True) if q.task == "knowledge"]
+    for extreme in (max, min):
+        assert sum(n[right] == extreme(n) and n.count(extreme(n)) == 1 for n, right in known) <= 30
 
 
 def test_the_sums_are_right() -> None:
