@@ -1,7 +1,8 @@
 """What behaviours cost on tasks, alone and merged, and what they do at weight -1.
 
 The vectors of `composition`, out of its cache where they are there: right answers to pv's own questions
-(docs/scores.md) at one, two, four and eight behaviours; margins and damage of each at weight -1. PV_BENCH_SEEDS (default 3).
+(docs/scores.md) at one, two, four and eight behaviours; margins and damage of each at weight -1. PV_BENCH_SEEDS
+(default 3).
 """
 
 from __future__ import annotations
