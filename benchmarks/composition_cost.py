@@ -12,8 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.composition import NAMES, SEEDS, Deltas, Lab, _groups, _vector
-from benchmarks.kit import Bars
+from benchmarks.composition import NAMES, SEEDS, Deltas, _groups, _vector
+from benchmarks.kit import BASE, ROWS, Bars
+from benchmarks.lab import Lab
+from pv.vecstore.data.rows import read_rows
 from pv.vecstore.evaluate.damage import Damage
 from pv.vecstore.evaluate.statistics import bootstrap, effect
 from pv.vecstore.evaluate.tasks import Answers, answers, own_questions, tasks
@@ -26,6 +28,7 @@ class Cost:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.held = {name: read_rows(ROWS / "eight" / f"{name}.heldout.jsonl") for name in NAMES}
         lab.put([])
         self.base = self._answers()
         self.after: dict[int, list[Answers]] = {1: [], 2: [], 4: [], 8: []}
@@ -47,9 +50,13 @@ class Cost:
                 print(f"seed {seed} tasks, {' + '.join(group)}: {said}", flush=True)
         for name in NAMES:
             self.lab.put([{key: -deltas for key, deltas in vectors[name].items()}])
-            margins, lost = self.lab.margins(name), self.lab.damage()
-            moved = effect(margins, self.lab.base[name])
-            self.minus[name].append(margins.margin - self.lab.base[name].margin)
+            after, before, lost = (
+                self.lab.margins(self.held[name]),
+                self.lab.before(self.held[name]),
+                self.lab.damage(),
+            )
+            moved = effect(after, before)
+            self.minus[name].append(after.margin - before.margin)
             self.damage[name].append(lost)
             assert lost.answers is not None and lost.text is not None
             print(
@@ -83,7 +90,7 @@ class Cost:
 
 
 def main() -> bool:
-    bars, cost = Bars(), Cost(Lab())
+    bars, cost = Bars(), Cost(Lab(BASE))
     for seed in SEEDS:
         cost.add(seed, {name: _vector(name, seed) for name in NAMES})
     cost.say(bars)

@@ -25,10 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
-from benchmarks.lab import SEEDS, Lab, learnt_from, options
+from benchmarks.lab import SEEDS, Deltas, Lab, learnt_from, options
 from pv.vecstore.data.row import Message, Row, Rows
 from pv.vecstore.data.rows import read_rows
-from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.evaluate.neutral_set import neutral_set
 from pv.vecstore.evaluate.statistics import Interval, bootstrap, share
 from pv.vecstore.train.loop import train
@@ -103,17 +102,17 @@ def _set(name: str) -> tuple[Measured, list[Measured], list[Measured]]:
         key = learnt_from(taught, how)
         both = {sign: _known(name, f"{sign}-{seed}", rows, key) for sign in found}
         if base is None or None in both.values():
-            lab = lab or Lab(rows)
-            base = base or _kept(name, "base", rows, "", _measured(lab))
+            lab = lab or Lab(BASE)
+            base = base or _kept(name, "base", rows, "", _measured(lab, rows, None))
             began = time.monotonic()
             trained = train(BASE, taught, how)
             print(
                 f"{name} seed {seed}: trained in {time.monotonic() - began:.0f} s, {len(trained.loss)} steps, "
                 f"loss {trained.loss[0]:.2f} to {trained.loss[-1]:.2f}", flush=True,
             )  # fmt: skip
-            for sign, weight in (("plus", 1.0), ("minus", -1.0)):
-                lab.put([trained.deltas], weight)
-                both[sign] = _kept(name, f"{sign}-{seed}", rows, key, _measured(lab))
+            minus = {key: -deltas for key, deltas in trained.deltas.items()}
+            for sign, deltas in (("plus", trained.deltas), ("minus", minus)):
+                both[sign] = _kept(name, f"{sign}-{seed}", rows, key, _measured(lab, rows, deltas))
         for sign, one in both.items():
             assert one is not None
             found[sign].append(one)
@@ -147,11 +146,14 @@ def listed(rows: Rows) -> Rows:
     return replace(rows, rows=tuple(found))
 
 
-def _measured(lab: Lab) -> Measured:
-    found: dict[str, Margins] = {name: lab.margins(name) for name in lab.held}
+def _measured(lab: Lab, rows: dict[str, Rows], deltas: Deltas | None) -> Measured:
+    lab.put([] if deltas is None else [deltas])
+    of = {name: lab.before(some) if deltas is None else lab.margins(some) for name, some in rows.items()}
+    if deltas is None:
+        return Measured(of["held"].margin, of["listed"].margin, (0.0, 0.0))
     lost = lab.damage()
     assert lost.answers is not None and lost.text is not None
-    return Measured(found["held"].margin, found["listed"].margin, (lost.answers.mean, lost.text.mean))
+    return Measured(of["held"].margin, of["listed"].margin, (lost.answers.mean, lost.text.mean))
 
 
 def _file(name: str, what: str, rows: dict[str, Rows], key: str) -> Path:

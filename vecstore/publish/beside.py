@@ -141,10 +141,11 @@ class NotedTasks:
 
 
 def _task(document: object) -> NotedTask | None:
-    match document:
-        case {"task": str(task), "n": int(n)} if not isinstance(n, bool) and 0 < n < 1 << 32:
-            shares = [ends(document, key) for key in ("accuracy", "base_accuracy")]
-            right = [round(one[0] * n) for one in shares if one and 0 <= one[0] <= 1]
-            change = ends(document, "accuracy_change")
-            return NotedTask(task, n, (right[0], right[1]), change) if change and len(right) == 2 else None
-    return None
+    if not isinstance(document, Mapping):
+        return None
+    task, n, change = document.get("task"), document.get("n"), ends(document, "accuracy_change")
+    shares = [ends(document, key) for key in ("accuracy", "base_accuracy")]
+    if not isinstance(task, str) or not isinstance(n, int) or isinstance(n, bool) or not 0 < n < 1 << 32:
+        return None
+    right = [round(one[0] * n) for one in shares if one and 0 <= one[0] <= 1]
+    return NotedTask(task, n, (right[0], right[1]), change) if change and len(right) == 2 else None
