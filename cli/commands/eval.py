@@ -28,7 +28,6 @@ from pv.vecstore.publish.words import VERDICTS, caveats, caveats_of_all
 from pv.vecstore.repo.score_plan import REPLIES, TOKENS, ScorePlan
 
 if TYPE_CHECKING:
-    from pv.vecstore.data.questions import Questions
     from pv.vecstore.data.rows import Rows
     from pv.vecstore.evaluate.statistics import Interval
     from pv.vecstore.progress import Report
@@ -210,25 +209,14 @@ def _plan(app: App, repo: Repo, every: bool, how: dict[str, Any]) -> ScorePlan:
         raise UsageError(f"--no-replies and {other} do not go together", hint="give one of them")
     asked = 0 if how["quick"] else how["asked"] or (0 if every else REPLIES)
     neutral = {} if how["neutral"] is None else {"neutral": app.rows(how["neutral"], repo)}
+    wanted = how["tasks"] or how["questions"] is not None
     return ScorePlan(
         replies=asked,
         max_tokens=how["max_tokens"],
         judge=how["judge"],
-        questions=_questions(app, how),
+        questions=app.questions(how["questions"]) if wanted else None,
         **neutral,
     )
-
-
-def _questions(app: App, how: dict[str, Any]) -> Questions | None:
-    from pv.vecstore.data.questions import read_questions
-    from pv.vecstore.evaluate.tasks import own_questions
-
-    if how["questions"] is None:
-        return own_questions() if how["tasks"] else None
-    found = read_questions(app.file(how["questions"]))
-    for note in found.notes:
-        app.note(f"  {note}")
-    return found
 
 
 def _headline(label: str, revision: Revision) -> str:
