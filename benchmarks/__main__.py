@@ -25,6 +25,8 @@ NAMES = (
     "loops",
     "drift",
     "composition",
+    "composition_cost",
+    "persona_sets",
     "optimizer",
     "optimizer_quality",
 )

@@ -19,6 +19,7 @@ from pv.cli.terminal import colour, edge, wrap
 from pv.registry.errors import UsageError
 
 if TYPE_CHECKING:
+    from pv.vecstore.data.questions import Questions
     from pv.vecstore.data.rows import Rows
     from pv.vecstore.progress import Report
     from pv.vecstore.repo.repo import Repo
@@ -108,6 +109,18 @@ class App:
         for note in rows.notes:
             self.note(f"  {note}")
         return rows
+
+    def questions(self, name: str | None) -> Questions:
+        """The questions in a file that the user named, or pv's own."""
+        from pv.vecstore.data.questions import read_questions
+        from pv.vecstore.evaluate.tasks import own_questions
+
+        if name is None:
+            return own_questions()
+        found = read_questions(self.file(name))
+        for note in found.notes:
+            self.note(f"  {note}")
+        return found
 
     # what is said ------------------------------------------------------------------------------------
 

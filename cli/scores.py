@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pv.vecstore.evaluate.damage import Damage
     from pv.vecstore.evaluate.replies import ReplyScore
     from pv.vecstore.evaluate.statistics import Interval
+    from pv.vecstore.evaluate.tasks import TaskScore
     from pv.vecstore.repo.score import Score
     from pv.vecstore.repo.score_controls import Controlled
 
@@ -24,6 +25,8 @@ __all__ = [
     "damage_table",
     "nats",
     "reply_lines",
+    "task_lines",
+    "tasks_of_all",
     "won_rows",
 ]
 
@@ -73,6 +76,50 @@ def damage_of_all(lines: Iterable[tuple[str, Sequence[Score]]]) -> list[str]:
     return ["", f"damage on {found[0][1].neutral}, in {PER_TOKEN}", table(header, rows)]
 
 
+def task_lines(score: Score, name: str = "persona") -> list[str]:
+    """Right answers, the base beside."""
+    if score.tasks is None:
+        return []
+    rows = [
+        [
+            plain(one.task),
+            _share(one.base_accuracy),
+            _share(one.accuracy),
+            f"{100 * one.accuracy_change.mean:+.0f} [{100 * one.accuracy_change.low:+.0f}, "
+            f"{100 * one.accuracy_change.high:+.0f}] points",
+            nats(one.margin_change),
+        ]
+        for one in score.tasks.parts
+    ]
+    header = [
+        f"right answers, {plain(score.tasks.questions)}",
+        "base",
+        name,
+        "change",
+        "change of the margin, nats",
+    ]
+    worse = [plain(one.task) for one in score.tasks.parts if one.worse]
+    said = f"fewer right answers than the base, for certain: {', '.join(worse)}"
+    return ["", table(header, rows), *([said] if worse else [])]
+
+
+def tasks_of_all(lines: Iterable[tuple[str, Sequence[Score]]]) -> list[str]:
+    """Of several builds, each asked once."""
+    found = [(name, scores[0].tasks) for name, scores in lines if scores and scores[0].tasks]
+    if not found:
+        return []
+    first = found[0][1]
+    assert first is not None
+    base = ["the base", *(_share(one.base_accuracy) for one in first.parts)]
+    rows = [base, *([name, *map(_right, tasks.parts)] for name, tasks in found if tasks)]
+    names = [plain(one.task) for one in first.parts]
+    return ["", f"right answers to {plain(first.questions)}", table(["", *names], rows)]
+
+
+def _right(one: TaskScore) -> str:
+    return f"{_share(one.accuracy)}{': worse' if one.worse else ''}"
+
+
 def control_lines(found: Controlled) -> list[str]:
     """The persona, and what else was put in its place."""
     named = [("the persona", found.score)]
@@ -99,7 +146,7 @@ def control_lines(found: Controlled) -> list[str]:
     asked = [
         f"the base, asked to: with the system prompt {one.prompt!r}" for one in found.controls if one.prompt
     ]
-    return ["", table(header, rows), *map(plain, asked)]
+    return ["", table(header, rows), *map(plain, asked), *tasks_of_all((name, [one]) for name, one in named)]
 
 
 def _damages(found: Damage) -> list[str]:

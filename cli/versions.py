@@ -66,7 +66,8 @@ def one_line_each(versions: Sequence[Version]) -> Iterator[str]:
 def effect_words(effect: Effect) -> str:
     """An effect, and the damage beside it, where all has one line."""
     damage = f", {effect.damage.brief()}" if effect.damage else ""
-    return f"{effect.figures(plain)}{damage}{effect.brief(plain)}"
+    tasks = f", {effect.tasks.brief(plain)}" if effect.tasks else ""
+    return f"{effect.figures(plain)}{damage}{tasks}{effect.brief(plain)}"
 
 
 def effect_lines(title: str, effects: Iterable[Effect | None]) -> Iterator[str]:

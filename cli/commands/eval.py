@@ -11,7 +11,17 @@ from pv.cli.app import App, pass_app
 from pv.cli.options import Whole, dtype_option, json_option, threads_option
 from pv.cli.render import columns, persona_line, table
 from pv.cli.say import echo, plain
-from pv.cli.scores import NATS, control_lines, damage_of_all, damage_table, nats, reply_lines, won_rows
+from pv.cli.scores import (
+    NATS,
+    control_lines,
+    damage_of_all,
+    damage_table,
+    nats,
+    reply_lines,
+    task_lines,
+    tasks_of_all,
+    won_rows,
+)
 from pv.registry.errors import UsageError
 from pv.registry.words import revision_words
 from pv.vecstore.publish.words import VERDICTS, caveats, caveats_of_all
@@ -52,6 +62,9 @@ Damage: log-likelihood that plain answers (after their first 16 tokens, which a 
 and plain text lose against the base, in nats a token, on pv's neutral set or that of --neutral. Replies: greedy
 answers to the first prompts of the rows, persona beside base: how many fall into loops, and how many show the
 behaviour, if the file's first line says how it shows (docs/rows.md).
+
+Tasks: questions with choices, 60 of general knowledge and 60 of arithmetic, or those of --questions: how many are
+answered right, that is, how often the right choice is the likeliest one (docs/scores.md).
 """
 
 
@@ -69,6 +82,10 @@ behaviour, if the file's first line says how it shows (docs/rows.md).
 )
 @click.option("--no-replies", "--quick", "quick", is_flag=True, help="Write no replies: that takes longest.")
 @click.option("--max-tokens", type=Whole(1), default=TOKENS, show_default=True, help="Cut replies there.")
+@click.option("--tasks", is_flag=True, help="Also ask questions with choices: how many are answered right.")
+@click.option(
+    "--questions", metavar="FILE", help="Ask these questions, not pv's own; --tasks goes without saying."
+)
 @click.option("--judge", is_flag=True, help="Run the command that a file of rows names to judge replies.")
 @click.option("--controls", is_flag=True, help="Also measure noise of the vector's size in its place.")
 @click.option("--prompt", metavar="TEXT", help="A control too: the base with this system prompt.")
@@ -95,6 +112,7 @@ def command(
     pv eval main style listening.heldout.jsonl
     pv eval --all
     pv eval rows.jsonl --no-replies --neutral my-answers.jsonl
+    pv eval rows.jsonl --tasks
     pv eval pirate.heldout.jsonl --controls --prompt "Talk like a pirate."
     """
     revisions, data = _asked(app, what, every, files)
@@ -191,7 +209,14 @@ def _plan(app: App, repo: Repo, every: bool, how: dict[str, Any]) -> ScorePlan:
         raise UsageError(f"--no-replies and {other} do not go together", hint="give one of them")
     asked = 0 if how["quick"] else how["asked"] or (0 if every else REPLIES)
     neutral = {} if how["neutral"] is None else {"neutral": app.rows(how["neutral"], repo)}
-    return ScorePlan(replies=asked, max_tokens=how["max_tokens"], judge=how["judge"], **neutral)
+    wanted = how["tasks"] or how["questions"] is not None
+    return ScorePlan(
+        replies=asked,
+        max_tokens=how["max_tokens"],
+        judge=how["judge"],
+        questions=app.questions(how["questions"]) if wanted else None,
+        **neutral,
+    )
 
 
 def _headline(label: str, revision: Revision) -> str:
@@ -216,7 +241,7 @@ def _show(revision: Revision, found: Score) -> None:
     else:
         echo(VERDICTS[found.effect.verdict][1])
     _caveats(found)
-    for line in (*damage_table(found), *reply_lines(found.replies)):
+    for line in (*damage_table(found), *task_lines(found), *reply_lines(found.replies)):
         echo(line)
 
 
@@ -241,7 +266,7 @@ def _show_pair(a: Revision, b: Revision, found: Comparison) -> None:
         echo(WORDS[found.difference.verdict])
     _caveats(found.b.score)
     for name, one in (("A", found.a.score), ("B", found.b.score)):
-        for line in (*damage_table(one, name), *reply_lines(one.replies, name)):
+        for line in (*damage_table(one, name), *task_lines(one, name), *reply_lines(one.replies, name)):
             echo(line)
 
 
@@ -259,7 +284,8 @@ def _show_all(app: App, revision: Revision, found: Scores) -> None:
     else:
         pairs = [[name, one, e] for name, *es in lines for one, e in zip(sets, es, strict=True)]
         echo(table(["", "held-out rows", "effect"], pairs))
-    for line in damage_of_all([(one.behaviour or "the persona", one.scores) for one in found.lines]):
+    named = [(one.behaviour or "the persona", one.scores) for one in found.lines]
+    for line in (*damage_of_all(named), *tasks_of_all(named)):
         echo(line)
     scores = [(line.behaviour or "the persona", one) for line in found.lines for one in line.scores]
     for note in caveats_of_all((name, one.data, one.effect.n, one.overlap) for name, one in scores):

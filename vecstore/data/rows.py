@@ -8,7 +8,7 @@ the same have the same id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
@@ -20,7 +20,7 @@ from pv.vecstore.data.reply_rule import ReplyRule, is_reply_rule
 from pv.vecstore.data.row import ROLES, Message, Row, Rows
 from pv.vecstore.data.values import RowError, kind
 
-__all__ = ["ROLES", "Message", "Row", "Rows", "as_rows", "parse_rows", "read_rows"]
+__all__ = ["ROLES", "Message", "Row", "Rows", "as_rows", "ignored", "parse_rows", "read_file", "read_rows"]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 NAMED = 6  # files and columns that a message lists
@@ -28,9 +28,14 @@ NAMED = 6  # files and columns that a message lists
 
 def read_rows(path: str | PathLike[str]) -> Rows:
     """Read a file of rows: JSON lines, a JSON array, csv or parquet. Raises DataError naming file and line."""
+    return parse_rows(read_file(path), source=str(Path(path).expanduser()))
+
+
+def read_file(path: str | PathLike[str]) -> bytes:
+    """The bytes of a file of rows. Raises DataError that says what may have been meant."""
     path = Path(path).expanduser()
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"no file {path}", hint=_beside(path)) from error
     except IsADirectoryError as error:
@@ -39,7 +44,6 @@ def read_rows(path: str | PathLike[str]) -> Rows:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}", hint="check its rights"
         ) from error
-    return parse_rows(data, source=str(path))
 
 
 def as_rows(rows: Rows | str | PathLike[str]) -> Rows:
@@ -109,11 +113,7 @@ def _row(document: object, where: str, unused: set[str]) -> Row | None:
 
 def _notes(rows: list[Row], unused: set[str], refused: int, source: str) -> tuple[str, ...]:
     """What of a file was ignored, or means less than it may seem."""
-    name, notes = Path(source).name, []
-    if unused:
-        more = f" and {len(unused) - NAMED} more" if len(unused) > NAMED else ""
-        columns = ", ".join(key[:40] for key in sorted(unused)[:NAMED])
-        notes.append(f"{name}: ignored columns: {columns}{more}")
+    name, notes = Path(source).name, [*ignored(unused, source)]
     if refused:
         notes.append(
             f"{name}: {refused} of {refused + len(rows)} rows have label false and are left out: pv learns from an "
@@ -124,6 +124,15 @@ def _notes(rows: list[Row], unused: set[str], refused: int, source: str) -> tupl
             f"{name}: {plain} of {len(rows)} rows are plain text without a prompt: the whole text is trained on"
         )
     return tuple(notes)
+
+
+def ignored(unused: Collection[str], source: str) -> tuple[str, ...]:
+    """The note on columns that mean nothing to pv, if there are any."""
+    if not unused:
+        return ()
+    more = f" and {len(unused) - NAMED} more" if len(unused) > NAMED else ""
+    columns = ", ".join(key[:40] for key in sorted(unused)[:NAMED])
+    return (f"{Path(source).name}: ignored columns: {columns}{more}",)
 
 
 def _beside(path: Path) -> str:

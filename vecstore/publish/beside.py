@@ -8,7 +8,7 @@ from typing import Any
 
 from pv.vecstore.publish.figures import ends, interval, last_part
 
-__all__ = ["NotedDamage", "NotedReplies"]
+__all__ = ["NotedDamage", "NotedReplies", "NotedTasks"]
 
 Ends = tuple[float, float, float]
 
@@ -94,3 +94,58 @@ class NotedReplies:
             parts.append(f"{self.shown[0]} show it (base: {self.shown[1]})")
         parts.append(f"{self.loops[0]} fall into a loop (base: {self.loops[1]})")
         return f"of {self.n} greedy repl{'y' if self.n == 1 else 'ies'}, {', '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class NotedTask:
+    """Of `n` questions: how many are answered right, of the persona and of the base; `change` is that of the share."""
+
+    task: str
+    n: int
+    right: tuple[int, int]
+    change: Ends
+
+    def to_json(self) -> dict[str, Any]:
+        change = dict(zip(("mean", "low", "high"), self.change, strict=True))
+        right = {"persona": self.right[0], "base": self.right[1]}
+        return {"task": self.task, "n": self.n, "right": right, "accuracy_change": change}
+
+
+@dataclass(frozen=True, slots=True)
+class NotedTasks:
+    questions: str
+    parts: tuple[NotedTask, ...]
+
+    @staticmethod
+    def read(score: Mapping[str, Any]) -> NotedTasks | None:
+        """None for what is noted in another form."""
+        match score.get("tasks"):
+            case {"questions": str(questions), "parts": [_, *_] as parts}:
+                found = [_task(one) for one in parts]
+                if all(found):
+                    return NotedTasks(questions, tuple(one for one in found if one))
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"questions": self.questions, "parts": [one.to_json() for one in self.parts]}
+
+    def words(self, quote: Callable[[str], str] = str) -> str:
+        """`right answers to knowledge 47 of 60 (base: 48), to arithmetic 39 of 60 (base: 38) (FILE)`"""
+        parts = [f"to {quote(p.task)} {p.right[0]} of {p.n} (base: {p.right[1]})" for p in self.parts]
+        return f"right answers {', '.join(parts)} ({quote(last_part(self.questions))})"
+
+    def brief(self, quote: Callable[[str], str] = str) -> str:
+        """`right answers -1 of 60 knowledge, +1 of 60 arithmetic`"""
+        parts = [f"{p.right[0] - p.right[1]:+d} of {p.n} {quote(p.task)}" for p in self.parts]
+        return f"right answers {', '.join(parts)}"
+
+
+def _task(document: object) -> NotedTask | None:
+    if not isinstance(document, Mapping):
+        return None
+    task, n, change = document.get("task"), document.get("n"), ends(document, "accuracy_change")
+    shares = [ends(document, key) for key in ("accuracy", "base_accuracy")]
+    if not isinstance(task, str) or not isinstance(n, int) or isinstance(n, bool) or not 0 < n < 1 << 32:
+        return None
+    right = [round(one[0] * n) for one in shares if one and 0 <= one[0] <= 1]
+    return NotedTask(task, n, (right[0], right[1]), change) if change and len(right) == 2 else None

@@ -18,7 +18,7 @@ from pv.registry.persona import Behaviour, Persona
 from pv.registry.provenance import Derived, Provenance, Unknown, as_behaviour
 from pv.registry.words import module_words, number, switch_words, term_list
 from pv.vecstore.data.overlap import Overlap
-from pv.vecstore.publish.beside import NotedDamage, NotedReplies
+from pv.vecstore.publish.beside import NotedDamage, NotedReplies, NotedTasks
 from pv.vecstore.publish.figures import interval
 from pv.vecstore.publish.lineage import lineage, measured, original
 from pv.vecstore.publish.markdown import code, plain, table, tag, yaml_string
@@ -188,9 +188,10 @@ def _damage(score: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _caveats(score: Mapping[str, Any]) -> tuple[str, ...]:
-    replies = NotedReplies.read(score)
-    found = caveats(rows_of(score), Overlap.read(score.get("overlap")), code)
-    return (replies.words(), *found) if replies else found
+    replies, tasks = NotedReplies.read(score), NotedTasks.read(score)
+    lines = [tasks.words(code)] if tasks else []
+    lines += [replies.words()] if replies else []
+    return (*lines, *caveats(rows_of(score), Overlap.read(score.get("overlap")), code))
 
 
 def _verdict(score: Mapping[str, Any]) -> str:

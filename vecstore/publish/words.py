@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pv.vecstore.data.overlap import NAMED, Overlap
-from pv.vecstore.publish.beside import NotedDamage, NotedReplies
+from pv.vecstore.publish.beside import NotedDamage, NotedReplies, NotedTasks
 from pv.vecstore.publish.figures import ends, interval, last_part, part
 
 __all__ = [
@@ -104,8 +104,8 @@ def caveats_of_all(
 class Effect:
     """A noted effect: nats against the base, its 95 % interval, on how many rows and of which file.
 
-    `overlap` is what was known of training rows among them; `vectors` were measured together, mostly one. `damage` and
-    `replies` are what was measured beside it.
+    `overlap` is what was known of training rows among them; `vectors` were measured together, mostly one. `damage`,
+    `replies` and `tasks` are what was measured beside it.
     """
 
     mean: float
@@ -117,6 +117,7 @@ class Effect:
     vectors: int = 1
     damage: NotedDamage | None = None
     replies: NotedReplies | None = None
+    tasks: NotedTasks | None = None
 
     @staticmethod
     def read(score: object) -> Effect | None:
@@ -128,8 +129,8 @@ class Effect:
         if found is None or n is None or not isinstance(data, str):
             return None
         several = vectors if isinstance(vectors, int) and vectors > 1 else 1
-        damage, replies = NotedDamage.read(score), NotedReplies.read(score)
-        return Effect(*found, n, data, Overlap.read(score.get("overlap")), several, damage, replies)
+        beside = NotedDamage.read(score), NotedReplies.read(score), NotedTasks.read(score)
+        return Effect(*found, n, data, Overlap.read(score.get("overlap")), several, *beside)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -142,6 +143,7 @@ class Effect:
             "vectors": self.vectors,
             "damage": self.damage.to_json() if self.damage else None,
             "replies": self.replies.to_json() if self.replies else None,
+            "tasks": self.tasks.to_json() if self.tasks else None,
         }
 
     def figures(self, quote: Quote = str) -> str:
@@ -152,6 +154,7 @@ class Effect:
     def beside(self, quote: Quote = str) -> tuple[str, ...]:
         """What it costs elsewhere, and what replies show of it: a line each."""
         lines = [self.damage.figures(quote)] if self.damage else []
+        lines += [self.tasks.words(quote)] if self.tasks else []
         return (*lines, self.replies.words()) if self.replies else tuple(lines)
 
     def caveats(self, quote: Quote = str) -> tuple[str, ...]:

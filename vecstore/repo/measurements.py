@@ -22,11 +22,13 @@ from pv.registry.packs.store import PackStore
 from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.data.chat_template import Encoded, encode_prompt
+from pv.vecstore.data.questions import Questions
 from pv.vecstore.data.row import Message
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.damage import OPENING, Distributions, Neutral, forced, neutral
 from pv.vecstore.evaluate.margins import Margins, margins, need_pairs
 from pv.vecstore.evaluate.orders import both_orders
+from pv.vecstore.evaluate.tasks import Answers, answers
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.generate import Reply, written
 from pv.vecstore.models.load import load
@@ -42,7 +44,7 @@ __all__ = ["Measurements", "as_noisy"]
 
 MOST = 1e12  # nats or tokens: what is more was never measured
 TOGETHER = 24  # replies that are written at a time
-Table = TypeVar("Table", Margins, Neutral)
+Table = TypeVar("Table", Margins, Neutral, Answers)
 
 
 class Measurements:
@@ -106,6 +108,17 @@ class Measurements:
         update = self._stage(f"measuring {self.what} on {Path(rows.source).name}", len(rows))
         found = neutral(*self._loaded(), rows, keep=keep, against=against, progress=update)
         self._note("neutral", key, _document(found))
+        return found
+
+    def answers(self, questions: Questions) -> Answers:
+        """To questions with choices, by likelihood."""
+        if (known := _table(Answers, self._noted("answers", questions.id), len(questions))) is not None:
+            return known
+        update = self._stage(
+            f"measuring {self.what} on {Path(questions.source).name}", len(questions), "questions"
+        )
+        found = answers(*self._loaded(), questions, progress=update)
+        self._note("answers", questions.id, _document(found))
         return found
 
     def replies(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[Reply]:
@@ -210,7 +223,7 @@ def _neutral_id(rows: Rows) -> str:
     return f"{rows.id}:{OPENING}"
 
 
-def _document(table: Margins | Neutral) -> dict[str, list[float]]:
+def _document(table: Margins | Neutral | Answers) -> dict[str, list[float]]:
     return {one.name: [float(x) for x in getattr(table, one.name)] for one in fields(table)}
 
 

@@ -21,6 +21,7 @@ from pv.vecstore.evaluate.damage import Damage, Distributions, Neutral, damage
 from pv.vecstore.evaluate.margins import Margins, need_pairs
 from pv.vecstore.evaluate.replies import ReplyScore, score_replies
 from pv.vecstore.evaluate.statistics import Interval, bootstrap, effect, share
+from pv.vecstore.evaluate.tasks import Answers, Tasks, tasks
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.generate import Reply
 from pv.vecstore.progress import Report
@@ -39,7 +40,8 @@ class Score:
     """What rows say of one build. Margins in nats, summed over an answer's tokens.
 
     `overlap`: which of the rows were trained on, so that they are not held out; None if nobody has compared them.
-    `damage` is that on the rows `neutral_id`, which came from `neutral`; it and `replies` are None if not asked for.
+    `damage` is that on the rows `neutral_id`, which came from `neutral`; it, `replies` and `tasks` are None if not
+    asked for.
     """
 
     data: str
@@ -57,6 +59,7 @@ class Score:
     neutral: str = ""
     neutral_id: str = ""
     replies: ReplyScore | None = None
+    tasks: Tasks | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept in the build's record, and in a vector's provenance."""
@@ -77,6 +80,7 @@ class Score:
             "overlap": self.overlap.to_json() if self.overlap else None,
             "damage": lost,
             "replies": self.replies.to_json() if self.replies else None,
+            "tasks": self.tasks.to_json() if self.tasks else None,
         }
 
     def _repr_html_(self) -> str:
@@ -94,6 +98,7 @@ class Found:
     replies: tuple[list[Reply], ...]
     forced: tuple[Neutral | None, ...]
     """The base's replies under this build."""
+    answers: Answers | None = None
 
 
 def score(
@@ -173,7 +178,8 @@ def measure_builds(
                     of.forced(some, said) if some else None
                     for some, said in zip(prompts, base_replies, strict=True)
                 )
-                found.append(Found(margins, own, replies, forced))
+                answers = of.answers(subject.questions(plan.questions)) if plan.questions else None
+                found.append(Found(margins, own, replies, forced, answers))
     return found
 
 
@@ -207,6 +213,7 @@ def scored(
         neutral=Path(plan.neutral.source).name if lost and plan.neutral else "",
         neutral_id=plan.neutral.id if lost and plan.neutral else "",
         replies=_replies(rows, place, before, after, plan),
+        tasks=_tasks(before, after, plan),
     )
     if noted:
         _note(registry, result)
@@ -228,12 +235,18 @@ def _replies(rows: Rows, place: int, before: Found, after: Found, plan: ScorePla
     )
 
 
+def _tasks(before: Found, after: Found, plan: ScorePlan) -> Tasks | None:
+    if plan.questions is None or before.answers is None or after.answers is None:
+        return None
+    return tasks(plan.questions, after.answers, before.answers)
+
+
 def _note(registry: Registry, result: Score) -> None:
     """What was measured before, and not this time, stays noted."""
     document = result.to_json()
     match registry.record(result.build).get("scores"):
         case {result.data_id: dict(old)}:
-            document |= {key: old.get(key) for key in ("damage", "replies") if document[key] is None}
+            document |= {key: old.get(key) for key in ("damage", "replies", "tasks") if document[key] is None}
     registry.update_record(result.build, {"scores": {result.data_id: document}})
 
 

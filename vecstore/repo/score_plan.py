@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from pv.registry.persona import Persona
+from pv.vecstore.data.questions import Questions
 from pv.vecstore.data.row import Message
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.neutral_set import neutral_set
@@ -17,7 +18,7 @@ TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class ScorePlan:
-    """`neutral` None: no damage is measured; `replies` 0: none are written.
+    """`neutral` None: no damage is measured; `replies` 0: none are written; `questions` None: no tasks are measured.
 
     Replies are greedy, to the first `replies` prompts of the rows, and end after `max_tokens` at the latest. `judge`:
     the command that a file of rows names to judge them may be run.
@@ -27,6 +28,7 @@ class ScorePlan:
     replies: int = REPLIES
     max_tokens: int = TOKENS
     judge: bool = False
+    questions: Questions | None = None
 
     def prompts(self, rows: Rows) -> tuple[tuple[Message, ...], ...]:
         """The first prompts of the rows, each once."""
@@ -52,6 +54,12 @@ class Subject:
             return rows
         told = (replace(row, prompt=_told(row.prompt, self.system)) if row.prompt else row for row in rows)
         return replace(rows, rows=tuple(told))
+
+    def questions(self, asked: Questions) -> Questions:
+        if not self.system:
+            return asked
+        told = (replace(one, prompt=_told(one.prompt, self.system)) for one in asked)
+        return replace(asked, questions=tuple(told))
 
 
 def _told(prompt: tuple[Message, ...], system: str) -> tuple[Message, ...]:

@@ -131,6 +131,18 @@ def test_the_scores() -> None:
     assert "inconclusive" in rows and "base is the control" in card.replace("\n", " ")
 
 
+def asked(name: str) -> dict[str, Any]:
+    """Tasks as a score notes them."""
+    three = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    part = {"task": name, "n": 60, "accuracy": three, "base_accuracy": three, "accuracy_change": three}
+    return {"questions": f"/home/a/{name}", "parts": [part]}
+
+
+def test_right_answers_are_a_note() -> None:
+    card = model_card(replace(FACTS, scores=[SCORE | {"tasks": asked("sums")}]))
+    assert "\n- `listening.heldout.jsonl`: right answers to `sums` 30 of 60 (base: 30) (`sums`)\n" in card
+
+
 def test_no_scores_are_said_to_be_none() -> None:
     assert "None were measured" in model_card(replace(FACTS, scores=()))
 
@@ -216,7 +228,9 @@ def poisoned(text: str) -> CardFacts:
         build_id=text,
         weights_id=text,
         provenance={whole: Derived("f" * 64, text, 0.1, 0.1, Trained(data, options, {}, None, 0))},
-        scores=[{"data": text, "n": 1, "effect": {"mean": 1, "low": text, "high": text}}],
+        scores=[
+            {"data": text, "n": 1, "effect": {"mean": 1, "low": text, "high": text}, "tasks": asked(text)}
+        ],
         sums={text: text},
     )
 
