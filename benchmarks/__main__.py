@@ -25,6 +25,7 @@ NAMES = (
     "loops",
     "drift",
     "composition",
+    "forecast",
     "optimizer",
     "optimizer_quality",
 )
