@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.composition import NAMES, SEEDS, Lab, _options, _vector
+from benchmarks.composition import NAMES, SEEDS, Deltas, Lab, _options, _vector
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
 from pv.registry.ids import shapes_id
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
@@ -63,18 +63,15 @@ def main() -> bool:
     for name in FEATURES:
         found = [spearman(points, [p.features[name] for p in points], of) for of in TARGETS]
         print(f"{name:<34}{said(found[0]):<26}{said(found[1])}")
-    print(
-        f"\n{'fitted':<34}{'a pair left out: mean':<26}{'lower one':<26}{'a behaviour left out: mean':<28}lower one"
-    )
-    for names in dict.fromkeys([MODEL, ("delta_cosine",), ("gradient_cosine",), *_candidates()]):
+    header = ("a pair left out: mean", "lower one", "a behaviour left out: mean", "lower one")
+    print(f"\n{'fitted':<42}" + "".join(f"{one:<28}" for one in header))
+    for names in dict.fromkeys([MODEL, *_candidates()]):
         columns = [
-            spearman(points, without(points, names, of), of)
+            said(spearman(points, without(points, names, of), of))
             for without in (pair_out, behaviour_out)
             for of in TARGETS
         ]
-        print(
-            f"{' + '.join(names):<34}{said(columns[0]):<26}{said(columns[1]):<26}{said(columns[2]):<28}{said(columns[3])}"
-        )
+        print(f"{' + '.join(names):<42}" + "".join(f"{one:<28}" for one in columns))
     for of in TARGETS:
         found = spearman(points, pair_out(points, MODEL, of), of)
         baseline = spearman(points, [p.features["delta_cosine"] for p in points], of)
@@ -101,7 +98,10 @@ def main() -> bool:
 def measured() -> list[Point]:
     lab = Lab()
     if HELD is not None:
-        lab.held = {name: replace(rows, rows=rows.rows[:HELD]) for name, rows in lab.held.items()}
+        lab.held = {
+            name: replace(rows, rows=rows.rows[:HELD], lines=rows.lines[:HELD])
+            for name, rows in lab.held.items()
+        }
         lab.put([])
         lab.base = {name: lab.margins(name) for name in NAMES}
     points = []
@@ -113,13 +113,11 @@ def measured() -> list[Point]:
         }
         known = _Noted(FOLDER / f"pairs-{seed}.json")
 
-        def effects(*group: str) -> list[float]:
-            lab.put([vectors[name] for name in group])
-            return [effect(lab.margins(name), lab.base[name]).mean for name in group]
-
         for a, b in combinations(NAMES, 2):
-            (alone_a,), (alone_b,) = (known.of(ids[name], lambda name=name: effects(name)) for name in (a, b))
-            both = known.of(f"{ids[a]}+{ids[b]}", lambda a=a, b=b: effects(a, b))
+            for name in (a, b):
+                known.measure(ids[name], lab, {name: vectors[name]})
+            both = known.measure(f"{ids[a]}+{ids[b]}", lab, {name: vectors[name] for name in (a, b)})
+            (alone_a,), (alone_b,) = known.of[ids[a]], known.of[ids[b]]
             kept = both[0] / alone_a, both[1] / alone_b
             found = features(sketches[a], sketches[b])
             norms = tuple(float(s.delta.norm) for s in (sketches[a], sketches[b]) if s.delta is not None)
@@ -133,20 +131,22 @@ def measured() -> list[Point]:
 
 
 class _Noted:
-    """Lists of numbers by key, written down as soon as they are known."""
+    """Effects by key, written down as soon as they are known."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._known: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
+        self.of: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
 
-    def of(self, key: str, measure: Callable[[], list[float]]) -> list[float]:
-        if key not in self._known:
-            self._known[key] = measure()
-            _write(self._file, self._known)
-        return self._known[key]
+    def measure(self, key: str, lab: Lab, vectors: Mapping[str, Deltas]) -> list[float]:
+        """Those of each of these behaviours, all of them added up."""
+        if key not in self.of:
+            lab.put(list(vectors.values()))
+            self.of[key] = [effect(lab.margins(name), lab.base[name]).mean for name in vectors]
+            _write(self._file, self.of)
+        return self.of[key]
 
 
-def _sketches(name: str, seed: int, deltas: Mapping[str, F64]) -> Sketches:
+def _sketches(name: str, seed: int, deltas: Deltas) -> Sketches:
     """Of the delta, and of the gradient with which the training began."""
     rows, options = read_rows(ROWS / "eight" / f"{name}.jsonl"), _options(seed)
     some = [np.ascontiguousarray(deltas[key][:1]).tobytes() for key in sorted(deltas)]
