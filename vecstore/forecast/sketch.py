@@ -35,6 +35,7 @@ SHAPES = {"sums": (BANDS, WIDTH), "squares": (BANDS,)}
 _CHUNK = 1 << 20  # elements at a time
 _SIGN = np.uint16(1 << 15)
 _STEPS = 127
+_MOST = 1e30
 F64 = NDArray[np.float64]
 
 
@@ -135,6 +136,5 @@ def _key(name: str) -> int:
 
 def _are_sizes(values: list[object]) -> bool:
     return len(values) == BANDS and all(
-        type(x) in (int, float) and math.isfinite(float(x)) and float(x) >= 0  # type: ignore[arg-type]
-        for x in values
+        isinstance(x, int | float) and type(x) is not bool and 0 <= x <= _MOST for x in values
     )
