@@ -233,6 +233,8 @@ STORY = """
 0 train {rows} --as brief --max-steps 1 --threads 1 --no-data --held-out none
 0 commit {tuned} --as tuned
 0 commit {tuned} --as again --force
+0 forecast listening brief tuned
+2 forecast listening
 0 compress listening --to sparse:0.3
 0 show
 0 push -n hf://ada/persona

@@ -121,6 +121,7 @@ def _delta(
             found = sketch_of(there.vectors[vector], stage(progress, f"sketching {vector[:12]}", "tensors"))
     except (MissingBase, RemoteError):
         return None
+    document = Sketches(found).to_json()
     with suppress(StorageError, FormatError):  # a registry that cannot be written to
-        registry.update_record(key, {"sketches": Sketches(found).to_json()})
-    return found
+        registry.update_record(key, {"sketches": document})
+    return Sketches.of_json(document).delta  # the same as the next time
