@@ -234,7 +234,6 @@ STORY = """
 0 commit {tuned} --as tuned
 0 commit {tuned} --as again --force
 0 forecast listening brief tuned
-2 forecast listening
 0 compress listening --to sparse:0.3
 0 show
 0 push -n hf://ada/persona
@@ -284,6 +283,10 @@ WRONG = """
 2 eval nowhere.jsonl
 3 init --base {rows}
 4 push hf://ada/persona
+2 forecast listening
+2 forecast listening listening
+5 forecast listening nobody
+5 forecast listening HEAD --calibration nowhere.json
 5 show nowhere
 5 drop nobody
 5 op show 9999

@@ -16,6 +16,7 @@ from typing import Any
 from pv.registry import canonical
 from pv.registry.combine import json_number
 from pv.registry.errors import FormatError
+from pv.vecstore.forecast.features import FEATURES
 
 __all__ = [
     "TARGETS",
@@ -132,8 +133,10 @@ def read_calibration(path: Path) -> Calibration:
             )
             for name, one in document["models"].items()
         }
-        if set(models) != set(TARGETS):
-            raise ValueError("other models than mean and least")
+        if set(models) != set(TARGETS) or not all(
+            set(one.coefficients) <= FEATURES.keys() for one in models.values()
+        ):
+            raise ValueError("other models than mean and least, or features that are not known")
         return Calibration(
             str(document["on"]), str(document["shapes"]), str(document["learn"]), int(document["pairs"]),
             _number(document["level"]), models,

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from pv.vecstore.forecast.calibration import Calibration, Predicted
-from pv.vecstore.forecast.features import Sketches, features
+from pv.vecstore.forecast.features import FEATURES, Sketches, features
 
 __all__ = ["Forecast", "PairForecast", "Subject", "forecast"]
 
@@ -102,9 +102,12 @@ def _why_not(a: Subject, b: Subject, found: dict[str, float], calibration: Calib
             return (
                 f"{one.name}: trained with --learn {one.learn}, calibrated with --learn {calibration.learn}"
             )
-    missing = [name for name in calibration.features if name not in found]
-    if missing:
-        return f"no {missing[0].replace('_', ' ')}: {_missing(a, b)}"
+    for one in (a, b):
+        for part in ("delta", *(part for name in calibration.features for part in FEATURES[name][0])):
+            if getattr(one.sketches, part) is None:
+                return f"{one.name} has no sketch of its {part}"
+    if not set(calibration.features) <= found.keys():
+        return "one of them went up the gradient that it began with"
     norms = [one.sketches.delta.norm for one in (a, b) if one.sketches.delta is not None]
     low, high = calibration.norms
     for one, norm in zip((a, b), norms, strict=True):
@@ -113,14 +116,6 @@ def _why_not(a: Subject, b: Subject, found: dict[str, float], calibration: Calib
                 f"{one.name}: its norm {norm:.2f} is outside what was calibrated on, {low:.2f} to {high:.2f}"
             )
     return calibration.outside(found)
-
-
-def _missing(a: Subject, b: Subject) -> str:
-    for one in (a, b):
-        for part in ("gradient", "delta"):
-            if getattr(one.sketches, part) is None:
-                return f"{one.name} has no sketch of its {part}"
-    return "the sketches say nothing of it"
 
 
 def _ends(values: tuple[float, float, float]) -> dict[str, float]:

@@ -88,6 +88,7 @@ def test_three_are_three_pairs() -> None:
         (replace(B, learn="difference"), "b: trained with --learn difference"),
         (replace(B, sketches=Sketches(B.sketches.delta)), "b has no sketch of its gradient"),
         (replace(B, sketches=Sketches()), "b has no sketch of its"),
+        (replace(B, sketches=Sketches(None, B.sketches.gradient)), "b has no sketch of its delta"),
         (subject("b", 100, 5), "b: its norm"),
         (subject("b", 0, 0.5), "b: its norm"),
         (subject("b", 9, 2), "delta cosine"),
@@ -131,6 +132,7 @@ def test_the_table_of_the_package_can_be_read() -> None:
 def test_what_another_pv_noted_is_no_error() -> None:
     whole = A.sketches.to_json()
     assert Sketches.of_json(whole).delta is not None
-    for document in (None, 3, [], {"delta": 3}, {"delta": {**whole["delta"], "algorithm": 9}}):
+    others: list[object] = [None, 3, [], {"delta": 3}, {"delta": {**whole["delta"], "algorithm": 9}}]
+    for document in others:
         assert Sketches.of_json(document) == Sketches()
     assert Sketches.of_json({**whole, "gradient": "x", "later": 1}).gradient is None
