@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import InProcess, World, write_rows
+from support.scripting import Answer
 
 from pv.registry import ids
 from pv.vecstore.forecast.calibration import TARGETS, Calibration, Model, write_calibration
@@ -24,7 +25,9 @@ def table(world: World, tmp_path: Path) -> Path:
     return tmp_path / "table.json"
 
 
-def test_a_forecast_and_why_there_is_none(world: World, pv: InProcess, table: Path, tmp_path: Path) -> None:
+def test_a_forecast_and_why_there_is_none(
+    world: World, pv: InProcess, answer: Answer, table: Path, tmp_path: Path
+) -> None:
     pv.ok(
         "train",
         write_rows(tmp_path / "b.jsonl", 6, first=20),
@@ -41,6 +44,11 @@ def test_a_forecast_and_why_there_is_none(world: World, pv: InProcess, table: Pa
     assert "listening + tuned: don't know: tuned: it was not trained by pv" in said.out
     assert "calibrated on a tiny model: 28 pairs; intervals held 90 % of them" in said.out
     assert "0.70 [0.40, 0.90]; of the cosine alone: 0.10 [0.00, 0.20]" in said.out
+    found = answer("forecast", "listening", "brief", "tuned", "--calibration", table)
+    first, *others = found["pairs"]
+    assert first["mean"]["kept"] == first["least"]["kept"] and first["unknown"] is None
+    assert [pair["mean"] for pair in others] == [None, None] and found["calibration"]["pairs"] == 28
+    assert answer("forecast", "listening", "brief")["pairs"][0]["mean"] is None
     plain = pv.ok("forecast", "listening", "brief")
     assert "don't know" in plain.out and " % [" not in plain.out
 
