@@ -27,6 +27,7 @@ NAMES = (
     "composition",
     "composition_cost",
     "persona_sets",
+    "forecast",
     "optimizer",
     "optimizer_quality",
 )

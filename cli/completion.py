@@ -173,6 +173,7 @@ KINDS: dict[
     "[NAME=]REV:BEHAVIOUR | NAME=EXPRESSION": Kind(_elsewhere),
     "[REV:]BEHAVIOUR": Kind(_here_or_elsewhere),
     "[REV:]NAME": Kind(_here_or_elsewhere),
+    "[REV:]NAME [REV:]NAME ...": Kind(_here_or_elsewhere),
     "NAME=CHOICE": Kind(_takes),
     "SWITCH=VALUE": Kind(_switches),
     "CHECKPOINT": Kind(None, files="file"),

@@ -20,6 +20,7 @@ SUMMARIES: dict[str, str] = {
     "drop": "Remove behaviours.",
     "eval": "Measure a behaviour on held-out rows.",
     "export": "Write the checkpoint that was committed as a behaviour.",
+    "forecast": "Forecast what behaviours would keep of their effects.",
     "fsck": "Check that nothing in the registry is damaged.",
     "gc": "Delete what no branch, tag or undo needs.",
     "help": "Show the help of a command, or what replaces git's commands.",

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from pv.registry.errors import UsageError
 
-__all__ = ["Depth", "layer_pattern", "stacks"]
+__all__ = ["Depth", "layer_of", "layer_pattern", "stacks"]
 
 MAX_FACTOR = 1e6
 _LAYER = re.compile(r"((?:[^.0-9][^.]*\.)+)([0-9]{1,6})\.")
@@ -89,6 +89,14 @@ def stacks(tensors: Iterable[str]) -> dict[str, int]:
         for prefix, layers in sorted(numbers.items())
         if len(layers) > 1 and layers == set(range(len(layers)))
     }
+
+
+def layer_of(tensor: str, layers: Mapping[str, int]) -> tuple[int, int] | None:
+    """In which layer of how many a tensor is, by what `stacks` says; None for one that is in no layer."""
+    found = _LAYER.match(tensor)
+    if found is None or found[1] not in layers:
+        return None
+    return int(found[2]), layers[found[1]]
 
 
 def layer_pattern(prefix: str, layer: int) -> str:

@@ -27,6 +27,8 @@ __all__ = [
     "is_id",
     "persona_id",
     "plan_id",
+    "shapes_id",
+    "sketches_id",
     "tensor_hash",
     "tensor_id",
     "tensor_key",
@@ -80,6 +82,16 @@ def persona_id(document: dict[str, Any]) -> str:
 def comparison_id(old: str, new: str) -> str:
     """Under which what was measured of two personas is noted."""
     return _of("comparison", [old, new])
+
+
+def sketches_id(vector: str) -> str:
+    """Under which what was sketched of a vector is noted."""
+    return _of("sketches", vector)
+
+
+def shapes_id(rows: Iterable[tuple[str, Sequence[int]]]) -> str:
+    """Of the model that a base is one of: its tensors' names and shapes, whatever is in them."""
+    return _of("shapes", [[name, list(shape)] for name, shape in sorted(rows)])
 
 
 def build_id(persona: str, engine: int) -> str:

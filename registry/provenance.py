@@ -87,6 +87,7 @@ class Trained:
     """`options` is what was asked for, `settings` what was run, `held_out` the score on held-out rows.
 
     `on`: trained from the build of that commit, and the vector is the difference from it. `adapter` as in Captured.
+    `sketches` are of the vector and of the gradient that it began with: what a forecast needs.
     """
 
     data: TrainingData
@@ -99,6 +100,7 @@ class Trained:
     extra: Mapping[str, Any] = field(default_factory=dict)
     on: TrainedOn | None = None
     adapter: Mapping[str, Any] | None = None
+    sketches: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {
@@ -115,6 +117,8 @@ class Trained:
             document["on"] = self.on.to_json()
         if self.adapter is not None:
             document["adapter"] = dict(self.adapter)
+        if self.sketches is not None:
+            document["sketches"] = dict(self.sketches)
         return document if self.held_out is None else {**document, "held_out": dict(self.held_out)}
 
 
@@ -383,9 +387,12 @@ def _trained(document: Mapping[str, Any], packs: tuple[str, ...]) -> Trained:
         int(_number(document.get("tokens", 0))),
         packs,
         _optional(document.get("held_out")),
-        _extra(document, "data", "options", "settings", "loss", "tokens", "held_out", "on", "adapter"),
+        _extra(
+            document, "data", "options", "settings", "loss", "tokens", "held_out", "on", "adapter", "sketches"
+        ),
         None if (on := document.get("on")) is None else _trained_on(_mapping(on)),
         _optional(document.get("adapter")),
+        _optional(document.get("sketches")),
     )
 
 

@@ -233,6 +233,7 @@ STORY = """
 0 train {rows} --as brief --max-steps 1 --threads 1 --no-data --held-out none
 0 commit {tuned} --as tuned
 0 commit {tuned} --as again --force
+0 forecast listening brief tuned
 0 compress listening --to sparse:0.3
 0 show
 0 push -n hf://ada/persona
@@ -282,6 +283,10 @@ WRONG = """
 2 eval nowhere.jsonl
 3 init --base {rows}
 4 push hf://ada/persona
+2 forecast listening
+2 forecast listening listening
+5 forecast listening nobody
+5 forecast listening HEAD --calibration nowhere.json
 5 show nowhere
 5 drop nobody
 5 op show 9999

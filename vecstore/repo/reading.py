@@ -18,6 +18,7 @@ from pv.vecstore.repo.revision import Revision
 from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
+    from pv.vecstore.forecast.forecast import Forecast
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.show import Shown, ShownBehaviour, ShownRows
     from pv.vecstore.repo.vectors import KnownVector
@@ -114,6 +115,18 @@ class Reading(Closing):
         return self.at(a).diff(
             self.at(b), weights=weights, heads=heads, spectra=spectra, threads=threads, progress=progress
         )
+
+    def forecast(
+        self,
+        *behaviours: str,
+        calibration: str | PathLike[str] | None = None,
+        progress: Report | None = None,
+    ) -> Forecast:
+        """What every two of these (NAME, REV:NAME) would keep of their effects, added up at weight 1; or why nobody
+        knows. Reads sketches, and of a vector that has none its pack. Raises UsageError, UnknownBehaviour."""
+        from pv.vecstore.repo.forecast import forecast_of
+
+        return forecast_of(self, behaviours, calibration=calibration, progress=progress)
 
     def verify(
         self,

@@ -21,6 +21,8 @@ from pv.vecstore.data.overlap import overlap
 from pv.vecstore.data.rows import Rows, as_rows, read_rows
 from pv.vecstore.data.turns import every_answer, not_all_alike
 from pv.vecstore.evaluate.margins import Margins, margins
+from pv.vecstore.forecast.features import Sketches
+from pv.vecstore.forecast.of_vector import sketch_of
 from pv.vecstore.models.load import load_tokenizer
 from pv.vecstore.progress import Report, Tick, said, stage
 from pv.vecstore.repo.build import temporary_checkpoint
@@ -36,6 +38,7 @@ from pv.vecstore.train.saving import Saving
 from pv.vecstore.train.watch import Watch
 from pv.vecstore.vectors.adapters.capture import capture_adapter
 from pv.vecstore.vectors.encode import encode_vector
+from pv.vecstore.vectors.vector import open_vector
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -158,6 +161,7 @@ def train(
             None if found is None else found.to_json(),
             on=None if source is None else TrainedOn(source, start.id),
             adapter=facts,
+            sketches=_sketches(work, manifest.id, trained, progress),
         )
         command = repo.command(f"train {data.source} --as {name}{f' --on {on}' if on else ''}")
         vectors = {manifest.id: (manifest, origin)}
@@ -281,6 +285,15 @@ def _vector(
         for name, data in trained.adapter.items():
             (Path(folder) / name).write_bytes(data)
         return capture_adapter(Path(folder), at.base, packs, threads=threads, progress=update)
+
+
+def _sketches(
+    work: LongWork, vector: str, trained: Trained, progress: Report | None
+) -> Mapping[str, Any] | None:
+    """What a forecast needs of the vector as it is kept; of an adapter there is no gradient at the base."""
+    with opened(work.registry, work.commit) as at, open_vector(vector, at.base, work.registry.packs) as made:
+        delta = sketch_of(made, stage(progress, "sketching the vector", "tensors"))
+    return Sketches(delta, trained.gradient).to_json()
 
 
 def _score(

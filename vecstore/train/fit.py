@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import IntegrityError, TrainingFailed
 from pv.vecstore.data.chat_template import Encoded
+from pv.vecstore.forecast.sketch import SHAPES, Sketch, Sketching
 from pv.vecstore.train.batches import batches, micro_batches
 from pv.vecstore.train.objective import Objective
 from pv.vecstore.train.optimizers import advance, make_optimizer, put_state, state_tensors
@@ -60,6 +61,7 @@ class Fit:
     tokens: int = 0
     went_on: tuple[int, ...] = ()
     before_s: float = 0.0  # that earlier processes took
+    gradient: Sketch | None = None  # of the first step's: that of the loss at the base; None of an adapter
     _optimizer: Any = None
     _objective: Any = None
     _started: float = 0.0
@@ -154,6 +156,8 @@ class Fit:
             for name, term in found.terms.items():
                 terms[name] = terms.get(name, 0.0) + float(term.detach())
         self._need_finite("loss", loss, step)
+        if step == 0 and self.options.adapter is None:
+            self.gradient = self._sketched()
         lr = self.options.lr_at(step, self.steps)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -163,6 +167,14 @@ class Fit:
         self.loss.append(loss)
         self.tokens += sum(len(row.context) + len(row.chosen) for row in chosen)
         return terms, norm, lr
+
+    def _sketched(self) -> Sketch:
+        """Of the gradient as it is now, one tensor at a time."""
+        sketching = Sketching(self.names)
+        for name, p in self.names.items():
+            if p.grad is not None:
+                sketching.add(name, p.grad.detach().float().cpu().numpy())
+        return sketching.done()
 
     def _need_finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
@@ -206,6 +218,8 @@ class Fit:
         if self.model.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.model.device)
         tensors["loss"] = torch.tensor(self.loss, dtype=torch.float64)
+        if self.gradient is not None:
+            tensors |= {f"gradient/{name}": tensor for name, tensor in _tensors(self.gradient).items()}
         if self.watch is not None:
             tensors["effects"] = torch.tensor(self.effects, dtype=torch.float64).reshape(-1, 2)
         return State({}, len(self.loss), self.tokens, self.seconds, self.went_on, tensors)
@@ -232,6 +246,7 @@ class Fit:
         self.loss[:] = loss.tolist()
         effects = state.tensors.get("effects", torch.empty(0, 2)).reshape(-1, 2).tolist()
         self.effects[:] = [(int(step), effect) for step, effect in effects]
+        self.gradient = _sketch(state.under("gradient"))
         self.tokens, self.went_on, self.before_s = state.tokens, state.went_on, state.seconds
 
     def _stop(self, saving: Saving | None) -> None:
@@ -242,3 +257,16 @@ class Fit:
                 f"step {len(self.loss)} of {self.steps} is saved: the same command with --resume goes on"
             )
         raise stop
+
+
+def _tensors(sketch: Sketch) -> dict[str, torch.Tensor]:
+    import torch
+
+    return {"sums": torch.from_numpy(sketch.sums), "squares": torch.from_numpy(sketch.squares)}
+
+
+def _sketch(found: Mapping[str, torch.Tensor]) -> Sketch | None:
+    """None where an earlier pv saved none, or another size."""
+    if {name: tuple(tensor.shape) for name, tensor in found.items()} != SHAPES:
+        return None
+    return Sketch(found["sums"].double().numpy(), found["squares"].double().numpy())

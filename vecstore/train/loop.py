@@ -19,6 +19,7 @@ from pv.registry.errors import DataError, TrainingFailed
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.data.chat_template import encode
 from pv.vecstore.data.rows import Rows
+from pv.vecstore.forecast.sketch import Sketch
 from pv.vecstore.models.checkpointing import checkpoint_activations
 from pv.vecstore.models.load import context_length, load, stop_ids
 from pv.vecstore.models.threads import torch_threads
@@ -63,6 +64,7 @@ class Trained:
     adapter: Mapping[str, bytes] | None = (
         None  # its files, if that is what was trained; there are no deltas then
     )
+    gradient: Sketch | None = None  # of the loss at the base, in the first step; None of an adapter
 
 
 def train(
@@ -172,7 +174,7 @@ def train(
     if fit.went_on:
         settings["resumed"] = list(fit.went_on)
     notes = () if saving is None else tuple(saving.notes)
-    return Trained(deltas, tuple(loss), fit.tokens, seconds, options, settings, notes, adapter)
+    return Trained(deltas, tuple(loss), fit.tokens, seconds, options, settings, notes, adapter, fit.gradient)
 
 
 def _moved(shapes: Mapping[str, tuple[int, ...]], options: TrainOptions) -> Iterable[tuple[int, ...]]:

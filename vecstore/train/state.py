@@ -4,6 +4,7 @@
     optimizer/<parameter>/<key>    the optimizer's state; tensors only
     random/cpu, random/<device>    torch's generators
     loss                           of every step so far
+    gradient/<part>                the sketch of the first step's, once that was made
     sha256                         32 bytes, over all that is before them in the file: a torn one is known
 
 `__metadata__` has, under `pv`, one canonical JSON object: what the run is (`Run`), and how far it is. No pickle: a file

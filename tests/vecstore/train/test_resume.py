@@ -50,6 +50,8 @@ def bits(trained: Trained) -> str:
     digest = hashlib.sha256(repr((trained.loss, trained.tokens)).encode())
     for name, delta in sorted(trained.deltas.items()):
         digest.update(name.encode() + delta.tobytes())
+    assert trained.gradient is not None
+    digest.update(trained.gradient.sums.tobytes() + trained.gradient.squares.tobytes())
     return digest.hexdigest()
 
 

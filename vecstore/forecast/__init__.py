@@ -1,0 +1,1 @@
+"""Whether behaviours will compose, from a few kilobytes that travel with each vector."""
