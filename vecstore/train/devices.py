@@ -64,7 +64,7 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "bf16" and not has:
         raise UsageError(f"{device.type} does not compute in bf16 here", hint="leave --dtype out")
     if name == "auto" and device.type == "cpu":
-        able = getattr(torch.cpu, "get_capabilities", dict)()
+        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         name = "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
     half = name == "bf16" or (name == "auto" and device.type == "cuda" and has)
     return torch.bfloat16 if half else torch.float32
