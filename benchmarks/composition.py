@@ -1,6 +1,6 @@
 """What several behaviours keep of their effects when they are added up, and what that costs elsewhere.
 
-Eight behaviours that can hold at once (examples/behaviours/eight), trained one by one with `--learn difference`,
+Eight behaviours that can hold at once (examples/behaviours/eight), trained one by one with the defaults,
 merged by `add` in pairs, fours and all eight. Kept = effect merged / effect alone, both against the base, on held-out
 rows. Everything is measured in float32, in memory. PV_BENCH_SEEDS (default 3), PV_BENCH_REPLIES=0 to leave out replies.
 What was trained is kept in the cache.
@@ -39,7 +39,7 @@ SEEDS = range(int(os.environ.get("PV_BENCH_SEEDS", "3")))
 REPLIES = os.environ.get("PV_BENCH_REPLIES", "1") != "0"
 KEPT = {2: (0.97, 0.85), 4: (0.95, 0.85), 8: (0.90, 0.85)}  # on average, and each
 COST = {1: 0.005, 2: 0.01, 4: 0.02, 8: 0.04}  # nats a token
-TOKENS = {"signoff": 320, "asks": 320}  # of a reply: these two show at its end
+TOKENS = {"signoff": 160, "asks": 160}  # of a reply: these two show at its end
 Deltas = Mapping[str, Any]
 
 
@@ -197,15 +197,13 @@ def _vector(name: str, seed: int) -> Deltas:
 def _code() -> str:
     """Of what decides what is learnt."""
     folder = ROWS.parent.parent / "vecstore" / "train"
-    found = b"".join((folder / f"{one}.py").read_bytes() for one in ("objective", "reference", "stretches"))
+    found = b"".join((folder / f"{one}.py").read_bytes() for one in ("objective", "reference", "stretches", "forms"))
     return hashlib.sha256(found).hexdigest()
 
 
 def _options(seed: int) -> TrainOptions:
-    """What differs is learnt, and for the rest the defaults, but for what PV_BENCH_TRAIN says in JSON."""
-    return TrainOptions.of(
-        learn="difference", seed=seed, **json.loads(os.environ.get("PV_BENCH_TRAIN", "{}"))
-    )
+    """The defaults, but for what PV_BENCH_TRAIN says in JSON."""
+    return TrainOptions.of(seed=seed, **json.loads(os.environ.get("PV_BENCH_TRAIN", "{}")))
 
 
 def _nats(found: Damage) -> str:
