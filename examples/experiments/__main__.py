@@ -1,14 +1,14 @@
 """Experiments on how behaviours are trained and combined.
 
-    python -m examples.experiments examples         how many examples change behaviour?
-    python -m examples.experiments learning_rate    at which learning rate?
-    python -m examples.experiments general_data     what does general data do against forgetting?
-    python -m examples.experiments rank             what rank does a behaviour need?
-    python -m examples.experiments construction     which construction composes?
-    python -m examples.experiments sparsity         does sparse training compose better than plain?
+    python -m examples.experiments number_of_examples   how many examples change behaviour?
+    python -m examples.experiments learning_rate        at which learning rate?
+    python -m examples.experiments general_data         what does general data do against forgetting?
+    python -m examples.experiments rank                 what rank does a behaviour need?
+    python -m examples.experiments construction         which construction composes?
+    python -m examples.experiments sparsity             does sparse training compose better than plain?
 
-Each prints its table and writes NAME.md, NAME.png and NAME.html. A run that was stopped goes on where it was; one that is
-done is there at once.
+Each prints its table and writes NAME.md, NAME.png and NAME.html. A run that was stopped goes on where it was; one that
+is done is there at once.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from pathlib import Path
 
 from examples.experiments.experiment import Experiment, Plan, Table
 from examples.experiments.run import Run
-
 from pv.registry.errors import PvError
 
-NAMES = ("examples", "learning_rate", "general_data", "rank", "construction", "sparsity")
+NAMES = ("number_of_examples", "learning_rate", "general_data", "rank", "construction", "sparsity")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "personavec"
 
 
@@ -57,7 +56,11 @@ def _one(name: str, plan: Plan, asked: argparse.Namespace) -> None:
     facts = (
         f"{asked.base.name}, {plan.seeds} seed{'s' if plan.seeds > 1 else ''}, computed in bf16 over fp32 weights; "
         f"intervals are of 95 %, over rows, each a mean over seeds."
-        + (" A quick run: two steps on a few rows, which shows that it works and nothing else." if plan.quick else "")
+        + (
+            " A quick run: two steps on a few rows, which shows that it works and nothing else."
+            if plan.quick
+            else ""
+        )
     )
     plots = render(lambda figure: experiment.draw(figure, found))
     page = Page(f"{name}.quick" if plan.quick else name, experiment, table, plots, found.notes,
@@ -66,16 +69,14 @@ def _one(name: str, plan: Plan, asked: argparse.Namespace) -> None:
 
 
 def _show(title: str, table: Table) -> None:
-    from rich.console import Console
-    from rich.table import Table as Drawn
-
-    drawn = Drawn(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in table.columns:
-        drawn.add_column(column, no_wrap=True, justify="left" if column == table.columns[0] else "right")
-    for row in table.rows:
-        drawn.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    Console(highlight=False, markup=False, width=max(console.width, 160)).print(drawn)
+    """Never cut: a line that is too long for a terminal can be scrolled, a number that is missing cannot."""
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    print(f"\n{title}\n")
+    for row in (table.columns, *table.rows):
+        first, *others = (cell.ljust(w) if not at else cell.rjust(w) for at, (cell, w) in
+                          enumerate(zip(row, widths, strict=True)))  # fmt: skip
+        print("  ".join([first, *others]))
+    print(flush=True)
 
 
 def _command(name: str, plan: Plan) -> str:
@@ -86,9 +87,13 @@ def _command(name: str, plan: Plan) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m examples.experiments", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m examples.experiments",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("names", nargs="+", metavar="NAME", choices=(*NAMES, "all"), help="an experiment, or all")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", choices=(*NAMES, "all"), help="an experiment, or all"
+    )
     parser.add_argument("--seeds", type=_count, metavar="N", help="trained so often (3; 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="two steps on a few rows: whether it works here")
     parser.add_argument(
@@ -96,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(os.environ.get("PV_TEST_BASE") or CACHE / "SmolLM2-135M-Instruct"),
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("experiments"), help="(experiments)")
-    parser.add_argument("--cache", type=Path, metavar="DIR", default=CACHE, help="what was measured and trained")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", default=CACHE, help="what was measured and trained"
+    )
     return parser
 
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from examples.experiments.vectors import Recipe, Vectors
-
 from pv.vecstore.data.rows import Rows
 
 if TYPE_CHECKING:
-    from examples.experiments.lab import Lab
     from matplotlib.figure import Figure
+
+    from examples.experiments.lab import Lab
 
 __all__ = ["Bench", "Case", "Cell", "Experiment", "Found", "Plan", "Table"]
 

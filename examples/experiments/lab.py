@@ -1,16 +1,18 @@
 """A base in memory, and vectors added to it: what they do on held-out rows, and what they cost elsewhere.
 
-    lab = Lab(base)
-    lab.put([vector, other])            on top of the base's weights; [] is the base
-    lab.margins(rows), lab.before(rows) as it is now, and of the base
-    lab.damage()
+lab = Lab(base)
+lab.put([vector, other])            on top of the base's weights; [] is the base
+lab.margins(rows), lab.before(rows) as it is now, and of the base
+lab.damage()
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +29,7 @@ from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.models.generate import Reply, written
 from pv.vecstore.models.load import load
 
-__all__ = ["Deltas", "Lab", "norm", "scaled"]
+__all__ = ["Deltas", "Lab", "encoded", "norm", "scaled"]
 
 Deltas = Mapping[str, NDArray[Any]]
 
@@ -128,3 +130,13 @@ def scaled(deltas: Deltas, factor: float) -> Deltas:
     if factor == 1:
         return deltas
     return {name: np.asarray(d, np.float32) * np.float32(factor) for name, d in deltas.items()}
+
+
+def encoded(deltas: Deltas, encoding: ModuleType, **options: Any) -> tuple[Deltas, int]:
+    """What an encoding of pv leaves of them, and how many bytes that takes."""
+    found, size = dict[str, NDArray[Any]](), 0
+    for name, d in deltas.items():
+        parts = encoding.encode(np.asarray(d, np.float32).reshape(-1), d.shape, **options)
+        size += sum(part.raw.nbytes for part in parts.values())
+        found[name] = encoding.tau(parts, partial(np.zeros, d.size, np.float32), d.shape).reshape(d.shape)
+    return found, size

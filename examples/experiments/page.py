@@ -30,7 +30,8 @@ tbody tr:hover { background: var(--edge) }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .9rem; color: var(--soft) }
 dt { font-weight: 600; color: var(--ink) } dd { margin: 0 }
 .note { border-left: 3px solid var(--line); padding-left: .9rem; color: var(--soft) }
-footer { margin-top: 2.5rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .85rem }
+footer { margin-top: 2.5rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft);
+  font-size: .85rem }
 code { font: .9em ui-monospace, monospace; background: var(--edge); padding: .1em .35em; border-radius: 3px }
 """
 
@@ -110,6 +111,7 @@ def _html(table: Table) -> str:
 def _words(table: Table) -> list[bool]:
     """Which columns are words, and stand at the left."""
     return [
-        any(row[at][:1].isalpha() for row in table.rows) and not any(row[at][:1].isdigit() for row in table.rows)
+        any(row[at][:1].isalpha() for row in table.rows)
+        and not any(row[at][:1].isdigit() for row in table.rows)
         for at in range(len(table.columns))
     ]

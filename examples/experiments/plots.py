@@ -46,13 +46,15 @@ def line(
     )  # fmt: skip
 
 
-def level(axes: Axes, y: float, words: str, *, above: bool = True) -> None:
-    """A line that something is held against, named at its right end."""
+def level(axes: Axes, y: float, words: str, *, above: bool = True, left: bool = False) -> None:
+    """A line that something is held against, named at one of its ends."""
     ink = matplotlib.rcParams["text.color"]
     axes.axhline(y, color=ink, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.65, zorder=0)
     axes.annotate(
-        words, (1, y), xycoords=("axes fraction", "data"), xytext=(-3, 3 if above else -3),
-        textcoords="offset points", ha="right", va="bottom" if above else "top", fontsize=8, alpha=0.75,
+        words, (0 if left else 1, y), xycoords=("axes fraction", "data"),
+        xytext=(3 if left else -3, 3 if above else -3),
+        textcoords="offset points", ha="left" if left else "right", va="bottom" if above else "top",
+        fontsize=8, alpha=0.75,
     )  # fmt: skip
 
 
@@ -85,7 +87,11 @@ def _legend(figure: Figure) -> None:
             entries.setdefault(label, handle)
     if entries:
         figure.legend(
-            list(entries.values()), list(entries), loc="outside lower center", ncols=min(4, len(entries)), frameon=False
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            ncols=min(4, len(entries)),
+            frameon=False,
         )
 
 

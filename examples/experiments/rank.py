@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from examples.experiments import measured
+
+from examples.experiments import figures, measured
 from examples.experiments.experiment import Bench, Case, Found, Plan, Table
-from examples.experiments.lab import Deltas, norm
+from examples.experiments.lab import encoded, norm
 from examples.experiments.sets import eight
 from examples.experiments.settings import options
 from examples.experiments.vectors import Recipe
-
 from pv.vecstore.vectors.encodings import lowrank
 
 if TYPE_CHECKING:
@@ -50,22 +50,13 @@ def measure(bench: Bench, case: Case) -> dict[str, Any]:
     whole = bench.vectors.get(case.recipes[0])
     cut, size = whole, sum(2 * d.size for d in whole.values())
     if case.values["rank"] is not None:
-        cut, size = _cut(whole, case.values["rank"])
+        cut, size = encoded(whole, lowrank, rank=case.values["rank"])
     bench.lab.put([cut])
     return {
         "margins": measured.margins(bench.lab, case.held[0]),
         "norm": norm(cut) / norm(whole),
         "bytes": size,
     }
-
-
-def _cut(whole: Deltas, rank: int) -> tuple[Deltas, int]:
-    cut, size = {}, 0
-    for name, d in whole.items():
-        parts = lowrank.encode(np.asarray(d, np.float32).reshape(-1), d.shape, rank)
-        size += sum(part.raw.nbytes for part in parts.values())
-        cut[name] = lowrank.tau(parts, lambda: np.zeros(d.size, np.float32), d.shape).reshape(d.shape)
-    return cut, size
 
 
 def table(found: Found) -> Table:
@@ -75,14 +66,12 @@ def table(found: Found) -> Table:
         parts = [cell.found["margins"] for cell in cells]
         share = _kept(found, name, rank)
         rows.append([
-            name, "all" if rank is None else str(rank), measured.said(measured.effect(parts)),
-            measured.said(share, ".0f", 100), measured.said(measured.wins(parts), ".0f", 100),
+            name, "all" if rank is None else str(rank), figures.said(figures.effect(parts)),
+            figures.said(share, ".0f", 100), figures.said(figures.wins(parts), ".0f", 100),
             f"{100 * np.mean([cell.found['norm'] for cell in cells]):.0f} %",
             f"{np.mean([cell.found['bytes'] for cell in cells]) / 1e6:.1f} MB",
         ])  # fmt: skip
-    return Table(
-        ("behaviour", "rank", "effect, nats", "kept, %", "rows won, %", "of its norm", "size"), rows
-    )
+    return Table(("behaviour", "rank", "effect, nats", "kept, %", "rows won, %", "of its norm", "size"), rows)
 
 
 def draw(figure: Figure, found: Found) -> None:
@@ -99,11 +88,11 @@ def draw(figure: Figure, found: Found) -> None:
         line(left, ranks, shares, name, at, factor=100, shift=3 * at)
         norms = [np.mean([c.found["norm"] for c in found.pick(behaviour=name, rank=r)]) for r in ranks]
         right.plot(ranks, 100 * np.array(norms), color=f"C{at}", marker="os^"[at % 3])
-    level(left, 100, "the whole vector")
+    level(left, 100, "the whole vector", left=True)
     level(left, 0, "no effect")
-    level(right, 100, "the whole vector", above=False)
+    level(right, 100, "the whole vector", left=True)
     left.set(title="Behaviour kept", ylabel="effect kept, %")
-    right.set(title="Vector kept", ylabel="norm kept, %", ylim=(0, 104))
+    right.set(title="Vector kept", ylabel="norm kept, %", ylim=(0, 108))
     for axes in (left, right):
         ticks(axes, ranks)
 
@@ -112,7 +101,7 @@ def _kept(found: Found, name: str, rank: int | None) -> Any:
     here, whole = (
         [cell.found["margins"] for cell in found.pick(behaviour=name, rank=one)] for one in (rank, None)
     )
-    return measured.kept(here, whole)
+    return figures.kept(here, whole)
 
 
 __all__ = ["HOW", "LEGEND", "QUESTION", "TITLE", "cases", "draw", "measure", "table"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.experiments.cells import Cells
+from examples.experiments.code import measuring, own, rooms
 from examples.experiments.experiment import Bench, Case, Cell, Experiment, Found, Plan
-from examples.experiments.vectors import Vectors, code_id
-
+from examples.experiments.vectors import Vectors
 from pv.registry.errors import CheckpointRefused
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.fingerprint import fingerprint, table_id
@@ -34,14 +34,15 @@ class Run:
         """All cells. A stop, by Ctrl-C or worse, loses the one that was being measured."""
         if not (self.base / "config.json").is_file():
             raise CheckpointRefused(
-                f"no model in {self.base}", hint="`make base` fetches the one that pv is measured on; or --base DIR"
+                f"no model in {self.base}",
+                hint="`make base` fetches the one that pv is measured on; or --base DIR",
             )
         with Checkpoint(self.base) as weights:
             base_id = table_id(fingerprint(weights))
         plain = _plain(self.plan)
         common = {
             "experiment": self.name, "base": base_id, "neutral": plain.id, "dtype": "bf16",
-            "code": code_id("train", "evaluate", "models"),
+            "code": [rooms("train", "evaluate", "models"), own("lab", "measured", "vectors"), measuring(self.name)],
         }  # fmt: skip
         cells = Cells(self.cache / "cells" / self.name, common)
         vectors = Vectors(self.base, base_id, self.cache / "vectors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from pv.registry.errors import DataError
 from pv.vecstore.data.rows import Rows, read_rows
 
-__all__ = ["EIGHT", "choice", "drawn", "eight", "persona", "persona_folder", "shipped"]
+__all__ = ["EIGHT", "choice", "drawn", "eight", "groups", "persona", "persona_folder", "shipped"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BEHAVIOURS = ROOT / "examples" / "behaviours"
@@ -35,7 +36,7 @@ def eight(name: str, *, quick: bool, held: int = 12) -> tuple[Rows, Rows]:
 def choice(*, quick: bool) -> Rows:
     """Questions with one right and one wrong answer."""
     rows = shipped("neutral_choice")
-    return rows[:: 6] if quick else rows
+    return rows[::6] if quick else rows
 
 
 def persona_folder() -> Path | None:
@@ -63,6 +64,13 @@ def drawn(rows: Rows, count: int, *, seed: int) -> Rows:
     order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(rows))
     answers = [rows.rows[i].chosen.strip() for i in order]
     if set(answers) == {"Yes", "No"}:
-        kinds = [[i for i, said in zip(order, answers, strict=True) if said == kind] for kind in ("Yes", "No")]
+        kinds = [
+            [i for i, said in zip(order, answers, strict=True) if said == kind] for kind in ("Yes", "No")
+        ]
         order = np.array([i for pair in zip(*kinds, strict=False) for i in pair])
     return replace(rows, rows=tuple(rows.rows[i] for i in order[:count]), lines=())
+
+
+def groups(names: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """Neighbours: every name is in one of them."""
+    return [tuple(names[at : at + size]) for at in range(0, len(names), size)]

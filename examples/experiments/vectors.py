@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pv.vecstore
+from examples.experiments.code import own, rooms
 from pv.vecstore.data.rows import Row, Rows
 from pv.vecstore.train.general_set import general_set
 from pv.vecstore.train.options import TrainOptions
 
 if TYPE_CHECKING:
     import torch
+
     from examples.experiments.lab import Deltas
 
-__all__ = ["Recipe", "Vectors", "code_id", "swapped"]
+__all__ = ["Recipe", "Vectors", "swapped"]
 
 MOST = 6 << 30
 """Bytes of vectors that are kept: the ones used last."""
@@ -65,8 +64,9 @@ class Vectors:
 
     def _train(self, recipe: Recipe, file: Path) -> None:
         import numpy as np
-        from pv.vecstore.train.loop import train
         from safetensors.numpy import save_file
+
+        from pv.vecstore.train.loop import train
 
         with _shrunk(recipe.l1):
             trained = train(self._base, recipe.rows, recipe.options)
@@ -86,7 +86,7 @@ class Vectors:
                 file.unlink(missing_ok=True)
 
     def _key(self, recipe: Recipe) -> str:
-        said = [self._base_id, recipe.to_json(), code_id("train")]
+        said = [self._base_id, recipe.to_json(), rooms("train"), own("vectors")]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -128,26 +128,8 @@ def _shrunk(l1: float) -> Iterator[None]:
             hook.remove()
 
 
-@cache
-def code_id(*rooms: str) -> str:
-    """Of what the modules of vecstore's rooms do: comments, docstrings and layout have no part in it."""
-    folder = Path(str(pv.vecstore.__file__)).parent
-    digest = hashlib.sha256()
-    for room in rooms:
-        for file in sorted((folder / room).rglob("*.py")):
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                body = getattr(node, "body", None)
-                if isinstance(body, list):
-                    node.body = [one for one in body if not _says_only(one)]  # type: ignore[attr-defined]
-            digest.update(f"{room}/{file.name}\n{ast.dump(tree)}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _says_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
 def swapped(rows: Rows) -> Rows:
     """The rejected answers alone, as what is to be learnt."""
-    return Rows(tuple(Row(row.prompt, row.rejected or "") for row in rows), source=f"{rows.source} (rejected)")
+    return Rows(
+        tuple(Row(row.prompt, row.rejected or "") for row in rows), source=f"{rows.source} (rejected)"
+    )
