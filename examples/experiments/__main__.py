@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _one(name: str, plan: Plan, asked: argparse.Namespace) -> None:
-    experiment: Experiment = importlib.import_module(f"examples.experiments.{name}")  # type: ignore[assignment]
+    experiment: Experiment = importlib.import_module(f"examples.experiments.{name}")
     found = Run(name, experiment, plan, asked.base, asked.cache / "experiments").found()
     from examples.experiments.page import Page
     from examples.experiments.plots import render

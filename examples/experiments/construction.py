@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from examples.experiments import figures, measured
-from examples.experiments.experiment import Bench, Case, Cell, Found, Plan, Table
-from examples.experiments.lab import Deltas, norm, scaled
+from examples.experiments.deltas import Deltas, minus, norm, scaled
+from examples.experiments.experiment import Bench, Case, Found, Plan, Table
 from examples.experiments.sets import EIGHT, eight, groups
 from examples.experiments.settings import options
 from examples.experiments.vectors import Recipe, swapped
@@ -26,16 +24,16 @@ QUESTION = "Of 2, 4 and 8 behaviours that are merged, how much does each keep, b
 HOW = (
     "Eight behaviours that can hold at once, 24 rows each, two epochs. sft: likelihood of the whole answer. plain: "
     "that, and preference over the rejected answer. general: plain, with ordinary answers held to the base by KL. "
-    "difference: only where the two answers differ is learnt, the rest is held. contrast: trained on the chosen answers "
-    "minus trained on the rejected ones. Every vector is scaled to the norm that plain has for the same behaviour and "
-    "seed, so that none wins by being small. add sums them up; ties is pv's with its defaults (20 % of each, the mean of those "
-    "that agree). Kept is the effect merged divided by the effect alone."
+    "difference: only where the two answers differ is learnt, the rest is held. contrast: trained on the chosen "
+    "answers minus trained on the rejected ones. Every vector is scaled to the norm that plain has for the same "
+    "behaviour and seed, so that none wins by being small. add sums them up; ties is pv's with its defaults (20 % of "
+    "each, the mean of those that agree). Kept is the effect merged divided by the effect alone."
 )
 LEGEND = {
     "alone": "effect of each behaviour alone, mean over behaviours",
     "kept": "mean over behaviours, with its interval over them; least: of any behaviour",
     "rows won": "held-out rows where the wanted answer is the likelier one, of all behaviours merged",
-    "damage": "log-likelihood that plain answers after their first 16 tokens, and plain text, lost",
+    "damage": "log-likelihood that plain answers after their first 16 tokens, and plain text, lost; below 0 gained",
 }
 CONSTRUCTIONS: dict[str, dict[str, Any]] = {
     "sft": {"learn": "all", "preference": 0.0},
@@ -72,6 +70,10 @@ def _recipes(construction: str, rows: Rows, seed: int, plan: Plan) -> tuple[Reci
     return own, less, Recipe(rows, options(seed, quick=plan.quick, **CONSTRUCTIONS["plain"]))
 
 
+def notes(plan: Plan) -> list[str]:
+    return []
+
+
 def measure(bench: Bench, case: Case) -> dict[str, Any]:
     names = case.values["behaviours"].split(" + ")
     vectors = [
@@ -85,16 +87,9 @@ def _vector(bench: Bench, recipes: Sequence[Recipe], contrast: bool) -> Deltas:
     own, less, plain = recipes
     found = bench.vectors.get(own)
     if contrast:
-        found = _minus(found, bench.vectors.get(less))
+        found = minus(found, bench.vectors.get(less))
     wanted = norm(bench.vectors.get(plain)) if plain != own else norm(found)
     return scaled(found, wanted / norm(found))
-
-
-def _minus(a: Deltas, b: Deltas) -> Deltas:
-    return {
-        name: np.asarray(a.get(name, 0), np.float32) - np.asarray(b.get(name, 0), np.float32)
-        for name in sorted({*a, *b})
-    }
 
 
 def _alone(found: Found, construction: str) -> dict[str, list[Any]]:
@@ -131,35 +126,31 @@ def table(found: Found) -> Table:
 def draw(figure: Figure, found: Found) -> None:
     from examples.experiments.plots import level, line, ticks
 
-    left, right = figure.subplots(1, 2)
+    panels = figure.subplots(1, 3)
     sizes = [size for (size,) in found.each("size")]
-    for axes in (left, right):
-        axes.set_xscale("log", base=2)
+    made = [construction for (construction,) in found.each("construction")]
+    for at, construction in enumerate(made):
+        alone, aside = _alone(found, construction), 8 * (at - (len(made) - 1) / 2)
+
+        def cells(rule: str, size: int, of: str = construction) -> list[Any]:
+            return [cell.found for cell in found.pick(construction=of, rule=rule, size=size)]
+
+        for axes, rule in zip(panels, RULES, strict=False):
+            means = [figures.kept_of(cells(rule, size), alone)[0] for size in sizes[1:]]
+            line(axes, range(1, len(sizes)), means, construction, at, factor=100, shift=aside)
+        lost = [figures.damage([one["cost"] for one in cells("add", size)], text=True) for size in sizes]
+        line(panels[2], range(len(sizes)), lost, construction, at, shift=aside)
+    for axes, rule in zip(panels, RULES, strict=False):
+        level(axes, 100, "as alone", left=True)
+        level(axes, 0, "no effect", left=True)
+        axes.set(title=f"Kept under {rule}", xlim=(0.5, len(sizes) - 0.5))
+    panels[1].sharey(panels[0])
+    level(panels[2], 0, "as the base", left=True)
+    panels[0].set_ylabel("effect merged / effect alone, %")
+    panels[2].set(
+        title="Lost on plain text, add", ylabel="damage, nats a token", xlim=(-0.5, len(sizes) - 0.5)
+    )
+    for axes in panels:
         axes.set_xlabel("behaviours merged")
-    for at, (construction,) in enumerate(found.each("construction")):
-        alone = _alone(found, construction)
-        for rule, style in zip(RULES, ("-", ":"), strict=True):
-            cells = {
-                size: _found(found.pick(construction=construction, rule=rule, size=size)) for size in sizes
-            }
-            means = [
-                figures.kept_of(cells[size], alone)[0] if size > 1 and cells[size] else None for size in sizes
-            ]
-            words = f"{construction}, {rule}"
-            line(left, sizes, means, words, at, factor=100, style=style, shift=2 * at - 4)
-            lost = [
-                figures.damage([one["cost"] for one in cells[s]], text=True) if cells[s] else None
-                for s in sizes
-            ]
-            line(right, sizes, lost, words, at, style=style, shift=2 * at - 4)
-    level(left, 100, "as alone", left=True)
-    level(left, 0, "no effect", left=True)
-    level(right, 0, "as the base", left=True)
-    left.set(title="Kept of each behaviour", ylabel="effect merged / effect alone, %")
-    right.set(title="Lost on plain text", ylabel="damage, nats a token")
-    ticks(left, [size for size in sizes if size > 1])
-    ticks(right, sizes)
-
-
-def _found(cells: Sequence[Cell]) -> list[Any]:
-    return [cell.found for cell in cells]
+        first = 0 if axes is panels[2] else 1
+        ticks(axes, range(first, len(sizes)), [str(size) for size in sizes[first:]])

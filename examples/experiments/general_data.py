@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from examples.experiments import figures, measured
+from examples.experiments.deltas import norm, scaled
 from examples.experiments.experiment import Bench, Case, Found, Plan, Table
-from examples.experiments.lab import norm, scaled
 from examples.experiments.sets import choice, drawn, eight
 from examples.experiments.settings import options
 from examples.experiments.vectors import Recipe
@@ -28,13 +28,13 @@ QUESTION = (
 )
 HOW = (
     "Six of the behaviour's rows a step, three epochs, and none, two or six ordinary answers in the same step: 0, "
-    "25 or 50 % of its rows. As rows they are learnt like any other answer; as KL, training stays close to the base's own "
-    "distribution of them. Everything is also measured with each vector scaled to the norm of the one "
-    "that saw no general data: what a smaller vector spares is no merit of the data."
+    "25 or 50 % of its rows. As rows they are learnt like any other answer; as KL, training stays close to the base's "
+    "own distribution of them. Everything is also measured with each vector scaled to the norm of the one that saw no "
+    "general data: what a smaller vector spares is no merit of the data."
 )
 LEGEND = {
     "of tokens": "share of the tokens in the loss that are general, about",
-    "damage": "log-likelihood that plain answers after their first 16 tokens, and plain text, lost, at equal norm",
+    "damage": "log-likelihood that plain answers after their first 16 tokens, and plain text, lost at equal norm",
     "choices": "questions of general knowledge where the right answer is the likelier one, at equal norm",
     "norm": "of the vector, before it is scaled",
 }
@@ -75,6 +75,10 @@ def _mixed(rows: Rows, count: int, seed: int) -> Rows:
     general = general_set()
     answers = replace(general, rows=tuple(row for row in general if row.prompt), lines=())
     return replace(rows, rows=(*rows.rows, *drawn(answers, count, seed=seed).rows), lines=())
+
+
+def notes(plan: Plan) -> list[str]:
+    return []
 
 
 def measure(bench: Bench, case: Case) -> dict[str, Any]:
@@ -132,31 +136,17 @@ def draw(figure: Figure, found: Found) -> None:
     left, right = figure.subplots(1, 2)
     lines = [pair for pair in found.each("behaviour", "general") if pair[1] != "none"]
     for at, (name, kind) in enumerate(lines):
-        shares = [
-            0,
-            *(
-                share
-                for (share,) in found.each("share")
-                if found.pick(behaviour=name, general=kind, share=share)
-            ),
-        ]
+        every = found.each("behaviour", "general", "share")
+        arms = [("none", 0), *((k, share) for n, k, share in every if (n, k) == (name, kind))]
+        shares = [share for _, share in arms]
         cells = [
-            [
-                c.found["equal"]
-                for c in found.pick(behaviour=name, general=kind if share else "none", share=share)
-            ]
-            for share in shares
+            [cell.found["equal"] for cell in found.pick(behaviour=name, general=k, share=share)]
+            for k, share in arms
         ]
+        effects = [figures.effect([one["margins"] for one in each]) for each in cells]
+        lost = [figures.damage([one["cost"] for one in each], text=False) for each in cells]
         words = f"{name}, {'as rows' if kind == 'rows' else 'KL to the base'}"
-        line(
-            left,
-            shares,
-            [figures.effect([c["margins"] for c in each]) for each in cells],
-            words,
-            at,
-            shift=50 * at,
-        )
-        lost = [figures.damage([c["cost"] for c in each], text=False) for each in cells]
+        line(left, shares, effects, words, at, shift=50 * at)
         line(right, shares, lost, words, at, shift=50 * at)
     level(left, 0, "no effect")
     level(right, 0, "as the base", left=True)

@@ -8,17 +8,16 @@ lab.damage()
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from examples.experiments.deltas import Deltas
 from pv.registry.combine import Combine
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.damage import Damage, Neutral, damage, neutral
@@ -29,9 +28,7 @@ from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.models.generate import Reply, written
 from pv.vecstore.models.load import load
 
-__all__ = ["Deltas", "Lab", "encoded", "norm", "scaled"]
-
-Deltas = Mapping[str, NDArray[Any]]
+__all__ = ["Lab"]
 
 
 class Lab:
@@ -120,23 +117,3 @@ class Lab:
 
     def _computing(self) -> Any:
         return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
-
-
-def norm(deltas: Deltas) -> float:
-    return float(np.sqrt(sum(float(np.sum(np.square(d, dtype=np.float64))) for d in deltas.values())))
-
-
-def scaled(deltas: Deltas, factor: float) -> Deltas:
-    if factor == 1:
-        return deltas
-    return {name: np.asarray(d, np.float32) * np.float32(factor) for name, d in deltas.items()}
-
-
-def encoded(deltas: Deltas, encoding: ModuleType, **options: Any) -> tuple[Deltas, int]:
-    """What an encoding of pv leaves of them, and how many bytes that takes."""
-    found, size = dict[str, NDArray[Any]](), 0
-    for name, d in deltas.items():
-        parts = encoding.encode(np.asarray(d, np.float32).reshape(-1), d.shape, **options)
-        size += sum(part.raw.nbytes for part in parts.values())
-        found[name] = encoding.tau(parts, partial(np.zeros, d.size, np.float32), d.shape).reshape(d.shape)
-    return found, size

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from examples.experiments import figures, measured
+from examples.experiments.deltas import norm
 from examples.experiments.experiment import Bench, Case, Found, Plan, Table
-from examples.experiments.lab import norm
 from examples.experiments.sets import eight
 from examples.experiments.settings import options
 from examples.experiments.vectors import Recipe
@@ -24,7 +24,7 @@ HOW = (
 )
 LEGEND = {
     "rows won": "held-out rows where the wanted answer is the likelier one",
-    "damage": "log-likelihood that plain answers after their first 16 tokens, and plain text, lost",
+    "damage": "log-likelihood that plain answers after their first 16 tokens, and plain text, lost; below 0 gained",
     "norm": "of the vector, all tensors together",
 }
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
@@ -43,6 +43,10 @@ def cases(plan: Plan) -> list[Case]:
     return found
 
 
+def notes(plan: Plan) -> list[str]:
+    return []
+
+
 def measure(bench: Bench, case: Case) -> dict[str, Any]:
     vector = bench.vectors.get(case.recipes[0])
     bench.lab.put([vector])
@@ -59,7 +63,7 @@ def table(found: Found) -> Table:
         cells = [cell.found for cell in found.pick(behaviour=name, lr=lr)]
         margins, cost = [cell["margins"] for cell in cells], [cell["cost"] for cell in cells]
         rows.append([
-            name, f"{lr:g}", figures.said(figures.effect(margins)), figures.said(figures.wins(margins), ".0f", 100),
+            name, _word(lr), figures.said(figures.effect(margins)), figures.said(figures.wins(margins), ".0f", 100),
             figures.said(figures.damage(cost, text=False), "+.4f"),
             figures.said(figures.damage(cost, text=True), "+.4f"),
             f"{np.mean([cell['norm'] for cell in cells]):.2f}",
@@ -88,4 +92,8 @@ def draw(figure: Figure, found: Found) -> None:
     right.set(title="Lost on plain text", ylabel="damage, nats a token", yscale="symlog")
     right.set_yscale("symlog", linthresh=0.01)
     for axes in (left, right):
-        ticks(axes, rates)
+        ticks(axes, rates, [_word(lr) for lr in rates])
+
+
+def _word(lr: float) -> str:
+    return f"{lr:.0e}".replace("e-0", "e-")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from examples.experiments.lab import Deltas, Lab
+from examples.experiments.deltas import Deltas
 from pv.registry.combine import Combine
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.shown import shown
+
+if TYPE_CHECKING:
+    from examples.experiments.lab import Lab
 
 __all__ = ["cost", "margins", "merged", "replies"]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 
 matplotlib.use("Agg")
 
@@ -99,7 +100,7 @@ def _legend(figure: Figure) -> None:
 def _style(*, dark: bool) -> Iterator[None]:
     tone = DARK if dark else LIGHT
     with matplotlib.rc_context({
-        "axes.prop_cycle": matplotlib.cycler(color=DARK_COLOURS if dark else COLOURS),
+        "axes.prop_cycle": cycler(color=DARK_COLOURS if dark else COLOURS),
         "figure.facecolor": tone["paper"], "axes.facecolor": tone["paper"], "savefig.facecolor": tone["paper"],
         "text.color": tone["ink"], "axes.labelcolor": tone["ink"], "axes.edgecolor": tone["ink"],
         "xtick.color": tone["ink"], "ytick.color": tone["ink"], "axes.titlecolor": tone["ink"],

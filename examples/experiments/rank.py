@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from examples.experiments import figures, measured
+from examples.experiments.deltas import encoded, norm
 from examples.experiments.experiment import Bench, Case, Found, Plan, Table
-from examples.experiments.lab import encoded, norm
 from examples.experiments.sets import eight
 from examples.experiments.settings import options
 from examples.experiments.vectors import Recipe
@@ -44,6 +44,10 @@ def cases(plan: Plan) -> list[Case]:
                 values = {"behaviour": name, "seed": seed, "rank": rank}
                 found.append(Case(values, (recipe,), (held,)))
     return found
+
+
+def notes(plan: Plan) -> list[str]:
+    return []
 
 
 def measure(bench: Bench, case: Case) -> dict[str, Any]:

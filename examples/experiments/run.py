@@ -42,7 +42,11 @@ class Run:
         plain = _plain(self.plan)
         common = {
             "experiment": self.name, "base": base_id, "neutral": plain.id, "dtype": "bf16",
-            "code": [rooms("train", "evaluate", "models"), own("lab", "measured", "vectors"), measuring(self.name)],
+            "code": [
+                rooms("train", "evaluate", "models"),
+                own("lab", "deltas", "measured", "vectors"),
+                measuring(self.name),
+            ],
         }  # fmt: skip
         cells = Cells(self.cache / "cells" / self.name, common)
         vectors = Vectors(self.base, base_id, self.cache / "vectors")
@@ -51,9 +55,8 @@ class Run:
         todo = [at for at, one in enumerate(known) if one is None]
         if todo:
             self._measure(cases, todo, known, cells, vectors, plain)
-        notes = getattr(self.experiment, "notes", lambda plan: [])(self.plan)
         there = [Cell(case.values, one) for case, one in zip(cases, known, strict=True) if one is not None]
-        return Found(there, tuple(notes))
+        return Found(there, tuple(self.experiment.notes(self.plan)))
 
     def _measure(
         self,

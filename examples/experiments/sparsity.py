@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from examples.experiments import figures, measured
+from examples.experiments.deltas import Deltas, encoded
 from examples.experiments.experiment import Bench, Case, Found, Plan, Table
-from examples.experiments.lab import Deltas, encoded
 from examples.experiments.sets import eight
 from examples.experiments.settings import options
 from examples.experiments.vectors import Recipe
@@ -53,6 +53,10 @@ def cases(plan: Plan) -> list[Case]:
             values = {"training": arm, "strength": strength, "behaviours": " + ".join(names), "seed": seed}
             found.append(Case(values, recipes, tuple(held for _, held in sets)))
     return found
+
+
+def notes(plan: Plan) -> list[str]:
+    return []
 
 
 def measure(bench: Bench, case: Case) -> dict[str, Any]:

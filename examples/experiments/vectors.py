@@ -19,7 +19,7 @@ from pv.vecstore.train.options import TrainOptions
 if TYPE_CHECKING:
     import torch
 
-    from examples.experiments.lab import Deltas
+    from examples.experiments.deltas import Deltas
 
 __all__ = ["Recipe", "Vectors", "swapped"]
 
@@ -118,8 +118,8 @@ def _shrunk(l1: float) -> Iterator[None]:
                     p.copy_(base[id(p)] + moved)
 
     hooks = [
-        optimizer.register_optimizer_step_pre_hook(remember),  # type: ignore[arg-type]
-        optimizer.register_optimizer_step_post_hook(shrink),  # type: ignore[arg-type]
+        optimizer.register_optimizer_step_pre_hook(remember),
+        optimizer.register_optimizer_step_post_hook(shrink),
     ]
     try:
         yield
