@@ -180,6 +180,7 @@ KINDS: dict[
     "DIR": Kind(None, files="dir"),
     "DIR_OR_HUB_ID": Kind(None, files="dir"),
     "FILE": Kind(None, files="file"),
+    "FILE|none": Kind(None, files="file"),
     "[REV]": REVISION,
     "REV": REVISION,
     "a": REVISION,

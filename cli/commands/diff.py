@@ -45,7 +45,11 @@ def _looks(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("a", default="HEAD~1")
 @click.argument("b", required=False)
 @click.option("--weights", is_flag=True, help="Compare the weights too: reads every vector of both.")
-@click.option("--recipe", is_flag=True, help="Only the recipes, even where the weights were compared before.")
+@click.option(
+    "--recipe",
+    is_flag=True,
+    help="Only the recipes, even where the weights were compared and effects measured before.",
+)
 @_looks
 @click.option("--exit-code", is_flag=True, help="Exit 1 if they differ.")
 @threads_option
@@ -58,7 +62,8 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
     Or compare two checkpoints, by their folders or addresses; no registry is needed for that. Against a revision, a
     checkpoint is compared with the base. What only one has, and what has another shape, is listed.
 
-    What was compared once is kept: the next time it is shown without --weights. Norms are L2; relative is the
+    What was compared once is kept: the next time it is shown without --weights. So are effects and damage that were
+    measured of both. Norms are L2; relative is the
     norm of the change over the norm of the base's weights (of a's, for checkpoints); changed is the share of the
     elements that differ in fp32; of revisions, before a build rounds them: in bf16 builds fewer do. Unrelated
     behaviours have cosine 0, and the same sign in 50 % of the weights that both change.
@@ -114,7 +119,7 @@ def _found(app: App, two: Sides, options: dict[str, Any]) -> Diff | CheckpointDi
             return diff_checkpoints(two.a, two.b, progress=progress, **settings)
         weights = bool(_asks_for_weights(options))
         found = two.a.diff(two.b, weights=weights, progress=progress, **settings)
-    return replace(found, weights=None, pairs=()) if options["recipe"] else found
+    return replace(found, weights=None, pairs=(), effects=((), ())) if options["recipe"] else found
 
 
 def _say(app: App, found: Diff | CheckpointDiff, options: dict[str, Any], as_json: bool) -> None:

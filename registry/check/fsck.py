@@ -41,9 +41,11 @@ _ROOT = {
     "folders",
     "tmp",
     "quarantine",
+    "trainings",
     "bases.json",
     ".gitignore",
 }
+_TRAINING = re.compile("[0-9a-f]{32}")
 _LOCKS = {"gate", "lock", "refs.lock", "records.lock"}
 _GIT = {"config", "HEAD", "objects", "refs", "packed-refs"}
 _FOREIGN = ("commondir", "config.worktree", "objects/info/alternates", "objects/info/http-alternates")
@@ -300,6 +302,7 @@ def _strangers(root: Path) -> list[Finding]:
         for path in _inner(root / "records")
         if path.suffix != ".json" or not ids.is_id(path.stem) or not path.is_file()
     ]
+    found += [path for path in _inner(root / "trainings") if not _TRAINING.fullmatch(path.name)]
     found += _inner(root / "tmp")
     found += [
         path

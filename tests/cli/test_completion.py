@@ -106,7 +106,7 @@ def test_what_stands_below_a_command(complete: Complete) -> None:
 def test_every_place_for_a_text_completes_or_is_free_text(complete: Complete) -> None:
     """A new parameter is named as those it is like, or belongs here."""
     free = {"message", "endpoint", "parent", "prompts", "system", "to", "topics", "grep", "new", "either"}
-    free |= {"value", "modules", "depth", "address"}
+    free |= {"value", "modules", "depth", "address", "adapter", "prompt"}
     for name in NAMES:
         command = cli.get_command(click.Context(cli, resilient_parsing=True), name)
         assert command is not None

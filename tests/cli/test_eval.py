@@ -161,7 +161,7 @@ def test_damage_and_replies_beside_the_effect(world: World, pv: InProcess, tmp_p
     ruled.write_bytes(b'{"reply": {"max_words": 1000000}}\n' + world.rows.read_bytes())
     said = pv.ok("eval", ruled, "--replies", "3", "--max-tokens", "8", "--threads", "1").out
     for words in (
-        "damage on pv's neutral set", "plain answers after token 16", "plain text", "KL(base || persona)",
+        "damage, on pv's neutral set", "plain answers after token 16", "plain text", "KL(base || persona)",
         "not damage: the first 16 tokens", "greedy replies to 3 prompts", "show the behaviour", "3 of 3",
         "fall into a loop", "cut at 8 tokens", "at most 1000000 words", "margin above 0, base",
     ):  # fmt: skip
@@ -174,7 +174,8 @@ def test_damage_and_replies_beside_the_effect(world: World, pv: InProcess, tmp_p
     assert "damage +" in log or "damage -" in log
     assert "nats a token on plain answers after token 16" in log and "of 3 greedy replies, 3 show it" in log
     assert "damage" in pv.ok("log", "--scores", "--oneline", "-1").out
-    entry = pv.ok("log", "--scores", "-1", "--json").json["commits"][0]["scores"][0]
+    scores = pv.ok("log", "--scores", "-1", "--json").json["commits"][0]["scores"]
+    (entry,) = [score for score in scores if score["data"] == "ruled.jsonl"]  # beside that of training
     assert entry["damage"]["answers"]["mean"] == found["damage"]["answers"]["mean"]
     loops = [round(3 * found["replies"][key]["mean"]) for key in ("loops", "base_loops")]
     assert entry["replies"] == {

@@ -66,14 +66,15 @@ def test_equal_vectors_are_measured_once(world: World, pv: InProcess) -> None:
     pv.ok("rename", "listening", "zealous")  # not measured under this name, nor as soft
     ticks: list[Tick] = []
     found = Repo.open(world.folder).at().score_all(threads=1, progress=ticks.append)
-    stages = dict.fromkeys(tick.stage for tick in ticks if tick.stage.startswith("measuring"))
-    measured = [label.removesuffix(" on rows.heldout.jsonl").partition(": ")[2] for label in stages]
+    on = " on rows.heldout.jsonl"
+    stages = dict.fromkeys(tick.stage for tick in ticks if tick.stage.endswith(on))
+    measured = [label.removesuffix(on).partition(": ")[2] for label in stages]
     assert [one for one in measured if one != "the base"] == ["soft", "the persona"]
     assert all(" of 3: " in label for label in stages)
     pv.ok("add", "first=HEAD:zealous")
     ticks.clear()
     Repo.open(world.folder).at().score_all(threads=1, progress=ticks.append)
-    stages = dict.fromkeys(tick.stage for tick in ticks if tick.stage.startswith("measuring"))
+    stages = dict.fromkeys(tick.stage for tick in ticks if tick.stage.endswith(on))
     assert list(stages) == ["measuring 3 of 3: the persona on rows.heldout.jsonl"], "soft was measured before"
     soft, zealous, together = found.lines
     assert (soft.behaviour, zealous.behaviour, together.behaviour) == ("soft", "zealous", None)

@@ -80,6 +80,13 @@ def test_gc_says_what_undo_keeps(world: World, pv: InProcess) -> None:
     assert "What `pv undo` can still bring back is kept" in text
 
 
+def test_fsck_names_a_stranger_among_trainings(world: World, pv: InProcess) -> None:
+    trainings = world.folder / ".pv" / "trainings"
+    (trainings / ("0" * 32)).mkdir(parents=True, exist_ok=True)
+    (trainings / "notes").mkdir()
+    assert pv.ok("fsck").out == "note trainings/notes: not a file of pv's\n"
+
+
 def test_fsck_names_what_is_affected(world: World, pv: InProcess) -> None:
     vector = vector_of(pv, "listening")
     commit = pv.ok("show", "--json").json["id"]

@@ -282,7 +282,8 @@ def test_diff_of_weights(terse: None, pv: InProcess) -> None:
 
 def test_diff_reads_no_weights_until_it_is_asked_to(terse: None, pv: InProcess) -> None:
     said = pv.ok("diff", "main", "terse")
-    assert said.out == "~ listening  weight 1 -> 0.5\n"
+    assert said.out.startswith("~ listening  weight 1 -> 0.5\n\neffect in nats")
+    assert "by layer" not in said.out
     assert "--weights" in said.err
     assert "total" not in pv.ok("diff", "main", "terse", "--json").json
 

@@ -105,7 +105,7 @@ def test_other_columns_are_named_before_the_training(world: World, pv: InProcess
 
 
 def test_plain_text_and_verdicts_are_trained_on(world: World, pv: InProcess) -> None:
-    (world.folder / "text.jsonl").write_text('{"text": "Once upon a time"}\n' * 2)
+    (world.folder / "text.jsonl").write_text('{"text": "Once upon a time"}\n{"text": "The end"}\n')
     said = pv.ok("train", "text.jsonl", "--as", "tale", *QUICK)
     assert "2 of 2 rows are plain text without a prompt" in said.err
     assert json.loads(pv.ok("rows", "tale").out.splitlines()[0]) == {"text": "Once upon a time"}

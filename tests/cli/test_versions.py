@@ -37,7 +37,8 @@ def test_the_versions_of_a_behaviour(world: World, pv: InProcess) -> None:
     assert below[6].startswith("effect   ") and below[6].endswith(
         "nats at weight 1, 95 %, n=4 (rows.heldout.jsonl)"
     )
-    assert below[7] == "         n=4 is too few for an interval to be trusted"
+    assert below[7].startswith("         damage ") and below[7].endswith("on plain text (pv's neutral set)")
+    assert below[8] == "         n=4 is too few for an interval to be trusted"
     one_each = pv.ok("log", "listening", "--oneline").out.splitlines()
     assert [line.split()[:2] for line in one_each] == [["2", head[:12]], ["1", first_commit[:12]]]
     assert len(pv.ok("log", "listening", "-1", "--json").json["versions"]) == 1
@@ -90,11 +91,9 @@ def test_all_vectors(world: World, pv: InProcess) -> None:
     assert lines[0].startswith(f"{second[:12]}  ternary, ")
     assert lines[1] == "  listening in small"
     assert lines[2].startswith(f"{first[:12]}  int8, ") and "trained on rows.jsonl" in lines[2]
-    assert (
-        lines[3].startswith("  effect ")
-        and lines[4] == "         n=4 is too few for an interval to be trusted"
-    )
-    assert lines[5] == "  listening in main"
+    assert lines[3].startswith("  effect ") and lines[4].startswith("         damage ")
+    assert lines[5] == "         n=4 is too few for an interval to be trusted"
+    assert lines[6] == "  listening in main"
     assert lines[-1].startswith("2 vectors, ")
     pv.ok("undo")
     said = pv.ok("vectors").out
@@ -185,8 +184,10 @@ def test_the_effects_of_builds(world: World, pv: InProcess) -> None:
         line for line in pv.ok("log", "--scores", "-1").out.splitlines() if line.startswith("effect   ")
     ]
     assert len(effect) == 1 and effect[0].endswith(" nats, 95 %, n=4 (rows.heldout.jsonl)")
-    one = f"{effect[0].removeprefix('effect   ')} (n too small)\n"
-    assert pv.ok("log", "--scores", "--oneline", "-1").out.endswith(one)
+    said = pv.ok("log", "--scores", "--oneline", "-1").out
+    assert f"  {effect[0].removeprefix('effect   ')}, damage " in said and said.endswith(
+        " text (n too small)\n"
+    )
     assert "effect" not in pv.ok("log").out
     head, begin = pv.ok("log", "--scores", "--json").json["commits"]
     assert [score["n"] for score in head["scores"]] == [4]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["OPENING", "Loss", "Objective"]
 
 OPENING = 8
-"""Tokens of an ordinary answer that are free, and so is its last: how it opens and ends is for behaviours to say."""
+"""Tokens of an ordinary answer that are free where the behaviour acts there: how it opens is for it to say."""
 
 CERTAIN = 0.5
 """Where rejected ends and chosen goes on: how far the row is believed against the base, which may not end there."""
@@ -62,13 +62,15 @@ class Loss:
 class Objective:
     """The loss that TrainOptions states. `references` are the base's distributions of chosen and general answers.
 
-    `turns` has, of each row whose rejected answer ends where chosen goes on, what is to be learnt there.
+    `turns` has, of each row whose rejected answer ends where chosen goes on, what is to be learnt there. `still` are
+    the tokens of a general answer that are held: its opening and its end are free where a row differs there.
     """
 
     options: TrainOptions
     general: tuple[Encoded, ...]
     references: Mapping[Key, Reference]
     turns: Mapping[Key, Reference]
+    still: slice
 
     @classmethod
     def prepare(
@@ -83,8 +85,9 @@ class Objective:
         drawn = np.random.Generator(np.random.Philox(key=[options.seed % 2**64, 2**63])).permutation(
             len(general)
         )
+        plain = cls(options, (), {}, {}, ALL)
+        still = plain._still(data)
         chosen = tuple(general[i] for i in drawn[:count] if len(general[i].chosen) > OPENING + 1)
-        plain = cls(options, chosen, {}, {})
         held = [row for row in data if plain._held(row) and options.hold]
         references = {
             _key(row): Reference.of(found) for row, found in _read(model, [*held, *chosen], options)
@@ -96,7 +99,7 @@ class Objective:
             if row.rejected
             for at in [plain._learnt(row).start]
         }
-        return cls(options, chosen, references, turns)
+        return cls(options, chosen, references, turns, still)
 
     def with_general(self, step: int, rows: Sequence[Encoded]) -> Sequence[Encoded]:
         """The rows of a step, and general ones that join it. Their order decides bits."""
@@ -114,9 +117,9 @@ class Objective:
         """Over how many tokens of a step's rows each part of the loss is a mean."""
         own = [row for row in rows if not self._is_general(row)]
         return {
-            "learnt": sum(len(range(*self._learnt(row).indices(len(row.chosen)))) for row in own),
+            "learnt": sum(_count(self._learnt(row), row) for row in own),
             "held": sum(self._held(row) for row in own) if self.options.hold else 0,
-            "general": sum(len(row.chosen) - OPENING - 1 for row in rows if self._is_general(row)),
+            "general": sum(_count(self.still, row) for row in rows if self._is_general(row)),
         }
 
     def loss(self, model: PreTrainedModel, part: Sequence[Encoded], rows: Sequence[Encoded]) -> Loss:
@@ -130,10 +133,7 @@ class Objective:
         missed = [
             self._missed(found, logp, row) for found, logp, row in zip(logits, learnt, part, strict=True)
         ]
-        terms = {
-            "sft": _total(missed)
-            / sum(len(range(*self._learnt(row).indices(len(row.chosen)))) for row in own)
-        }
+        terms = {"sft": _total(missed) / sum(_count(self._learnt(row), row) for row in own)}
         if self._is_pair(part[0]):
             terms["preference"] = self._preference(model, part, learnt) / len(own)
         held = sum(self._held(row) for row in own) if self.options.hold else 0
@@ -151,12 +151,11 @@ class Objective:
         self, model: PreTrainedModel, part: Sequence[Encoded], rows: Sequence[Encoded]
     ) -> torch.Tensor:
         logits = _logits(model, part, [row.chosen for row in part], self.options)
-        after = slice(OPENING, -1)
         moved = [
-            self.references[_key(row)].part(after).divergence(found[after]).sum()
+            self.references[_key(row)].part(self.still).divergence(found[self.still]).sum()
             for found, row in zip(logits, part, strict=True)
         ]
-        count = sum(len(row.chosen) - OPENING - 1 for row in rows if self._is_general(row))
+        count = sum(_count(self.still, row) for row in rows if self._is_general(row))
         return self.options.general * _total(moved) / count
 
     def _preference(
@@ -199,6 +198,13 @@ class Objective:
     def _disliked(self, row: Encoded) -> slice:
         rejected = row.rejected or ()
         return slice(0, len(rejected)) if self.options.learn == "all" else differing(row.chosen, rejected)[1]
+
+    def _still(self, data: Sequence[Encoded]) -> slice:
+        """What is held of a general answer. The end is the token that ends the turn."""
+        learnt = [(self._learnt(row), len(row.chosen)) for row in data]
+        opens = any(at.start < OPENING for at, _ in learnt)
+        ends = any(at.stop == length for at, length in learnt)
+        return slice(OPENING if opens else 0, -1 if ends else None)
 
     def _goes_on(self, row: Encoded) -> bool:
         """Whether rejected ends its turn where chosen differs from it."""
@@ -255,6 +261,10 @@ def _logps(logits: torch.Tensor, answer: Sequence[int]) -> torch.Tensor:
 
 def _total(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return reduce(add, (part.sum() for part in parts))
+
+
+def _count(part: slice, row: Encoded) -> int:
+    return len(range(*part.indices(len(row.chosen))))
 
 
 def _key(row: Encoded) -> Key:

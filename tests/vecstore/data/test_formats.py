@@ -142,7 +142,7 @@ def test_a_misspelt_key_is_refused(document: dict[str, Any], slip: str, meant: s
     ("document", "says"),
     [
         ({}, "of no known format: its keys are none"),
-        ({"question": "a", "answer": "b"}, "its keys are 'answer', 'question'"),
+        ({"text_a": "a", "answer": "b"}, "its keys are 'answer', 'text_a'"),
         ({"instruction": "a", "input": "b"}, "key 'output' is missing"),
         ({"instruction": " ", "output": "b"}, "'instruction' is empty"),
         ({"instruction": "a", "output": "b", "history": []}, "do not go together"),
