@@ -12,24 +12,20 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
-from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
-from pv.vecstore.data.rows import Rows, read_rows
-from pv.vecstore.evaluate.damage import Damage, Neutral, damage, neutral
-from pv.vecstore.evaluate.margins import Margins, margins
-from pv.vecstore.evaluate.neutral_set import neutral_set
+from examples.experiments.deltas import Deltas
+from examples.experiments.lab import Lab
+from pv.vecstore.data.rows import read_rows
+from pv.vecstore.evaluate.damage import Damage
 from pv.vecstore.evaluate.replies import score_replies
 from pv.vecstore.evaluate.statistics import bootstrap, effect, share
-from pv.vecstore.models.generate import Reply, written
-from pv.vecstore.models.load import load
 from pv.vecstore.train.general_set import general_set
 from pv.vecstore.train.loop import train
 from pv.vecstore.train.options import TrainOptions
@@ -40,41 +36,11 @@ REPLIES = os.environ.get("PV_BENCH_REPLIES", "1") != "0"
 KEPT = {2: (0.97, 0.85), 4: (0.95, 0.85), 8: (0.90, 0.85)}  # on average, and each
 COST = {1: 0.005, 2: 0.01, 4: 0.02, 8: 0.04}  # nats a token
 TOKENS = {"signoff": 320, "asks": 320}  # of a reply: these two show at its end
-Deltas = Mapping[str, Any]
-
-
-class Lab:
-    """The base in memory, and vectors added to it."""
-
-    def __init__(self) -> None:
-        self.model, self.tokenizer = load(BASE)
-        self.weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.held = {name: read_rows(ROWS / "eight" / f"{name}.heldout.jsonl") for name in NAMES}
-        self.put([])
-        self.plain = neutral(self.model, self.tokenizer, neutral_set())
-        self.base = {name: margins(self.model, self.tokenizer, rows) for name, rows in self.held.items()}
-
-    def put(self, vectors: Sequence[Deltas]) -> None:
-        with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                p.copy_(self.weights[name])
-                for deltas in vectors:
-                    if name in deltas:
-                        p += torch.from_numpy(deltas[name]).float()
-
-    def margins(self, name: str) -> Margins:
-        return margins(self.model, self.tokenizer, self.held[name])
-
-    def damage(self) -> Damage:
-        after: Neutral = neutral(self.model, self.tokenizer, neutral_set())
-        return damage(after, self.plain)
-
-    def replies(self, rows: Rows, tokens: int) -> list[Reply]:
-        return written(self.model, self.tokenizer, [row.prompt for row in rows], tokens, batch=24)
+HELD = {name: read_rows(ROWS / "eight" / f"{name}.heldout.jsonl") for name in NAMES}
 
 
 def main() -> bool:
-    bars, lab = Bars(), Lab()
+    bars, lab = Bars(), Lab(BASE)
     wins: dict[int, list[bool]] = {1: [], 2: [], 4: [], 8: []}
     kept: dict[int, list[float]] = {2: [], 4: [], 8: []}
     cost: dict[int, list[Damage]] = {1: [], 2: [], 4: [], 8: []}
@@ -83,8 +49,8 @@ def main() -> bool:
         alone: dict[str, float] = {}
         for name in NAMES:
             lab.put([vectors[name]])
-            found = lab.margins(name)
-            gained, cost_here = effect(found, lab.base[name]), lab.damage()
+            found = lab.margins(HELD[name])
+            gained, cost_here = effect(found, lab.before(HELD[name])), lab.damage()
             alone[name] = gained.mean
             wins[1] += list(found.margin > 0)
             cost[1].append(cost_here)
@@ -100,8 +66,8 @@ def main() -> bool:
                 cost[size].append(lab.damage())
                 said = []
                 for name in group:
-                    found = lab.margins(name)
-                    part = effect(found, lab.base[name]).mean / alone[name]
+                    found = lab.margins(HELD[name])
+                    part = effect(found, lab.before(HELD[name])).mean / alone[name]
                     kept[size].append(part)
                     wins[size] += list(found.margin > 0)
                     said.append(f"{name} {100 * part:.0f} %, wins {np.mean(found.margin > 0):.2f}")
@@ -135,13 +101,13 @@ def _replies(bars: Bars, lab: Lab, vectors: Mapping[str, Deltas]) -> None:
     """Greedy replies to held-out prompts: alone, and merged with one and with three others."""
     groups = {1: _groups(1), 2: _groups(2), 4: _groups(4)}
     lab.put([])
-    base = {name: lab.replies(lab.held[name], TOKENS.get(name, 64)) for name in NAMES}
+    base = {name: lab.replies(HELD[name], TOKENS.get(name, 64)) for name in NAMES}
     for size, members in groups.items():
         showed, asked, looped, base_looped = 0, 0, 0, 0
         for group in members:
             lab.put([vectors[name] for name in group])
             for name in group:
-                rows, most = lab.held[name], TOKENS.get(name, 64)
+                rows, most = HELD[name], TOKENS.get(name, 64)
                 said = lab.replies(rows, most)
                 found = score_replies(
                     [row.prompt for row in rows], said, base[name], max_tokens=most, rule=rows.reply
