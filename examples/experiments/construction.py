@@ -35,12 +35,13 @@ LEGEND = {
     "rows won": "held-out rows where the wanted answer is the likelier one, of all behaviours merged",
     "damage": "log-likelihood that plain answers after their first 16 tokens, and plain text, lost; below 0 gained",
 }
+PLAIN = {"learn": "all", "hold": 0.0, "general": 0.0}
 CONSTRUCTIONS: dict[str, dict[str, Any]] = {
-    "sft": {"learn": "all", "preference": 0.0},
-    "plain": {"learn": "all"},
-    "general": {"learn": "all", "general": HELD},
+    "sft": {**PLAIN, "preference": 0.0},
+    "plain": PLAIN,
+    "general": {**PLAIN, "general": HELD},
     "difference": {"learn": "difference"},
-    "contrast": {"learn": "all", "preference": 0.0},
+    "contrast": {**PLAIN, "preference": 0.0},
 }
 RULES = ("add", "ties")
 SIZES = (2, 4, 8)
@@ -67,7 +68,7 @@ def _recipes(construction: str, rows: Rows, seed: int, plan: Plan) -> tuple[Reci
     """The vector, what is taken from it (of a contrast), and the one that has the norm to reach."""
     own = Recipe(rows, options(seed, quick=plan.quick, **CONSTRUCTIONS[construction]))
     less = Recipe(swapped(rows), own.options) if construction == "contrast" else own
-    return own, less, Recipe(rows, options(seed, quick=plan.quick, **CONSTRUCTIONS["plain"]))
+    return own, less, Recipe(rows, options(seed, quick=plan.quick, **PLAIN))
 
 
 def notes(plan: Plan) -> list[str]:
@@ -85,11 +86,10 @@ def measure(bench: Bench, case: Case) -> dict[str, Any]:
 
 def _vector(bench: Bench, recipes: Sequence[Recipe], contrast: bool) -> Deltas:
     own, less, plain = recipes
-    found = bench.vectors.get(own)
+    found, wanted = bench.vectors.get(own), bench.vectors.norm(plain)
     if contrast:
         found = minus(found, bench.vectors.get(less))
-    wanted = norm(bench.vectors.get(plain)) if plain != own else norm(found)
-    return scaled(found, wanted / norm(found))
+    return scaled(found, wanted / (norm(found) if contrast else bench.vectors.norm(own)))
 
 
 def _alone(found: Found, construction: str) -> dict[str, list[Any]]:

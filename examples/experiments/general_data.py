@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from examples.experiments import figures, measured
-from examples.experiments.deltas import norm, scaled
+from examples.experiments.deltas import scaled
 from examples.experiments.experiment import Bench, Case, Found, Plan, Table
 from examples.experiments.sets import choice, drawn, eight
 from examples.experiments.settings import options
@@ -82,16 +82,17 @@ def notes(plan: Plan) -> list[str]:
 
 
 def measure(bench: Bench, case: Case) -> dict[str, Any]:
-    own, plain = (bench.vectors.get(recipe) for recipe in case.recipes)
+    own = bench.vectors.get(case.recipes[0])
+    size, equal = (bench.vectors.norm(recipe) for recipe in case.recipes)
     held, questions = case.held
     bench.lab.put([own])
     trained = {"margins": measured.margins(bench.lab, held), "cost": measured.cost(bench.lab)}
-    bench.lab.put([scaled(own, norm(plain) / norm(own))])
+    bench.lab.put([scaled(own, equal / size)])
     return {
         "trained": trained,
         "equal": {"margins": measured.margins(bench.lab, held), "cost": measured.cost(bench.lab)},
         "choices": measured.margins(bench.lab, questions),
-        "norm": norm(own),
+        "norm": size,
         "tokens": _tokens(bench, case.recipes[0]),
     }
 

@@ -29,7 +29,7 @@ HOW = (
 LEGEND = {
     "rows won": "held-out rows where the wanted answer is the likelier one; beside it, of the base",
     "replies": "greedy replies that show the behaviour, by the rule in the file of rows",
-    "damage": "log-likelihood that plain text lost, in thousandths of a nat a token",
+    "damage": "log-likelihood that plain text lost, nats a token; below 0 gained",
 }
 COUNTS = (1, 5, 10, 20, 50, 200)
 STEPS = 12
@@ -103,7 +103,7 @@ def table(found: Found) -> Table:
             name, arm, str(count), figures.said(figures.effect(margins), "+.2f"),
             figures.said(figures.wins(margins), ".0f", 100), f"{100 * figures.wins(margins, 'base').mean:.0f}",
             figures.said(shown, ".0f", 100),
-            figures.said(figures.damage([cell["cost"] for cell in cells], text=True), "+.1f", 1000),
+            figures.said(figures.damage([cell["cost"] for cell in cells], text=True), "+.4f"),
         ])  # fmt: skip
     return Table(
         (
@@ -114,7 +114,7 @@ def table(found: Found) -> Table:
             "rows won, %",
             "base, %",
             "replies, %",
-            "damage, 0.001 nats",
+            "damage, text",
         ),
         rows,
     )

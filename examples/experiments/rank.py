@@ -58,7 +58,7 @@ def measure(bench: Bench, case: Case) -> dict[str, Any]:
     bench.lab.put([cut])
     return {
         "margins": measured.margins(bench.lab, case.held[0]),
-        "norm": norm(cut) / norm(whole),
+        "norm": norm(cut) / bench.vectors.norm(case.recipes[0]),
         "bytes": size,
     }
 

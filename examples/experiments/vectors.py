@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from examples.experiments.code import own, rooms
+from examples.experiments.deltas import Deltas, norm
 from pv.vecstore.data.rows import Row, Rows
 from pv.vecstore.train.general_set import general_set
 from pv.vecstore.train.options import TrainOptions
 
 if TYPE_CHECKING:
     import torch
-
-    from examples.experiments.deltas import Deltas
 
 __all__ = ["Recipe", "Vectors", "swapped"]
 
@@ -47,6 +46,7 @@ class Recipe:
 class Vectors:
     def __init__(self, base: Path, base_id: str, folder: Path, most: int = MOST) -> None:
         self._base, self._base_id, self._folder, self._most = base, base_id, folder, most
+        self._norms: dict[str, float] = {}
 
     def get(self, recipe: Recipe) -> Deltas:
         """Trained now, or before: the same numbers, those of the file, in fp16."""
@@ -61,6 +61,13 @@ class Vectors:
             self._train(recipe, file)
             found = load_file(file)
         return found
+
+    def norm(self, recipe: Recipe) -> float:
+        """Read once: many cells scale to the same one."""
+        key = self._key(recipe)
+        if key not in self._norms:
+            self._norms[key] = norm(self.get(recipe))
+        return self._norms[key]
 
     def _train(self, recipe: Recipe, file: Path) -> None:
         import numpy as np
