@@ -80,6 +80,7 @@ def draw(figure: Figure, found: Found) -> None:
     rates = [lr for (lr,) in found.each("lr")]
     for axes in (left, right):
         axes.set(xscale="log", xlabel="learning rate")
+    right.set_yscale("symlog", linthresh=0.01)
     for at, (name,) in enumerate(found.each("behaviour")):
         cells = [[cell.found for cell in found.pick(behaviour=name, lr=lr)] for lr in rates]
         effects = [figures.effect([one["margins"] for one in each]) for each in cells]
@@ -87,10 +88,9 @@ def draw(figure: Figure, found: Found) -> None:
         line(left, rates, effects, name, at, shift=4 * at)
         line(right, rates, lost, name, at, shift=4 * at)
     level(left, 0, "no effect")
-    level(right, 0, "as the base", left=True)
+    level(right, 0, "as the base", above=False)
     left.set(title="Learnt", ylabel="effect on held-out rows, nats")
-    right.set(title="Lost on plain text", ylabel="damage, nats a token", yscale="symlog")
-    right.set_yscale("symlog", linthresh=0.01)
+    right.set(title="Lost on plain text", ylabel="damage, nats a token")
     for axes in (left, right):
         ticks(axes, rates, [_word(lr) for lr in rates])
 
