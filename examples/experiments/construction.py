@@ -141,11 +141,11 @@ def draw(figure: Figure, found: Found) -> None:
         lost = [figures.damage([one["cost"] for one in cells("add", size)], text=True) for size in sizes]
         line(panels[2], range(len(sizes)), lost, construction, at, shift=aside)
     for axes, rule in zip(panels, RULES, strict=False):
-        level(axes, 100, "as alone", left=True)
-        level(axes, 0, "no effect", left=True)
+        level(axes, 100, "as alone")
+        level(axes, 0, "no effect")
         axes.set(title=f"Kept under {rule}", xlim=(0.5, len(sizes) - 0.5))
     panels[1].sharey(panels[0])
-    level(panels[2], 0, "as the base", left=True)
+    level(panels[2], 0, "as the\nbase")
     panels[0].set_ylabel("effect merged / effect alone, %")
     panels[2].set(
         title="Lost on plain text, add", ylabel="damage, nats a token", xlim=(-0.5, len(sizes) - 0.5)

@@ -126,7 +126,7 @@ def table(found: Found) -> Table:
             f"{np.mean([cell['norm'] for cell in cells]):.2f}",
         ])  # fmt: skip
     return Table((
-        "behaviour", "general", "of rows", "of tokens", "effect as trained, nats", "effect, equal norm",
+        "behaviour", "general", "of rows", "of tokens", "effect, nats", "at equal norm",
         "damage, answers", "damage, text", "choices", "norm",
     ), rows)  # fmt: skip
 
@@ -150,7 +150,7 @@ def draw(figure: Figure, found: Found) -> None:
         line(left, shares, effects, words, at, shift=50 * at)
         line(right, shares, lost, words, at, shift=50 * at)
     level(left, 0, "no effect")
-    level(right, 0, "as the base", left=True)
+    level(right, 0, "as the\nbase")
     left.set(title="Behaviour, at equal norm", ylabel="effect on held-out rows, nats")
     right.set(title="Lost on plain answers, at equal norm", ylabel="damage, nats a token")
     for axes in (left, right):

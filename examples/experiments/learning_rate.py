@@ -88,7 +88,7 @@ def draw(figure: Figure, found: Found) -> None:
         line(left, rates, effects, name, at, shift=4 * at)
         line(right, rates, lost, name, at, shift=4 * at)
     level(left, 0, "no effect")
-    level(right, 0, "as the base", above=False)
+    level(right, 0, "as the\nbase")
     left.set(title="Learnt", ylabel="effect on held-out rows, nats")
     right.set(title="Lost on plain text", ylabel="damage, nats a token")
     for axes in (left, right):

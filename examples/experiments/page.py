@@ -18,12 +18,13 @@ CSS = """
   :root { --ink: #e6e8ee; --soft: #a2a9b8; --line: #313745; --paper: #171a21; --edge: #1f232c } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
-main { max-width: 70rem; margin: 0 auto; padding: 3rem 1.25rem 4rem }
+main { max-width: 74rem; margin: 0 auto; padding: 3rem 1.25rem 4rem }
 h1 { font-size: 1.65rem; line-height: 1.25; margin: 0 0 .4rem; letter-spacing: -.01em }
 .question { font-size: 1.1rem; color: var(--soft); margin: 0 0 1.75rem }
 p, dl { max-width: 46rem } img { width: 100%; height: auto; display: block; margin: 1.5rem 0 }
-.table { overflow-x: auto; margin: 1.5rem 0 } table { border-collapse: collapse; font-size: .84rem; width: 100% }
-th, td { text-align: right; padding: .35rem .6rem; white-space: nowrap; font-variant-numeric: tabular-nums }
+.table { overflow-x: auto; margin: 1.5rem 0 }
+table { border-collapse: collapse; font-size: .82rem; width: 100% }
+th, td { text-align: right; padding: .35rem .5rem; white-space: nowrap; font-variant-numeric: tabular-nums }
 th { color: var(--soft); font-weight: 600; border-bottom: 1px solid var(--ink) }
 td { border-bottom: 1px solid var(--line) } th.word, td.word { text-align: left }
 tbody tr:hover { background: var(--edge) }

@@ -47,15 +47,13 @@ def line(
     )  # fmt: skip
 
 
-def level(axes: Axes, y: float, words: str, *, above: bool = True, left: bool = False) -> None:
-    """A line that something is held against, named at one of its ends."""
+def level(axes: Axes, y: float, words: str) -> None:
+    """A line that something is held against, named beside the axes, where nothing is drawn over it."""
     ink = matplotlib.rcParams["text.color"]
     axes.axhline(y, color=ink, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.65, zorder=0)
     axes.annotate(
-        words, (0 if left else 1, y), xycoords=("axes fraction", "data"),
-        xytext=(3 if left else -3, 3 if above else -3),
-        textcoords="offset points", ha="left" if left else "right", va="bottom" if above else "top",
-        fontsize=8, alpha=0.75,
+        words, (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+        ha="left", va="center", fontsize=8, alpha=0.8,
     )  # fmt: skip
 
 

@@ -92,9 +92,9 @@ def draw(figure: Figure, found: Found) -> None:
         line(left, ranks, shares, name, at, factor=100, shift=3 * at)
         norms = [np.mean([c.found["norm"] for c in found.pick(behaviour=name, rank=r)]) for r in ranks]
         right.plot(ranks, 100 * np.array(norms), color=f"C{at}", marker="os^"[at % 3])
-    level(left, 100, "the whole vector", left=True)
+    level(left, 100, "the whole\nvector")
     level(left, 0, "no effect")
-    level(right, 100, "the whole vector", left=True)
+    level(right, 100, "the whole\nvector")
     left.set(title="Behaviour kept", ylabel="effect kept, %")
     right.set(title="Vector kept", ylabel="norm kept, %", ylim=(0, 108))
     for axes in (left, right):
