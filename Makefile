@@ -9,8 +9,9 @@ STAMP   := $(VENV)/.installed
 PACKAGE := $(addprefix .dev/pv/,__init__.py __main__.py py.typed)
 ROOMS   := $(addprefix .dev/pv/,cli registry vecstore)
 TEST_ARGS ?=
+EXPERIMENTS ?= all
 
-.PHONY: install links base demo test lint format docs bench bench-merge clean help
+.PHONY: install links base demo test lint format docs bench bench-merge experiments clean help
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -71,6 +72,9 @@ bench-merge: $(STAMP) base $(VENV)/mergekit ## Merging, beside mergekit
 # LGPL: measured beside us and asked for its numbers, never imported by pv.
 $(VENV)/mergekit: | $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ mergekit==0.1.5 immutables==0.21
+
+experiments: $(STAMP) base ## The open questions of training: EXPERIMENTS="rank --quick" for one
+	PV_TEST_BASE=$(BASE) $(BIN)/python -m examples.experiments $(EXPERIMENTS)
 
 clean:           ## Remove the environment and what tools left
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

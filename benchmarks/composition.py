@@ -8,73 +8,33 @@ What was trained is kept in the cache.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import cache
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
-from pv.vecstore.data.rows import Rows, read_rows
-from pv.vecstore.evaluate.damage import Damage, Neutral, damage, neutral
-from pv.vecstore.evaluate.margins import Margins, margins
-from pv.vecstore.evaluate.neutral_set import neutral_set
+from benchmarks.lab import SEEDS, learnt_from, options
+from examples.experiments.deltas import Deltas
+from examples.experiments.lab import Lab
+from pv.vecstore.data.rows import read_rows
+from pv.vecstore.evaluate.damage import Damage
 from pv.vecstore.evaluate.replies import score_replies
 from pv.vecstore.evaluate.statistics import bootstrap, effect, share
-from pv.vecstore.models.generate import Reply, written
-from pv.vecstore.models.load import load
-from pv.vecstore.train.general_set import general_set
 from pv.vecstore.train.loop import train
-from pv.vecstore.train.options import TrainOptions
 
 NAMES = ("pirate", "signoff", "doubt", "shouting", "topic", "asks", "sir", "emphasis")
-SEEDS = range(int(os.environ.get("PV_BENCH_SEEDS", "3")))
 REPLIES = os.environ.get("PV_BENCH_REPLIES", "1") != "0"
 KEPT = {2: (0.97, 0.85), 4: (0.95, 0.85), 8: (0.90, 0.85)}  # on average, and each
 COST = {1: 0.005, 2: 0.01, 4: 0.02, 8: 0.04}  # nats a token
 TOKENS = {"signoff": 160, "asks": 160}  # of a reply: these two show at its end
-Deltas = Mapping[str, Any]
-
-
-class Lab:
-    """The base in memory, and vectors added to it."""
-
-    def __init__(self) -> None:
-        self.model, self.tokenizer = load(BASE)
-        self.weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.held = {name: read_rows(ROWS / "eight" / f"{name}.heldout.jsonl") for name in NAMES}
-        self.put([])
-        self.plain = neutral(self.model, self.tokenizer, neutral_set())
-        self.base = {name: margins(self.model, self.tokenizer, rows) for name, rows in self.held.items()}
-
-    def put(self, vectors: Sequence[Deltas]) -> None:
-        with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                p.copy_(self.weights[name])
-                for deltas in vectors:
-                    if name in deltas:
-                        p += torch.from_numpy(deltas[name]).float()
-
-    def margins(self, name: str) -> Margins:
-        return margins(self.model, self.tokenizer, self.held[name])
-
-    def damage(self) -> Damage:
-        after: Neutral = neutral(self.model, self.tokenizer, neutral_set())
-        return damage(after, self.plain)
-
-    def replies(self, rows: Rows, tokens: int) -> list[Reply]:
-        return written(self.model, self.tokenizer, [row.prompt for row in rows], tokens, batch=24)
+HELD = {name: read_rows(ROWS / "eight" / f"{name}.heldout.jsonl") for name in NAMES}
 
 
 def main() -> bool:
-    bars, lab = Bars(), Lab()
+    bars, lab = Bars(), Lab(BASE)
     wins: dict[int, list[bool]] = {1: [], 2: [], 4: [], 8: []}
     kept: dict[int, list[float]] = {2: [], 4: [], 8: []}
     cost: dict[int, list[Damage]] = {1: [], 2: [], 4: [], 8: []}
@@ -83,8 +43,8 @@ def main() -> bool:
         alone: dict[str, float] = {}
         for name in NAMES:
             lab.put([vectors[name]])
-            found = lab.margins(name)
-            gained, cost_here = effect(found, lab.base[name]), lab.damage()
+            found = lab.margins(HELD[name])
+            gained, cost_here = effect(found, lab.before(HELD[name])), lab.damage()
             alone[name] = gained.mean
             wins[1] += list(found.margin > 0)
             cost[1].append(cost_here)
@@ -100,8 +60,8 @@ def main() -> bool:
                 cost[size].append(lab.damage())
                 said = []
                 for name in group:
-                    found = lab.margins(name)
-                    part = effect(found, lab.base[name]).mean / alone[name]
+                    found = lab.margins(HELD[name])
+                    part = effect(found, lab.before(HELD[name])).mean / alone[name]
                     kept[size].append(part)
                     wins[size] += list(found.margin > 0)
                     said.append(f"{name} {100 * part:.0f} %, wins {np.mean(found.margin > 0):.2f}")
@@ -135,13 +95,13 @@ def _replies(bars: Bars, lab: Lab, vectors: Mapping[str, Deltas]) -> None:
     """Greedy replies to held-out prompts: alone, and merged with one and with three others."""
     groups = {1: _groups(1), 2: _groups(2), 4: _groups(4)}
     lab.put([])
-    base = {name: lab.replies(lab.held[name], TOKENS.get(name, 64)) for name in NAMES}
+    base = {name: lab.replies(HELD[name], TOKENS.get(name, 64)) for name in NAMES}
     for size, members in groups.items():
         showed, asked, looped, base_looped = 0, 0, 0, 0
         for group in members:
             lab.put([vectors[name] for name in group])
             for name in group:
-                rows, most = lab.held[name], TOKENS.get(name, 64)
+                rows, most = HELD[name], TOKENS.get(name, 64)
                 said = lab.replies(rows, most)
                 found = score_replies(
                     [row.prompt for row in rows], said, base[name], max_tokens=most, rule=rows.reply
@@ -176,34 +136,18 @@ def _groups(size: int) -> list[tuple[str, ...]]:
 
 def _vector(name: str, seed: int) -> Deltas:
     """Trained once for the options, the rows and the general set."""
-    rows, options = read_rows(ROWS / "eight" / f"{name}.jsonl"), _options(seed)
-    key = hashlib.sha256(
-        json.dumps([asdict(options), rows.id, general_set().id, _code()]).encode()
-    ).hexdigest()[:16]
-    file = CACHE / "composition" / f"{name}-{seed}-{key}.safetensors"
+    rows, how = read_rows(ROWS / "eight" / f"{name}.jsonl"), options(seed)
+    file = CACHE / "composition" / f"{name}-{seed}-{learnt_from(rows, how)}.safetensors"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        trained = train(BASE, rows, options)
+        trained = train(BASE, rows, how)
         print(
             f"seed {seed} {name:9} trained in {time.monotonic() - began:.0f} s, {len(trained.loss)} steps, "
             f"loss {trained.loss[0]:.2f} to {trained.loss[-1]:.2f}", flush=True,
         )  # fmt: skip
         save_file({key: d.astype(np.float16) for key, d in trained.deltas.items()}, file)
     return load_file(file)
-
-
-@cache
-def _code() -> str:
-    """Of what decides what is learnt."""
-    folder = ROWS.parent.parent / "vecstore" / "train"
-    found = b"".join((folder / f"{one}.py").read_bytes() for one in ("objective", "reference", "stretches", "forms"))
-    return hashlib.sha256(found).hexdigest()
-
-
-def _options(seed: int) -> TrainOptions:
-    """The defaults, but for what PV_BENCH_TRAIN says in JSON."""
-    return TrainOptions.of(seed=seed, **json.loads(os.environ.get("PV_BENCH_TRAIN", "{}")))
 
 
 def _nats(found: Damage) -> str:

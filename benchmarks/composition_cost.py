@@ -12,9 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.composition import NAMES, SEEDS, Deltas, _groups, _vector
+from benchmarks.composition import NAMES, _groups, _vector
 from benchmarks.kit import BASE, ROWS, Bars
-from benchmarks.lab import Lab
+from benchmarks.lab import SEEDS
+from examples.experiments.deltas import Deltas
+from examples.experiments.lab import Lab
 from pv.vecstore.data.rows import read_rows
 from pv.vecstore.evaluate.damage import Damage
 from pv.vecstore.evaluate.statistics import bootstrap, effect

@@ -20,11 +20,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.composition import NAMES, SEEDS, Deltas, Lab, _options, _vector
+from benchmarks.composition import HELD, NAMES, _vector
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
+from benchmarks.lab import SEEDS, options
+from examples.experiments.deltas import Deltas
+from examples.experiments.lab import Lab
 from pv.registry.ids import shapes_id
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
-from pv.vecstore.data.rows import read_rows
+from pv.vecstore.data.rows import Rows, read_rows
 from pv.vecstore.evaluate.statistics import effect
 from pv.vecstore.forecast import calibration as tables
 from pv.vecstore.forecast.calibration import TARGETS, Calibration, Model, write_calibration
@@ -33,7 +36,7 @@ from pv.vecstore.forecast.sketch import ALGORITHM, Sketching
 from pv.vecstore.train.loop import train
 
 FOLDER = CACHE / "forecast"
-HELD = int(os.environ.get("PV_BENCH_HELD", "0")) or None
+MOST = int(os.environ.get("PV_BENCH_HELD", "0")) or None
 MODEL = ("gradient_cosine",)
 """Chosen before these pairs were measured: the most consistent predictor of arXiv:2601.22285, and the best one on a
 tiny random model (docs/log.md)."""
@@ -98,27 +101,21 @@ def main() -> bool:
 
 
 def measured() -> list[Point]:
-    lab = Lab()
-    if HELD is not None:
-        lab.held = {
-            name: replace(rows, rows=rows.rows[:HELD], lines=rows.lines[:HELD])
-            for name, rows in lab.held.items()
-        }
-        lab.put([])
-        lab.base = {name: lab.margins(name) for name in NAMES}
+    lab = Lab(BASE)
+    held = {
+        name: replace(rows, rows=rows.rows[:MOST], lines=rows.lines[:MOST]) for name, rows in HELD.items()
+    }
     points = []
     for seed in SEEDS:
         vectors = {name: _vector(name, seed) for name in NAMES}
         sketches = {name: _sketches(name, seed, vectors[name]) for name in NAMES}
-        ids = {
-            name: _digest(sketches[name].to_json(), lab.held[name].id, len(lab.held[name])) for name in NAMES
-        }
-        known = _Noted(FOLDER / f"pairs-{seed}.json")
+        ids = {name: _digest(sketches[name].to_json(), held[name].id, len(held[name])) for name in NAMES}
+        known = _Noted(FOLDER / f"pairs-{seed}.json", lab, held)
 
         for a, b in combinations(NAMES, 2):
             for name in (a, b):
-                known.measure(ids[name], lab, {name: vectors[name]})
-            both = known.measure(f"{ids[a]}+{ids[b]}", lab, {name: vectors[name] for name in (a, b)})
+                known.measure(ids[name], {name: vectors[name]})
+            both = known.measure(f"{ids[a]}+{ids[b]}", {name: vectors[name] for name in (a, b)})
             (alone_a,), (alone_b,) = known.of[ids[a]], known.of[ids[b]]
             kept = both[0] / alone_a, both[1] / alone_b
             found = features(sketches[a], sketches[b])
@@ -135,22 +132,26 @@ def measured() -> list[Point]:
 class _Noted:
     """Effects by key, written down as soon as they are known."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, lab: Lab, held: Mapping[str, Rows]) -> None:
+        self._file, self._lab, self._held = file, lab, held
         self.of: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
 
-    def measure(self, key: str, lab: Lab, vectors: Mapping[str, Deltas]) -> list[float]:
+    def measure(self, key: str, vectors: Mapping[str, Deltas]) -> list[float]:
         """Those of each of these behaviours, all of them added up."""
         if key not in self.of:
-            lab.put(list(vectors.values()))
-            self.of[key] = [effect(lab.margins(name), lab.base[name]).mean for name in vectors]
+            self._lab.put(list(vectors.values()))
+            found = [
+                (self._lab.margins(rows), self._lab.before(rows))
+                for rows in map(self._held.__getitem__, vectors)
+            ]
+            self.of[key] = [effect(after, before).mean for after, before in found]
             _write(self._file, self.of)
         return self.of[key]
 
 
 def _sketches(name: str, seed: int, deltas: Deltas) -> Sketches:
     """Of the delta, and of the gradient with which the training began."""
-    rows, options = read_rows(ROWS / "eight" / f"{name}.jsonl"), _options(seed)
+    rows, how = read_rows(ROWS / "eight" / f"{name}.jsonl"), options(seed)
     some = [np.ascontiguousarray(deltas[key][:1]).tobytes() for key in sorted(deltas)]
     key = hashlib.sha256(b"".join(some)).hexdigest()[:16]
     file = FOLDER / f"{name}-{seed}-{ALGORITHM}-{key}.json"
@@ -159,7 +160,7 @@ def _sketches(name: str, seed: int, deltas: Deltas) -> Sketches:
             sketching = Sketching(base.specs)
         for tensor, delta in deltas.items():
             sketching.add(tensor, delta.astype(np.float32))
-        first = train(BASE, rows, replace(options, max_steps=1))
+        first = train(BASE, rows, replace(how, max_steps=1))
         _write(file, Sketches(sketching.done(), first.gradient).to_json())
     return Sketches.of_json(json.loads(file.read_text()))
 
@@ -238,7 +239,7 @@ def fit(points: Sequence[Point]) -> Calibration:
         shapes = shapes_id((name, spec.shape) for name, spec in base.specs.items())
     return Calibration(
         f"all pairs of {len(NAMES)} behaviours of 24 rows, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {BASE.name}",
-        shapes, _options(0).learn, len(points), LEVEL, models, ranges, (0.8 * min(norms), 1.25 * max(norms)),
+        shapes, options(0).learn, len(points), LEVEL, models, ranges, (0.8 * min(norms), 1.25 * max(norms)),
         {of: spearman(points, [p.features["delta_cosine"] for p in points], of) for of in TARGETS},
     )  # fmt: skip
 

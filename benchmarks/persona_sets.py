@@ -25,7 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
-from benchmarks.lab import SEEDS, Deltas, Lab, learnt_from, options
+from benchmarks.lab import SEEDS, learnt_from, options
+from examples.experiments.deltas import Deltas
+from examples.experiments.lab import Lab
 from pv.vecstore.data.row import Message, Row, Rows
 from pv.vecstore.data.rows import read_rows
 from pv.vecstore.evaluate.neutral_set import neutral_set

@@ -191,7 +191,7 @@ class Objective:
         if goal is None:
             return -learnt
         at = self._learnt(row).start
-        return torch.cat([goal.divergence(logits[at : at + 1]), -learnt[1:]])
+        return torch.cat([len(learnt) * goal.divergence(logits[at : at + 1]), -learnt[1:]])
 
     def _is_general(self, row: Encoded) -> bool:
         return any(row is other for other in self.general)
