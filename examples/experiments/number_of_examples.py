@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TITLE = "How many examples change behaviour"
 QUESTION = "From how many rows on does a behaviour show on prompts it was not trained on?"
 HOW = (
-    "Training rows are drawn by lot, 1 to 200 of them, the fewer being the first of the more. Two epochs, as pv "
+    "Training rows are drawn by lot, 1 to 200 of them, the fewer being the first of the more. Four epochs, as pv "
     "trains, mean more steps for more rows; so each is also trained for the same 12 steps, where only the rows differ. "
     "pirate is an opening of the answer that always reads the same; listening has 67 rows, each with an answer of its "
     "own; the sets of Yes/No questions ask for an attitude, as often by Yes as by No."
@@ -34,7 +34,7 @@ LEGEND = {
 COUNTS = (1, 5, 10, 20, 50, 200)
 STEPS = 12
 PERSONA = ("agreeableness", "interest-in-science")
-EPOCHS, SAME = "2 epochs", f"{STEPS} steps"
+EPOCHS, SAME = "4 epochs", f"{STEPS} steps"
 
 
 def cases(plan: Plan) -> list[Case]:

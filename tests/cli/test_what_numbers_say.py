@@ -60,7 +60,7 @@ def test_the_card_says_where_a_compressed_vector_came_from(
     effect = pv.ok("eval", held_out, "--json").json["effect"]
     card = pv.ok("push", "hf://ada/persona", "-n").out
     (line,) = [line for line in card.splitlines() if line.startswith("| `listening` |")]
-    assert "| trained on 6 rows of `rows.jsonl`, 2 steps, 2 epochs, `apollo`" in line
+    assert "| trained on 6 rows of `rows.jsonl`, 4 steps, 4 epochs, `apollo`" in line
     assert "; kept as `sparse:0.3` | in this encoding: held-out effect" in line
     assert f"held-out effect {effect['mean']:+.2f} [" in line
     assert ", before compression; damage " in line and "; n=4 is too few for an interval" in line
@@ -253,7 +253,7 @@ def test_no_stage_counts_to_nothing(world: World) -> None:
 def test_a_terminal_shows_step_0_of_all(world: World, process: Any) -> None:
     said = process.on_terminal("train", world.rows, "--as", "brief", *QUICK, "--held-out", "none")
     assert said.code == 0
-    assert "step 0/2" in said.out and "None" not in said.out and "loading the model" in said.out
+    assert "step 0/4" in said.out and "None" not in said.out and "loading the model" in said.out
 
 
 # Help

@@ -55,8 +55,8 @@ def forms(
     opened = begun(tokenizer, rows, data, seed, stops=stops, limit=limit)
     found = []
     for plain, later, own in zip(data, opened, own_replies(model, tokenizer, rows, data), strict=True):
-        others = (later,) if own is None else (own, later, own)
-        found.append((plain, *(one for one in others if one is not plain)))
+        others = (later, plain) if own is None else (own, later, own)
+        found.append((plain, *others) if later is not plain or own is not None else (plain,))
     return found
 
 

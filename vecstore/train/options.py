@@ -58,7 +58,7 @@ class TrainOptions:
     """
 
     lr: float = 1e-4
-    epochs: int = 2
+    epochs: int = 4
     batch: int = 8
     rank: int = 32
     seed: int = 0
