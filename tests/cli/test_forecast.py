@@ -19,7 +19,7 @@ def table(world: World, tmp_path: Path) -> Path:
     with Repo.open(world.folder) as repo:
         shapes = ids.shapes_id((name, row.shape) for name, row in repo.at().base.tensors.items())
     models = dict.fromkeys(TARGETS, Model(0.9, {"gradient_cosine": 0.1}, (-0.1, 0.2), (0.7, 0.4, 0.9)))
-    made = Calibration("a tiny model", shapes, "all", 28, 0.9, models, {}, (0.0, 99.0),
+    made = Calibration("a tiny model", shapes, "difference", 28, 0.9, models, {}, (0.0, 99.0),
                        dict.fromkeys(TARGETS, (0.1, 0.0, 0.2)))  # fmt: skip
     write_calibration(tmp_path / "table.json", made)
     return tmp_path / "table.json"

@@ -60,7 +60,7 @@ def test_the_card_says_where_a_compressed_vector_came_from(
     effect = pv.ok("eval", held_out, "--json").json["effect"]
     card = pv.ok("push", "hf://ada/persona", "-n").out
     (line,) = [line for line in card.splitlines() if line.startswith("| `listening` |")]
-    assert "| trained on 6 rows of `rows.jsonl`, 4 steps, 4 epochs, `apollo`" in line
+    assert "| trained on 6 rows of `rows.jsonl`, 2 of 4 steps (--max-steps 2), 2 epochs, `apollo`" in line
     assert "; kept as `sparse:0.3` | in this encoding: held-out effect" in line
     assert f"held-out effect {effect['mean']:+.2f} [" in line
     assert ", before compression; damage " in line and "; n=4 is too few for an interval" in line
@@ -173,13 +173,13 @@ def test_a_training_says_how_far_it_got(world: World, pv: InProcess, tmp_path: P
     said = pv.ok("train", rows, "--as", "short", "--max-steps", "1", "--threads", "1", "--json")
     settings = said.json["provenance"]["settings"]
     run = [settings[key] for key in ("steps", "planned_steps", "rows_seen", "epochs_run")]
-    assert run == [1, 6, 8, 0.4]
+    assert run == [1, 12, 8, 0.4]
     text = pv.ok("show").out
     assert "trained on 8 of 20 rows of many.jsonl" in text
-    assert "  1 of 6 steps (--max-steps 1), 0.4 epochs, apollo, lr 0.0001, batch 8, seed 0; loss " in text
+    assert "  1 of 12 steps (--max-steps 1), 0.4 epochs, apollo, lr 0.0001, batch 8, seed 0; loss " in text
     assert re.search(r"loss \d\.\d{3} at step 1\n", text)
     card = pv.ok("push", "hf://ada/persona", "-n").out
-    assert "trained on 8 of 20 rows of `many.jsonl`, 1 of 6 steps (--max-steps 1), 0.4 epochs" in card
+    assert "trained on 8 of 20 rows of `many.jsonl`, 1 of 12 steps (--max-steps 1), 0.4 epochs" in card
     pv.ok("compress", "short", "--to", "ternary")
     assert "trained on 8 of 20 rows of many.jsonl" in pv.ok("show").out
 
@@ -216,6 +216,7 @@ STAGES = [
     "building x",
     "measuring x on h.jsonl",
     "measuring x on pv's neutral set",
+    "sketching the vector",
     "encoding x as sparse:0.3",
     "measuring the base on other.jsonl",
     "measuring x on other.jsonl",
@@ -238,7 +239,7 @@ def test_no_stage_counts_to_nothing(world: World) -> None:
     stages = list(dict.fromkeys(takes.get(tick.stage, tick.stage) for tick in said))
     assert stages == STAGES
     counting = [tick for tick in said if tick.unit not in ("", "bytes")]
-    assert {tick.unit for tick in counting} == {"rows", "steps"}
+    assert {tick.unit for tick in counting} == {"rows", "steps", "tensors"}
     assert all(tick.total > 0 for tick in counting)
     training = [tick for tick in said if tick.unit == "steps"]
     assert [(tick.done, tick.total) for tick in training] == [(0, 2), (1, 2), (2, 2)]
@@ -253,7 +254,7 @@ def test_no_stage_counts_to_nothing(world: World) -> None:
 def test_a_terminal_shows_step_0_of_all(world: World, process: Any) -> None:
     said = process.on_terminal("train", world.rows, "--as", "brief", *QUICK, "--held-out", "none")
     assert said.code == 0
-    assert "step 0/4" in said.out and "None" not in said.out and "loading the model" in said.out
+    assert "step 0/2" in said.out and "None" not in said.out and "loading the model" in said.out
 
 
 # Help

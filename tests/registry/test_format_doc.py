@@ -37,7 +37,7 @@ def test_ids(script: str, expected: str) -> None:
 
 def test_there_is_one_example_of_each() -> None:
     assert len(SHELL) == 6
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
 
 
 def test_documents_have_the_keys_that_are_written(registry: Registry) -> None:

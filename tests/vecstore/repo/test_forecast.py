@@ -27,7 +27,9 @@ from pv.vecstore.train.batches import batches
 from pv.vecstore.train.objective import Objective
 from pv.vecstore.train.options import TrainOptions
 
-FAST: dict[str, Any] = {"lr": 3e-3, "max_steps": 2, "batch": 3, "threads": 1, "held_out": None}
+FAST: dict[str, Any] = {
+    "lr": 3e-3, "max_steps": 2, "batch": 3, "threads": 1, "held_out": None, "learn": "all", "dtype": "fp32"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_it_needs_neither_packs_nor_the_base(repo: Repo, made: Path, table: Path
 
 def test_the_gradient_is_that_of_the_loss_at_the_base(repo: Repo, made: Path) -> None:
     """Against one pass with autograd over the first step's rows."""
-    options = TrainOptions(lr=3e-3, max_steps=2, batch=3)
+    options = TrainOptions.of(lr=3e-3, max_steps=2, batch=3, learn="all")
     rows = read_rows(made / "a.jsonl")
     model, tokenizer = load(made / "base")
     data = encode(tokenizer, rows, stops=(258,), limit=512)
@@ -155,7 +157,9 @@ def _tuned(made: Path, to: Path) -> Path:
         ),
         (lambda repo, rows: (repo.drop("b"), repo.define("b", "a")), "they are the same vector"),
         (
-            lambda repo, rows: repo.train(rows, name="b", learn="difference", general=0, seed=1, **FAST),
+            lambda repo, rows: repo.train(
+                rows, name="b", seed=1, **FAST | {"learn": "difference", "general": 0}
+            ),
             "--learn difference",
         ),
     ],

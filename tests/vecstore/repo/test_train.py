@@ -90,7 +90,7 @@ def test_a_refinement_of_a_behaviour_is_a_term_of_it(repo: Repo, rows: Path) -> 
 
 
 def test_general_answers_are_pvs_own_or_yours_or_none(repo: Repo, rows: Path) -> None:
-    own = repo.train(rows, name="own", learn="difference", **FAST).provenance.settings
+    own = repo.train(rows, name="own", **FAST).provenance.settings
     assert own["hold"] == own["general"] == 10
     assert own["general_set"] == {
         "name": "pv's general set",
@@ -101,12 +101,12 @@ def test_general_answers_are_pvs_own_or_yours_or_none(repo: Repo, rows: Path) ->
     file = rows.with_name("general.jsonl")
     answer = "An answer that is a good deal longer than what is left free."
     file.write_text(json.dumps({"prompt": "Why?", "chosen": answer}) + "\n")
-    made = repo.train(rows, name="yours", general_set=file, **FAST)
+    made = repo.train(rows, name="yours", learn="all", general_set=file, **FAST)
     yours = made.provenance.settings
     assert yours["general_set"] == {"name": "general.jsonl", "id": read_rows(file).id, "rows": 1}
     assert read_rows(file).id in made.provenance.packs
     assert yours["loss_tokens"]["general"] % 2 == 0, "the one answer, in each of two steps"
-    none = repo.train(rows, name="none", **FAST).provenance.settings
+    none = repo.train(rows, name="none", learn="all", **FAST).provenance.settings
     assert "general_set" not in none
     assert none["loss_tokens"]["held"] == none["loss_tokens"]["general"] == 0
     assert (

@@ -107,7 +107,7 @@ def test_the_loss_of_what_differs_is_its_formula(models: tuple[Any, Any]) -> Non
         goal[end] = 0
         goal = 0.5 * goal
         goal[on] += 0.5
-        missed += float(learnt[2][0]) + float(
+        missed += float(learnt[2][0]) + len(learnt[2]) * float(
             among(goal[None], logits(model, PAIRS[2], PAIRS[2].chosen)[at : at + 1])
         )
         assert found["sft"] == pytest.approx(missed / count, rel=1e-4)

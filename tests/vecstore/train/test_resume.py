@@ -186,7 +186,14 @@ def resumed(checkpoint: Path, file: Path, options: TrainOptions = FAST, threads:
 
 def test_the_state_holds_masters_moments_and_generators(stopped: Path) -> None:
     tensors = load_file(stopped)
-    assert {name.split("/")[0] for name in tensors} == {"weights", "optimizer", "random", "loss", "sha256"}
+    assert {name.split("/")[0] for name in tensors} == {
+        "weights",
+        "optimizer",
+        "random",
+        "loss",
+        "gradient",
+        "sha256",
+    }
     assert all(t.dtype == torch.float32 for name, t in tensors.items() if name.startswith("weights/"))
     assert tensors["loss"].tolist() and len(tensors["loss"]) == 2
 
