@@ -292,7 +292,8 @@ def _sketches(
 ) -> Mapping[str, Any] | None:
     """What a forecast needs of the vector as it is kept; of an adapter there is no gradient at the base."""
     with opened(work.registry, work.commit) as at, open_vector(vector, at.base, work.registry.packs) as made:
-        delta = sketch_of(made, stage(progress, "sketching the vector", "tensors"))
+        count = len(made.manifest.tensors)
+        delta = sketch_of(made, stage(progress, "sketching the vector", "tensors", count))
     return Sketches(delta, trained.gradient).to_json()
 
 
