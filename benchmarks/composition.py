@@ -9,21 +9,19 @@ What was trained is kept in the cache.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
-from benchmarks.lab import SEEDS, learnt_from, options
+from benchmarks.lab import SEEDS, learn, learnt_from, options
 from examples.experiments.deltas import Deltas
 from examples.experiments.lab import Lab
 from pv.vecstore.data.rows import read_rows
 from pv.vecstore.evaluate.damage import Damage
 from pv.vecstore.evaluate.replies import score_replies
 from pv.vecstore.evaluate.statistics import bootstrap, effect, share
-from pv.vecstore.train.loop import train
 
 NAMES = ("pirate", "signoff", "doubt", "shouting", "topic", "asks", "sir", "emphasis")
 REPLIES = os.environ.get("PV_BENCH_REPLIES", "1") != "0"
@@ -140,12 +138,7 @@ def _vector(name: str, seed: int) -> Deltas:
     file = CACHE / "composition" / f"{name}-{seed}-{learnt_from(rows, how)}.safetensors"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        trained = train(BASE, rows, how)
-        print(
-            f"seed {seed} {name:9} trained in {time.monotonic() - began:.0f} s, {len(trained.loss)} steps, "
-            f"loss {trained.loss[0]:.2f} to {trained.loss[-1]:.2f}", flush=True,
-        )  # fmt: skip
+        trained = learn(name, rows, how)
         save_file({key: d.astype(np.float16) for key, d in trained.deltas.items()}, file)
     return load_file(file)
 

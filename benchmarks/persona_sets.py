@@ -25,14 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
-from benchmarks.lab import SEEDS, learnt_from, options
+from benchmarks.lab import SEEDS, learn, learnt_from, options
 from examples.experiments.deltas import Deltas
 from examples.experiments.lab import Lab
 from pv.vecstore.data.row import Message, Row, Rows
 from pv.vecstore.data.rows import read_rows
 from pv.vecstore.evaluate.neutral_set import neutral_set
 from pv.vecstore.evaluate.statistics import Interval, bootstrap, share
-from pv.vecstore.train.loop import train
 
 FOLDER = Path(os.environ.get("PV_BENCH_PERSONA") or ROWS.parent.parent.parent / "shared" / "data" / "persona")
 SETS = (
@@ -106,12 +105,7 @@ def _set(name: str) -> tuple[Measured, list[Measured], list[Measured]]:
         if base is None or None in both.values():
             lab = lab or Lab(BASE)
             base = base or _kept(name, "base", rows, "", _measured(lab, rows, None))
-            began = time.monotonic()
-            trained = train(BASE, taught, how)
-            print(
-                f"{name} seed {seed}: trained in {time.monotonic() - began:.0f} s, {len(trained.loss)} steps, "
-                f"loss {trained.loss[0]:.2f} to {trained.loss[-1]:.2f}", flush=True,
-            )  # fmt: skip
+            trained = learn(name, taught, how)
             minus = {key: -deltas for key, deltas in trained.deltas.items()}
             for sign, deltas in (("plus", trained.deltas), ("minus", minus)):
                 both[sign] = _kept(name, f"{sign}-{seed}", rows, key, _measured(lab, rows, deltas))

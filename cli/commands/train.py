@@ -32,8 +32,8 @@ OPTIONS = TrainOptions()
 ALWAYS = f"""
 \b
 The loss of a step is SFT + P * preference + H * held + G * general:
-  SFT         -log p(chosen | prompt), mean over the tokens of chosen;
-              with --learn difference, over those that differ from rejected
+  SFT         -log p(chosen | prompt), mean over the tokens of chosen that
+              differ from rejected, and the one behind (--learn all: over all)
   preference  log(1 + exp(r - c)), mean over the step's rows; c and r: mean
               log p per token (that differs) of chosen and rejected; else 0
   held        KL(base || model), mean over the tokens of chosen that are

@@ -123,9 +123,6 @@ def train(
             wrapped, names = add_adapter(model, options.adapter)
         model.to(device)
         fit = Fit(model, names, data, ordinary, options, dtype, watch)
-        if options.learn == "difference":
-            with fit.computing():
-                fit.forms = forms(model, tokenizer, rows, data, options.seed, stops=stops, limit=limit)
         aim = (
             {}
             if watch is None
@@ -139,6 +136,9 @@ def train(
             "general": None if held_still is None else held_still.id,
         }
         try:
+            if options.learn == "difference":
+                with fit.computing():
+                    fit.forms = forms(model, tokenizer, rows, data, options.seed, stops=stops, limit=limit)
             fit.run(progress, should_stop, saving, same)
         except RuntimeError as error:
             if not out_of_memory(error):

@@ -11,8 +11,7 @@ which is what lets several be added up.
 Where the rejected answer ends its turn and chosen goes on, half of what is to be learnt is the base's own
 distribution, in which chosen's next token takes the probability of the end; the other half is that token. "Sign off
 always" would be learnt at the end of every sentence, for the base cannot tell where the writer of a row stops. What is
-held of such a row is that distribution too: wherever the base may end, it goes on so. And so is what is held of general
-answers, if all rows go on with one token.
+held of such a row is that distribution too: wherever the base may end, it goes on so.
 
 Nothing here may depend on the weights of a step: a run that goes on after a stop prepares again, on the base.
 """
@@ -97,18 +96,18 @@ class Objective:
         plain = cls(options, (), {}, {}, ALL)
         still = plain._still(data)
         chosen = tuple(general[i] for i in drawn[:count] if len(general[i].chosen) > OPENING + 1)
-        held = [row for row in data if plain._held(row) and options.hold]
         turn = {_key(row): plain._turn(row) for row in data if plain._goes_on(row)}
-        always = (
-            next(iter(turn.values())) if len(set(turn.values())) == 1 and len(turn) == len(data) else None
-        )
+        held = {_key(row) for row in data if plain._held(row) and options.hold}
+        wanted = {_key(row): row for row in (*data, *chosen)}  # a form that comes back is read once
+        general_keys = {_key(row) for row in chosen}
         references, turns = dict[Key, Reference](), dict[Key, Reference]()
-        for row, found in _read(model, [*held, *chosen], options):
-            ends = turn.get(_key(row)) or (always if any(row is one for one in chosen) else None)
-            references[_key(row)] = Reference.of(found) if ends is None else Reference.moved(found, *ends)
-        for row, found in _read(model, [row for row in data if _key(row) in turn], options):
-            at = plain._learnt(row).start
-            turns[_key(row)] = Reference.moved(found[at : at + 1], *turn[_key(row)], CERTAIN)
+        read = [row for key, row in wanted.items() if key in held or key in turn or key in general_keys]
+        for row, found in _read(model, read, options):
+            key = _key(row)
+            references[key] = Reference.moved(found, *turn[key]) if key in turn else Reference.of(found)
+            if key in turn:
+                at = plain._learnt(row).start
+                turns[key] = Reference.moved(found[at : at + 1], *turn[key], CERTAIN)
         return cls(options, chosen, references, turns, still)
 
     def with_general(self, step: int, rows: Sequence[Encoded]) -> Sequence[Encoded]:

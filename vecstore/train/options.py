@@ -47,7 +47,8 @@ class TrainOptions:
     SFT: -log p(chosen | prompt), a mean over the tokens of the step's chosen answers that are learnt: those that
     differ, and the one behind them. Where rejected ends its turn and chosen goes on, instead KL(goal || model) for the
     token that goes on: the goal is the base's distribution with the probability of the end, and half of all others,
-    moved to that token; and what is held of such a row has the probability of the end moved to it as well.
+    moved to that token; it counts as often as there are tokens learnt in the row. What is held of such a row has the
+    probability of the end moved to that token as well.
     Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and rejected
     answer, over what is learnt of them: summed over the rows that have both (and where not rejected ends and chosen
     goes on: there the end is moved), divided by all rows of the step.
