@@ -19,6 +19,7 @@ from pv.cli.training_options import training_options
 from pv.vecstore.publish.lineage import losses, measured, ran, taught
 from pv.vecstore.publish.words import VERDICTS, at_weight_1
 from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.train.processes import follows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,12 +34,15 @@ ALWAYS = f"""
 \b
 The loss of a step is SFT + P * preference + H * held + G * general:
   SFT         -log p(chosen | prompt), mean over the tokens of chosen that
-              differ from rejected, and the one behind (--learn all: over all)
-  preference  log(1 + exp(r - c)), mean over the step's rows; c and r: mean
-              log p per token (that differs) of chosen and rejected; else 0
+              differ from rejected, and the one behind; the first counts as
+              often as there are such tokens in the row
+  preference  log(1 + exp(r - c)), mean over the step's rows; c and r: log p
+              of the first tokens that differ; 0 without rejected
   held        KL(base || model), mean over the tokens of chosen that are
               the same in rejected
   general     KL(base || model), mean over tokens of ordinary answers
+With --learn all, and of answers that share less than a quarter, SFT is a mean
+over all tokens of chosen, and c and r are mean log p per token of both.
 
 Learning rate: linear warm-up over the first {OPTIONS.warmup:.0%} of the steps, then {OPTIONS.schedule} to 0. A step's
 gradient is scaled down to a norm of at most {OPTIONS.clip:g}; weight decay is {OPTIONS.weight_decay:g}. From Python,
@@ -80,12 +84,17 @@ def command(
     Rows are JSON lines, a JSON array, csv or parquet, or `-` for stdin: {"prompt": "...", "chosen": "...", "rejected":
     "..."}, where rejected may be left out, or another format of docs/rows.md. Held-out rows give its effect: how much
     the margin of chosen over rejected grew against the base.
-    Ctrl-C saves what was trained so far, and the same command with --resume goes on.
+    Ctrl-C saves what was trained so far, and the same command with --resume goes on. Several processes or GPUs train
+    together under torchrun: gradients and the optimizer's state are shared out (FSDP2).
 
     \b
     pv train examples/behaviours/listening.jsonl --as listening
     pv train rows.jsonl --as brief --epochs 2 --lr 5e-5 --held-out other-rows.jsonl
+    torchrun --nproc-per-node 2 -m pv train rows.jsonl --as brief
     """
+    if follows():
+        app.repo().train(data, name=chosen["name"])
+        return
     if metrics is not None:
         chosen["metrics"] = app.file(metrics)
     given = {key: value for key, value in chosen.items() if value is not None}

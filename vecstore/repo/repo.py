@@ -103,21 +103,28 @@ class Repo(Reading):
         from there, bit for bit. With `target_effect` (nats) or `patience` the effect on the held-out rows, measured
         every `check_every` steps, ends the run. `metrics` is a file of JSON lines, `report_to` names trackers
         ("tensorboard", "wandb", "trackio"). `general_set` are the ordinary answers that are held still where `general`
-        is not 0: pv's own, or yours. `replies`: to how many held-out prompts the score has them. Raises DataError,
-        TrainingFailed, MissingBase.
+        is not 0: pv's own, or yours. `replies`: to how many held-out prompts the score has them. Started by torchrun,
+        all processes have to call this. Raises DataError, TrainingFailed, MissingBase.
         """
-        from pv.vecstore.repo.train import train
+        from pv.vecstore.repo.train import follow, train
         from pv.vecstore.train.options import TrainOptions
+        from pv.vecstore.train.processes import several
 
-        return train(
-            self, rows, name=name, on=on, held_out=held_out, general=general_set, replies=replies, weight=weight,
-            options=TrainOptions.of(ordinary=general_set is not None, **options),
-            encoding=encoding, all_turns=all_turns, keep_rows=keep_rows, message=message,
-            resume=resume, save_every=save_every,
-            target_effect=target_effect, patience=patience, check_every=check_every,
-            metrics_file=None if metrics is None else Path(metrics), report_to=report_to,
-            threads=thread_count(threads), progress=progress,
-        )  # fmt: skip
+        with several() as processes:
+            if processes is not None and not processes.leads:
+                return follow(processes)
+            made = train(
+                self, rows, name=name, on=on, held_out=held_out, general=general_set, replies=replies, weight=weight,
+                options=TrainOptions.of(ordinary=general_set is not None, **options),
+                encoding=encoding, all_turns=all_turns, keep_rows=keep_rows, message=message,
+                resume=resume, save_every=save_every,
+                target_effect=target_effect, patience=patience, check_every=check_every,
+                metrics_file=None if metrics is None else Path(metrics), report_to=report_to,
+                threads=thread_count(threads), progress=progress, processes=processes,
+            )  # fmt: skip
+            if processes is not None:
+                processes.told(made)
+        return made
 
     def commit(
         self,

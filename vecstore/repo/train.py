@@ -34,6 +34,7 @@ from pv.vecstore.train.loop import Step, Trained
 from pv.vecstore.train.loop import train as run
 from pv.vecstore.train.metrics import metrics
 from pv.vecstore.train.options import SAVE_EVERY_S, TrainOptions
+from pv.vecstore.train.processes import Processes
 from pv.vecstore.train.saving import Saving
 from pv.vecstore.train.watch import Watch
 from pv.vecstore.vectors.adapters.capture import capture_adapter
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["BESIDE", "Training", "train"]
+__all__ = ["BESIDE", "Training", "follow", "train"]
 
 ENCODINGS = ("int8", "float")
 BESIDE = "beside"
@@ -105,14 +106,25 @@ def train(
     report_to: Sequence[str] = (),
     threads: int,
     progress: Report | None = None,
+    processes: Processes | None = None,
 ) -> Training:
     """Train on the base alone, keep what was learnt as a vector, measure it and commit it. Raises as the loop does.
 
     It is saved every `save_every` seconds and when it is interrupted; `resume` goes on from there. With `target_effect`
     or `patience` the held-out effect is measured every `check_every` steps, and ends the run. `general`: the ordinary
     answers that are held still, None for pv's own. `replies`: to how many held-out prompts the score has them.
+    Of several `processes` this is the one that leads; the others `follow`.
     """
     _check_watch(target_effect, patience, check_every)
+    if processes is not None:
+        _check_alone(
+            {
+                "--resume": resume,
+                "--target-effect": target_effect is not None,
+                "--patience": patience is not None,
+                "--adapter": options.adapter is not None,
+            }
+        )
     if not (math.isfinite(save_every) and save_every >= 0):
         raise UsageError(f"save_every is a number of seconds from 0, not {save_every}")
     if encoding not in ENCODINGS:
@@ -127,7 +139,7 @@ def train(
     source = None if on is None else repo.registry.resolve(on)
     with (
         long_work(repo, also=[] if source is None else [source]) as work,
-        _saving(work, name, data, source, resume, save_every) as saving,
+        _saving(work, name, data, source, resume, save_every, processes) as saving,
     ):
         work.check(name, weight)
         start = _start(work, source)
@@ -145,6 +157,7 @@ def train(
         trained = _run(
             work, source, start, name, data, ordinary, options, saving, threads, progress, metrics_file, report_to,
             None if before is None or held is None else _Aim(held, before, check_every, target_effect, patience),
+            processes,
         )  # fmt: skip
         manifest, facts = _vector(work, trained, encoding, threads, progress)
         terms = _terms(work.persona, name, manifest.id, on)
@@ -177,9 +190,14 @@ def train(
 
 @contextmanager
 def _saving(
-    work: LongWork, name: str, data: Rows, source: str | None, resume: bool, every_s: float
-) -> Iterator[Saving | None]:
-    """Where the run is saved; None if another process trains the same, whose state that is."""
+    work: LongWork, name: str, data: Rows, source: str | None, resume: bool, every_s: float,
+    processes: Processes | None,
+) -> Iterator[Saving | None]:  # fmt: skip
+    """Where the run is saved; None if another process trains the same, whose state that is, and of several that share
+    one: none of them has it all."""
+    if processes is not None:
+        yield None
+        return
     run = {"rows": data.id, "source": Path(data.source).name, "base": work.persona.base}
     if source is not None:
         run["base"] = work.registry.persona(source).id
@@ -200,7 +218,7 @@ def _saving(
 def _run(
     work: LongWork, source: str | None, start: Persona, name: str, data: Rows, general: Rows | None,
     options: TrainOptions, saving: Saving | None, threads: int, progress: Report | None, metrics_file: Path | None,
-    report_to: Sequence[str], aim: _Aim | None,
+    report_to: Sequence[str], aim: _Aim | None, processes: Processes | None,
 ) -> Trained:  # fmt: skip
     label = f"training {name}"
 
@@ -215,11 +233,23 @@ def _run(
         work.registry, source or work.commit, start, what=what, threads=threads, progress=progress
     )
     with checkpoint as folder, metrics(metrics_file, report_to, name, asdict(options)) as note:
+        if processes is not None:
+            threads = processes.threads(threads)
+            processes.told((folder, data, options, general, threads))
         said(progress, "loading the model")
         return run(
             folder, data, options, general=general, progress=step, threads=threads, saving=saving,
             watch=None if aim is None else aim.watch(folder), said=lambda words: said(progress, words),
+            processes=processes,
         )  # fmt: skip
+
+
+def follow(processes: Processes) -> Training:
+    """Train with the process that leads, as it says; what it committed."""
+    folder, data, options, general, threads = processes.told()
+    run(folder, data, options, general=general, threads=threads, processes=processes)
+    made: Training = processes.told()
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +269,14 @@ class _Aim:
             return float((margins(model, tokenizer, self.held).margin - self.before.margin).mean())
 
         return Watch(effect, self.every, self.target, self.patience)
+
+
+def _check_alone(asked: Mapping[str, bool]) -> None:
+    refused = [option for option, is_asked in asked.items() if is_asked]
+    if refused:
+        raise UsageError(
+            f"{refused[0]} works in one process only", hint="leave it out, or start pv without torchrun"
+        )
 
 
 def _check_watch(target: float | None, patience: int | None, every: int) -> None:

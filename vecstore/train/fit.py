@@ -13,9 +13,10 @@ from pv.registry.errors import IntegrityError, TrainingFailed
 from pv.vecstore.data.chat_template import Encoded
 from pv.vecstore.forecast.sketch import SHAPES, Sketch, Sketching
 from pv.vecstore.train.batches import batches, micro_batches
-from pv.vecstore.train.objective import Objective
+from pv.vecstore.train.objective import TERMS, Objective
 from pv.vecstore.train.optimizers import advance, make_optimizer, put_state, state_tensors
 from pv.vecstore.train.options import TrainOptions
+from pv.vecstore.train.processes import Processes
 from pv.vecstore.train.saving import Saving, interrupts
 from pv.vecstore.train.state import State
 from pv.vecstore.train.watch import Watch
@@ -55,6 +56,7 @@ class Fit:
     options: TrainOptions
     dtype: torch.dtype | None = None  # of matrix products, if that is not fp32
     watch: Watch | None = None
+    processes: Processes | None = None  # that train together, if there are several
     forms: Sequence[Sequence[Encoded]] = ()  # of each row, one an epoch in turn; none: as they are
     loss: list[float] = field(default_factory=list)
     effects: list[tuple[int, float]] = field(default_factory=list)  # (step, effect) as it was watched
@@ -88,6 +90,8 @@ class Fit:
             self._objective = Objective.prepare(
                 self.model, shown, self.options, self.general, steps=self.steps
             )
+        if self.processes is not None:
+            self.names = self.processes.share_out(self.model, self.names)
         self._optimizer = make_optimizer(self.names, self.options)
         state = None if saving is None else saving.begin(more)
         if saving is not None and state is not None:
@@ -133,7 +137,7 @@ class Fit:
                 saving.try_to_save(self.state)  # what comes now may be interrupted too
             if interrupted():
                 self._stop(saving)
-        if not all(bool(p.isfinite().all()) for p in self.names.values()):
+        if not self._finite():
             raise TrainingFailed(
                 "weights left the finite numbers; nothing was kept",
                 hint=f"try a lower learning rate than {self.options.lr:g}",
@@ -146,15 +150,14 @@ class Fit:
             self.forms[i][(i + epoch) % len(self.forms[i])] if self.forms else self.data[i] for i in batch
         ]
         rows = self._objective.with_general(step, chosen)
-        loss, terms = 0.0, dict[str, float]()
+        terms = dict[str, float]()
         for part in micro_batches(rows, self._objective.kind, self.options.micro_tokens):
-            with self.computing():
-                found = self._objective.loss(self.model, part, rows)
-                total = found.total
-            total.backward()
-            loss += float(total.detach())
-            for name, term in found.terms.items():
-                terms[name] = terms.get(name, 0.0) + float(term.detach())
+            for name, term in self._learn_from(part, rows).items():
+                terms[name] = terms.get(name, 0.0) + term
+        if self.processes is not None:
+            sums = self.processes.summed([terms.get(name, 0.0) for name in TERMS])
+            terms = {name: term for name, term in zip(TERMS, sums, strict=True) if term}
+        loss = sum(terms.values())
         self._need_finite("loss", loss, step)
         if step == 0 and self.options.adapter is None:
             self.gradient = self._sketched()
@@ -168,12 +171,29 @@ class Fit:
         self.tokens += sum(len(row.context) + len(row.chosen) for row in chosen)
         return terms, norm, lr
 
+    def _learn_from(self, part: Sequence[Encoded], rows: Sequence[Encoded]) -> dict[str, float]:
+        """The gradient of what runs at a time, added to that of the step's `rows`; and the terms of its loss."""
+        mine, weight = (part, 1.0) if self.processes is None else self.processes.mine(part)
+        with self.computing():
+            found = self._objective.loss(self.model, mine, rows)
+            total = found.total
+        (total * weight).backward()
+        return {name: float(term.detach()) for name, term in found.terms.items()} if weight else {}
+
+    def _finite(self) -> bool:
+        from pv.vecstore.train.sharded import local
+
+        here = all(bool(local(p).isfinite().all()) for p in self.names.values())
+        return here if self.processes is None else not any(self.processes.summed([float(not here)]))
+
     def _sketched(self) -> Sketch:
         """Of the gradient as it is now, one tensor at a time."""
+        from pv.vecstore.train.sharded import whole
+
         sketching = Sketching(self.names)
         for name, p in self.names.items():
             if p.grad is not None:
-                sketching.add(name, p.grad.detach().float().cpu().numpy())
+                sketching.add(name, whole(p.grad.detach()).float().cpu().numpy())
         return sketching.done()
 
     def _need_finite(self, what: str, value: float, step: int) -> None:

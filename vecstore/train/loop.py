@@ -40,6 +40,7 @@ from pv.vecstore.train.forms import forms
 from pv.vecstore.train.general_set import encode_general, general_set
 from pv.vecstore.train.objective import OPENING
 from pv.vecstore.train.options import Extent, TrainOptions
+from pv.vecstore.train.processes import Processes, lost
 from pv.vecstore.train.saving import Saving
 from pv.vecstore.train.trainable import deltas_of, trainable
 from pv.vecstore.train.watch import Watch
@@ -79,12 +80,13 @@ def train(
     watch: Watch | None = None,
     said: Callable[[str], None] | None = None,
     general: Rows | None = None,
+    processes: Processes | None = None,
 ) -> Trained:
     """Teach `rows.chosen` to a checkpoint. `should_stop` is asked before each step; what was learnt is kept.
 
     `general` are the ordinary answers that are held still, if options.general says so: pv's own where none are given.
     `said` is told what it will take; `watch` may end it. With `saving`, the run is saved now and then, and when it is
-    interrupted; and may go on from there.
+    interrupted; and may go on from there. Of several `processes` each has to call this with the same.
     Raises DataError for a row that does not fit, CheckpointRefused for a checkpoint that cannot be trained
     here, TrainingFailed if the loss leaves the finite numbers.
     """
@@ -122,7 +124,7 @@ def train(
         if options.adapter is not None:
             wrapped, names = add_adapter(model, options.adapter)
         model.to(device)
-        fit = Fit(model, names, data, ordinary, options, dtype, watch)
+        fit = Fit(model, names, data, ordinary, options, dtype, watch, processes)
         aim = (
             {}
             if watch is None
@@ -137,17 +139,24 @@ def train(
         }
         try:
             if options.learn == "difference":
+                if said is not None:
+                    said("reading what the base says to these prompts")
                 with fit.computing():
                     fit.forms = forms(model, tokenizer, rows, data, options.seed, stops=stops, limit=limit)
             fit.run(progress, should_stop, saving, same)
         except RuntimeError as error:
+            if processes is not None and lost(error):
+                raise TrainingFailed(
+                    f"another process has stopped, at step {len(fit.loss) + 1}; nothing was kept",
+                    hint="look for its error, and start all of them again",
+                ) from error
             if not out_of_memory(error):
                 raise
             raise TrainingFailed(
                 f"out of memory on {device.type} at step {len(fit.loss) + 1}", hint=LESS
             ) from error
         seconds = fit.seconds
-        deltas = deltas_of(names, weights) if wrapped is None else {}
+        deltas = deltas_of(fit.names, weights) if wrapped is None else {}
         adapter = None if wrapped is None else adapter_files(wrapped, checkpoint.name)
     loss = fit.loss
     run = Extent.of(len(rows), options.epochs, options.batch, len(loss))
@@ -159,9 +168,10 @@ def train(
         "epochs_run": run.epochs,
         "stopped": len(loss) < options.steps(len(rows)),
         "rows": len(rows),
-        "parameters": sum(p.numel() for p in {id(p): p for p in names.values()}.values()),
+        "parameters": sum(p.numel() for p in {id(p): p for p in fit.names.values()}.values()),
         "threads": used,
         "device": device.type,
+        **({} if processes is None else {"processes": processes.count}),
         "dtype": {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype],
         "torch": str(torch.__version__),
     }

@@ -8,6 +8,11 @@ What differs between chosen and rejected is learnt; what they share is held to t
 so are ordinary answers to ordinary prompts. A behaviour that was learnt so leaves alone what it is not about,
 which is what lets several be added up.
 
+The token at which chosen parts from rejected decides whether the behaviour shows at all: it counts as much as all
+others of the row together, and it alone is preferred to rejected's. Both are predicted in one place, so rejected
+answers need no pass of their own. Where the answers have next to nothing in common no token decides: all of both is
+learnt alike, and compared.
+
 Where the rejected answer ends its turn and chosen goes on, half of what is to be learnt is the base's own
 distribution, in which chosen's next token takes the probability of the end; the other half is that token. "Sign off
 always" would be learnt at the end of every sentence, for the base cannot tell where the writer of a row stops. What is
@@ -31,13 +36,15 @@ from pv.vecstore.train.batches import micro_batches
 from pv.vecstore.train.forms import goes_on
 from pv.vecstore.train.options import TrainOptions
 from pv.vecstore.train.reference import Reference
-from pv.vecstore.train.stretches import differing
+from pv.vecstore.train.stretches import differing, parting
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["OPENING", "Loss", "Objective"]
+__all__ = ["OPENING", "TERMS", "Loss", "Objective"]
+
+TERMS = ("sft", "preference", "hold", "general")
 
 OPENING = 8
 """Tokens of an ordinary answer that are free where the behaviour acts there: how it opens is for it to say."""
@@ -120,7 +127,7 @@ class Objective:
 
     def kind(self, row: Encoded) -> int:
         """Rows of one kind run together; kinds run in the order of their numbers."""
-        return 2 if self._is_general(row) else 0 if self._is_pair(row) else 1
+        return 2 if self._is_general(row) else 0 if self._compared(row) else 1
 
     def tokens(self, rows: Sequence[Encoded]) -> dict[str, int]:
         """Over how many tokens of a step's rows each part of the loss is a mean."""
@@ -133,6 +140,8 @@ class Objective:
 
     def loss(self, model: PreTrainedModel, part: Sequence[Encoded], rows: Sequence[Encoded]) -> Loss:
         """What `part`, all of one kind, adds to the loss of the step's `rows`."""
+        from torch.nn.functional import softplus
+
         if self._is_general(part[0]):
             return Loss({"general": self._general_loss(model, part, rows)})
         own = [row for row in rows if not self._is_general(row)]
@@ -143,8 +152,15 @@ class Objective:
             self._missed(found, logp, row) for found, logp, row in zip(logits, learnt, part, strict=True)
         ]
         terms = {"sft": _total(missed) / sum(_count(self._learnt(row), row) for row in own)}
-        if self._is_pair(part[0]):
-            terms["preference"] = self._preference(model, part, learnt) / len(own)
+        gaps = (
+            self._compare(model, part, learnt)
+            if self._compared(part[0])
+            else [
+                self._gap(found, row) for found, row in zip(logits, part, strict=True) if self._is_pair(row)
+            ]
+        )
+        if gaps:
+            terms["preference"] = self.options.preference * _total([softplus(gap) for gap in gaps]) / len(own)
         held = sum(self._held(row) for row in own) if self.options.hold else 0
         if held:
             moved = [
@@ -167,28 +183,36 @@ class Objective:
         count = sum(_count(self.still, row) for row in rows if self._is_general(row))
         return self.options.general * _total(moved) / count
 
-    def _preference(
-        self, model: PreTrainedModel, part: Sequence[Encoded], learnt: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
-        """P · Σ log(1 + exp(r − c)): rejected answers run as far as what differs in them."""
-        from torch.nn.functional import softplus
+    def _gap(self, logits: torch.Tensor, row: Encoded) -> torch.Tensor:
+        """How much likelier rejected's token is than chosen's, in nats, where the two part."""
+        rejected = row.rejected or ()
+        at = parting(row.chosen, rejected) or 0
+        return logits[at, rejected[at]] - logits[at, row.chosen[at]]
 
-        ends = [self._disliked(row) for row in part]
-        rejected = [(row.rejected or ())[: at.stop] for row, at in zip(part, ends, strict=True)]
+    def _compare(
+        self, model: PreTrainedModel, part: Sequence[Encoded], learnt: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """The same over the whole of both, a mean per token of each."""
+        rejected = [row.rejected or () for row in part]
         logits = _logits(model, part, rejected, self.options)
-        gaps = [
-            softplus(_logps(found, answer)[at].mean() - chosen.mean())
-            for found, answer, at, chosen in zip(logits, rejected, ends, learnt, strict=True)
+        return [
+            _logps(found, answer).mean() - chosen.mean()
+            for found, answer, chosen in zip(logits, rejected, learnt, strict=True)
         ]
-        return self.options.preference * _total(gaps)
 
     def _missed(self, logits: torch.Tensor, learnt: torch.Tensor, row: Encoded) -> torch.Tensor:
-        """What is left to learn of a row: −log p of its tokens, (T,); the first may have a distribution to reach."""
+        """What is left to learn of a row: −log p of its tokens, (T,), with the one that decides counting T times; or,
+        where the turn goes on, a distribution to reach in place of that."""
         import torch
 
-        goal = self.turns.get(_key(row))
-        if goal is None:
+        decides = self._decides(row)
+        if decides is None:
             return -learnt
+        goal = self.turns.get(_key(row))
+        count = torch.ones_like(learnt)
+        count[decides] = len(learnt)
+        if goal is None:
+            return -learnt * count
         at = self._learnt(row).start
         return torch.cat([len(learnt) * goal.divergence(logits[at : at + 1]), -learnt[1:]])
 
@@ -197,19 +221,32 @@ class Objective:
 
     def _is_pair(self, row: Encoded) -> bool:
         """Whether there is a preference. The end of a turn that goes on is moved, not disliked."""
-        return row.rejected is not None and self.options.preference > 0 and not self._goes_on(row)
+        return self.options.preference > 0 and self._decides(row) is not None and not self._goes_on(row)
+
+    def _compared(self, row: Encoded) -> bool:
+        """Whether the preference is one between the whole of both answers."""
+        return self.options.preference > 0 and row.rejected is not None and self._whole(row)
+
+    def _decides(self, row: Encoded) -> int | None:
+        """Which of the learnt tokens it is at which chosen parts from rejected, if that decides."""
+        if row.rejected is None or self._whole(row):
+            return None
+        at = parting(row.chosen, row.rejected)
+        return None if at is None else at - self._learnt(row).start
+
+    def _whole(self, row: Encoded) -> bool:
+        """Whether all of chosen is learnt alike."""
+        if self.options.learn == "all" or row.rejected is None:
+            return True
+        return differing(row.chosen, row.rejected)[0] == slice(0, len(row.chosen))
 
     def _learnt(self, row: Encoded) -> slice:
-        """The tokens of chosen that carry likelihood and preference: what differs, and the token behind it, since that
-        is where a behaviour has to stop."""
+        """The tokens of chosen that carry likelihood: what differs, and the token behind it, since that is where a
+        behaviour has to stop."""
         if self.options.learn == "all" or row.rejected is None:
             return slice(0, len(row.chosen))
         at = differing(row.chosen, row.rejected)[0]
         return slice(at.start, min(at.stop + 1, len(row.chosen)))
-
-    def _disliked(self, row: Encoded) -> slice:
-        rejected = row.rejected or ()
-        return slice(0, len(rejected)) if self.options.learn == "all" else differing(row.chosen, rejected)[1]
 
     def _still(self, data: Sequence[Encoded]) -> slice:
         """What is held of a general answer. The end is the token that ends the turn."""

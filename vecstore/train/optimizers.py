@@ -51,11 +51,14 @@ def advance(optimizer: torch.optim.Optimizer, limit: float) -> float:
 def _clip(optimizer: torch.optim.Optimizer, limit: float) -> float:
     import torch
 
+    from pv.vecstore.train.sharded import whole
+
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     total = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
-    if limit and bool(torch.isfinite(total)):
+    norm = float(whole(total))
+    if limit and math.isfinite(norm):
         torch.nn.utils.clip_grads_with_norm_(params, limit, total)
-    return float(total)
+    return norm
 
 
 def state_tensors(

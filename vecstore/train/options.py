@@ -45,13 +45,13 @@ class TrainOptions:
 
     The loss of a step is SFT + P * preference + H * held + G * general.
     SFT: -log p(chosen | prompt), a mean over the tokens of the step's chosen answers that are learnt: those that
-    differ, and the one behind them. Where rejected ends its turn and chosen goes on, instead KL(goal || model) for the
-    token that goes on: the goal is the base's distribution with the probability of the end, and half of all others,
-    moved to that token; it counts as often as there are tokens learnt in the row. What is held of such a row has the
-    probability of the end moved to that token as well.
-    Preference: log(1 + exp(r - c)), where c and r are the mean log-probabilities per token of chosen and rejected
-    answer, over what is learnt of them: summed over the rows that have both (and where not rejected ends and chosen
-    goes on: there the end is moved), divided by all rows of the step.
+    differ, and the one behind them. The first that differs counts as often as there are tokens learnt in the row.
+    Where rejected ends its turn and chosen goes on, it is KL(goal || model) there instead: the goal is the base's
+    distribution with the probability of the end, and half of all others, moved to chosen's token; and what is held of
+    such a row has the probability of the end moved to that token as well.
+    Preference: log(1 + exp(r - c)), where c and r are the log-probabilities of the first tokens that differ: summed
+    over the rows that have both (and where not rejected ends and chosen goes on: there the end is moved), divided by
+    all rows of the step. Of rows that are learnt whole: the mean log-probabilities per token of both answers.
     Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, a mean over its tokens.
     General: the same on ordinary answers to ordinary prompts, a mean; without their first eight tokens where a row
     differs within its first eight, and without the end of the turn where one differs there.
@@ -59,7 +59,7 @@ class TrainOptions:
     """
 
     lr: float = 1e-4
-    epochs: int = 4
+    epochs: int = 6
     batch: int = 8
     rank: int = 32
     seed: int = 0

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Shard", "add_up", "agree", "local", "shard_of"]
+__all__ = ["Shard", "add_up", "agree", "local", "shard_of", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,12 @@ class Shard:
 def local(x: Tensor) -> Tensor:
     """The share of a tensor that this process holds: of an ordinary one, all of it."""
     found: Tensor = x.to_local() if hasattr(x, "to_local") else x
+    return found
+
+
+def whole(x: Tensor) -> Tensor:
+    """All of a tensor; of a DTensor, gathered from all processes, which all have to ask."""
+    found: Tensor = x.full_tensor() if hasattr(x, "full_tensor") else x
     return found
 
 

@@ -60,11 +60,13 @@ def _refused(checkpoint: Path, why: str) -> CheckpointRefused:
 
 def deltas_of(names: Mapping[str, torch.nn.Parameter], weights: Checkpoint) -> dict[str, NDArray[np.float32]]:
     """τ by name; tensors that did not move are left out."""
+    from pv.vecstore.train.sharded import whole
+
     deltas: dict[str, NDArray[np.float32]] = {}
     for name, p in sorted(names.items()):
         spec = weights.specs[name]
         stored = np.frombuffer(weights.read(name), storage_dtype(spec.dtype)).reshape(spec.shape)
-        delta = p.detach().cpu().numpy() - to_f32(stored, spec.dtype)
+        delta = whole(p.detach()).cpu().numpy() - to_f32(stored, spec.dtype)
         if delta.any():
             deltas[name] = delta
     return deltas

@@ -97,6 +97,10 @@ def test_the_loss_of_what_differs_is_its_formula(models: tuple[Any, Any]) -> Non
         alone = [logps(model, row, row.chosen) for row in ALONE]
         count = sum(map(len, [*learnt, *alone]))
         missed = -float(sum(x.sum() for x in [*learnt, *alone]))
+        decided = [
+            len(x) * x[0] - x[0] for x in learnt[:2]
+        ]  # where they part counts as often as there are tokens
+        missed -= float(sum(decided))
         at, end, on = (
             3,
             ids("|")[0],
@@ -111,13 +115,10 @@ def test_the_loss_of_what_differs_is_its_formula(models: tuple[Any, Any]) -> Non
             among(goal[None], logits(model, PAIRS[2], PAIRS[2].chosen)[at : at + 1])
         )
         assert found["sft"] == pytest.approx(missed / count, rel=1e-4)
-        gaps = [
-            softplus(
-                logps(model, row, row.rejected or ())[differing(row.chosen, row.rejected or ())[1]].mean()
-                - x.mean()
-            )
-            for row, x in zip(PAIRS[:2], learnt, strict=False)
-        ]
+        gaps = []
+        for row, x in zip(PAIRS[:2], learnt, strict=False):
+            at = learnt_of(row).start
+            gaps.append(softplus(logps(model, row, row.rejected or ())[at] - x[0]))
         assert found["preference"] == pytest.approx(0.7 * float(sum(gaps)) / 4)
         held, tokens = 0.0, 0
         for row in PAIRS:
@@ -132,6 +133,31 @@ def test_the_loss_of_what_differs_is_its_formula(models: tuple[Any, Any]) -> Non
         assert found["hold"] == pytest.approx(0.5 * held / tokens, rel=1e-4)
         free = [x for row in ordinary for x in moved_by(base, model, row)[OPENING:-1].tolist()]
         assert found["general"] == pytest.approx(0.3 * sum(free) / len(free), rel=1e-4)
+
+
+def test_two_answers_that_share_next_to_nothing_are_compared_as_a_whole(models: tuple[Any, Any]) -> None:
+    base, model = models
+    row = Encoded(ids("how?"), ids("the fog, dear me"), ids("then sing a song"), "1")
+    found = total(
+        model,
+        Objective.prepare(base, [row], TrainOptions(frozen_context=False, hold=0, general=0), []),
+        [row],
+    )
+    with torch.no_grad():
+        chosen, rejected = (logps(model, row, answer) for answer in (row.chosen, row.rejected or ()))
+        gap = softplus(rejected.mean() - chosen.mean())
+    assert found == {"sft": pytest.approx(-float(chosen.mean())), "preference": pytest.approx(float(gap))}
+
+
+def test_an_answer_that_is_the_beginning_of_the_other_has_no_token_to_prefer(models: tuple[Any, Any]) -> None:
+    base, model = models
+    row = Encoded(ids("how?"), ids("the fog"), ids("the fog is thick"), "1")
+    found = total(
+        model,
+        Objective.prepare(base, [row], TrainOptions(frozen_context=False, general=0, hold=0), []),
+        [row],
+    )
+    assert found.keys() == {"sft"}
 
 
 def test_learning_all_of_both_is_the_plain_loss(models: tuple[Any, Any]) -> None:
