@@ -26,7 +26,7 @@ from pv.vecstore.train.options import TrainOptions
 
 RUNS = int(os.environ.get("PV_BENCH_RUNS", "3"))
 STEPS = 6
-WAS = TrainOptions.of(learn="all", epochs=2, dtype="fp32")  # the default until what differs was learnt
+WAS = TrainOptions.of(learn="all", dtype="fp32")  # the default until what differs was learnt
 
 
 def main() -> bool:

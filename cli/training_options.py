@@ -22,7 +22,11 @@ def _default(name: str) -> dict[str, Any]:
 
 DECORATORS = (
     click.option("--lr", type=Number(0, above=True), **_default("lr"), help="Learning rate."),
-    click.option("--epochs", type=Whole(1), **_default("epochs"), help="Epochs: passes over the rows."),
+    click.option(
+        "--epochs",
+        type=Whole(1),
+        help="Epochs: passes over the rows. Default: as many as make about 18 steps, from 2 to 6; --learn all: 2.",
+    ),
     click.option("--batch", type=Whole(1), **_default("batch"), help="Batch size: rows per step."),
     click.option(
         "--on",

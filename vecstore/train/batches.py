@@ -15,7 +15,7 @@ __all__ = ["batches", "micro_batches"]
 def batches(rows: int, options: TrainOptions, steps: int) -> Iterator[list[int]]:
     """Row numbers of each step: every row once an epoch, in an order drawn from (seed, epoch)."""
     given = 0
-    for epoch in range(options.epochs):
+    for epoch in range(options.epochs_over(rows)):
         order = np.random.Generator(np.random.Philox(key=[options.seed % 2**64, epoch])).permutation(rows)
         for start in range(0, rows, options.batch):
             if given == steps:

@@ -8,7 +8,7 @@ machine with one thread count, the same checkpoint, rows and options give the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,8 @@ def train(
     import torch
 
     keep_all_freed_memory()
+    epochs = options.epochs_over(len(rows))
+    options = replace(options, epochs=epochs)
     device = pick_device(options.device)
     dtype = compute_dtype(options.dtype, device)
     generators = [device.index or 0] if device.type == "cuda" else []
@@ -159,7 +161,7 @@ def train(
         deltas = deltas_of(fit.names, weights) if wrapped is None else {}
         adapter = None if wrapped is None else adapter_files(wrapped, checkpoint.name)
     loss = fit.loss
-    run = Extent.of(len(rows), options.epochs, options.batch, len(loss))
+    run = Extent.of(len(rows), epochs, options.batch, len(loss))
     settings = {
         **asdict(options),
         "steps": run.steps,

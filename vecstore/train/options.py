@@ -14,6 +14,9 @@ ADAPTERS = ("lora", "rslora", "dora")
 SAVE_EVERY_S = 300.0
 """How often a run is saved from which it can go on."""
 
+STEPS, LEAST, MOST = 18, 2, 6
+"""Steps that a run is to have, and the fewest and most epochs that this may take, where nobody said how many."""
+
 HELD = 10.0
 """The weight of what is held to the base, where it is."""
 
@@ -23,7 +26,8 @@ class TrainOptions:
     """The defaults are those of `pv train`. Raises UsageError for a setting out of range.
 
     lr                learning rate, in the units of AdamW's for either optimizer
-    epochs, batch     passes over the rows, and rows a step; `max_steps` ends a run sooner
+    epochs, batch     passes over the rows, and rows a step; `max_steps` ends a run sooner. None: as many epochs as make
+                      about 18 steps, from 2 to 6; 2 where "all" is learnt
     micro_tokens      of a step's rows, those within so many tokens run at a time, and their gradients are added up:
                       bounds memory; the step means the same, up to rounding
     schedule          "linear" to 0, or "constant", after a linear warm-up over `warmup` of the steps
@@ -59,7 +63,7 @@ class TrainOptions:
     """
 
     lr: float = 1e-4
-    epochs: int = 6
+    epochs: int | None = None
     batch: int = 8
     rank: int = 32
     seed: int = 0
@@ -91,7 +95,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         whole = {
-            "epochs": self.epochs,
+            "epochs": 1 if self.epochs is None else self.epochs,
             "batch": self.batch,
             "rank": self.rank,
             "micro_tokens": self.micro_tokens,
@@ -137,9 +141,17 @@ class TrainOptions:
         if self.optimizer not in ("apollo", "adamw"):
             raise UsageError(f"unknown optimizer {self.optimizer!r}", hint="apollo or adamw")
 
+    def epochs_over(self, rows: int) -> int:
+        """How often a run sees each of so many rows: a strength that does not hang on how many there are."""
+        if self.epochs is not None:
+            return self.epochs
+        return (
+            LEAST if self.learn == "all" else min(MOST, max(LEAST, round(STEPS * self.batch / max(rows, 1))))
+        )
+
     def steps(self, rows: int) -> int:
         """How many steps a run over that many rows takes."""
-        steps = _planned(rows, self.epochs, self.batch)
+        steps = _planned(rows, self.epochs_over(rows), self.batch)
         return min(steps, self.max_steps) if self.max_steps is not None else steps
 
     def lr_at(self, step: int, steps: int) -> float:
