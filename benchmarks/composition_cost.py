@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.composition import NAMES, _groups, _vector
 from benchmarks.kit import BASE, ROWS, Bars
-from benchmarks.lab import SEEDS
+from benchmarks.lab import QUICK, SEEDS
 from examples.experiments.deltas import Deltas
 from examples.experiments.lab import Lab
 from pv.vecstore.data.rows import read_rows
@@ -92,7 +92,7 @@ class Cost:
 
 
 def main() -> bool:
-    bars, cost = Bars(), Cost(Lab(BASE))
+    bars, cost = Bars(), Cost(Lab(BASE, **QUICK))
     for seed in SEEDS:
         cost.add(seed, {name: _vector(name, seed) for name in NAMES})
     cost.say(bars)

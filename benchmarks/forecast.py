@@ -1,7 +1,7 @@
 """How well sketches foretell what behaviours keep of their effects when two are added up: all pairs of eight.
 
 Trained as in `composition`, or loaded from where that left them. Kept = effect merged / effect alone, on held-out rows,
-in float32; of a pair there are two such shares, and their mean and the lower one are foretold. Every measured pair is
+in bf16; of a pair there are two such shares, and their mean and the lower one are foretold. Every measured pair is
 noted in the cache at once, so that a run that was stopped goes on. Two ways to leave out: a pair (in every seed; both
 its members' other pairs stay), and a behaviour with all its pairs. PV_BENCH_SEEDS (default 3), PV_BENCH_HELD (rows a
 behaviour; default all), PV_BENCH_WRITE=1 writes the coefficients into the package.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.composition import HELD, NAMES, _vector
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
-from benchmarks.lab import SEEDS, options
+from benchmarks.lab import QUICK, SEEDS, options
 from examples.experiments.deltas import Deltas
 from examples.experiments.lab import Lab
 from pv.registry.ids import shapes_id
@@ -101,7 +101,7 @@ def main() -> bool:
 
 
 def measured() -> list[Point]:
-    lab = Lab(BASE)
+    lab = Lab(BASE, **QUICK)
     held = {
         name: replace(rows, rows=rows.rows[:MOST], lines=rows.lines[:MOST]) for name, rows in HELD.items()
     }

@@ -5,7 +5,7 @@ persona, six sets in ../shared/data/persona, or in the folder of PV_BENCH_PERSON
 No, trained on and held out: a model that says Yes to all gains nothing. Every third held-out row is also asked with its
 choices listed, (A) and (B), in both orders: a form that was not trained on. The held-out rows are the same for every
 seed; the training rows are drawn from the rest with the seed, and trained on with pv's defaults, computed in bf16
-(PV_BENCH_TRAIN says otherwise in JSON). Measured in float32.
+(PV_BENCH_TRAIN says otherwise in JSON). Margins are computed in bf16, damage in fp32.
 
 PV_BENCH_SEEDS (default 3), PV_BENCH_SETS for some of the sets. What was measured is kept in the cache, seed by seed.
 """
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.kit import BASE, CACHE, ROWS, Bars
-from benchmarks.lab import SEEDS, learn, learnt_from, options
+from benchmarks.lab import QUICK, SEEDS, learn, learnt_from, options
 from examples.experiments.deltas import Deltas
 from examples.experiments.lab import Lab
 from pv.vecstore.data.row import Message, Row, Rows
@@ -103,7 +103,7 @@ def _set(name: str) -> tuple[Measured, list[Measured], list[Measured]]:
         key = learnt_from(taught, how)
         both = {sign: _known(name, f"{sign}-{seed}", rows, key) for sign in found}
         if base is None or None in both.values():
-            lab = lab or Lab(BASE)
+            lab = lab or Lab(BASE, **QUICK)
             base = base or _kept(name, "base", rows, "", _measured(lab, rows, None))
             trained = learn(name, taught, how)
             minus = {key: -deltas for key, deltas in trained.deltas.items()}

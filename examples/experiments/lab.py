@@ -32,15 +32,21 @@ __all__ = ["Lab"]
 
 
 class Lab:
-    """`dtype` is that of matrix products; the weights stay in fp32. `plain` is the neutral set of `damage`."""
+    """`dtype` is that of matrix products; the weights stay in fp32. `plain` is the neutral set of `damage`, which is a
+    small difference and may be computed in a finer `damage_dtype`."""
 
     def __init__(
-        self, base: Path, *, plain: Rows | None = None, dtype: Literal["fp32", "bf16"] = "fp32"
+        self,
+        base: Path,
+        *,
+        plain: Rows | None = None,
+        dtype: Literal["fp32", "bf16"] = "fp32",
+        damage_dtype: Literal["fp32", "bf16"] | None = None,
     ) -> None:
         self.model, self.tokenizer = load(base)
         self.weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.plain = neutral_set() if plain is None else plain
-        self._bf16 = dtype == "bf16"
+        self._dtype, self._damage_dtype = dtype, damage_dtype or dtype
         self._there: Sequence[Deltas] = ()
         self._margins: dict[str, Margins] = {}
         self._replies: dict[tuple[str, int], list[Reply]] = {}
@@ -56,7 +62,7 @@ class Lab:
                         p += torch.from_numpy(deltas[name]).float()
 
     def margins(self, rows: Rows) -> Margins:
-        with self._computing():
+        with self._computing(self._dtype):
             return margins(self.model, self.tokenizer, rows)
 
     def before(self, rows: Rows) -> Margins:
@@ -67,7 +73,7 @@ class Lab:
         return self._margins[rows.id]
 
     def neutral(self) -> Neutral:
-        with self._computing():
+        with self._computing(self._damage_dtype):
             return neutral(self.model, self.tokenizer, self.plain)
 
     def neutral_before(self) -> Neutral:
@@ -81,7 +87,7 @@ class Lab:
         return damage(self.neutral(), self.neutral_before())
 
     def replies(self, rows: Rows, tokens: int) -> list[Reply]:
-        with self._computing():
+        with self._computing(self._dtype):
             return written(self.model, self.tokenizer, [row.prompt for row in rows], tokens, batch=24)
 
     def replies_before(self, rows: Rows, tokens: int) -> list[Reply]:
@@ -115,5 +121,6 @@ class Lab:
         finally:
             self.put(there)
 
-    def _computing(self) -> Any:
-        return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
+    @staticmethod
+    def _computing(dtype: str) -> Any:
+        return torch.autocast("cpu", torch.bfloat16) if dtype == "bf16" else nullcontext()
