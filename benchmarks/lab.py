@@ -17,7 +17,7 @@ from pv.vecstore.train.loop import Trained, train
 from pv.vecstore.train.options import TrainOptions
 
 QUICK: dict[str, Any] = {"dtype": "bf16", "damage_dtype": "fp32"}
-"""Of a Lab: margins and replies as builds have them, which are in bf16; damage, a small difference, in fp32."""
+"""Of a Lab: weights, margins and replies as builds have them, in bf16; damage, a small difference, in fp32."""
 SEEDS = range(int(os.environ.get("PV_BENCH_SEEDS", "3")))
 
 

@@ -27,13 +27,16 @@ from pv.vecstore.merge import methods
 from pv.vecstore.merge.share import Place, Share
 from pv.vecstore.models.generate import Reply, written
 from pv.vecstore.models.load import load
+from pv.vecstore.tensors.formats import to_f32
+from pv.vecstore.tensors.rounding import round_to
 
 __all__ = ["Lab"]
 
 
 class Lab:
-    """`dtype` is that of matrix products; the weights stay in fp32. `plain` is the neutral set of `damage`, which is a
-    small difference and may be computed in a finer `damage_dtype`."""
+    """With "bf16" it is as a build is: weights rounded stochastically, products in bf16. Rounded to nearest, as a cast
+    does it, part of a small vector would be gone. `plain` is the neutral set of `damage`, which is a small difference
+    and may be computed in a finer `damage_dtype`, on the same weights."""
 
     def __init__(
         self,
@@ -60,6 +63,9 @@ class Lab:
                 for deltas in vectors:
                     if name in deltas:
                         p += torch.from_numpy(deltas[name]).float()
+                if self._dtype == "bf16" and any(name in deltas for deltas in vectors):
+                    raw = round_to(p.numpy(), "BF16", "stochastic", seed=0, name=name, start=0)
+                    p.copy_(torch.from_numpy(to_f32(raw, "BF16")))
 
     def margins(self, rows: Rows) -> Margins:
         with self._computing(self._dtype):
