@@ -109,7 +109,9 @@ def measured() -> list[Point]:
     for seed in SEEDS:
         vectors = {name: _vector(name, seed) for name in NAMES}
         sketches = {name: _sketches(name, seed, vectors[name]) for name in NAMES}
-        ids = {name: _digest(sketches[name].to_json(), held[name].id, len(held[name])) for name in NAMES}
+        ids = {
+            name: _digest(sketches[name].to_json(), held[name].id, len(held[name]), QUICK) for name in NAMES
+        }
         known = _Noted(FOLDER / f"pairs-{seed}.json", lab, held)
 
         for a, b in combinations(NAMES, 2):

@@ -153,7 +153,7 @@ def _measured(lab: Lab, rows: dict[str, Rows], deltas: Deltas | None) -> Measure
 
 
 def _file(name: str, what: str, rows: dict[str, Rows], key: str) -> Path:
-    of = json.dumps([key, rows["held"].id, rows["listed"].id, neutral_set().id, str(BASE)])
+    of = json.dumps([key, rows["held"].id, rows["listed"].id, neutral_set().id, str(BASE), QUICK])
     return CACHE / "persona_sets" / f"{name}-{what}-{hashlib.sha256(of.encode()).hexdigest()[:16]}.json"
 
 

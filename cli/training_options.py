@@ -25,7 +25,7 @@ DECORATORS = (
     click.option(
         "--epochs",
         type=Whole(1),
-        help="Epochs: passes over the rows. Default: as many as make about 18 steps, from 2 to 6; --learn all: 2.",
+        help="Epochs: passes over the rows. Default: as many as make about 18 steps, but 2 to 6; --learn all: 2.",
     ),
     click.option("--batch", type=Whole(1), **_default("batch"), help="Batch size: rows per step."),
     click.option(

@@ -33,16 +33,19 @@ OPTIONS = TrainOptions()
 ALWAYS = f"""
 \b
 The loss of a step is SFT + P * preference + H * held + G * general:
-  SFT         -log p(chosen | prompt), mean over the tokens of chosen that
-              differ from rejected, and the one behind; the first counts as
-              often as there are such tokens in the row
+  SFT         -log p(chosen | prompt) of the tokens of chosen that differ from
+              rejected and of the token after them, the first times the row's
+              number of such tokens; divided by the step's number of them
   preference  log(1 + exp(r - c)), mean over the step's rows; c and r: log p
               of the first tokens that differ; 0 without rejected
   held        KL(base || model), mean over the tokens of chosen that are
               the same in rejected
   general     KL(base || model), mean over tokens of ordinary answers
-With --learn all, and of answers that share less than a quarter, SFT is a mean
-over all tokens of chosen, and c and r are mean log p per token of both.
+With --learn all, and of answers that share less than a quarter of the shorter
+one, SFT is over all tokens of chosen, each once, and c and r are the mean log p
+per token of both. Where rejected ends its turn and chosen goes on, the first
+token has a KL to the base's distribution with the end moved to it instead, and
+there is no preference.
 
 Learning rate: linear warm-up over the first {OPTIONS.warmup:.0%} of the steps, then {OPTIONS.schedule} to 0. A step's
 gradient is scaled down to a norm of at most {OPTIONS.clip:g}; weight decay is {OPTIONS.weight_decay:g}. From Python,
@@ -84,8 +87,8 @@ def command(
     Rows are JSON lines, a JSON array, csv or parquet, or `-` for stdin: {"prompt": "...", "chosen": "...", "rejected":
     "..."}, where rejected may be left out, or another format of docs/rows.md. Held-out rows give its effect: how much
     the margin of chosen over rejected grew against the base.
-    Ctrl-C saves what was trained so far, and the same command with --resume goes on. Several processes or GPUs train
-    together under torchrun: gradients and the optimizer's state are shared out (FSDP2).
+    Ctrl-C saves what was trained so far, and the same command with --resume goes on. Under torchrun several
+    processes or GPUs train together (FSDP2); then nothing is saved before the end.
 
     \b
     pv train examples/behaviours/listening.jsonl --as listening

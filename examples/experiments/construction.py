@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TITLE = "Which construction composes"
 QUESTION = "Of 2, 4 and 8 behaviours that are merged, how much does each keep, by how its vector was made?"
 HOW = (
-    "Eight behaviours that can hold at once, 24 rows each, two epochs. sft: likelihood of the whole answer. plain: "
+    "Eight behaviours that can hold at once, 24 rows each, six epochs. sft: likelihood of the whole answer. plain: "
     "that, and preference over the rejected answer. general: plain, with ordinary answers held to the base by KL. "
     "difference: only where the two answers differ is learnt, the rest is held. contrast: trained on the chosen "
     "answers minus trained on the rejected ones. Every vector is scaled to the norm that plain has for the same "
@@ -35,6 +35,7 @@ LEGEND = {
     "rows won": "held-out rows where the wanted answer is the likelier one, of all behaviours merged",
     "damage": "log-likelihood that plain answers after their first 16 tokens, and plain text, lost; below 0 gained",
 }
+EPOCHS = 6  # of every construction, so that none has more steps
 PLAIN = {"learn": "all", "hold": 0.0, "general": 0.0}
 CONSTRUCTIONS: dict[str, dict[str, Any]] = {
     "sft": {**PLAIN, "preference": 0.0},
@@ -66,9 +67,9 @@ def cases(plan: Plan) -> list[Case]:
 
 def _recipes(construction: str, rows: Rows, seed: int, plan: Plan) -> tuple[Recipe, Recipe, Recipe]:
     """The vector, what is taken from it (of a contrast), and the one that has the norm to reach."""
-    own = Recipe(rows, options(seed, quick=plan.quick, **CONSTRUCTIONS[construction]))
+    own = Recipe(rows, options(seed, quick=plan.quick, epochs=EPOCHS, **CONSTRUCTIONS[construction]))
     less = Recipe(swapped(rows), own.options) if construction == "contrast" else own
-    return own, less, Recipe(rows, options(seed, quick=plan.quick, **PLAIN))
+    return own, less, Recipe(rows, options(seed, quick=plan.quick, epochs=EPOCHS, **PLAIN))
 
 
 def notes(plan: Plan) -> list[str]:

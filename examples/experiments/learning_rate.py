@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Which learning rate"
-QUESTION = "At which learning rate is a behaviour learnt in two epochs of 24 rows, before it costs elsewhere?"
+QUESTION = "At which learning rate is a behaviour learnt in 18 steps of 24 rows, before it costs elsewhere?"
 HOW = (
     "Everything but the rate is as pv trains by default. A rate that is too low moves too little; one that is too high "
     "learns more than the behaviour, which shows in what plain answers, after their opening, and plain text lose."

@@ -1,4 +1,4 @@
-"""How many examples change behaviour? 1 to 200, at pv's two epochs, and at the same number of steps for all."""
+"""How many examples change behaviour? 1 to 200, in four epochs, and in the same number of steps for all."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 TITLE = "How many examples change behaviour"
 QUESTION = "From how many rows on does a behaviour show on prompts it was not trained on?"
 HOW = (
-    "Training rows are drawn by lot, 1 to 200 of them, the fewer being the first of the more. Four epochs, as pv "
-    "trains, mean more steps for more rows; so each is also trained for the same 12 steps, where only the rows differ. "
+    "Training rows are drawn by lot, 1 to 200 of them, the fewer being the first of the more. Four epochs "
+    "mean more steps for more rows; so each is also trained for the same 12 steps, where only the rows differ. "
     "pirate is an opening of the answer that always reads the same; listening has 67 rows, each with an answer of its "
     "own; the sets of Yes/No questions ask for an attitude, as often by Yes as by No."
 )
@@ -47,7 +47,7 @@ def cases(plan: Plan) -> list[Case]:
                 picked = drawn(rows, count, seed=seed)
                 for arm in (EPOCHS,) if plan.quick else (EPOCHS, SAME):
                     values = {"set": name, "rows": count, "trained": arm, "seed": seed}
-                    given = {} if arm == EPOCHS else _steps(count)
+                    given = {"epochs": 4} if arm == EPOCHS else _steps(count)
                     recipe = Recipe(picked, options(seed, quick=plan.quick, **given))
                     found.append(Case(values, (recipe,), (held,)))
     return found

@@ -35,6 +35,7 @@ __all__ = [
     "decision_logps",
     "full_logits",
     "full_logps",
+    "one_by_one",
 ]
 
 PLAIN_CACHES = (
@@ -269,6 +270,11 @@ def _logps(real: torch.Tensor, batch: Batch) -> torch.Tensor:
     targets = batch.targets.to(real.device)[rows]
     found = torch.log_softmax(real, -1).gather(1, targets[:, None])[:, 0]
     return found.new_zeros(batch.segment.shape).masked_scatter(rows, found)
+
+
+def one_by_one(model: PreTrainedModel) -> bool:
+    """Whether rows may have to run through a model one by one, however many are asked for."""
+    return _sees_padding(model) or _window(model) < math.inf
 
 
 def _sees_padding(model: PreTrainedModel) -> bool:

@@ -232,7 +232,8 @@ def _run(
     checkpoint = temporary_checkpoint(
         work.registry, source or work.commit, start, what=what, threads=threads, progress=progress
     )
-    with checkpoint as folder, metrics(metrics_file, report_to, name, asdict(options)) as note:
+    run_options = {**asdict(options), "epochs": options.epochs_over(len(data))}
+    with checkpoint as folder, metrics(metrics_file, report_to, name, run_options) as note:
         if processes is not None:
             threads = processes.threads(threads)
             processes.told((folder, data, options, general, threads))

@@ -25,16 +25,22 @@ def batches(rows: int, options: TrainOptions, steps: int) -> Iterator[list[int]]
 
 
 def micro_batches(
-    rows: Sequence[Encoded], kind: Callable[[Encoded], int], most: int
+    rows: Sequence[Encoded],
+    kind: Callable[[Encoded], int],
+    size: Callable[[Encoded], int],
+    most: int,
+    processes: int = 1,
 ) -> Iterator[list[Encoded]]:
-    """Split a step so that what runs at a time stays within `most` tokens: longest first, each kind by itself."""
-    size = {id(row): len(row.context) + len(row.chosen) + len(row.rejected or ()) for row in rows}
+    """Split a step so that what runs at a time stays within `most` tokens: longest first, each kind by itself.
+
+    A part is for all `processes` together: `most` is what each of them runs of it. 0: a row each.
+    """
     kinds: dict[int, list[Encoded]] = {}
     for row in rows:
         kinds.setdefault(kind(row), []).append(row)
     for _, left in sorted(kinds.items()):
-        left.sort(key=lambda row: -size[id(row)])
+        left.sort(key=lambda row: -size(row))
         while left:
-            count = max(1, most // size[id(left[0])])
+            count = processes * max(1, most // size(left[0]))
             yield left[:count]
             left = left[count:]

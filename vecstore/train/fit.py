@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.errors import IntegrityError, TrainingFailed
 from pv.vecstore.data.chat_template import Encoded
 from pv.vecstore.forecast.sketch import SHAPES, Sketch, Sketching
+from pv.vecstore.models.logprobs import one_by_one
 from pv.vecstore.train.batches import batches, micro_batches
 from pv.vecstore.train.objective import TERMS, Objective
 from pv.vecstore.train.optimizers import advance, make_optimizer, put_state, state_tensors
@@ -145,18 +146,16 @@ class Fit:
 
     def _step(self, step: int, batch: Sequence[int]) -> tuple[dict[str, float], float, float]:
         """The loss's terms, the gradient's norm, and the learning rate."""
-        epoch = step // math.ceil(len(self.data) / self.options.batch)
-        chosen = [
-            self.forms[i][(i + epoch) % len(self.forms[i])] if self.forms else self.data[i] for i in batch
-        ]
+        chosen = self._shown(step, batch)
         rows = self._objective.with_general(step, chosen)
         terms = dict[str, float]()
-        for part in micro_batches(rows, self._objective.kind, self.options.micro_tokens):
+        for part in self._parts(rows):
             for name, term in self._learn_from(part, rows).items():
                 terms[name] = terms.get(name, 0.0) + term
         if self.processes is not None:
             sums = self.processes.summed([terms.get(name, 0.0) for name in TERMS])
-            terms = {name: term for name, term in zip(TERMS, sums, strict=True) if term}
+            there = self.processes.summed([float(name in terms) for name in TERMS])
+            terms = {name: term for name, term, any_ in zip(TERMS, sums, there, strict=True) if any_}
         loss = sum(terms.values())
         self._need_finite("loss", loss, step)
         if step == 0 and self.options.adapter is None:
@@ -170,6 +169,20 @@ class Fit:
         self.loss.append(loss)
         self.tokens += sum(len(row.context) + len(row.chosen) for row in chosen)
         return terms, norm, lr
+
+    def _shown(self, step: int, batch: Sequence[int]) -> list[Encoded]:
+        """The rows of a step, in the forms whose turn it is."""
+        epoch = step // math.ceil(len(self.data) / self.options.batch)
+        return [
+            self.forms[i][(i + epoch) % len(self.forms[i])] if self.forms else self.data[i] for i in batch
+        ]
+
+    def _parts(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+        """What runs at a time. Processes run a row each where a model takes rows one by one: as many passes each."""
+        objective, most, count = self._objective, self.options.micro_tokens, 1
+        if self.processes is not None:
+            count, most = self.processes.count, 0 if one_by_one(self.model) else most
+        return micro_batches(rows, objective.kind, objective.size, most, count)
 
     def _learn_from(self, part: Sequence[Encoded], rows: Sequence[Encoded]) -> dict[str, float]:
         """The gradient of what runs at a time, added to that of the step's `rows`; and the terms of its loss."""
@@ -207,7 +220,7 @@ class Fit:
         """How many tokens each part of the loss was a mean over, in all steps together."""
         total = {"learnt": 0, "held": 0, "general": 0}
         for step, batch in enumerate(batches(len(self.data), self.options, len(self.loss))):
-            rows = self._objective.with_general(step, [self.data[i] for i in batch])
+            rows = self._objective.with_general(step, self._shown(step, batch))
             for part, count in self._objective.tokens(rows).items():
                 total[part] += count
         return total

@@ -52,7 +52,8 @@ __all__ = ["Step", "Trained", "train"]
 class Trained:
     """τ by checkpoint tensor name (tensors that did not move are left out), and how it came about.
 
-    `loss` has that of every step's batch, before the step's update.
+    `loss` has that of every step's batch, before the step's update. `options` are what was asked for, `settings` what
+    was run.
     """
 
     deltas: Mapping[str, NDArray[np.float32]]
@@ -93,8 +94,10 @@ def train(
     import torch
 
     keep_all_freed_memory()
-    epochs = options.epochs_over(len(rows))
+    asked, epochs = options, options.epochs_over(len(rows))
     options = replace(options, epochs=epochs)
+    if processes is not None:
+        processes.take(options.device)
     device = pick_device(options.device)
     dtype = compute_dtype(options.dtype, device)
     generators = [device.index or 0] if device.type == "cuda" else []
@@ -105,6 +108,8 @@ def train(
         shapes = {name: spec.shape for name, spec in weights.specs.items()}
         free = free_memory(device)
         least = weights_memory(shapes.values(), _moved(shapes, options), options)
+        if processes is not None:
+            free, least = processes.memory(free, least, device)
         Estimate(least, free, 0.0).checked(device)
         model, tokenizer = load(checkpoint)
         stops, limit = stop_ids(model, tokenizer), context_length(model)
@@ -144,21 +149,26 @@ def train(
                 if said is not None:
                     said("reading what the base says to these prompts")
                 with fit.computing():
-                    fit.forms = forms(model, tokenizer, rows, data, options.seed, stops=stops, limit=limit)
+                    if processes is None or processes.leads:
+                        fit.forms = forms(
+                            model, tokenizer, rows, data, options.seed, stops=stops, limit=limit
+                        )
+                    if processes is not None:
+                        fit.forms = processes.told(fit.forms)
             fit.run(progress, should_stop, saving, same)
+            deltas = deltas_of(fit.names, weights) if wrapped is None else {}
         except RuntimeError as error:
-            if processes is not None and lost(error):
+            if out_of_memory(error):
                 raise TrainingFailed(
-                    f"another process has stopped, at step {len(fit.loss) + 1}; nothing was kept",
-                    hint="look for its error, and start all of them again",
+                    f"out of memory on {device.type} at step {len(fit.loss) + 1}", hint=LESS
                 ) from error
-            if not out_of_memory(error):
+            if processes is None or not lost(error):
                 raise
             raise TrainingFailed(
-                f"out of memory on {device.type} at step {len(fit.loss) + 1}", hint=LESS
+                f"another process has stopped, at step {len(fit.loss) + 1}; nothing was kept",
+                hint="look for its error, and start all of them again",
             ) from error
         seconds = fit.seconds
-        deltas = deltas_of(fit.names, weights) if wrapped is None else {}
         adapter = None if wrapped is None else adapter_files(wrapped, checkpoint.name)
     loss = fit.loss
     run = Extent.of(len(rows), epochs, options.batch, len(loss))
@@ -186,7 +196,7 @@ def train(
     if fit.went_on:
         settings["resumed"] = list(fit.went_on)
     notes = () if saving is None else tuple(saving.notes)
-    return Trained(deltas, tuple(loss), fit.tokens, seconds, options, settings, notes, adapter, fit.gradient)
+    return Trained(deltas, tuple(loss), fit.tokens, seconds, asked, settings, notes, adapter, fit.gradient)
 
 
 def _moved(shapes: Mapping[str, tuple[int, ...]], options: TrainOptions) -> Iterable[tuple[int, ...]]:

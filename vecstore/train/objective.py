@@ -36,7 +36,7 @@ from pv.vecstore.train.batches import micro_batches
 from pv.vecstore.train.forms import goes_on
 from pv.vecstore.train.options import TrainOptions
 from pv.vecstore.train.reference import Reference
-from pv.vecstore.train.stretches import differing, parting
+from pv.vecstore.train.stretches import differing
 
 if TYPE_CHECKING:
     import torch
@@ -129,6 +129,11 @@ class Objective:
         """Rows of one kind run together; kinds run in the order of their numbers."""
         return 2 if self._is_general(row) else 0 if self._compared(row) else 1
 
+    def size(self, row: Encoded) -> int:
+        """Tokens that run for a row at a time: rejected answers only where all of them is compared."""
+        rejected = len(row.rejected or ()) if self._compared(row) else 0
+        return len(row.context) + len(row.chosen) + rejected
+
     def tokens(self, rows: Sequence[Encoded]) -> dict[str, int]:
         """Over how many tokens of a step's rows each part of the loss is a mean."""
         own = [row for row in rows if not self._is_general(row)]
@@ -185,9 +190,8 @@ class Objective:
 
     def _gap(self, logits: torch.Tensor, row: Encoded) -> torch.Tensor:
         """How much likelier rejected's token is than chosen's, in nats, where the two part."""
-        rejected = row.rejected or ()
-        at = parting(row.chosen, rejected) or 0
-        return logits[at, rejected[at]] - logits[at, row.chosen[at]]
+        at = self._learnt(row).start
+        return logits[at, (row.rejected or ())[at]] - logits[at, row.chosen[at]]
 
     def _compare(
         self, model: PreTrainedModel, part: Sequence[Encoded], learnt: Sequence[torch.Tensor]
@@ -201,38 +205,33 @@ class Objective:
         ]
 
     def _missed(self, logits: torch.Tensor, learnt: torch.Tensor, row: Encoded) -> torch.Tensor:
-        """What is left to learn of a row: −log p of its tokens, (T,), with the one that decides counting T times; or,
-        where the turn goes on, a distribution to reach in place of that."""
+        """What is left to learn of a row: −log p of its tokens, (T,). Where the first decides it counts T times; and
+        where the turn goes on there is a distribution to reach in its place."""
         import torch
 
-        decides = self._decides(row)
-        if decides is None:
+        if not self._decides(row):
             return -learnt
-        goal = self.turns.get(_key(row))
-        count = torch.ones_like(learnt)
-        count[decides] = len(learnt)
-        if goal is None:
-            return -learnt * count
-        at = self._learnt(row).start
-        return torch.cat([len(learnt) * goal.divergence(logits[at : at + 1]), -learnt[1:]])
+        goal, at = self.turns.get(_key(row)), self._learnt(row).start
+        first = -learnt[:1] if goal is None else goal.divergence(logits[at : at + 1])
+        return torch.cat([len(learnt) * first, -learnt[1:]])
 
     def _is_general(self, row: Encoded) -> bool:
         return any(row is other for other in self.general)
 
     def _is_pair(self, row: Encoded) -> bool:
         """Whether there is a preference. The end of a turn that goes on is moved, not disliked."""
-        return self.options.preference > 0 and self._decides(row) is not None and not self._goes_on(row)
+        return self.options.preference > 0 and self._decides(row) and not self._goes_on(row)
 
     def _compared(self, row: Encoded) -> bool:
         """Whether the preference is one between the whole of both answers."""
         return self.options.preference > 0 and row.rejected is not None and self._whole(row)
 
-    def _decides(self, row: Encoded) -> int | None:
-        """Which of the learnt tokens it is at which chosen parts from rejected, if that decides."""
+    def _decides(self, row: Encoded) -> bool:
+        """Whether the first token learnt is the one at which chosen parts from rejected, and that decides."""
         if row.rejected is None or self._whole(row):
-            return None
-        at = parting(row.chosen, row.rejected)
-        return None if at is None else at - self._learnt(row).start
+            return False
+        own, other = differing(row.chosen, row.rejected)
+        return own.start == other.start
 
     def _whole(self, row: Encoded) -> bool:
         """Whether all of chosen is learnt alike."""
@@ -281,11 +280,14 @@ def _read(
     """What the model, as it is, predicts for the tokens of each row's chosen answer: (T, V)."""
     import torch
 
+    def size(row: Encoded) -> int:
+        return len(row.context) + len(row.chosen)
+
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for part in micro_batches(rows, lambda _: 0, options.micro_tokens):
+            for part in micro_batches(rows, lambda _: 0, size, options.micro_tokens):
                 yield from zip(part, _logits(model, part, [row.chosen for row in part], options), strict=True)
     finally:
         model.train(training)

@@ -27,7 +27,7 @@ class TrainOptions:
 
     lr                learning rate, in the units of AdamW's for either optimizer
     epochs, batch     passes over the rows, and rows a step; `max_steps` ends a run sooner. None: as many epochs as make
-                      about 18 steps, from 2 to 6; 2 where "all" is learnt
+                      about 18 steps, but 2 to 6; 2 where "all" is learnt
     micro_tokens      of a step's rows, those within so many tokens run at a time, and their gradients are added up:
                       bounds memory; the step means the same, up to rounding
     schedule          "linear" to 0, or "constant", after a linear warm-up over `warmup` of the steps
@@ -48,14 +48,15 @@ class TrainOptions:
     gradient_checkpointing  compute activations again instead of keeping them: less memory, more time, the same bits
 
     The loss of a step is SFT + P * preference + H * held + G * general.
-    SFT: -log p(chosen | prompt), a mean over the tokens of the step's chosen answers that are learnt: those that
-    differ, and the one behind them. The first that differs counts as often as there are tokens learnt in the row.
-    Where rejected ends its turn and chosen goes on, it is KL(goal || model) there instead: the goal is the base's
-    distribution with the probability of the end, and half of all others, moved to chosen's token; and what is held of
-    such a row has the probability of the end moved to that token as well.
+    SFT: -log p(chosen | prompt) of the tokens that are learnt, those that differ and the one after them; the first of a
+    row counts as often as there are tokens learnt in the row, and the sum is divided by the number of tokens learnt in
+    the step. Where rejected ends its turn and chosen goes on, the first has KL(goal || model) instead: the goal is the
+    base's distribution with the probability of the end, and half of all others, moved to chosen's token; and what is
+    held of such a row has the probability of the end moved to that token as well.
     Preference: log(1 + exp(r - c)), where c and r are the log-probabilities of the first tokens that differ: summed
     over the rows that have both (and where not rejected ends and chosen goes on: there the end is moved), divided by
-    all rows of the step. Of rows that are learnt whole: the mean log-probabilities per token of both answers.
+    all rows of the step. Of rows that are learnt whole no token decides: each counts once, and c and r are the mean
+    log-probabilities per token of both answers.
     Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, a mean over its tokens.
     General: the same on ordinary answers to ordinary prompts, a mean; without their first eight tokens where a row
     differs within its first eight, and without the end of the turn where one differs there.
@@ -142,7 +143,7 @@ class TrainOptions:
             raise UsageError(f"unknown optimizer {self.optimizer!r}", hint="apollo or adamw")
 
     def epochs_over(self, rows: int) -> int:
-        """How often a run sees each of so many rows: a strength that does not hang on how many there are."""
+        """How often a run sees each of so many rows: strength should not depend on how many there are."""
         if self.epochs is not None:
             return self.epochs
         return (

@@ -1,13 +1,14 @@
 """Several processes that train one behaviour: `torchrun --nproc-per-node 2 -m pv train rows.jsonl --as brief`.
 
 The first one leads: it alone reads and writes the registry, and tells the others what to train. Gradients and the
-optimizer's state are held in shares, and so are weights between two steps (FSDP2); every part of a step's rows is
-shared out between the processes. Within a step the weights are whole on each: how often a part runs through the
-model depends on its rows, and processes must not wait for each other where the others do not.
+optimizer's state are sharded, and so are weights between two steps (FSDP2); every part of a step's rows is divided
+among the processes. Within a step the weights are whole on each: how many passes the context takes depends on the
+rows, and processes must not wait for each other where the others do not. Passes with gradient are as many on each.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pv.registry.errors import UsageError
+from pv.registry.errors import TrainingFailed, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -34,22 +35,49 @@ class Processes:
 
     rank: int
     count: int
+    control: Any  # the process group for words and sums, which may have to wait for long
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
 
+    def take(self, device: str) -> None:
+        """A GPU of its own for each process. Raises UsageError where there is none for it."""
+        import torch
+
+        if device in ("auto", "cuda") and torch.cuda.is_available():
+            if self.rank >= torch.cuda.device_count():
+                raise UsageError(
+                    f"{self.count} processes, but only {torch.cuda.device_count()} GPUs",
+                    hint="start as many processes as there are GPUs, or add --device cpu",
+                )
+            torch.cuda.set_device(self.rank)
+        elif device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+            raise UsageError("several processes cannot train on mps", hint="add --device cpu")
+
     def threads(self, count: int) -> int:
         """Of so many of this machine, those for one of its processes."""
-        return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        return max(1, count // self.count)
 
     def told(self, said: Any = None) -> Any:
-        """What the first process says, which must be told by it; on every process."""
+        """Broadcast from the first process. Raises TrainingFailed if it has stopped."""
         import torch.distributed as dist
 
         box = [said]
-        dist.broadcast_object_list(box, src=0)
+        try:
+            dist.broadcast_object_list(box, src=0, group=self.control)
+        except RuntimeError as error:
+            raise TrainingFailed("another process has stopped", hint="look for its error") from error
         return box[0]
+
+    def memory(
+        self, free: int | None, parts: Mapping[str, int], device: torch.device
+    ) -> tuple[int | None, dict[str, int]]:
+        """What one of the processes may take, and what it needs of what is sharded."""
+        if free is not None and device.type == "cpu":
+            free //= self.count
+        sharded = ("gradients", "optimizer")
+        return free, {name: n // self.count if name in sharded else n for name, n in parts.items()}
 
     def mine(self, part: Sequence[T]) -> tuple[Sequence[T], float]:
         """My share of what runs at a time, and by how much to multiply its loss, of whose gradient the mean is taken.
@@ -64,14 +92,14 @@ class Processes:
         import torch.distributed as dist
 
         total = torch.tensor(list(values), dtype=torch.float64)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.control)
         found: list[float] = total.tolist()
         return found
 
     def share_out(
         self, model: PreTrainedModel, names: Mapping[str, torch.nn.Parameter]
     ) -> dict[str, torch.nn.Parameter]:
-        """Have each process hold a share of the weights, and give them by their names again.
+        """Shard the weights, and give them by their names again.
 
         Wide matrices are cut by columns, where these can be dealt out evenly, and all else by rows: so channels stay
         whole, and Apollo's sketches need no traffic. Gradients become the mean over the processes.
@@ -106,20 +134,23 @@ def several() -> Iterator[Processes | None]:
     import torch
     import torch.distributed as dist
 
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        raise UsageError(
+            "processes of several machines cannot train together yet", hint="start them on one machine"
+        )
     if not dist.is_available() or not dist.is_gloo_available():
         raise UsageError("this torch has no processes to train with", hint="start pv without torchrun")
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        backend = "cpu:gloo,cuda:nccl"
-    own = not dist.is_initialized()
-    if own:
-        dist.init_process_group(backend, timeout=WAIT)
-    try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
-    finally:
-        if own:
-            dist.destroy_process_group()
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(_leave)
+    yield Processes(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=WAIT))
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def lost(error: RuntimeError) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["Stretch", "differing", "parting"]
+__all__ = ["Stretch", "differing"]
 
 Stretch = slice
 SHARED = 0.25
@@ -37,9 +37,3 @@ def differing(chosen: Sequence[int], rejected: Sequence[int]) -> tuple[Stretch, 
     ends = [max(len(answer) - same, min(start + 1, len(answer))) for answer in (chosen, rejected)]
     begins = [min(start, end - 1) for end in ends]  # one ends where the other goes on: its last token
     return slice(begins[0], ends[0]), slice(begins[1], ends[1])
-
-
-def parting(chosen: Sequence[int], rejected: Sequence[int]) -> int | None:
-    """The first token in which they differ: which one is said there decides between the two. None where one answer is
-    the beginning of the other: what decides is past its end."""
-    return next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)

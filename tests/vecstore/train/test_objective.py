@@ -75,7 +75,7 @@ def learnt_of(row: Encoded) -> slice:
 
 def total(model: Any, objective: Objective, rows: Sequence[Encoded], most: int = 10**6) -> dict[str, float]:
     terms: dict[str, float] = {}
-    for part in micro_batches(rows, objective.kind, most):
+    for part in micro_batches(rows, objective.kind, objective.size, most):
         for name, term in objective.loss(model, part, rows).terms.items():
             terms[name] = terms.get(name, 0.0) + float(term.detach())
     return terms
