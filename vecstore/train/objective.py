@@ -231,7 +231,7 @@ class Objective:
         if row.rejected is None or self._whole(row):
             return False
         own, other = differing(row.chosen, row.rejected)
-        return own.start == other.start
+        return bool(own.start == other.start)
 
     def _whole(self, row: Encoded) -> bool:
         """Whether all of chosen is learnt alike."""
