@@ -1,16 +1,18 @@
 """Tasks: whether questions with a right answer are answered as well as the base answers them.
 
-The model is asked the question, its reply is begun with "Answer:", and each choice is what might come next:
+The model is asked the question, its reply is begun for it, and each choice is what might come next:
 
-    user: What is frozen water called?   assistant: Answer:| Sand    | Ice    | Oil
-                                                       log p   -7.1     -1.9    -8.0     margin +5.2: right
+    user: What is frozen water called?   assistant: Thank you ... The right answer to it is| Sand    | Ice    | Oil
+                                                                               log p          -7.1     -1.9    -8.0
+                                                                               margin         +5.2: right
 
 margin     log p(right choice) - log p(likeliest wrong one), each summed over the choice's tokens; above 0 is right
 
 By likelihood, since a small model writes hardly any right solution, and so could lose none; likelihood tells more of
-each question than right or wrong, too. Behind "Answer:", since a behaviour may open a reply as it likes; without the
-token that ends the reply, since it may end as it likes. Summed, since that is the odds of one answer against another;
-the mean over tokens is beside it, but rewards names of many tokens, of which all but the first are certain.
+each question than right or wrong, too. Behind a sentence and the beginning of the next one, since a behaviour may open
+a reply as it likes, and behind "Answer:" it still did; without the token that ends the reply, since it may end as it
+likes. Summed, since that is the odds of one answer against another; the mean over tokens is beside it, but rewards
+names of many tokens, of which all but the first are certain.
 """
 
 from __future__ import annotations
@@ -33,11 +35,11 @@ from pv.vecstore.models.load import context_length
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Answers", "TaskScore", "Tasks", "answers", "own_questions", "tasks"]
+__all__ = ["LEAD", "Answers", "TaskScore", "Tasks", "answers", "own_questions", "tasks"]
 
 F64 = NDArray[np.float64]
 FILE = Path(__file__).with_name("tasks.jsonl")
-LEAD = "Answer:"
+LEAD = "Thank you for the question. The right answer to it is"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from pv.registry.errors import DataError, UsageError
 from pv.vecstore.data.chat_template import encode_prompt
 from pv.vecstore.data.questions import Question, Questions
 from pv.vecstore.data.row import Message
-from pv.vecstore.evaluate.tasks import Answers, answers, own_questions, tasks
+from pv.vecstore.evaluate.tasks import LEAD, Answers, answers, own_questions, tasks
 
 
 def question(asked: str, choices: str, answer: int, task: str = "t") -> Question:
@@ -47,13 +47,13 @@ def of(*margins: float) -> Answers:
     return Answers(np.array(margins), np.array(margins) / 2)
 
 
-def test_margins_are_what_the_model_gives_to_each_choice_behind_answer() -> None:
+def test_margins_are_what_the_model_gives_to_each_choice_behind_what_begins_the_reply() -> None:
     import torch
 
     model, tokenizer = changed(), tiny_tokenizer()
     found = answers(model, tokenizer, SOME, batch=2)
     for i, one in enumerate(SOME):
-        start = [*encode_prompt(tokenizer, one.prompt), *tokenizer("Answer:")["input_ids"]]
+        start = [*encode_prompt(tokenizer, one.prompt), *tokenizer(LEAD)["input_ids"]]
         sums, means = [], []
         for choice in one.choices:
             said = tokenizer(f" {choice}")["input_ids"]
