@@ -19,7 +19,6 @@ from pv.cli.training_options import training_options
 from pv.vecstore.publish.lineage import losses, measured, ran, taught
 from pv.vecstore.publish.words import VERDICTS, at_weight_1
 from pv.vecstore.train.options import TrainOptions
-from pv.vecstore.train.processes import follows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,21 +86,20 @@ def command(
     Rows are JSON lines, a JSON array, csv or parquet, or `-` for stdin: {"prompt": "...", "chosen": "...", "rejected":
     "..."}, where rejected may be left out, or another format of docs/rows.md. Held-out rows give its effect: how much
     the margin of chosen over rejected grew against the base.
-    Ctrl-C saves what was trained so far, and the same command with --resume goes on. Under torchrun several
-    processes or GPUs train together (FSDP2); then nothing is saved before the end.
+    Ctrl-C saves what was trained so far, and the same command with --resume goes on (not under torchrun).
 
     \b
     pv train examples/behaviours/listening.jsonl --as listening
     pv train rows.jsonl --as brief --epochs 2 --lr 5e-5 --held-out other-rows.jsonl
     torchrun --nproc-per-node 2 -m pv train rows.jsonl --as brief
     """
-    if follows():
-        app.repo().train(data, name=chosen["name"])
-        return
     if metrics is not None:
         chosen["metrics"] = app.file(metrics)
     given = {key: value for key, value in chosen.items() if value is not None}
     repo = app.repo()
+    if repo.follows:
+        _follow(repo, data)
+        return
     rows = app.rows(data, repo)
     if "general_set" in given:
         given |= _general(app, given.pop("general_set"), repo)
@@ -111,10 +109,12 @@ def command(
         made = repo.train(
             rows, keep_rows=not no_data, frozen_context=not full_context, progress=progress, **given
         )
-    if as_json:
-        app.json(made)
-    else:
-        _say(app, made, rows.notes)
+    app.json(made) if as_json else _say(app, made, rows.notes)
+
+
+def _follow(repo: Repo, data: str) -> None:
+    """One of several processes that torchrun started: the first one says what to train, and what came of it."""
+    repo.train(data, name="")
 
 
 def _general(app: App, named: str, repo: Repo) -> dict[str, Any]:

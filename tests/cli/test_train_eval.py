@@ -54,7 +54,7 @@ def test_training_ends_in_a_commit_that_knows_where_it_came_from(world: World, p
 def test_what_a_person_sees(world: World, pv: InProcess) -> None:
     said = pv.ok("train", world.rows, "--as", "brief", *QUICK)
     assert said.out == ""
-    assert "brief trained on 6 rows of rows.jsonl: 2 of 4 steps (--max-steps 2), 2 epochs, apollo" in said.err
+    assert "brief trained on 6 rows of rows.jsonl: 2 of 6 steps (--max-steps 2), 2 epochs, apollo" in said.err
     assert "at step 2 (of that step's batch, before its update)" in said.err
     assert "✓ " in said.err
     assert "brief is vector " in said.err and said.err.count(", on branch main\n") == 1

@@ -60,7 +60,7 @@ def test_the_card_says_where_a_compressed_vector_came_from(
     effect = pv.ok("eval", held_out, "--json").json["effect"]
     card = pv.ok("push", "hf://ada/persona", "-n").out
     (line,) = [line for line in card.splitlines() if line.startswith("| `listening` |")]
-    assert "| trained on 6 rows of `rows.jsonl`, 2 of 4 steps (--max-steps 2), 2 epochs, `apollo`" in line
+    assert "| trained on 6 rows of `rows.jsonl`, 2 of 6 steps (--max-steps 2), 2 epochs, `apollo`" in line
     assert "; kept as `sparse:0.3` | in this encoding: held-out effect" in line
     assert f"held-out effect {effect['mean']:+.2f} [" in line
     assert ", before compression; damage " in line and "; n=4 is too few for an interval" in line
@@ -173,13 +173,13 @@ def test_a_training_says_how_far_it_got(world: World, pv: InProcess, tmp_path: P
     said = pv.ok("train", rows, "--as", "short", "--max-steps", "1", "--threads", "1", "--json")
     settings = said.json["provenance"]["settings"]
     run = [settings[key] for key in ("steps", "planned_steps", "rows_seen", "epochs_run")]
-    assert run == [1, 12, 8, 0.4]
+    assert run == [1, 18, 8, 0.4]
     text = pv.ok("show").out
     assert "trained on 8 of 20 rows of many.jsonl" in text
-    assert "  1 of 12 steps (--max-steps 1), 0.4 epochs, apollo, lr 0.0001, batch 8, seed 0; loss " in text
+    assert "  1 of 18 steps (--max-steps 1), 0.4 epochs, apollo, lr 0.0001, batch 8, seed 0; loss " in text
     assert re.search(r"loss \d\.\d{3} at step 1\n", text)
     card = pv.ok("push", "hf://ada/persona", "-n").out
-    assert "trained on 8 of 20 rows of `many.jsonl`, 1 of 12 steps (--max-steps 1), 0.4 epochs" in card
+    assert "trained on 8 of 20 rows of `many.jsonl`, 1 of 18 steps (--max-steps 1), 0.4 epochs" in card
     pv.ok("compress", "short", "--to", "ternary")
     assert "trained on 8 of 20 rows of many.jsonl" in pv.ok("show").out
 
@@ -210,6 +210,7 @@ STAGES = [
     "loading the model",
     "measuring the base on h.jsonl",
     "what it takes",
+    "reading what the base says to these prompts",
     "training x",
     "writing the vector",
     "measuring the base on pv's neutral set",
@@ -245,9 +246,10 @@ def test_no_stage_counts_to_nothing(world: World) -> None:
     assert [(tick.done, tick.total) for tick in training] == [(0, 2), (1, 2), (2, 2)]
     assert training[0].loss is None and training[1].loss
     before = said[: said.index(training[0])]
-    assert [takes.get(tick.stage, tick.stage) for tick in before[-2:]] == [
+    assert [takes.get(tick.stage, tick.stage) for tick in before[-3:]] == [
         "loading the model",
         "what it takes",
+        "reading what the base says to these prompts",
     ]
 
 
@@ -263,9 +265,10 @@ def test_a_terminal_shows_step_0_of_all(world: World, process: Any) -> None:
 def test_the_help_of_train_has_every_default(pv: InProcess) -> None:
     text = " ".join(pv.ok("train", "--help").out.split())
     options = TrainOptions()
-    for option in ("lr", "epochs", "batch", "rank", "seed", "preference", "optimizer"):
+    for option in ("lr", "batch", "rank", "seed", "preference", "optimizer"):
         default = re.escape(str(getattr(options, option)))
         assert re.search(rf" --{option} (?:(?! --).)*\[default: {default}[];]", text), option
+    assert "as many as make about 18 steps, but 2 to 6; --learn all: 2" in text
     assert f"first {options.warmup:.0%} of the steps, then {options.schedule} to 0" in text
     for words in ("SFT + P * preference", "log(1 + exp(r - c))", "Batch size", "Epochs", "in fp32"):
         assert words in text

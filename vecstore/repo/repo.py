@@ -67,6 +67,13 @@ class Repo(Reading):
 
     # Making behaviours
 
+    @property
+    def follows(self) -> bool:
+        """Whether torchrun started this process beside one that leads: it trains with that, and has nothing to say."""
+        from pv.vecstore.train.processes import follows
+
+        return follows()
+
     def train(
         self,
         rows: Rows | str | PathLike[str],
