@@ -105,7 +105,7 @@ def _trainer(rows: Rows, *, bf16: bool) -> float:
     model, tokenizer = load(BASE)
     data = [
         {"input_ids": [*row.context, *row.chosen], "labels": [-100] * len(row.context) + [*row.chosen]}
-        for row in encode(tokenizer, rows, stops=stop_ids(model, tokenizer))
+        for row in encode(tokenizer, rows, stops=stop_ids(model, tokenizer), limit=None)
     ]
     moments: list[float] = []
     tokens = [0]
