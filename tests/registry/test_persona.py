@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from support.registries import BASE, personas, vector
 
 from pv.registry.combine import Combine
@@ -16,6 +16,7 @@ V = vector(1).id
 PLAIN = Persona(BASE.id, {"a": Behaviour(1.0, (Term(1.0, V),))})
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first draw may wait for a busy machine
 @given(personas)
 def test_round_trip(persona: Persona) -> None:
     again = Persona.from_bytes(persona.to_bytes())
