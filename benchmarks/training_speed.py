@@ -1,7 +1,8 @@
 """Time of training on the real model: pv's default beside what it was, transformers' Trainer, and a plain step.
 
-Runs stand in turn, so that what else the machine does hits all alike; loading is left out everywhere, what pv does
-before its first step is not. PV_BENCH_RUNS (default 3): medians of so many.
+Runs stand in turn, so that what else the machine does hits all alike. Loading is left out everywhere; of tokens a
+second also what pv reads of the base before its first step. "pv / Trainer" is bf16, where the processor has it, beside
+fp32; the others compute in the same dtype. PV_BENCH_RUNS (default 3): medians of so many.
 """
 
 from __future__ import annotations

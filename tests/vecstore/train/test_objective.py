@@ -81,6 +81,12 @@ def total(model: Any, objective: Objective, rows: Sequence[Encoded], most: int =
     return terms
 
 
+def learnt_alone(base: Any, model: Any, row: Encoded) -> dict[str, float]:
+    """The terms of one row, with nothing held."""
+    options = TrainOptions(frozen_context=False, hold=0, general=0)
+    return total(model, Objective.prepare(base, [row], options, []), [row])
+
+
 def test_the_loss_of_what_differs_is_its_formula(models: tuple[Any, Any]) -> None:
     base, model = models
     options = TrainOptions(
@@ -138,11 +144,7 @@ def test_the_loss_of_what_differs_is_its_formula(models: tuple[Any, Any]) -> Non
 def test_two_answers_that_share_next_to_nothing_are_compared_as_a_whole(models: tuple[Any, Any]) -> None:
     base, model = models
     row = Encoded(ids("how?"), ids("the fog, dear me"), ids("then sing a song"), "1")
-    found = total(
-        model,
-        Objective.prepare(base, [row], TrainOptions(frozen_context=False, hold=0, general=0), []),
-        [row],
-    )
+    found = learnt_alone(base, model, row)
     with torch.no_grad():
         chosen, rejected = (logps(model, row, answer) for answer in (row.chosen, row.rejected or ()))
         gap = softplus(rejected.mean() - chosen.mean())
@@ -152,11 +154,7 @@ def test_two_answers_that_share_next_to_nothing_are_compared_as_a_whole(models: 
 def test_an_answer_that_is_the_beginning_of_the_other_has_no_token_to_prefer(models: tuple[Any, Any]) -> None:
     base, model = models
     row = Encoded(ids("how?"), ids("the fog"), ids("the fog is thick"), "1")
-    found = total(
-        model,
-        Objective.prepare(base, [row], TrainOptions(frozen_context=False, general=0, hold=0), []),
-        [row],
-    )
+    found = learnt_alone(base, model, row)
     assert found.keys() == {"sft"}
 
 
