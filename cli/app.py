@@ -79,6 +79,16 @@ class App:
     line: Line  # for the record of operations, and for hints
 
     @property
+    def together(self) -> bool:
+        """Whether torchrun started this process, and others beside it."""
+        return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+    @property
+    def follows(self) -> bool:
+        """Whether another one of them leads: then there is nothing to say here."""
+        return self.together and os.environ["RANK"] != "0"
+
+    @property
     def path(self) -> Path:
         path = Path(self.directory)
         if not path.is_dir():

@@ -95,10 +95,10 @@ def command(
     """
     if metrics is not None:
         chosen["metrics"] = app.file(metrics)
-    given = {key: value for key, value in chosen.items() if value is not None}
+    given = {key: value for key, value in chosen.items() if value is not None} | {"together": app.together}
     repo = app.repo()
-    if repo.follows:
-        _follow(repo, data)
+    if app.follows:
+        repo.train(data, name="", together=True)
         return
     rows = app.rows(data, repo)
     if "general_set" in given:
@@ -110,11 +110,6 @@ def command(
             rows, keep_rows=not no_data, frozen_context=not full_context, progress=progress, **given
         )
     app.json(made) if as_json else _say(app, made, rows.notes)
-
-
-def _follow(repo: Repo, data: str) -> None:
-    """One of several processes that torchrun started: the first one says what to train, and what came of it."""
-    repo.train(data, name="")
 
 
 def _general(app: App, named: str, repo: Repo) -> dict[str, Any]:

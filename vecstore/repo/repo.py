@@ -67,13 +67,6 @@ class Repo(Reading):
 
     # Making behaviours
 
-    @property
-    def follows(self) -> bool:
-        """Whether torchrun started this process beside one that leads: it trains with that, and has nothing to say."""
-        from pv.vecstore.train.processes import follows
-
-        return follows()
-
     def train(
         self,
         rows: Rows | str | PathLike[str],
@@ -95,6 +88,7 @@ class Repo(Reading):
         check_every: int = 1,
         metrics: str | PathLike[str] | None = None,
         report_to: Sequence[str] = (),
+        together: bool = False,
         threads: int | None = None,
         progress: Report | None = None,
         **options: Any,
@@ -110,14 +104,14 @@ class Repo(Reading):
         from there, bit for bit. With `target_effect` (nats) or `patience` the effect on the held-out rows, measured
         every `check_every` steps, ends the run. `metrics` is a file of JSON lines, `report_to` names trackers
         ("tensorboard", "wandb", "trackio"). `general_set` are the ordinary answers that are held still where `general`
-        is not 0: pv's own, or yours. `replies`: to how many held-out prompts the score has them. Started by torchrun,
-        all processes have to call this. Raises DataError, TrainingFailed, MissingBase.
+        is not 0: pv's own, or yours. `replies`: to how many held-out prompts the score has them. `together`: all
+        processes that torchrun started call this, and train one vector. Raises DataError, TrainingFailed, MissingBase.
         """
         from pv.vecstore.repo.train import follow, train
         from pv.vecstore.train.options import TrainOptions
         from pv.vecstore.train.processes import several
 
-        with several() as processes:
+        with several(together) as processes:
             if processes is not None and not processes.leads:
                 return follow(processes)
             made = train(

@@ -9,7 +9,6 @@ rows, and processes must not wait for each other where the others do not. Passes
 from __future__ import annotations
 
 import atexit
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["Processes", "follows", "lost", "several"]
+__all__ = ["Processes", "lost", "several"]
 
 T = TypeVar("T")
 WAIT = timedelta(hours=12)
@@ -120,29 +119,24 @@ class Processes:
         return {name: now[name] for name in names}
 
 
-def follows() -> bool:
-    """Whether this process was started beside one that leads: it has nothing to say."""
-    return os.environ.get("RANK", "0") != "0" and _count() > 1
-
-
 @contextmanager
-def several() -> Iterator[Processes | None]:
-    """All processes that torchrun started, as long as the block runs; None for a single one."""
-    if _count() == 1:
+def several(together: bool) -> Iterator[Processes | None]:
+    """All processes that torchrun started, as long as the block runs; None where they are not to train together."""
+    if not together:
         yield None
         return
     import torch
     import torch.distributed as dist
 
-    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
-        raise UsageError(
-            "processes of several machines cannot train together yet", hint="start them on one machine"
-        )
-    if not dist.is_available() or not dist.is_gloo_available():
-        raise UsageError("this torch has no processes to train with", hint="start pv without torchrun")
+    if not dist.is_available() or not dist.is_gloo_available() or not dist.is_torchelastic_launched():
+        raise UsageError("there are no processes to train together with", hint="start them with torchrun")
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         atexit.register(_leave)
+    if dist.get_node_local_rank() != dist.get_rank():
+        raise UsageError(
+            "processes of several machines cannot train together yet", hint="start them on one machine"
+        )
     yield Processes(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=WAIT))
 
 
@@ -159,8 +153,3 @@ def lost(error: RuntimeError) -> bool:
     return any(
         one in words for one in ("Connection closed", "Connection reset", "another process", "gloo", "NCCL")
     )
-
-
-def _count() -> int:
-    count = os.environ.get("WORLD_SIZE", "1")
-    return int(count) if count.isdecimal() and "RANK" in os.environ else 1
