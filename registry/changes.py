@@ -11,22 +11,26 @@ from typing import Any, Literal
 
 from pv.registry.combine import Combine
 from pv.registry.persona import Behaviour, Persona
+from pv.registry.steering import SteeringTerm
 
-__all__ = ["FIELDS", "Change", "Value", "changes", "field", "same"]
+__all__ = ["FIELDS", "RULE", "Change", "Kind", "Value", "changes", "field", "same", "value_of"]
 
-Value = Behaviour | Combine | str | int | None
+Kind = Literal["behaviour", "field", "steering"]
+Value = Behaviour | Combine | SteeringTerm | str | int | None
 """What a name stands for on one side; None: it is not there."""
 
-FIELDS = ("engine", "combine", "output.dtype", "output.rounding", "output.seed")
-"""What may change in a persona beside its behaviours, each a value of its own; the base never does in one history."""
+RULE = "steering.rule"
+FIELDS = ("engine", "combine", "output.dtype", "output.rounding", "output.seed", RULE)
+"""What may change in a persona beside its behaviours and steering terms, each a value of its own; the base never does
+in one history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One name whose value differs: a behaviour, or a field (one of FIELDS, or `base`)."""
+    """One name whose value differs: a behaviour, a steering term, or a field (one of FIELDS, or `base`)."""
 
     name: str
-    kind: Literal["behaviour", "field"]
+    kind: Kind
     before: Value
     after: Value
 
@@ -40,18 +44,33 @@ class Change:
 
 
 def changes(before: Persona, after: Persona) -> tuple[Change, ...]:
-    """Behaviours by name, then fields. Empty if the two are the same."""
-    names = sorted(before.behaviours.keys() | after.behaviours.keys())
-    found = [Change(n, "behaviour", before.behaviours.get(n), after.behaviours.get(n)) for n in names]
-    found += [Change(n, "field", field(before, n), field(after, n)) for n in ("base", *FIELDS)]
+    """Behaviours by name, then steering terms by name, then fields. Empty if the two are the same."""
+    named: list[tuple[str, Kind]] = [
+        (n, "behaviour") for n in sorted({*before.behaviours, *after.behaviours})
+    ]
+    named += [(n, "steering") for n in sorted({*before.steering.terms, *after.steering.terms})]
+    named += [(n, "field") for n in ("base", *FIELDS)]
+    found = (Change(n, kind, value_of(before, n, kind), value_of(after, n, kind)) for n, kind in named)
     return tuple(change for change in found if not same(change.before, change.after))
+
+
+def value_of(persona: Persona, name: str, kind: Kind) -> Value:
+    """What a name of a kind stands for in a persona; None if it is not there."""
+    match kind:
+        case "behaviour":
+            return persona.behaviours.get(name)
+        case "steering":
+            return persona.steering.terms.get(name)
+    value: Value = field(persona, name)
+    return value
 
 
 def field(persona: Persona, name: str) -> Any:
     """The value of one of FIELDS, or of `base`."""
-    if name.startswith("output."):
-        return getattr(persona.output, name.removeprefix("output."))
-    return getattr(persona, name)
+    value: Any = persona
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def same(one: Value, other: Value) -> bool:
@@ -60,4 +79,4 @@ def same(one: Value, other: Value) -> bool:
 
 
 def as_json(value: Value) -> Any:
-    return value.to_json() if isinstance(value, Behaviour | Combine) else value
+    return value.to_json() if isinstance(value, Behaviour | Combine | SteeringTerm) else value

@@ -1,7 +1,7 @@
 """The `.pv` folder: how it is made, found and recognised.
 
 `.pv` appears by one rename of a folder that is already complete and durable, so that there is never half
-a registry. `.pv/format` says what wrote it; another major version is refused, not guessed at.
+a registry. `.pv/format` says what a reader must know; another major version is refused, not guessed at.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from pv.registry import canonical
 from pv.registry.disk import durable, locks, tempfiles
 from pv.registry.errors import FormatError, NotARegistry, UsageError
+from pv.registry.format_file import KNOWN, format_bytes
 from pv.registry.git.repository import GitRepository
 
-__all__ = ["FOLDER", "FORMAT", "creating", "find", "open_folder"]
+__all__ = ["FOLDER", "creating", "find", "open_folder"]
 
 FOLDER = ".pv"
-FORMAT = {"git": "sha1", "hash": "sha256", "pv": 1}
 _FOLDERS = ("packs", "records", "tmp", "quarantine")
 _SHOWN = "`pv status` shows what is in it"
 _INIT_HINT = "make one with `pv init --base DIR_OR_HUB_ID`, or give its folder with `pv -C DIR`"
@@ -48,7 +48,7 @@ def creating(directory: Path) -> Iterator[Path]:
             for name in _FOLDERS:
                 durable.make_dirs(building / name)
             GitRepository.create(building / "history.git").close()
-            durable.write_file(building / "format", canonical.dumps(FORMAT) + b"\n")
+            durable.write_file(building / "format", format_bytes())
             durable.write_file(building / "refs.lock", b"")
             durable.write_file(building / ".gitignore", b"*\n")  # a git work tree around it leaves it alone
             yield building
@@ -89,12 +89,12 @@ def open_folder(root: Path) -> Path:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotARegistry(f"{root} is not a registry: it has no file `format`", hint=_INIT_HINT) from error
     document = canonical.loads(data, what=str(path))
-    if not isinstance(document, dict) or not isinstance(document.get("pv"), int):
+    if not isinstance(document, dict) or type(document.get("pv")) is not int:
         raise FormatError(f"{path} does not say which format this is")
-    for key, known in FORMAT.items():
-        if document.get(key) != known:
+    for key, known in KNOWN.items():
+        if document.get(key) not in known:
             raise FormatError(
-                f"{path}: {key} {document.get(key)!r} is not known here, only {known!r}",
+                f"{path}: {key} {document.get(key)!r} is not known here, only {' and '.join(map(repr, known))}",
                 hint="a newer pv wrote this registry: upgrade with `pip install -U personavec`",
             )
     return root

@@ -19,20 +19,25 @@ from pv.registry import canonical, ids
 from pv.registry.disk.safetensors import is_shape, is_usable_name
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError
+from pv.registry.steering import MAX_SITES, is_site
 
 __all__ = [
     "ENCODINGS",
+    "STEERING",
     "BaseManifest",
     "Spec",
     "TensorRow",
     "VectorManifest",
     "check_origin",
+    "is_direction",
     "is_plain_file_name",
 ]
 
 SCHEMA = 1
 ORIGINS = {"hub": {"kind", "repo", "revision"}, "path": {"kind", "path"}}
-ENCODINGS = ("exact", "float", "int8", "lora", "lowrank", "sparse", "ternary")
+STEERING = "steering"
+"""The encoding of a steering vector: its tensors are directions at sites of a model, not deltas of weights."""
+ENCODINGS = ("exact", "float", "int8", "lora", "lowrank", "sparse", STEERING, "ternary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,11 @@ class VectorManifest:
         rows = ((name, part, row.id) for name, parts in self.tensors.items() for part, row in parts.items())
         return ids.vector_id(self.base, encoding, rows)
 
+    @property
+    def is_steering(self) -> bool:
+        """Whether it steers activations; if not, it is a task vector, and changes weights."""
+        return self.encoding == STEERING
+
     def to_json(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
@@ -194,6 +204,8 @@ class VectorManifest:
                     for part, row in parts.items()
                 }
             )
+        if doc["encoding"] == STEERING:
+            _check_directions(tensors, doc["options"], what)
         manifest = VectorManifest(
             ids.check_id(doc["base"], f"{what}: base"),
             doc["encoding"],
@@ -205,6 +217,25 @@ class VectorManifest:
                 f"{what}: its tensors give id {manifest.id[:12]}, it claims {str(doc['id'])[:12]!r}"
             )
         return manifest
+
+
+def is_direction(row: Spec) -> bool:
+    """Whether this can be a direction: float32 numbers, at least one, in at least one dimension."""
+    return row.dtype == "F32" and bool(row.shape) and row.numel > 0
+
+
+def _check_directions(sites: Mapping[str, Mapping[str, TensorRow]], options: Any, what: str) -> None:
+    if options:
+        raise FormatError(f"{what}: a steering vector has no options")
+    if not 0 < len(sites) <= MAX_SITES:
+        raise FormatError(f"{what}: a steering vector has 1 to {MAX_SITES} sites, not {len(sites)}")
+    for site, parts in sites.items():
+        if not is_site(site):
+            raise FormatError(f"{what}: {site[:80]!r} cannot be a site of a steering vector")
+        if parts.keys() != {"direction"} or not is_direction(parts["direction"]):
+            raise FormatError(
+                f"{what}: site {site[:80]!r} must have one part, a direction of float32 numbers"
+            )
 
 
 def check_origin(origin: Any, what: str) -> Mapping[str, str]:

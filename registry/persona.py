@@ -5,13 +5,15 @@
      "combine": {"method": "add"},
      "output": {"dtype": "base", "rounding": "stochastic", "seed": 0}}
 
+With steering terms it is schema 2, and has one more key, "steering": registry/steering.py. Without any it is schema 1,
+as it ever was: a persona has one spelling, and so one id.
+
 A persona is a value: every change makes a new one. Numbers are finite doubles.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,7 +23,9 @@ from typing import Any
 from pv.registry import canonical, ids
 from pv.registry.combine import Combine, json_number
 from pv.registry.dtypes import OUTPUT_CHOICES, output_name
-from pv.registry.errors import FormatError, UnknownBehaviour, UsageError
+from pv.registry.errors import FormatError, NotFoundError, UnknownBehaviour, UsageError
+from pv.registry.fields import check_name, read_number, read_object, shown
+from pv.registry.steering import Steering, SteeringTerm, check_rule
 
 __all__ = [
     "ENGINE",
@@ -36,8 +40,10 @@ __all__ = [
 ]
 
 SCHEMA = 1
+SCHEMA_STEERING = 2
 ENGINES: tuple[int, ...] = (1, 2)  # versions of the rules that a build follows: docs/FORMAT.md, Builds
 ENGINE = 2  # of a persona that is new; those that there are keep theirs
+KEYS = {"schema", "engine", "base", "behaviours", "combine", "output"}
 MAX_BEHAVIOURS = 10_000
 MAX_TERMS = 100_000  # of all behaviours together
 MAX_PATTERN_CHARS = 256
@@ -45,7 +51,6 @@ MAX_PATTERNS = 16_384  # of all behaviours together; each is held against every 
 MAX_PATTERNS_CHARS = 1 << 20
 ROUNDINGS = ("stochastic", "nearest")
 LARGEST_PRODUCT = 1e300  # no sum of as many terms leaves the doubles
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def as_written(persona: Persona) -> Iterator[Persona]:
@@ -54,16 +59,6 @@ def as_written(persona: Persona) -> Iterator[Persona]:
     for dtype in OUTPUT_CHOICES:
         for rounding in ROUNDINGS:
             yield persona.with_output(dtype=dtype, rounding=rounding)
-
-
-def check_name(name: str, what: str = "behaviour") -> str:
-    """`name` if it may name a behaviour: letters, digits, `.`, `_`, `-`; raises UsageError."""
-    if not _NAME.fullmatch(name) or name.endswith((".", ".lock")) or ".." in name:
-        raise UsageError(
-            f"{name[:80]!r} cannot name a {what}",
-            hint="use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit",
-        )
-    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +102,7 @@ class Persona:
     combine: Combine = field(default_factory=Combine)
     output: Output = field(default_factory=Output)
     engine: int = ENGINE
+    steering: Steering = field(default_factory=Steering)
 
     @cached_property
     def id(self) -> str:
@@ -114,23 +110,49 @@ class Persona:
 
     @cached_property
     def vectors(self) -> tuple[str, ...]:
-        """Ids of every vector named, sorted, each once."""
+        """Ids of every vector named, of behaviours and of steering, sorted, each once."""
+        return tuple(sorted({*self.task_vectors, *self.steering_vectors}))
+
+    @cached_property
+    def task_vectors(self) -> tuple[str, ...]:
+        """Those of the behaviours: what a build is made from."""
         return tuple(sorted({term.vector for b in self.behaviours.values() for term in b.terms}))
+
+    @cached_property
+    def steering_vectors(self) -> tuple[str, ...]:
+        """Those of the steering terms, retired ones too, and of their conditions."""
+        return tuple(sorted(self.steering.vectors))
+
+    @cached_property
+    def recipe(self) -> Persona:
+        """What decides what is built and applied: the same without evidence, and without terms that are retired."""
+        return replace(self, steering=self.steering.recipe) if self.steering.terms else self
 
     @property
     def is_base(self) -> bool:
         """True if no behaviour has a weight: a build has the base's weights."""
         return not any(behaviour.weight for behaviour in self.behaviours.values())
 
+    @property
+    def is_plain(self) -> bool:
+        """True if besides nothing is steered: it answers as its base does."""
+        return self.is_base and not self.steering.active
+
+    @property
+    def unsteered(self) -> Persona:
+        """The same without its steering terms: what its weights alone are."""
+        return replace(self, steering=Steering())
+
     def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
+        document: dict[str, Any] = {
+            "schema": SCHEMA_STEERING if self.steering.terms else SCHEMA,
             "engine": self.engine,
             "base": self.base,
             "behaviours": {name: b.to_json() for name, b in self.behaviours.items()},
             "combine": self.combine.to_json(),
             "output": self.output.to_json(),
         }
+        return {**document, "steering": self.steering.to_json()} if self.steering.terms else document
 
     def to_bytes(self) -> bytes:
         """The canonical JSON that a commit's tree holds as persona.json."""
@@ -155,9 +177,26 @@ class Persona:
         return replace(self, behaviours=MappingProxyType({**self.behaviours, check_name(name): behaviour}))
 
     def without(self, name: str) -> Persona:
+        """Without a behaviour. Raises UnknownBehaviour, and UsageError if it has retired a steering term."""
         self.behaviour(name)
+        retired = sorted(n for n, term in self.steering.terms.items() if term.retired_by == name)
+        if retired:
+            raise UsageError(
+                f"{name} has retired the steering term {retired[0]}: without it, nothing does what that did",
+                hint=f"bring the term back first: pv steer unretire {retired[0]}; "
+                f"or take it out: pv steer drop {retired[0]}",
+            )
         rest = {k: v for k, v in self.behaviours.items() if k != name}
         return replace(self, behaviours=MappingProxyType(rest))
+
+    def renamed(self, old: str, new: str) -> Persona:
+        """With a behaviour under another name, which no other has. Raises as `with_behaviour` and `without`."""
+        terms = {
+            name: replace(term, retired_by=new) if term.retired_by == old else term
+            for name, term in self.steering.terms.items()
+        }
+        moved = replace(self.with_behaviour(new, self.behaviour(old)), steering=self._steering(terms))
+        return moved.without(old)
 
     def with_terms(self, name: str, terms: tuple[Term, ...], weight: float | None = None) -> Persona:
         """The next version of a behaviour, or its first: other terms, and what it had of weight and modules."""
@@ -165,13 +204,48 @@ class Persona:
         kept = known.weight if weight is None else weight
         return self.with_behaviour(name, Behaviour(kept, terms, known.modules))
 
+    def steering_term(self, name: str, *, of: str = "this persona") -> SteeringTerm:
+        """One of them; `of` is whose in words. Raises NotFoundError."""
+        if name not in self.steering.terms:
+            known = ", ".join(sorted(self.steering.terms)) or "none"
+            raise NotFoundError(f"no steering term {name[:80]!r} in {of[:80]}", hint=f"it has: {known}")
+        return self.steering.terms[name]
+
+    def with_steering(self, name: str, term: SteeringTerm) -> Persona:
+        """With one more steering term, or another of that name. Raises UsageError for a name that none may have."""
+        check_name(name, "steering term")
+        if term.sites is not None:
+            term = replace(term, sites=tuple(sorted(set(term.sites))))
+        return replace(self, steering=self._steering({**self.steering.terms, name: term}))
+
+    def without_steering(self, name: str) -> Persona:
+        """Without a steering term. Raises NotFoundError."""
+        self.steering_term(name)
+        rest = {n: term for n, term in self.steering.terms.items() if n != name}
+        return replace(self, steering=self._steering(rest))
+
+    def with_steering_rule(self, rule: str) -> Persona:
+        """Terms applied together by another rule: what was known of them was of something else. Raises UsageError."""
+        if check_rule(rule) == self.steering.rule:
+            return self
+        if not self.steering.terms:
+            raise UsageError(
+                "there is no steering term here for a rule to be of",
+                hint="`pv steer list` shows what there is",
+            )
+        terms = {name: replace(term, evidence={}) for name, term in self.steering.terms.items()}
+        return replace(self, steering=Steering.of(rule, terms))
+
+    def _steering(self, terms: Mapping[str, SteeringTerm]) -> Steering:
+        return Steering.of(self.steering.rule, terms)
+
     def with_combine(self, combine: Combine) -> Persona:
         return replace(self, combine=combine)
 
     def with_engine(self, engine: int) -> Persona:
         """The same, built by other rules. Raises UsageError."""
         if engine not in ENGINES or isinstance(engine, bool):
-            raise UsageError(f"no engine {_shown(engine)}", hint=f"there are: {', '.join(map(str, ENGINES))}")
+            raise UsageError(f"no engine {shown(engine)}", hint=f"there are: {', '.join(map(str, ENGINES))}")
         return replace(self, engine=engine)
 
     def with_output(
@@ -181,12 +255,12 @@ class Persona:
         dtype = None if dtype is None else output_name(dtype)
         for what, value, known in (("dtype", dtype, OUTPUT_CHOICES), ("rounding", rounding, ROUNDINGS)):
             if value is not None and value not in known:
-                raise UsageError(f"no {what} {_shown(value)}", hint=f"there are: {', '.join(known)}")
+                raise UsageError(f"no {what} {shown(value)}", hint=f"there are: {', '.join(known)}")
         if seed is not None and (
             isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 53
         ):
             raise UsageError(
-                f"the seed must be a whole number from 0 to 2^53 - 1, not {_shown(seed)}",
+                f"the seed must be a whole number from 0 to 2^53 - 1, not {shown(seed)}",
                 hint="`pv config output.seed 0` sets it",
             )
         given = {"dtype": dtype, "rounding": rounding, "seed": seed}
@@ -195,7 +269,7 @@ class Persona:
 
     def without_behaviours(self) -> Persona:
         """The base, written as this persona is: what effects are measured against, whatever the merge method."""
-        return replace(self, behaviours=MappingProxyType({}), combine=Combine())
+        return replace(self, behaviours=MappingProxyType({}), combine=Combine(), steering=Steering())
 
     def alone(self, name: str) -> Persona:
         """A behaviour by itself at weight 1 in every module, written as this persona is. Raises UnknownBehaviour."""
@@ -216,15 +290,10 @@ class Persona:
     @staticmethod
     def from_json(document: Any, what: str = "persona.json") -> Persona:
         """Validate a document. Raises FormatError that names the field."""
-        doc = _object(document, {"schema", "engine", "base", "behaviours", "combine", "output"}, what)
-        if doc["schema"] != SCHEMA or doc["schema"] is True:
-            raise FormatError(
-                f"{what}: schema {_shown(doc['schema'])} is not known here",
-                hint="a newer pv wrote it: upgrade",
-            )
+        doc = _document(document, what)
         if doc["engine"] not in ENGINES or doc["engine"] is True:
             raise FormatError(
-                f"{what}: engine {_shown(doc['engine'])} is not known here",
+                f"{what}: engine {shown(doc['engine'])} is not known here",
                 hint="a newer pv wrote it: upgrade",
             )
         if not isinstance(doc["behaviours"], dict):
@@ -246,11 +315,33 @@ class Persona:
             combine=combine,
             output=_output(doc["output"], what),
             engine=int(doc["engine"]),
+            steering=_steering(doc["steering"], behaviours, what) if "steering" in doc else Steering(),
         )
 
 
+def _document(document: Any, what: str) -> dict[str, Any]:
+    """An object with the keys that its schema has."""
+    schema = document.get("schema") if isinstance(document, dict) else SCHEMA
+    if schema not in (SCHEMA, SCHEMA_STEERING) or schema is True:
+        raise FormatError(
+            f"{what}: schema {shown(schema)} is not known here", hint="a newer pv wrote it: upgrade"
+        )
+    more = {"steering"} if schema == SCHEMA_STEERING else set()
+    return read_object(document, KEYS | more, what)
+
+
+def _steering(value: Any, behaviours: Mapping[str, Behaviour], what: str) -> Steering:
+    steering = Steering.from_json(value, f"{what}: steering")
+    for name, term in steering.terms.items():
+        if term.retired_by is not None and term.retired_by not in behaviours:
+            raise FormatError(
+                f"{what}: steering: term {name!r} is retired by {shown(term.retired_by)}, which is no behaviour here"
+            )
+    return steering
+
+
 def _behaviour(value: Any, what: str) -> Behaviour:
-    doc = _object(value, {"weight", "terms", "modules"}, what)
+    doc = read_object(value, {"weight", "terms", "modules"}, what)
     if not isinstance(doc["terms"], list) or not doc["terms"]:
         raise FormatError(f"{what}: terms must be a list with at least one term")
     terms = []
@@ -258,14 +349,14 @@ def _behaviour(value: Any, what: str) -> Behaviour:
         if not isinstance(term, list) or len(term) != 2:
             raise FormatError(f"{what}: a term is [coefficient, vector id]")
         terms.append(
-            Term(_read_number(term[0], f"{what}: coefficient"), ids.check_id(term[1], f"{what}: vector"))
+            Term(read_number(term[0], f"{what}: coefficient"), ids.check_id(term[1], f"{what}: vector"))
         )
     modules = doc["modules"]
     if modules is not None:
         if not isinstance(modules, dict):
             raise FormatError(f"{what}: modules must be null or an object")
-        modules = MappingProxyType({k: _read_number(v, f"{what}: modules") for k, v in modules.items()})
-    behaviour = Behaviour(_read_number(doc["weight"], f"{what}: weight"), tuple(terms), modules)
+        modules = MappingProxyType({k: read_number(v, f"{what}: modules") for k, v in modules.items()})
+    behaviour = Behaviour(read_number(doc["weight"], f"{what}: weight"), tuple(terms), modules)
     if not _reach(behaviour) <= LARGEST_PRODUCT:
         raise FormatError(f"{what}: weight, coefficients and module factors multiply to more than 1e300")
     return behaviour
@@ -297,30 +388,13 @@ def _combine(value: Any, what: str) -> Combine:
 
 
 def _output(value: Any, what: str) -> Output:
-    doc = _object(value, {"dtype", "rounding", "seed"}, f"{what}: output")
+    doc = read_object(value, {"dtype", "rounding", "seed"}, f"{what}: output")
     if doc["dtype"] not in OUTPUT_CHOICES:
         known = ", ".join(OUTPUT_CHOICES)
-        raise FormatError(f"{what}: output dtype {_shown(doc['dtype'])} is not one of {known}")
+        raise FormatError(f"{what}: output dtype {shown(doc['dtype'])} is not one of {known}")
     if doc["rounding"] not in ROUNDINGS:
-        raise FormatError(f"{what}: output rounding {_shown(doc['rounding'])} is not stochastic or nearest")
+        raise FormatError(f"{what}: output rounding {shown(doc['rounding'])} is not stochastic or nearest")
     seed = doc["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 53:
         raise FormatError(f"{what}: output seed must be an integer from 0 to 2^53 - 1")
     return Output(doc["dtype"], doc["rounding"], seed)
-
-
-def _object(value: Any, keys: set[str], what: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or set(value) != keys:
-        raise FormatError(f"{what} must be an object with exactly: {', '.join(sorted(keys))}")
-    return value
-
-
-def _read_number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e30:
-        raise FormatError(f"{what} must be a number no larger than 1e30, not {_shown(value)}")
-    return float(value) + 0.0  # -0.0 becomes 0.0: one spelling
-
-
-def _shown(value: object) -> str:
-    """A value in a message: a stranger's may be long."""
-    return repr(value[:40] if isinstance(value, str) else value)[:60]

@@ -10,9 +10,10 @@ It is kept beside the manifest, and not in the id.
     merged     {"kind", "method", "of": [[[coefficient, vector], ...], ...], "said", "encoding",
                 "error": {"max_abs", "relative_l2"}, "norm", "sum_norm", "adapter"?,
                 "settings"?}
+    extracted, imported         of a steering vector: registry/steering_origin.py
 
-This is the one place that writes these documents and reads them. Anybody may have written one: what does not
-have the form is `Unknown`, and loses nobody a command; keys of a later pv are handed on (`extra`). `packs` are
+This is, with that, the one place that writes these documents and reads them. Anybody may have written one: what does
+not have the form is `Unknown`, and loses nobody a command; keys of a later pv are handed on (`extra`). `packs` are
 further packs that gc keeps for the vector.
 
 One vector may have come about in several ways, as several behaviours: nothing that was known of it is written over.
@@ -31,12 +32,17 @@ from typing import Any
 from pv.registry import canonical, ids
 from pv.registry.combine import json_number
 from pv.registry.errors import FormatError
+from pv.registry.origin_fields import extra_of, mapping_of, number_of, optional_of, packs_of, text_of
+from pv.registry.steering_origin import Extracted, Imported, Pairs
 
 __all__ = [
     "Also",
     "Captured",
     "Derived",
+    "Extracted",
+    "Imported",
     "Merged",
+    "Pairs",
     "Provenance",
     "Trained",
     "TrainedOn",
@@ -63,7 +69,7 @@ class Unknown:
 
     @property
     def packs(self) -> tuple[str, ...]:
-        return _packs(self.document)
+        return packs_of(self.document)
 
     def to_json(self) -> dict[str, Any]:
         return dict(self.document)
@@ -232,7 +238,7 @@ class Merged:
         return document if not self.packs else {**document, "packs": list(self.packs)}
 
 
-Provenance = Trained | Captured | Derived | Merged | Unknown
+Provenance = Trained | Captured | Derived | Merged | Extracted | Imported | Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,19 +255,23 @@ class Also:
 
 def read(document: Mapping[str, Any]) -> Provenance:
     """What a document says. Raises nothing."""
-    packs = _packs(document)
+    packs = packs_of(document)
     try:
         match document.get("kind"):
             case "trained":
                 return _trained(document, packs)
             case "captured":
-                source, adapter = _text(document["source"]), _optional(document.get("adapter"))
+                source, adapter = text_of(document["source"]), optional_of(document.get("adapter"))
                 on = None if document.get("on") is None else _trained_on(document["on"])
-                return Captured(source, adapter, packs, on, _extra(document, "source", "adapter", "on"))
+                return Captured(source, adapter, packs, on, extra_of(document, "source", "adapter", "on"))
             case "derived":
                 return _derived(document, packs)
             case "merged":
                 return _merged(document, packs)
+            case "extracted":
+                return Extracted.of_json(document)
+            case "imported":
+                return Imported.of_json(document)
     except (LookupError, TypeError, ValueError, RecursionError, FormatError):
         pass
     return Unknown(document)
@@ -380,24 +390,24 @@ def _trained(document: Mapping[str, Any], packs: tuple[str, ...]) -> Trained:
     if isinstance(rows, bool) or not isinstance(rows, int):
         raise ValueError("rows is no number")
     return Trained(
-        TrainingData(_text(data["name"]), _text(data.get("id", "")), rows, data.get("kept") is True),
-        _mapping(document.get("options", {})),
-        _mapping(document.get("settings", {})),
-        None if loss is None else (_number(loss[0]), _number(loss[1])),
-        int(_number(document.get("tokens", 0))),
+        TrainingData(text_of(data["name"]), text_of(data.get("id", "")), rows, data.get("kept") is True),
+        mapping_of(document.get("options", {})),
+        mapping_of(document.get("settings", {})),
+        None if loss is None else (number_of(loss[0]), number_of(loss[1])),
+        int(number_of(document.get("tokens", 0))),
         packs,
-        _optional(document.get("held_out")),
-        _extra(
+        optional_of(document.get("held_out")),
+        extra_of(
             document, "data", "options", "settings", "loss", "tokens", "held_out", "on", "adapter", "sketches"
         ),
-        None if (on := document.get("on")) is None else _trained_on(_mapping(on)),
-        _optional(document.get("adapter")),
-        _optional(document.get("sketches")),
+        None if (on := document.get("on")) is None else _trained_on(mapping_of(on)),
+        optional_of(document.get("adapter")),
+        optional_of(document.get("sketches")),
     )
 
 
 def _trained_on(document: Mapping[str, Any]) -> TrainedOn:
-    commit, persona = _text(document["commit"]), ids.check_id(document["persona"], "on: persona")
+    commit, persona = text_of(document["commit"]), ids.check_id(document["persona"], "on: persona")
     if re.fullmatch(r"[0-9a-f]{40}", commit) is None or document.keys() != {"commit", "persona"}:
         raise ValueError("no commit and persona")
     return TrainedOn(commit, persona)
@@ -407,13 +417,13 @@ def _derived(document: Mapping[str, Any], packs: tuple[str, ...]) -> Derived:
     error, first = document["error"], document.get("original_vector")
     return Derived(
         ids.check_id(document["derived_from"], "derived_from"),
-        _text(document["encoding"]),
-        _number(error["relative_l2"]),
-        _number(error["max_abs"]),
-        read(_mapping(document.get("original", {}))),
-        _optional(document.get("measured")),
+        text_of(document["encoding"]),
+        number_of(error["relative_l2"]),
+        number_of(error["max_abs"]),
+        read(mapping_of(document.get("original", {}))),
+        optional_of(document.get("measured")),
         packs,
-        _extra(document, "derived_from", "encoding", "error", "original", "measured", "original_vector"),
+        extra_of(document, "derived_from", "encoding", "error", "original", "measured", "original_vector"),
         None if first is None else ids.check_id(first, "original_vector"),
     )
 
@@ -421,50 +431,20 @@ def _derived(document: Mapping[str, Any], packs: tuple[str, ...]) -> Derived:
 def _merged(document: Mapping[str, Any], packs: tuple[str, ...]) -> Merged:
     error, of = document["error"], document["of"]
     return Merged(
-        _text(document["method"]),
-        tuple(tuple((_number(share), ids.check_id(vector, "of")) for share, vector in terms) for terms in of),
-        _text(document["said"]),
-        _text(document["encoding"]),
-        _number(error["relative_l2"]),
-        _number(error["max_abs"]),
-        _number(document["norm"]),
-        _number(document["sum_norm"]),
-        _optional(document.get("adapter")),
-        {name: _number(value) for name, value in (_optional(document.get("settings")) or {}).items()},
+        text_of(document["method"]),
+        tuple(
+            tuple((number_of(share), ids.check_id(vector, "of")) for share, vector in terms) for terms in of
+        ),
+        text_of(document["said"]),
+        text_of(document["encoding"]),
+        number_of(error["relative_l2"]),
+        number_of(error["max_abs"]),
+        number_of(document["norm"]),
+        number_of(document["sum_norm"]),
+        optional_of(document.get("adapter")),
+        {name: number_of(value) for name, value in (optional_of(document.get("settings")) or {}).items()},
         packs,
-        _extra(
+        extra_of(
             document, "method", "of", "said", "encoding", "error", "norm", "sum_norm", "adapter", "settings"
         ),
     )
-
-
-def _extra(document: Mapping[str, Any], *known: str) -> dict[str, Any]:
-    """What a later pv may have added: it is handed on."""
-    return {key: value for key, value in document.items() if key not in (*known, "kind", "packs")}
-
-
-def _packs(document: Mapping[str, Any]) -> tuple[str, ...]:
-    listed = document.get("packs", [])
-    return tuple(p for p in listed if ids.is_id(p)) if isinstance(listed, list) else ()
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("no text")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("no number")
-    return float(value)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("no object")
-    return value
-
-
-def _optional(value: Any) -> Mapping[str, Any] | None:
-    return None if value is None else _mapping(value)

@@ -16,6 +16,14 @@ from pv.registry.ids import is_id
 from pv.registry.module_words import MOST as MOST_FACTORS
 from pv.registry.module_words import module_words
 from pv.registry.persona import Behaviour, Output, Persona, Term
+from pv.registry.steering import SteeringTerm
+from pv.registry.steering_words import (
+    site_words,
+    state_words,
+    steering_differences,
+    steering_line,
+    steering_words,
+)
 
 __all__ = [
     "ago",
@@ -31,7 +39,11 @@ __all__ = [
     "persona_line",
     "ref_name",
     "revision_words",
+    "site_words",
     "size",
+    "state_words",
+    "steering_line",
+    "steering_words",
     "switch_words",
     "term_list",
     "terms_words",
@@ -75,8 +87,10 @@ def behaviour_line(name: str, behaviour: Behaviour, *, most: int | None = MOST_T
 
 
 def persona_line(persona: Persona) -> str:
-    """`listening 1  pirate 0.5`"""
-    return "  ".join(behaviour_line(*item) for item in sorted(persona.behaviours.items())) or "(base)"
+    """`listening 1  pirate 0.5`; with steering terms that are applied, `listening 1  steering formal 2`"""
+    parts = [behaviour_line(*item) for item in sorted(persona.behaviours.items())]
+    parts += [f"steering {name} {number(term.coefficient)}" for name, term in persona.steering.active.items()]
+    return "  ".join(parts) or "(base)"
 
 
 def revision_words(revision: str, commit: str) -> str:
@@ -133,7 +147,7 @@ def output_words(output: Output) -> str:
 
 
 def value_words(value: Value) -> str:
-    """One side of a change or of a conflict: a behaviour, a combine rule or a plain value."""
+    """One side of a change or of a conflict: a behaviour, a steering term, a combine rule or a plain value."""
     match value:
         case None:
             return "(absent)"
@@ -142,11 +156,13 @@ def value_words(value: Value) -> str:
             return words + (f", modules {module_words(value.modules)}" if value.modules else "")
         case Combine():
             return combine_words(value)
+        case SteeringTerm():
+            return steering_words(value)
     return value[:12] if is_id(value) and isinstance(value, str) else str(value)
 
 
 def change_line(change: Change) -> str:
-    """`+ b 1`, `- b 1`, `~ b  weight 1 -> 0.5`, `~ combine  add -> ties (density 0.2, ...)`."""
+    """`+ b 1`, `- b 1`, `~ b  weight 1 -> 0.5`, `~ combine  add -> ties (density 0.2, ...)`, `+ steering s  ...`."""
     name, before, after = change.name, change.before, change.after
     match before, after:
         case Behaviour(), None:
@@ -155,6 +171,12 @@ def change_line(change: Change) -> str:
             return f"+ {behaviour_line(name, after)}"
         case Behaviour(), Behaviour():
             return f"~ {name}  {', '.join(_differences(before, after))}"
+        case SteeringTerm(), None:
+            return f"- {steering_line(name, before)}"
+        case None, SteeringTerm():
+            return f"+ {steering_line(name, after)}"
+        case SteeringTerm(), SteeringTerm():
+            return f"~ steering {name}  {', '.join(steering_differences(before, after))}"
         case Combine(), Combine() if before.method == after.method:
             parts = [
                 f"{key} {_plain(old)} -> {_plain(after.options[key])}"

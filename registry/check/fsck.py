@@ -21,6 +21,7 @@ from pv.registry.check.reachability import Reachable, reachable
 from pv.registry.check.report import Finding, Report
 from pv.registry.disk import locks, tempfiles
 from pv.registry.errors import CorruptPack, NotARegistry, PvError, StorageError
+from pv.registry.format_file import format_bytes
 from pv.registry.git import loose, refs
 from pv.registry.git.process import GitProcess
 from pv.registry.git.repository import CONFIG, GitRepository
@@ -90,7 +91,7 @@ def _check(root: Path, progress: Progress | None, alone: bool) -> Report:
         said = refstate.check(begin)
         report = (lambda done, total: progress("commits", done, total)) if progress else None
         known = reachable(history, begin.tips, report)
-    found += [_whose(finding, known) for finding in said]
+    found += [*_steering(root, known), *(_whose(finding, known) for finding in said)]
     found += _troubles(known)
     stored = list(loose.stored(root / "history.git"))
     found += _unreached(root, stored, known)
@@ -100,6 +101,7 @@ def _check(root: Path, progress: Progress | None, alone: bool) -> Report:
     base = Report(
         (),
         commits=len(known.commits),
+        steers=any(c.persona is not None and c.persona.steering.terms for c in known.commits.values()),
         operations=len(begin.operations),
         objects=len(stored),
         uses=known.uses,
@@ -128,7 +130,7 @@ def _format(root: Path) -> list[Finding]:
         data = path.read_bytes()
     except OSError:
         return [Finding("format", "format", "the format file is missing", repairable=True)]
-    if data == canonical.dumps(layout.FORMAT) + b"\n":
+    if data in (format_bytes(), format_bytes(steering=True)):
         return []
     try:
         layout.open_folder(root)
@@ -138,6 +140,18 @@ def _format(root: Path) -> list[Finding]:
             if isinstance(document, dict) and type(document.get("pv")) is int:
                 return [Finding("format", "format", str(error), hint=error.hint)]  # a newer pv's, perhaps
     return [Finding("format", "format", "the format file is damaged", repairable=True)]
+
+
+def _steering(root: Path, known: Reachable) -> list[Finding]:
+    """Steering terms in a registry that says that it has none."""
+    path = root / "format"
+    steered = [c.id for c in known.commits.values() if c.persona is not None and c.persona.steering.terms]
+    if not steered or not path.is_file() or path.read_bytes() != format_bytes():
+        return []
+    what = (
+        "the format is 1, and there are steering terms: an earlier pv does not know that it cannot read them"
+    )
+    return [Finding("format", "format", what, commits=tuple(steered), repairable=True)]
 
 
 def _config(root: Path) -> list[Finding]:

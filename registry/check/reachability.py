@@ -15,6 +15,7 @@ from pv.registry import canonical, ids, provenance
 from pv.registry.errors import FormatError, PvError
 from pv.registry.git.objects import Commit, TreeEntry
 from pv.registry.git.repository import GitRepository
+from pv.registry.history.snapshot import wrong_roles
 from pv.registry.manifest import BaseManifest, VectorManifest, is_plain_file_name
 from pv.registry.persona import Persona
 from pv.registry.provenance import Provenance
@@ -44,15 +45,17 @@ class ReachedCommit:
     troubles: tuple[Trouble, ...]
 
     def behaviours(self, vectors: Iterable[str]) -> set[str]:
-        """The behaviours that some vectors are part of; all of them if none is given."""
+        """The behaviours that some vectors are part of, and terms as `steering NAME`; all, if no vector is given."""
         wanted = set(vectors)
         if self.persona is None:
             return set()
-        return {
+        named = {
             name
             for name, behaviour in self.persona.behaviours.items()
             if not wanted or any(term.vector in wanted for term in behaviour.terms)
         }
+        terms = self.persona.steering.terms.items()
+        return named | {f"steering {name}" for name, term in terms if not wanted or term.vectors & wanted}
 
 
 @dataclass(slots=True)
@@ -134,6 +137,7 @@ class _Walker:
         for what, folder in (("vectors", manifests), ("provenance", origins)):
             wanted = {f"{v}.json" for v in persona.vectors} if persona else set(folder)
             self._names(commit.tree, folder, wanted, set(), what)
+        known: dict[str, VectorManifest] = {}
         for name in sorted(manifests.keys() & origins.keys()):
             vector = name.removesuffix(".json")
             if not ids.is_id(vector):
@@ -146,10 +150,15 @@ class _Walker:
                 self._trouble(
                     manifests[name].id, f"vectors/{name} is the manifest of another vector", {vector}
                 )
+            if manifest is not None:
+                known[vector] = manifest
             if manifest is not None and persona is not None and manifest.base != persona.base:
                 self._trouble(manifests[name].id, f"vectors/{name} was measured from another base", {vector})
             for pack_id in self._provenance(vector, origins[name]):
                 packs.setdefault(pack_id, ("rows", set()))[1].add(vector)
+        if persona is not None:
+            for vector, what in wrong_roles(persona.task_vectors, persona.steering.terms, known).items():
+                self._trouble(commit.tree, what, {vector})
         return persona, packs
 
     def _base(self, entry: TreeEntry | None) -> BaseManifest | None:

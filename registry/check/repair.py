@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pv.registry import canonical, layout
 from pv.registry.check import fsck, refstate
 from pv.registry.check.report import Finding, Report
 from pv.registry.disk import durable, locks, tempfiles
 from pv.registry.errors import PvError
+from pv.registry.format_file import format_bytes
 from pv.registry.git import loose, refs
 from pv.registry.git.objects import RefChange
 from pv.registry.git.repository import CONFIG, GitRepository
@@ -45,7 +45,7 @@ def repair(root: Path, report: Report, copies: Mapping[str, bytes] | None = None
     packs = PackStore(root)
     done: list[Mended] = []
     settings = [finding for finding in report.of("format", "config") if finding.repairable]
-    done += [_settings(root, packs, finding) for finding in settings]
+    done += [_settings(root, packs, finding, report.steers) for finding in settings]
     if not any(finding.kind == "config" and not finding.repairable for finding in report.findings):
         done += _pointers(root, packs, report)
         if any(one.done for one in done):
@@ -72,9 +72,9 @@ def _put_away(packs: PackStore, path: Path) -> None:
     durable.fsync_dir(path.parent)
 
 
-def _settings(root: Path, packs: PackStore, finding: Finding) -> Mended:
+def _settings(root: Path, packs: PackStore, finding: Finding, steers: bool) -> Mended:
     path = root / finding.where
-    known = {"format": canonical.dumps(layout.FORMAT) + b"\n", "history.git/config": CONFIG}
+    known = {"format": format_bytes(steering=steers), "history.git/config": CONFIG}
     if finding.where not in known:
         _put_away(packs, path)
         return Mended(finding.where, "set aside")

@@ -62,7 +62,8 @@ class Report:
     """A checked registry: how much was looked at, and what was found. `deep` if packs were decoded too.
 
     For whoever repairs: `uses` says who needs a pack, `bases` and `provenance` are the documents of all
-    commits by id, `spare` names the pack whose manifest is, byte for byte, a git object.
+    commits by id, `spare` names the pack whose manifest is, byte for byte, a git object; `steers`: a commit has
+    steering terms.
     """
 
     findings: tuple[Finding, ...]
@@ -77,6 +78,7 @@ class Report:
     bases: Mapping[str, BaseManifest] = field(default_factory=dict)
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
     spare: Mapping[str, str] = field(default_factory=dict)
+    steers: bool = False
 
     @property
     def damage(self) -> tuple[Finding, ...]:

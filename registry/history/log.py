@@ -51,6 +51,7 @@ class LogEntry:
             "behaviours": {name: b.to_json() for name, b in self.persona.behaviours.items()},
             "combine": self.persona.combine.to_json(),
             "output": self.persona.output.to_json(),
+            "steering": self.persona.steering.to_json(),
         }
 
 

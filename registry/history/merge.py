@@ -185,7 +185,7 @@ def _settle(
     if result.conflicts:
         conflicts = with_origins(plan.history, result.conflicts, ours.commit, theirs.commit)
         raise ConflictError(
-            f"{what}: {', '.join(c.name for c in conflicts)} changed since", conflicts=conflicts
+            f"{what}: {', '.join(c.take for c in conflicts)} changed since", conflicts=conflicts
         )
     if result.persona.to_bytes() == ours.persona().to_bytes():
         raise UsageError(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pv.registry.changes import Change, Value, changes, field, same
+from pv.registry.changes import Change, Value, changes, same, value_of
 from pv.registry.conflict import Conflict, Origin
 from pv.registry.git.repository import GitRepository
 from pv.registry.history.snapshot import Snapshot
@@ -94,7 +94,4 @@ def _back_to_change(history: GitRepository, tip: str, conflict: Conflict, now: V
 
 
 def _value(persona: Persona, named: Conflict | Change) -> Value:
-    if named.kind == "behaviour":
-        return persona.behaviours.get(named.name)
-    value: Value = field(persona, named.name)
-    return value
+    return value_of(persona, named.name, named.kind)

@@ -3,7 +3,7 @@
     persona.json                the persona, canonical JSON
     base/base.json              the base manifest
     base/files/<name>           config, tokenizer, chat template: bytes
-    vectors/<vector id>.json    one manifest for every vector that the persona names, and no other
+    vectors/<vector id>.json    one manifest for every vector that the persona names, of behaviours or of steering terms
     provenance/<vector id>.json where that vector came from: any JSON object
 
 Invariant: a tree is closed. With the packs of its vectors, and the base, it is enough to build from.
@@ -21,8 +21,9 @@ from pv.registry.git.repository import GitRepository
 from pv.registry.manifest import BaseManifest, VectorManifest, is_plain_file_name
 from pv.registry.persona import Persona
 from pv.registry.provenance import Provenance
+from pv.registry.steering import SteeringTerm
 
-__all__ = ["NewVectors", "Snapshot", "write_base", "write_snapshot"]
+__all__ = ["NewVectors", "Snapshot", "write_base", "write_snapshot", "wrong_roles"]
 
 NewVectors = Mapping[str, tuple[VectorManifest, Provenance]]
 
@@ -112,10 +113,12 @@ def write_snapshot(
     What several of them know of where a vector came from is kept, all of it: see `provenance.together`.
 
     Raises NotFoundError if the persona names a vector that is in none of them, BaseMismatch if one was
-    measured from another base, UsageError for a persona that could not be read again.
+    measured from another base, UsageError for a persona that could not be read again, or names a vector for what
+    it is not.
     """
     persona.checked()
     sources = list(sources)
+    _check_roles(persona, sources, {**held, **new})
     manifests: dict[str, TreeEntry] = {}
     origins: dict[str, TreeEntry] = {}
     for vector_id in persona.vectors:
@@ -138,6 +141,58 @@ def write_snapshot(
     return history.write_tree(entries)
 
 
+def _check_roles(persona: Persona, sources: list[Snapshot], new: NewVectors) -> None:
+    """What no commit at hand has in that role already: a behaviour's vectors are task vectors, a term's steer there."""
+    before = [source.persona() for source in sources]
+    fresh = set(persona.task_vectors).difference(*(one.task_vectors for one in before))
+    terms = {
+        name: term
+        for name, term in persona.steering.terms.items()
+        if not any(_applied(one.steering.terms.get(name)) == _applied(term) for one in before)
+    }
+    needed = fresh.union(*(term.vectors for term in terms.values()))
+    manifests = {vector: m for vector in needed if (m := _manifest(vector, sources, new)) is not None}
+    wrong = wrong_roles(fresh, terms, manifests)
+    if wrong:
+        raise UsageError(min(wrong.values()), hint="`pv vectors` lists the vectors, and what each is")
+
+
+def wrong_roles(
+    task: Iterable[str], terms: Mapping[str, SteeringTerm], manifests: Mapping[str, VectorManifest]
+) -> dict[str, str]:
+    """{vector id: what is wrong} where a persona names a vector for what its manifest says it is not."""
+    wrong = {
+        vector: f"vector {vector[:12]} is a steering vector: no behaviour can be made of it"
+        for vector in task
+        if vector in manifests and manifests[vector].is_steering
+    }
+    for name, term in terms.items():
+        looked_at = [] if term.when is None else [(term.when.vector, (term.when.site,))]
+        for vector, sites in [(term.vector, term.sites or ()), *looked_at]:
+            if vector not in manifests:
+                continue
+            if not manifests[vector].is_steering:
+                wrong[vector] = (
+                    f"vector {vector[:12]} is a task vector: the steering term {name} cannot be made of it"
+                )
+            elif lacking := [site for site in sites if site not in manifests[vector].tensors]:
+                wrong[vector] = (
+                    f"steering term {name}: vector {vector[:12]} has no direction at {lacking[0][:80]!r}"
+                )
+    return wrong
+
+
+def _applied(term: SteeringTerm | None) -> object:
+    return None if term is None else (term.vector, term.sites, term.when)
+
+
+def _manifest(vector_id: str, sources: list[Snapshot], new: NewVectors) -> VectorManifest | None:
+    if vector_id in new:
+        return new[vector_id][0]
+    found = next((source for source in sources if source.entries(vector_id) is not None), None)
+    return None if found is None else found.vector(vector_id)
+
+
 def _all_origins(
     history: GitRepository, persona: Persona, vector_id: str, sources: list[Snapshot], new: NewVectors
 ) -> TreeEntry:
@@ -156,10 +211,14 @@ def _all_origins(
 
 
 def _new_in(before: Persona, after: Persona, vector_id: str) -> str | None:
-    """The behaviour that has the vector, and did not have these terms before."""
+    """The behaviour that has the vector, and did not have these terms before; of a steering vector, its term."""
     for name, one in sorted(after.behaviours.items()):
         had = before.behaviours.get(name)
         if (had is None or had.terms != one.terms) and any(term.vector == vector_id for term in one.terms):
+            return name
+    for name, steering in sorted(after.steering.terms.items()):
+        known = before.steering.terms.get(name)
+        if steering.vector == vector_id and (known is None or known.vector != vector_id):
             return name
     return None
 

@@ -1,7 +1,8 @@
 """One change of the registry, under its locks.
 
     .pv/lock       shared until the refs have moved; gc takes it alone
-    .pv/refs.lock  alone, while refs are read, an operation is appended and the refs are moved
+    .pv/refs.lock  alone, while refs are read, an operation is appended and the refs are moved; and before them
+                   `.pv/format`, where a commit has steering terms
 
 Invariant: inside a transaction nobody else moves a ref, so what was read is still true when the refs
 move. If the block raises, nothing has happened; objects already written are unreachable, and harmless.
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from pv.registry.disk import locks
 from pv.registry.errors import NotFoundError, UsageError
+from pv.registry.format_file import mark_steering
 from pv.registry.git import refs
 from pv.registry.git.objects import Author, RefChange, TreeEntry
 from pv.registry.git.repository import GitRepository
@@ -37,6 +39,7 @@ class Transaction:
         self.refs, self.head = now.refs, now.head
         self.undoes: int | None = None
         self.operation: Operation | None = None
+        self.steers = False
         self._head_before = self.head
         self._moved: dict[str, RefChange] = {}
 
@@ -107,6 +110,7 @@ class Transaction:
                 raise NotFoundError(
                     f"vector {vector_id[:12]} has a manifest but no pack", hint="write its pack first"
                 )
+        self.steers = self.steers or bool(persona.steering.terms)
         tree = write_snapshot(self.history, persona, base, sources, new, held)
         return self.history.commit_tree(tree, parents, message, author=author)
 
@@ -122,6 +126,8 @@ def transaction(root: Path, history: GitRepository, packs: PackStore, command: s
         plan = Transaction(history, packs)
         yield plan
         if plan.changes or plan.head_moved or plan.undoes is not None:
+            if plan.steers:
+                mark_steering(root)
             plan.operation = operations.publish(
                 history, command, plan.changes, head=plan.head, undoes=plan.undoes, lock=lock
             )

@@ -9,7 +9,7 @@ from typing import Any
 from attacks.case import BASE, Case, one_file
 from attacks.packs import exact, true_id
 
-__all__ = ["cases"]
+__all__ = ["cases", "steered"]
 
 ID = "ab" * 32
 MIB = 1 << 20
@@ -23,14 +23,22 @@ def cases() -> Iterator[Case]:
     yield one_file("rows", "honest rows", ROW * 3, taken=("read",))
     for name, edit in personas().items():
         yield one_file("persona", f"a persona with {name}", _persona(edit))
-    for name, content in (persona_texts() | persona_bulk()).items():
+    for name, content in (persona_texts() | persona_bulk() | steering_bulk()).items():
         yield one_file("persona", f"a persona with {name}", content)
+    yield one_file(
+        "persona", "an honest persona with steering", _persona(steered()), taken=("read", "factors")
+    )
+    for name, edit in steerings().items():
+        yield one_file("persona", f"a persona with {name}", _persona(edit))
     for name, edit in personas_to_take().items():
         yield one_file("persona", f"a persona with {name}", _persona(edit), taken=("read", "factors"))
     for name, edit in bases().items():
         yield one_file("base", f"a base with {name}", _manifest(BASE.to_json(), edit))
     for name, edit in vectors().items():
         yield one_file("vector", f"a vector with {name}", _manifest(exact().manifest, edit))
+    for name, edit in steering_vectors().items():
+        yield one_file("vector", f"a steering vector with {name}", _manifest(STEERING, edit))
+    yield one_file("vector", "a steering vector with 100000 sites", many_sites)
     for kind in ("base", "vector", "persona"):
         for name, content in texts().items():
             yield one_file(kind, f"a {kind} of {name}", content)
@@ -55,7 +63,7 @@ def _persona(edit: Edit) -> bytes:
 
 def _manifest(document: dict[str, Any], edit: Edit) -> bytes:
     """The id is put right after the edit, so that the lie is met behind it; unless the id is the lie."""
-    document["id"] = ""
+    document = {**document, "id": ""}
     edit(document)
     document["id"] = document["id"] or true_id(document)
     return json.dumps(document).encode()
@@ -148,6 +156,142 @@ def personas() -> dict[str, Edit]:
         "a seed of 2^53": top(output={"dtype": "base", "rounding": "nearest", "seed": 1 << 53}),
         "a seed of 0.5": top(output={"dtype": "base", "rounding": "nearest", "seed": 0.5}),
     }
+
+
+def steered(**values: Any) -> Edit:
+    """A steering term beside the behaviour, with these values."""
+    term = {
+        "coefficient": 1,
+        "vector": ID,
+        "sites": ["model.layers.0"],
+        "positions": "all",
+        "when": None,
+        "evidence": {},
+        "retired_by": None,
+        **values,
+    }
+    return top(schema=2, steering={"rule": "add", "terms": {"formal": term}})
+
+
+def steerings() -> dict[str, Edit]:
+    def when(**values: Any) -> Edit:
+        condition = {"vector": ID, "site": "model.layers.0", "above": 0.5, **values}
+        return steered(positions="reply", when=condition)
+
+    def named(name: str) -> Edit:
+        def edit(document: dict[str, Any]) -> None:
+            steered()(document)
+            terms = document["steering"]["terms"]
+            terms[name] = terms.pop("formal")
+
+        return edit
+
+    def ruled(**values: Any) -> Edit:
+        return lambda d: (steered()(d), d["steering"].update(values))
+
+    nest: Any = []
+    for _ in range(900):
+        nest = [nest]
+    return {
+        "steering in schema 1": lambda d: (steered()(d), d.update(schema=1)),
+        "steering of nothing": top(schema=2, steering=None),
+        "steering without terms": ruled(terms={}),
+        "steering by a list": ruled(terms=[1]),
+        "steering by a rule of its own": ruled(rule="os.system"),
+        "steering by a list of rules": ruled(rule=["add"]),
+        "steering with a hook": ruled(hook="os.system"),
+        "steering called ..": named(".."),
+        "steering called ESC": named("\x1b[2J"),
+        "steering of 5000 letters": named("a" * 5000),
+        "a steering coefficient of true": steered(coefficient=True),
+        "a steering coefficient of 1e31": steered(coefficient=1e31),
+        "a steering coefficient of 10^400": steered(coefficient=10**400),
+        "a steering vector that is a path": steered(vector="../../../etc/passwd"),
+        "no sites": steered(sites=[]),
+        "sites that are text": steered(sites="model"),
+        "sites twice": steered(sites=["a", "a"]),
+        "sites that are not sorted": steered(sites=["b", "a"]),
+        "a site called ESC": steered(sites=["\x1b[2J"]),
+        "a site of 5000 letters": steered(sites=["a" * 5000]),
+        "a site that is a number": steered(sites=[1]),
+        "positions of its own": steered(positions="system"),
+        "positions that are a list": steered(positions=["all"]),
+        "a condition on a path": when(vector="../x"),
+        "a condition above 2": when(above=2),
+        "a condition above true": when(above=True),
+        "a condition at ESC": when(site="\x1b[2J"),
+        "a condition with code": when(run="true"),
+        "a condition, and all positions": lambda d: (
+            when()(d),
+            d["steering"]["terms"]["formal"].update(positions="all"),
+        ),
+        "evidence that is a list": steered(evidence=[]),
+        "evidence of its own": steered(evidence={"believed": {}}),
+        "evidence of a number": steered(evidence={"tested": 1}),
+        "evidence, 900 deep": steered(evidence={"tested": {"a": nest}}),
+        "steering retired by nobody here": steered(retired_by="nobody"),
+        "steering retired by a list": steered(retired_by=["a"]),
+    }
+
+
+def steering_bulk() -> dict[str, Callable[[], bytes]]:
+    return {
+        "a million sites": lambda: _persona(steered(sites=[f"s{i:07}" for i in range(1_000_000)])),
+        "sites just too many": lambda: _persona(steered(sites=[f"s{i:07}" for i in range(10_001)])),
+        "evidence of a megabyte": lambda: _persona(steered(evidence={"tested": {"replies": "a" * MIB}})),
+        "evidence of 400000 numbers": lambda: _persona(
+            steered(evidence={"verified": {"numbers": [0.5] * 400_000}})
+        ),
+        "1001 steering terms": many_terms,
+    }
+
+
+def many_terms() -> bytes:
+    def edit(document: dict[str, Any]) -> None:
+        steered(sites=None)(document)
+        term = document["steering"]["terms"]["formal"]
+        document["steering"]["terms"] = {f"t{i}": term for i in range(1001)}
+
+    return _persona(edit)
+
+
+STEERING = {
+    "schema": 1,
+    "kind": "vector",
+    "id": "",
+    "base": BASE.id,
+    "encoding": "steering",
+    "options": {},
+    "tensors": {"model.layers.0": {"direction": ["F32", [6], ID]}},
+}
+
+
+def steering_vectors() -> dict[str, Edit]:
+    def at(site: str, **parts: Any) -> Edit:
+        return top(tensors={site: parts})
+
+    def shaped(dtype: str, *shape: int) -> Edit:
+        return at("model.layers.0", direction=[dtype, list(shape), ID])
+
+    return {
+        "no sites": top(tensors={}),
+        "options": top(options={"hook": "os.system"}),
+        "a part of its own": at("model.layers.0", tau=["F32", [6], ID]),
+        "two parts": at("model.layers.0", direction=["F32", [6], ID], tau=["F32", [6], ID]),
+        "a direction in bf16": shaped("BF16", 6),
+        "a direction of integers": shaped("I32", 6),
+        "a direction of one number": shaped("F32"),
+        "a direction of no numbers": shaped("F32", 6, 0),
+        "a direction of 2^48 numbers": shaped("F32", 1 << 48),
+        "a site called ESC": at("\x1b[2J", direction=["F32", [6], ID]),
+        "a site of 257 letters": at("a" * 257, direction=["F32", [6], ID]),
+        "a site without a name": at("", direction=["F32", [6], ID]),
+    }
+
+
+def many_sites() -> bytes:
+    sites = {f"s{i:06}": {"direction": ["F32", [6], ID]} for i in range(100_000)}
+    return _manifest(STEERING, top(tensors=sites))
 
 
 def persona_texts() -> dict[str, bytes]:

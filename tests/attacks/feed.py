@@ -48,6 +48,7 @@ from pv.vecstore.vectors.adapters.capture import capture_adapter
 from pv.vecstore.vectors.base import base_manifest
 from pv.vecstore.vectors.capture import capture
 from pv.vecstore.vectors.pinned import pin
+from pv.vecstore.vectors.steering import open_steering
 from pv.vecstore.vectors.vector import open_vector
 
 Entry = Callable[[Path, Path], object]  # (the case, a folder to write to)
@@ -169,6 +170,10 @@ def built(case: Path, out: Path) -> None:
             build(persona, base, {vector_id: found}, out / "built", side_files={})
 
 
+def steering_pack(case: Path, out: Path) -> None:
+    open_steering(the_pack(case).name, BASE.id, stores(case))
+
+
 def rows_pack(case: Path, out: Path) -> None:
     load_rows(the_pack(case).name, stores(case))
 
@@ -201,10 +206,12 @@ def rows(case: Path, out: Path) -> None:
 
 
 def checkout(case: Path, out: Path) -> None:
-    """Find the registry, read its newest commit, and build it."""
+    """Find the registry, read its newest commit, its directions too, and build it."""
     with Registry.find(case) as registry:
         commit_id = registry.resolve("HEAD")
         persona = registry.persona(commit_id)
+        for term in persona.steering.active.values():
+            open_steering(term.vector, persona.base, registry.packs)
         with opened(registry, commit_id, [persona]) as at:
             build(persona, at.base, at.vectors, out / "built", side_files=registry.base_files(commit_id))
 
@@ -222,6 +229,11 @@ ENTRIES: Mapping[str, Mapping[str, Entry]] = {
         "inspect": inspect,
         "vector": vector,
         "build": built,
+    },
+    "steeringpack": {
+        "read": lambda case, out: read_pack(the_pack(case)),
+        "inspect": inspect,
+        "open": steering_pack,
     },
     "rowspack": {"load": rows_pack},
     "persona": {"read": document("persona.json", Persona.from_bytes), "factors": factors},

@@ -1,14 +1,15 @@
 """Packs that a stranger wrote, every id and checksum in them right, but for what a case is about: kind `pack`.
 
-And kind `rowspack`: the same for training rows.
+And kinds `steeringpack` and `rowspack`: the same for steering vectors and for training rows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pv.registry import ids
 from pv.registry.disk.safetensors import header_bytes
 from pv.registry.errors import FormatError
 
-__all__ = ["Draft", "cases", "exact", "pinned"]
+__all__ = ["Draft", "cases", "directed", "exact", "pinned"]
 
 NORM, W = sorted(TENSORS)
 ZEROS = "0" * 64
@@ -138,6 +139,17 @@ def cases() -> Iterator[Case]:
     for name, make in misfits().items():  # good packs of something that does not fit this base
         yield case(name, make, frozenset({2, 3}), taken=frozenset({"inspect", "read"}))
     yield case("a bit that flipped", _edited(exact, lambda d: setattr(d, "damage", True)))
+    for name, make in steering().items():
+        yield replace(case(name, make), kind="steeringpack")
+    for name, make in steering_to_inspect().items():  # which decodes nothing
+        yield replace(case(name, make, taken=frozenset({"inspect"})), kind="steeringpack")
+    for name, make in steering_misfits().items():
+        yield replace(case(name, make, taken=frozenset({"inspect", "read"})), kind="steeringpack")
+    honest = case("an honest steering vector", directed, taken=frozenset({"read", "inspect", "open"}))
+    yield replace(honest, kind="steeringpack")
+    yield case(
+        "a steering vector for a task vector", directed, frozenset({2, 3}), frozenset({"inspect", "read"})
+    )
     for name, lay in rows().items():
         yield Case(name, "rowspack", lay)
     yield Case("honest rows", "rowspack", rows_pack(ROW, rows_id=TRUE_ROWS), taken=frozenset({"load"}))
@@ -352,6 +364,85 @@ def misfits() -> dict[str, Callable[[], Draft]]:
             ("t", row("U8", [6], b"\xff" * 6), [b"\0" + b"\xff" * 6]),
             ("scale", row("F32", [4], bytes(16)), [b"\0" + bytes(16)]),
         ),
+    }
+
+
+SITE = "model.layers.0"
+ZERO = b"\1" + b"\2\1\0\0\0\0" * 4  # the same as EQUAL, of F32
+
+
+def direction(*numbers: float) -> bytes:
+    return struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def directed(
+    raw: bytes = direction(1, 2, 3, 4, 5, 6),
+    of: list[Any] | None = None,
+    chunks: list[bytes] | None = None,
+    site: str = SITE,
+    part: str = "direction",
+    **more: Any,
+) -> Draft:
+    """A steering vector: one direction of float32 numbers."""
+    of = row("F32", [len(raw) // 4], raw) if of is None else of
+    return vector("steering", {site: {part: (of, [b"\0" + raw] if chunks is None else chunks)}}, **more)
+
+
+def steering() -> dict[str, Callable[[], Draft]]:
+    """Packs that are no steering vector's, as their headers show."""
+    nan = float("nan")
+    many = {f"s{i:05}": {"direction": (row("F32", [1]), [b"\0" * 5])} for i in range(10_001)}
+    return {
+        "a direction of 2^47 numbers in 25 bytes": lambda: directed(of=row("F32", [1 << 47])),
+        "a direction of too many chunks": lambda: directed(chunks=[b"\0" + bytes(12)] * 2),
+        "a direction of fewer bytes than it says": lambda: _sized(directed(), 24),
+        "a direction in fp64": lambda: directed(of=row("F64", [3])),
+        "a direction that is NaN, in bf16": lambda: directed(direction(nan), row("BF16", [2])),
+        "a direction in no dimension": lambda: directed(direction(1), row("F32", [], direction(1))),
+        "a direction called tau": lambda: directed(part="tau"),
+        "a direction at ESC": lambda: directed(site="\x1b[2J"),
+        "a steering vector with options": lambda: directed(options={"hook": "os.system"}),
+        "a steering vector of 10001 sites": lambda: vector("steering", many),
+        "a steering vector of another id": lambda: _claimed(directed(), "ab" * 32),
+    }
+
+
+def _sized(draft: Draft, size: int) -> Draft:
+    draft.parts[0][2] = [size]
+    return draft
+
+
+def _claimed(draft: Draft, claimed: str) -> Draft:
+    draft.honest = False
+    draft.manifest["id"] = claimed
+    return draft
+
+
+def steering_to_inspect() -> dict[str, Callable[[], Draft]]:
+    """Packs whose directions are not what they say."""
+    six = row("F32", [6])
+    tib = (1 << 40).to_bytes(8, "little")
+    frame = b"(\xb5/\xfd\xe0" + tib + b"\x01\0\0"
+    return {
+        "directions of 4 GiB in 25 kB": lambda: directed(of=row("F32", [1 << 30]), chunks=[ZERO] * 1024),
+        "directions of 1 TiB in 6 MB": lambda: directed(of=row("F32", [1 << 38]), chunks=[ZERO] * (1 << 18)),
+        "a direction of other numbers than its id's": lambda: directed(of=six),
+        "a direction of a million numbers in 25 bytes": lambda: directed(of=row("F32", [1 << 20])),
+        "a direction of 64 MiB of zeros": lambda: directed(of=row("F32", [1 << 24]), chunks=[ZERO] * 16),
+        "a direction that is a delta": lambda: directed(of=six, chunks=[b"\2\1" + bytes(30)]),
+        "a direction of a zstd frame of 1 TiB": lambda: directed(
+            of=six, chunks=[b"\1" + b"\1" + len(frame).to_bytes(4, "little") + frame]
+        ),
+    }
+
+
+def steering_misfits() -> dict[str, Callable[[], Draft]]:
+    """Packs that are read, and steer nothing here."""
+    nan, infinite = float("nan"), float("inf")
+    return {
+        "a direction of NaN": lambda: directed(direction(1, nan, 3)),
+        "a direction to infinity": lambda: directed(direction(1, -infinite, 3)),
+        "a direction of another base": lambda: directed(base="ab" * 32),
     }
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from attacks.case import BASE, TENSORS, Case, base_folder
-from attacks.packs import EQUAL, Draft, exact, pinned, row, vector
+from attacks.documents import steered
+from attacks.packs import EQUAL, ZERO, Draft, directed, direction, exact, pinned, row, vector
 
 from pv.registry.git.objects import RefChange, TreeEntry
 from pv.registry.git.repository import GitRepository
@@ -31,8 +32,12 @@ Edit = Callable[[Path, Tree], object]
 
 def cases() -> Iterator[Case]:
     yield Case("an honest registry", "registry", _laid(), taken=frozenset({"build"}))
+    honest = _laid(_steering(directed))
+    yield Case("an honest registry with steering", "registry", honest, taken=frozenset({"build"}))
     for name, edit in trees().items():
         yield Case(name, "registry", _laid(edit), frozenset({2, 3, 5}))
+    for name, edit in steerings().items():
+        yield Case(name, "registry", _laid(edit))
     for name, change in settings().items():
         yield Case(name, "registry", _laid(after=change))
 
@@ -219,6 +224,32 @@ def _put(name: str, data: bytes) -> Edit:
     return lambda folder, tree: tree.update({name: data})
 
 
+def _steering(draft: Callable[[], Draft], **term: Any) -> Edit:
+    """A steering term beside the behaviour; without a `vector`, of the one that is drafted."""
+
+    def edit(folder: Path, tree: Tree) -> None:
+        document = json.loads(tree["persona.json"])
+        steered(**{"vector": _add(tree, draft()), **term})(document)
+        tree["persona.json"] = json.dumps(document).encode()
+
+    return edit
+
+
+def steerings() -> dict[str, Edit]:
+    many = [f"s{i:07}" for i in range(1_000_000)]
+    return {
+        "steering at a million sites": _steering(directed, sites=many),
+        "steering by a direction of NaN": _steering(lambda: directed(direction(float("nan")))),
+        "steering by 4 GiB of zeros": _steering(
+            lambda: directed(of=row("F32", [1 << 30]), chunks=[ZERO] * 1024)
+        ),
+        "steering with a megabyte of evidence": _steering(
+            directed, evidence={"tested": {"replies": "a" * (1 << 20)}}
+        ),
+        "steering by a task vector": _steering(directed, vector=_ready(exact()).id),
+    }
+
+
 def settings() -> dict[str, Callable[[Path], object]]:
     """Beside the history: what git would obey."""
 
@@ -230,7 +261,7 @@ def settings() -> dict[str, Callable[[Path], object]]:
         return change
 
     def newer(folder: Path) -> None:
-        (folder / ".pv/format").write_text('{"git":"sha1","hash":"sha256","pv":2}')
+        (folder / ".pv/format").write_text('{"git":"sha1","hash":"sha256","pv":3}')
 
     return {
         "a git config that runs a program": append("config", "[core]\n\tfsmonitor = {command}\n"),

@@ -27,7 +27,7 @@ MOST_BYTES = 512 << 20
 GROUPS = (
     ("weights", "large weights"),
     ("folder", "large folder", "shrinking", "adapter"),
-    ("chunk", "pack", "rowspack"),
+    ("chunk", "pack", "steeringpack", "rowspack"),
     ("persona", "base", "vector", "rows"),
     ("registry",),
 )

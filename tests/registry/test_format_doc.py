@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from support.registries import add
 
-from pv.registry import layout, provenance
+from pv.registry import provenance
 from pv.registry.errors import FormatError
+from pv.registry.format_file import format_bytes
 from pv.registry.git import repository
 from pv.registry.history.operations import Operation
 from pv.registry.manifest import BaseManifest, VectorManifest
@@ -37,7 +38,7 @@ def test_ids(script: str, expected: str) -> None:
 
 def test_there_is_one_example_of_each() -> None:
     assert len(SHELL) == 6
-    assert len(EXAMPLES) == 9
+    assert len(EXAMPLES) == 11
 
 
 def test_documents_have_the_keys_that_are_written(registry: Registry) -> None:
@@ -57,7 +58,9 @@ def test_examples_are_what_the_readers_read() -> None:
         whole: dict[str, object] = json.loads(re.sub(r"<[^>]*>", "a" * digits, json.dumps(document)))
         return whole
 
-    Persona.from_json(filled(example("behaviours")))
+    persona = filled(example("behaviours"))
+    Persona.from_json(persona)
+    Persona.from_json({**persona, "schema": 2, "steering": filled(example("rule"))})
     operation = {**example("seq"), "refs": [["refs/heads/main", None, "a" * 40]]}
     Operation.from_bytes(json.dumps(operation).encode(), "0" * 40)
     for kind, reader in (("base", BaseManifest), ("vector", VectorManifest)):
@@ -69,5 +72,6 @@ def test_examples_are_what_the_readers_read() -> None:
 
 
 def test_format_file_and_config() -> None:
-    assert example("pv") == layout.FORMAT
+    assert f"```json\n{format_bytes().decode()}```" in TEXT
+    assert f"`{format_bytes(steering=True).decode().strip()}`" in TEXT
     assert f"```\n{repository.CONFIG.decode()}```" in TEXT

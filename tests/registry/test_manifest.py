@@ -11,7 +11,14 @@ from support.registries import BASE, vector
 from pv.registry import canonical
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import FormatError
-from pv.registry.manifest import ENCODINGS, BaseManifest, TensorRow, VectorManifest, is_plain_file_name
+from pv.registry.manifest import (
+    ENCODINGS,
+    STEERING,
+    BaseManifest,
+    TensorRow,
+    VectorManifest,
+    is_plain_file_name,
+)
 
 hexes = st.integers(0, (1 << 256) - 1).map(lambda n: f"{n:064x}")
 rows = st.builds(
@@ -25,10 +32,10 @@ base_manifests = st.builds(
     st.sampled_from([(), ("config.json",), ("a b.txt", "tokenizer.json")]),
     st.booleans(),
 )
-vector_manifests = st.builds(
+task_manifests = st.builds(
     VectorManifest,
     hexes,
-    st.sampled_from(ENCODINGS),
+    st.sampled_from([name for name in ENCODINGS if name != STEERING]),
     st.dictionaries(
         tensor_names,
         st.dictionaries(st.sampled_from(["a", "b", "tau"]), rows, min_size=1, max_size=2),
@@ -36,6 +43,18 @@ vector_manifests = st.builds(
     ),
     st.dictionaries(st.text(max_size=4), st.integers(0, 9) | st.text(max_size=3), max_size=2),
 )
+directions = st.builds(
+    TensorRow, st.just("F32"), st.lists(st.integers(1, 99), min_size=1, max_size=3).map(tuple), hexes
+)
+steering_manifests = st.builds(
+    VectorManifest,
+    hexes,
+    st.just(STEERING),
+    st.dictionaries(
+        tensor_names.filter(bool), st.fixed_dictionaries({"direction": directions}), min_size=1, max_size=3
+    ),
+)
+vector_manifests = task_manifests | steering_manifests
 
 
 @given(base_manifests)

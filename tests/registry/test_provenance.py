@@ -13,7 +13,10 @@ from pv.registry.errors import FormatError
 from pv.registry.provenance import (
     Captured,
     Derived,
+    Extracted,
+    Imported,
     Merged,
+    Pairs,
     Provenance,
     Trained,
     TrainedOn,
@@ -76,6 +79,19 @@ merged = st.builds(
 )
 
 
+extracted = st.builds(
+    Extracted,
+    WORDS,
+    WORDS,
+    st.builds(Pairs, WORDS, IDS, st.integers(0, 10**6)),
+    OBJECTS,
+    OBJECTS,
+    PACKS,
+    EXTRA,
+)
+imported = st.builds(Imported, WORDS, WORDS, PACKS, EXTRA)
+
+
 @given(first, st.integers(0, 3))
 def test_a_vector_is_from_where_the_first_was_however_often_it_was_encoded(
     known: Provenance, times: int
@@ -87,7 +103,7 @@ def test_a_vector_is_from_where_the_first_was_however_often_it_was_encoded(
     assert training(here) is (known if isinstance(known, Trained) else None)
 
 
-@given(st.one_of(trained, captured, derived, merged))
+@given(st.one_of(trained, captured, derived, merged, extracted, imported))
 def test_what_is_written_is_read(provenance: Provenance) -> None:
     data = canonical.dumps(provenance.to_json())
     assert from_bytes(data, "it") == provenance == checked(data, "it")
@@ -100,11 +116,21 @@ def test_what_is_written_is_read(provenance: Provenance) -> None:
     )
 )
 def test_a_document_of_another_form_is_kept_as_it_is(value: Any) -> None:
-    for kind in ("trained", "captured", "derived", "merged", "imagined", None):
+    for kind in ("trained", "captured", "derived", "merged", "extracted", "imported", "imagined", None):
         document = {"kind": kind, "source": value, "data": value, "error": value, "derived_from": value}
         provenance = read(document)
         assert provenance.to_json() == document or not isinstance(provenance, Unknown)
         read(provenance.to_json())
+
+
+def test_what_was_measured_of_an_extraction_has_a_bound() -> None:
+    pairs = Pairs("formal.jsonl", "ab" * 32, 20)
+    large = {"each": ["x" * 100] * 1000}
+    for more in ({"quality": large}, {"settings": large}, {"quality": {"x": float("nan")}}):
+        with pytest.raises(FormatError):
+            Extracted("mean", "reply", pairs, **more)
+    document = {**Extracted("mean", "reply", pairs).to_json(), "quality": large}
+    assert read(document) == Unknown(document)
 
 
 def test_a_part_that_is_wrong_makes_the_whole_unknown() -> None:

@@ -84,7 +84,7 @@ def test_not_a_registry(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"git":"sha1","hash":"sha256","pv":2}', "pv 2 is not known"),
+        ('{"git":"sha1","hash":"sha256","pv":3}', "pv 3 is not known here, only 1 and 2"),
         ('{"git":"sha256","hash":"sha256","pv":1}', "git 'sha256' is not known"),
         ('{"git":"sha1","hash":"md5","pv":1}', "hash 'md5'"),
         ("{}", "does not say"),

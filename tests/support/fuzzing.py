@@ -23,6 +23,7 @@ from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CorruptPack, FormatError, PvError
 from pv.registry.manifest import BaseManifest, TensorRow, VectorManifest
 from pv.registry.persona import Behaviour, Output, Persona, Term
+from pv.registry.steering import Condition, Steering, SteeringTerm
 from pv.vecstore.data.rows import parse_rows
 from pv.vecstore.packs.codecs import chunks, dense
 from pv.vecstore.packs.codecs.forecast import Forecast
@@ -281,14 +282,21 @@ def document_seeds() -> list[bytes]:
     int8 = VectorManifest(
         ID, "int8", {"a": {"q": TensorRow("I8", (2, 8), ID), "scale": row}}, {"x": [1, None]}
     )
+    steering = VectorManifest(ID, "steering", {"model.layers.3": {"direction": row}})
     ties = Combine.of("ties", density=0.5, elect="weighted", merge="sum")
     behaviours = {
         "a": Behaviour(0.5, (Term(1.0, ID),)),
         "b.c": Behaviour(-1e-7, (Term(1.0, ID), Term(-2.5, "cd" * 32)), {"*.mlp.*": 0.0, "[!a-c]?": 2.0}),
     }
+    when = Condition("cd" * 32, "model.layers.3", -0.25)
+    known = {"tested": {"n": 20, "of": ["a", None, True, 0.5]}}
+    term = SteeringTerm(-2.5, ID, ("a:input[3/9]", "b"), "reply", when, known, "b.c")
     personas = [
         Persona(ID),
         Persona(ID, behaviours, ties, Output("bf16", "nearest", (1 << 53) - 1)),
+        Persona(
+            ID, behaviours, steering=Steering("preserve-norm", {"formal": term, "x": SteeringTerm(0.0, ID)})
+        ),
     ]
     rows = [
         b'{"prompt":"a","chosen":"b","rejected":"c"}\n{"prompt":"a","completion":"b"}',
@@ -301,7 +309,7 @@ def document_seeds() -> list[bytes]:
     ]
     made = [b"\0" + persona.to_bytes() for persona in personas]
     made.append(b"\1" + base.to_bytes())
-    made += [b"\2" + manifest.to_bytes() for manifest in (exact, int8)]
+    made += [b"\2" + manifest.to_bytes() for manifest in (exact, int8, steering)]
     made += [b"\3" + text for text in rows]
     made += [b"\4" + canonical.dumps(pack) for pack in packs]
     return made

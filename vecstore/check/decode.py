@@ -24,6 +24,7 @@ from pv.vecstore.packs.read import Pack
 from pv.vecstore.tensors.parallel import ordered_map
 from pv.vecstore.vectors.base import Base, Fetch, open_base
 from pv.vecstore.vectors.origin import base_in_words, origin_in_words
+from pv.vecstore.vectors.steering import read_directions
 from pv.vecstore.vectors.vector import open_vector, reference_to
 
 __all__ = ["Staged", "deep", "glance", "manifest_of"]
@@ -100,6 +101,10 @@ class _DeepCheck:
         if isinstance(manifest, BaseManifest):
             with Pack(self.packs.path(pack_id), expect=pack_id) as pack:
                 self._decode(pack, {(name, "w"): None for name in manifest.tensors})
+            return
+        if manifest.is_steering:  # needs no base to be read
+            with Pack(self.packs.path(pack_id), expect=pack_id) as pack:
+                read_directions(pack, manifest)
             return
         base = self._base(manifest.base, stack)
         if base is None or not self._vector(pack_id, base):

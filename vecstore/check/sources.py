@@ -18,7 +18,7 @@ from pv.registry.errors import BaseMismatch, MissingBase, PvError
 from pv.registry.manifest import BaseManifest, Spec, VectorManifest
 from pv.registry.packs import packfile
 from pv.registry.packs.store import PackStore
-from pv.registry.provenance import Captured, Derived, Merged, Trained
+from pv.registry.provenance import Captured, Derived, Extracted, Imported, Merged, Trained
 from pv.vecstore.check.decode import manifest_of
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.vectors.base import Fetch, open_base
@@ -157,6 +157,10 @@ def _advice(report: Report, pack_id: str) -> str:
         case Merged(said=said):
             words = f"pv drop {name}, then pv add {name}='{said}'"
             return f"a vector made of several is another one when it is made again: {words}"
+        case Extracted(pairs=pairs):
+            return f"extract it again, from the same {pairs.n} pairs of {pairs.data} in the same way"
+        case Imported(source=source):
+            return f"import it again, from the same file {source}"
     return "nothing here knows how to make it again: a copy of the registry may have it"
 
 

@@ -32,19 +32,24 @@ __all__ = ["Manifest", "Pack", "Reference", "swollen"]
 Manifest = BaseManifest | VectorManifest
 BELIEVED = 64 << 20
 LARGEST_RATIO = 1000
-"""A dozen bytes can stand for 2 MiB of equal elements. What a vector claims is held against its base; a base has
-nothing to be held against, so of its tensors only BELIEVED + LARGEST_RATIO * stored bytes are taken on trust."""
+"""A dozen bytes can stand for 2 MiB of equal elements. What a task vector claims is held against its base; a base and
+a steering vector have nothing to be held against: of their tensors only BELIEVED + LARGEST_RATIO * stored bytes are
+taken on trust."""
 
 Reference = Callable[[int, int], Raw]
 """Elements start to stop of the base tensor a part is packed against, in the part's dtype."""
 
 
 def swollen(manifest: Manifest, stored: Mapping[tuple[str, str], int]) -> str | None:
-    """A base's tensor that stands for far more bytes than it has, in words; None if there is none."""
+    """What of a base, or of a steering vector, stands for far more bytes than it has, in words; None: nothing."""
     if isinstance(manifest, BaseManifest):
         for name, row in manifest.tensors.items():
             if row.nbytes > BELIEVED + LARGEST_RATIO * stored[name, "w"]:
                 return f"tensor {name[:80]!r} has {row.nbytes} bytes, packed into {stored[name, 'w']}"
+    elif manifest.is_steering:
+        claimed = sum(row.nbytes for parts in manifest.tensors.values() for row in parts.values())
+        if claimed > BELIEVED + LARGEST_RATIO * sum(stored.values()):
+            return f"its directions have {claimed} bytes, packed into {sum(stored.values())}"
     return None
 
 
@@ -69,8 +74,9 @@ class Pack(Closing):
                 )
             too_large = swollen(self.manifest, {key: starts[-1] for key, starts in self._starts.items()})
             if too_large is not None:
+                kind = "base" if isinstance(self.manifest, BaseManifest) else "steering vector"
                 raise CorruptPack(
-                    f"{path}: {too_large}: no base is like that", hint="do not use this registry"
+                    f"{path}: {too_large}: no {kind} is like that", hint="do not use this registry"
                 )
             stack.pop_all()  # from here on, `close` closes it
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 from pv.registry import ids
 from pv.registry.dtypes import DTYPES
 from pv.registry.errors import CheckpointRefused, FormatError
-from pv.registry.manifest import TensorRow
+from pv.registry.manifest import TensorRow, VectorManifest
 from pv.registry.packs import packfile
 from pv.registry.packs.packfile import ZEROS
 from pv.vecstore.packs.codecs import chunks
@@ -83,6 +83,8 @@ def write_pack(
     }
     made = manifest(rows)
     too_large = swollen(made, {(p.name, p.part): sum(sizes[i]) for i, p in enumerate(parts)})
+    if too_large is not None and isinstance(made, VectorManifest):
+        raise CheckpointRefused(f"{too_large}: pv keeps no steering vector like that")
     if too_large is not None:
         raise CheckpointRefused(
             f"{too_large}: pv keeps no copy of a base like that", hint="refer to it instead: --reference"

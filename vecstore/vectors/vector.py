@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pv.registry.disk.closing import Closing
-from pv.registry.errors import BaseMismatch, CorruptPack, FormatError, NotFoundError
+from pv.registry.errors import BaseMismatch, CorruptPack, FormatError, NotFoundError, UsageError
 from pv.registry.manifest import TensorRow, VectorManifest
 from pv.registry.packs.store import PackStore
 from pv.vecstore.packs.read import Pack, Reference
@@ -101,7 +101,7 @@ class Vector(Closing):
 
 
 def open_vector(vector_id: str, base: Base, packs: PackStore) -> Vector:
-    """Raises NotFoundError without a pack, BaseMismatch for a vector of another base."""
+    """Raises NotFoundError without a pack, BaseMismatch for another base's vector, UsageError for a steering vector."""
     if not packs.has(vector_id):
         raise NotFoundError(
             f"vector {vector_id[:12]} is not in this registry's packs", hint="`pv fsck` says what is affected"
@@ -111,6 +111,12 @@ def open_vector(vector_id: str, base: Base, packs: PackStore) -> Vector:
     if not isinstance(manifest, VectorManifest):
         pack.close()
         raise CorruptPack(f"{pack.path} is not a vector")
+    if manifest.is_steering:
+        pack.close()
+        raise UsageError(
+            f"vector {vector_id[:12]} is a steering vector: it steers activations, it changes no weight",
+            hint="`pv steer list` shows it",
+        )
     if manifest.base != base.manifest.id:
         pack.close()
         raise BaseMismatch(

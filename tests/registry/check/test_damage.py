@@ -56,7 +56,7 @@ DAMAGES: dict[str, Damage] = {
         lambda m: overwrite(m.root / "format", (m.root / "format").read_bytes()[:-1]), "format", "format"
     ),
     "format of a later pv": Damage(
-        lambda m: overwrite(m.root / "format", b'{"git":"sha1","hash":"sha256","pv":2}\n'),
+        lambda m: overwrite(m.root / "format", b'{"git":"sha1","hash":"sha256","pv":3}\n'),
         "format", "format", mended=False,
     ),
     "config edited": Damage(

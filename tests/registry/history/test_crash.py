@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 from support import TESTS
 from support.registries import BASE, FILES, add, fsck, new_registry, recover, scale
+from support.steering import add_steering
 
 from pv.registry.disk import durable, locks
 from pv.registry.errors import StorageError
+from pv.registry.format_file import format_bytes
 from pv.registry.git import refs
 from pv.registry.history import operations
 from pv.registry.persona import Persona
@@ -30,6 +32,7 @@ ACTIONS: dict[str, Callable[[Registry], object]] = {
     "branch": lambda registry: registry.create_branch("new", switch=True),
     "delete": lambda registry: registry.delete_branch("side"),
     "rename": lambda registry: registry.rename_branch("main", "trunk"),
+    "steer": lambda registry: add_steering(registry, "formal"),
     "undo": lambda registry: registry.undo(),
     "undo to": lambda registry: registry.undo(to=2),
 }
@@ -128,6 +131,35 @@ def test_a_fault_after_a_step(tmp_path: Path, action: str) -> None:
     assert moved < first_ref
     assert all(not label.startswith(("git ", "write pack", "rename")) for label in steps[moved:first_ref])
     assert steps[moved - 1] == "fsync dir objects"  # what the operation leads to was durable by then
+
+
+def test_the_format_says_steering_before_a_ref_moves(tmp_path: Path) -> None:
+    def act(where: Path) -> None:
+        with Registry.find(where) as registry:
+            add_steering(registry, "formal")
+
+    start, whole = tmp_path / "start", tmp_path / "whole"
+    with prepare(start) as registry:
+        old = state(registry)
+        assert (start / ".pv/format").read_bytes() == format_bytes()
+    shutil.copytree(start, whole)
+    steps = steps_of(lambda: act(whole))
+    written = steps.index("rename format")
+    assert steps[written + 1] == "fsync dir .pv"
+    assert written + 1 < steps.index(f"move {refs.OPS}")
+    for stop, steering in (
+        (written - 1, False),
+        (written, True),
+    ):  # it dies just before the rename, and after it
+        where = tmp_path / str(stop)
+        shutil.copytree(start, where)
+        stopped_after(stop, lambda: act(where))  # noqa: B023
+        assert (where / ".pv/format").read_bytes() == format_bytes(steering=steering)
+        with Registry.find(where) as registry:
+            assert state(registry) == old
+            fsck(registry)
+            add_steering(registry, "formal")  # nothing blocks the next writer
+            assert (where / ".pv/format").read_bytes() == format_bytes(steering=True)
 
 
 @pytest.mark.slow

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.registries import BASE, behaviours, combines, outputs, personas, vector
+from support.registries import BASE, behaviours, combines, outputs, vector
+from support.registries import personas as without_steering
+from support.steering import steered, terms
 
 from pv.registry.combine import Combine
 from pv.registry.conflict import Conflict
 from pv.registry.errors import UnknownBehaviour, UsageError
 from pv.registry.history.threeway import reconcile, revert
 from pv.registry.persona import Behaviour, Output, Persona, Term
+from pv.registry.steering import Steering, SteeringTerm
 
 Side = Literal["ours", "theirs"]
-edits = st.tuples(st.sampled_from(["a", "b", "c"]), st.none() | behaviours)
+Edit = tuple[str, Behaviour | SteeringTerm | None]
+personas = steered(without_steering)
+active = steered(without_steering, retired=False)
+edits = st.tuples(st.sampled_from(["a", "b", "c"]), st.none() | behaviours) | st.tuples(
+    st.sampled_from(["steering a", "steering c"]), st.none() | terms
+)
 
 
-def apply(persona: Persona, changes: list[tuple[str, Behaviour | None]]) -> Persona:
-    for name, behaviour in changes:
-        if behaviour is not None:
-            persona = persona.with_behaviour(name, behaviour)
-        elif name in persona.behaviours:
+def apply(persona: Persona, changes: list[Edit]) -> Persona:
+    for name, value in changes:
+        term = name.removeprefix("steering ")
+        if isinstance(value, Behaviour):
+            persona = persona.with_behaviour(name, value)
+        elif isinstance(value, SteeringTerm):
+            persona = persona.with_steering(term, value)
+        elif term != name and term in persona.steering.terms:
+            persona = persona.without_steering(term)
+        elif term == name and name in persona.behaviours:
             persona = persona.without(name)
     return persona
 
@@ -35,7 +48,13 @@ def values(persona: Persona) -> dict[str, object]:
         "combine": persona.combine.to_json(),
         **{f"o.{k}": v for k, v in persona.output.to_json().items()},
     }
-    return {**fields, **{f"b.{name}": b.to_json() for name, b in persona.behaviours.items()}}
+    terms = {f"s.{name}": term.to_json() for name, term in persona.steering.terms.items()}
+    return {**fields, **terms, **{f"b.{name}": b.to_json() for name, b in persona.behaviours.items()}}
+
+
+def key_of(conflict: Conflict) -> str:
+    short = {"behaviour": "b.", "steering": "s.", "field": ""}[conflict.kind]
+    return f"{short}{conflict.name}".replace("output.", "o.")
 
 
 def same(a: Persona, b: Persona) -> bool:
@@ -71,17 +90,23 @@ def test_against_the_definition(before: Persona, ours: Persona, theirs: Persona)
     result = reconcile(before, ours, theirs)
     b, o, t, merged = values(before), values(ours), values(theirs), values(result.persona)
     disputed = {k for k in {*b, *o, *t} if o.get(k) != t.get(k) and b.get(k) not in (o.get(k), t.get(k))}
-    assert {c.name for c in result.conflicts} == {
-        k.removeprefix("b.").replace("o.", "output.") for k in disputed
+    taken: dict[str, Any] = {
+        k: t.get(k) if o.get(k) == b.get(k) else o.get(k) for k in {*b, *o, *t} - disputed
     }
-    for k in {*b, *o, *t, *merged} - disputed:
+    sure = {k for k, value in taken.items() if value is not None} | (disputed & o.keys() & t.keys())
+    lost = {
+        k
+        for k, value in taken.items()
+        if k.startswith("s.") and value and value["retired_by"] and f"b.{value['retired_by']}" not in sure
+    }
+    found = {key_of(c) for c in result.conflicts if c.name != "steering.rule"}
+    assert found == disputed | lost
+    for k in {*b, *o, *t, *merged} - disputed - lost:
         assert merged.get(k) == (t.get(k) if o.get(k) == b.get(k) else o.get(k))
 
 
-@given(personas, st.lists(edits, max_size=3), st.lists(edits, max_size=3))
-def test_edits_of_different_names_commute(
-    before: Persona, left: list[tuple[str, Behaviour | None]], right: list[tuple[str, Behaviour | None]]
-) -> None:
+@given(active, st.lists(edits, max_size=3), st.lists(edits, max_size=3))
+def test_edits_of_different_names_commute(before: Persona, left: list[Edit], right: list[Edit]) -> None:
     touched = {name for name, _ in left}
     right = [change for change in right if change[0] not in touched]
     result = reconcile(before, apply(before, left), apply(before, right))
@@ -96,9 +121,9 @@ def test_reverting_the_last_commit_gives_its_parent(parent: Persona, commit: Per
     assert same(result.persona, parent)
 
 
-@given(personas, st.lists(edits, max_size=3), st.lists(edits, max_size=3))
+@given(active, st.lists(edits, max_size=3), st.lists(edits, max_size=3))
 def test_reverting_an_older_commit_keeps_what_came_after(
-    parent: Persona, commit: list[tuple[str, Behaviour | None]], after: list[tuple[str, Behaviour | None]]
+    parent: Persona, commit: list[Edit], after: list[Edit]
 ) -> None:
     touched = {name for name, _ in commit}
     after = [change for change in after if change[0] not in touched]
@@ -111,11 +136,22 @@ def test_reverting_an_older_commit_keeps_what_came_after(
 @given(personas, personas, personas, st.sampled_from(["ours", "theirs"]))
 def test_take_settles_every_conflict(before: Persona, ours: Persona, theirs: Persona, side: Side) -> None:
     conflicts = reconcile(before, ours, theirs).conflicts
-    result = reconcile(before, ours, theirs, {c.name: side for c in conflicts})
+    try:
+        result = reconcile(before, ours, theirs, {c.take: side for c in conflicts})
+    except (
+        UsageError
+    ) as error:  # a term of a side whose behaviour, which retired it, only the other side has dropped
+        assert "is retired by" in str(error) and error.hint
+        return
     assert result.conflicts == ()
     for c in conflicts:
-        key = f"b.{c.name}" if c.kind == "behaviour" else c.name.replace("output.", "o.")
-        assert values(result.persona).get(key) == c.to_json()[side]
+        found = (
+            result.persona.steering.rule
+            if c.name == "steering.rule"
+            else values(result.persona).get(key_of(c))
+        )
+        assert found == c.to_json()[side] or not result.persona.steering.terms
+    Persona.from_bytes(result.persona.to_bytes())
 
 
 V, W = vector(1).id, vector(2).id
@@ -258,3 +294,75 @@ def test_takes_that_make_no_sense(name: str, choice: object) -> None:
     ours = EMPTY.with_behaviour("a", ONE)
     with pytest.raises(UsageError, match=f"--take {name}"):
         reconcile(EMPTY, ours, ours, {name: choice})  # type: ignore[dict-item]
+
+
+FORMAL = SteeringTerm(1.0, V, ("model.layers.1",))
+STEERED = EMPTY.with_behaviour("b", ONE).with_steering("formal", FORMAL)
+
+
+def with_term(persona: Persona, name: str, **values: object) -> Persona:
+    return persona.with_steering(name, persona.steering_term(name).changed(**values))
+
+
+def test_a_steering_term_is_one_value_and_its_name_one_of_its_own() -> None:
+    before = STEERED.with_behaviour("formal", ONE)
+    ours = with_term(before, "formal", coefficient=2.0)
+    theirs = with_term(before, "formal", positions="reply").with_behaviour("formal", TWO)
+    (conflict,) = reconcile(before, ours, theirs).conflicts
+    assert (conflict.name, conflict.kind, conflict.take) == ("formal", "steering", "steering.formal")
+    taken = reconcile(before, ours, theirs, {"steering.formal": "theirs"})
+    assert taken.conflicts == () and same(taken.persona, theirs)
+    with pytest.raises(UsageError, match="nothing to choose"):
+        reconcile(before, ours, replace(theirs, behaviours=before.behaviours), {"formal": "theirs"})
+    with pytest.raises(UsageError, match="only a behaviour has a weight"):
+        reconcile(before, ours, theirs, {"steering.formal": 0.5})
+    with pytest.raises(UsageError, match=r"nothing here has that name") as caught:
+        reconcile(before, ours, theirs, {"steering.nothing": "ours"})
+    assert "steering.formal" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="named twice"):
+        reconcile(STEERED, STEERED, STEERED, {"formal": "ours", "steering.formal": "ours"})
+
+
+def test_a_term_may_be_called_as_anything_else_is() -> None:
+    """Whatever the names are, each conflict is settled by what it says it is called."""
+    before = EMPTY
+    for name in ("rule", "engine", "steering.rule", "base", "steering.x", "x"):
+        before = before.with_steering(name, FORMAL)
+    before = before.with_behaviour("rule", ONE).with_behaviour("steering.x", ONE).with_behaviour("x", ONE)
+    ours, theirs = before, before
+    for name in before.steering.terms:
+        ours, theirs = with_term(ours, name, coefficient=2.0), with_term(theirs, name, coefficient=3.0)
+    conflicts = reconcile(before, ours, theirs).conflicts
+    assert len({c.take for c in conflicts}) == len(before.steering.terms)
+    assert same(reconcile(before, ours, theirs, {c.take: "theirs" for c in conflicts}).persona, theirs)
+
+
+def test_a_side_without_terms_says_nothing_of_their_rule() -> None:
+    other = STEERED.with_steering_rule("preserve-norm")
+    none = EMPTY.with_behaviour("b", ONE)
+    assert reconcile(none, none, other).persona == other
+    assert reconcile(
+        other, none, with_term(other, "formal", coefficient=3.0).with_steering("sad", FORMAL)
+    ).conflicts
+    added = other.with_steering("sad", FORMAL)
+    assert reconcile(other, none, added).persona.steering == Steering("preserve-norm", {"sad": FORMAL})
+    (conflict,) = reconcile(none, STEERED, added.without_steering("formal")).conflicts
+    assert (conflict.name, conflict.ancestor, conflict.ours, conflict.theirs) == (
+        "steering.rule", None, "add", "preserve-norm",
+    )  # fmt: skip
+    taken = reconcile(none, STEERED, added.without_steering("formal"), {"steering.rule": "theirs"}).persona
+    assert taken.steering.rule == "preserve-norm" and set(taken.steering.terms) == {"formal", "sad"}
+
+
+def test_a_term_is_not_left_retired_by_what_is_gone() -> None:
+    ours = STEERED.without("b")
+    theirs = with_term(STEERED, "formal", retired_by="b")
+    for one, other, side in ((ours, theirs, "theirs"), (theirs, ours, "ours")):
+        (conflict,) = reconcile(STEERED, one, other).conflicts
+        assert (conflict.name, conflict.kind) == ("formal", "steering")
+        with pytest.raises(UsageError, match="b would be gone") as caught:
+            reconcile(STEERED, one, other, {"formal": side})
+        assert f"--take b={side}" in (caught.value.hint or "")
+        kept = reconcile(STEERED, one, other, {"formal": side, "b": side})
+        assert kept.conflicts == () and same(kept.persona, theirs)
+    assert same(reconcile(STEERED, ours, theirs, {"formal": "ours"}).persona, ours)
