@@ -21,7 +21,7 @@ from pv.vecstore.data.rows import Message, Rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Encoded", "encode", "encode_prompt"]
+__all__ = ["Encoded", "Ids", "encode", "encode_prompt"]
 
 Ids = tuple[int, ...]
 

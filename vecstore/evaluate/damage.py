@@ -15,6 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +28,7 @@ from pv.vecstore.data.chat_template import Encoded, encode
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.statistics import Interval, ratio
 from pv.vecstore.models.load import context_length, stop_ids
+from pv.vecstore.models.reply_columns import reply_from
 
 if TYPE_CHECKING:
     import torch
@@ -252,7 +254,8 @@ def _each(model: PreTrainedModel, data: Sequence[Encoded]) -> Iterator[tuple[int
             for at, i in enumerate(picked):
                 ids[at, : len(sequences[i])] = torch.tensor(sequences[i])
                 real[at, : len(sequences[i])] = 1
-            with torch.no_grad():
+            contexts = [data[i].context for i in picked]
+            with torch.no_grad(), reply_from([len(one) - 1 for one in contexts], partial(list, contexts)):
                 logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits
             for at, i in enumerate(picked):
                 start = len(data[i].context) - 1

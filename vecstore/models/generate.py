@@ -14,6 +14,7 @@ from pv.registry.errors import DataError, UsageError
 from pv.vecstore.data.chat_template import encode_prompt
 from pv.vecstore.data.rows import Message
 from pv.vecstore.models.load import context_length, stop_ids
+from pv.vecstore.models.reply_columns import reply_from
 
 if TYPE_CHECKING:
     import torch
@@ -172,7 +173,7 @@ def _generate(
     model.eval()
     try:
         for _ in range(_room(model, contexts, max_new_tokens)):
-            with torch.no_grad():
+            with torch.no_grad(), reply_from([ids.shape[1] - 1], lambda: contexts):
                 output = model(
                     input_ids=ids,
                     attention_mask=mask,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
 from pv.vecstore.models.held_cache import hold, is_recurrent, was_read
+from pv.vecstore.models.reply_columns import reply_from
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +88,15 @@ class Batch:
         """The contexts without their last token, unpadded."""
         rests = [row[real] for row, real in zip(self.prefix, self.prefix_mask.bool(), strict=True)]
         return [[*self.shared[0].tolist(), *rest.tolist()] for rest in rests]
+
+    def prompts(self) -> list[list[int]]:
+        """The context of every decision, unpadded: N of them."""
+        firsts = self.segment[:: self.copies, 0].tolist()
+        return [
+            [*context, last]
+            for context, last in zip(self.contexts(), firsts, strict=True)
+            for _ in range(self.copies)
+        ]
 
     def apart(self) -> Iterator[Batch]:
         """The same, one decision at a time, of one context."""
@@ -175,7 +185,7 @@ def decision_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), reply_from([batch.width]):  # none of it is reply
             cache, mask = _prefill(model, batch)
     finally:
         model.train(training)
@@ -183,13 +193,14 @@ def decision_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     if cache is not None and segment[0].shape[1] == 1 and any(map(is_recurrent, cache.layers)):
         segment = [pad(tensor, (0, 1)) for tensor in segment]  # a single token takes a path without gradient
     ids, real, positions = segment
-    output = model(
-        input_ids=ids,
-        attention_mask=torch.cat([mask.repeat_interleave(batch.copies, 0), real], 1),  # (N, C + P + S)
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    )
+    with reply_from([0], batch.prompts):
+        output = model(
+            input_ids=ids,
+            attention_mask=torch.cat([mask.repeat_interleave(batch.copies, 0), real], 1),  # (N, C + P + S)
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
     if cache is not None and not was_read(cache):
         raise RuntimeError("the model did not look at its cache: the decision would be without its context")
     return _real(output.logits[:, : batch.segment.shape[1]], batch)
@@ -250,7 +261,8 @@ def full_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         ids[i, :a] = start
         ids[i, a : a + b] = batch.segment[i, :b]
         real[i, : a + b] = 1
-    logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits  # (N, width, V)
+    with reply_from(lengths.tolist(), batch.prompts):
+        logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits  # (N, width, V)
     steps = torch.arange(batch.segment.shape[1], device=model.device)
     at = (lengths[:, None] + steps).clamp_max(width - 1)  # (N, S)
     return _real(logits[torch.arange(n, device=model.device)[:, None], at], batch)

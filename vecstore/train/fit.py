@@ -14,7 +14,7 @@ from pv.vecstore.data.chat_template import Encoded
 from pv.vecstore.forecast.sketch import SHAPES, Sketch, Sketching
 from pv.vecstore.models.logprobs import one_by_one
 from pv.vecstore.train.batches import batches, micro_batches
-from pv.vecstore.train.objective import TERMS, Objective
+from pv.vecstore.train.objective import TERMS, Objective, Teacher
 from pv.vecstore.train.optimizers import advance, make_optimizer, put_state, state_tensors
 from pv.vecstore.train.options import TrainOptions
 from pv.vecstore.train.processes import Processes
@@ -58,6 +58,7 @@ class Fit:
     dtype: torch.dtype | None = None  # of matrix products, if that is not fp32
     watch: Watch | None = None
     processes: Processes | None = None  # that train together, if there are several
+    teacher: Teacher | None = None
     forms: Sequence[Sequence[Encoded]] = ()  # of each row, one an epoch in turn; none: as they are
     loss: list[float] = field(default_factory=list)
     effects: list[tuple[int, float]] = field(default_factory=list)  # (step, effect) as it was watched
@@ -89,7 +90,7 @@ class Fit:
         with self.computing():
             shown = [form for one in self.forms for form in one] or self.data
             self._objective = Objective.prepare(
-                self.model, shown, self.options, self.general, steps=self.steps
+                self.model, shown, self.options, self.general, steps=self.steps, teacher=self.teacher
             )
         if self.processes is not None:
             self.names = self.processes.share_out(self.model, self.names)

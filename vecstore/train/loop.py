@@ -38,7 +38,7 @@ from pv.vecstore.train.devices import (
 from pv.vecstore.train.fit import Fit, Step
 from pv.vecstore.train.forms import forms
 from pv.vecstore.train.general_set import encode_general, general_set
-from pv.vecstore.train.objective import OPENING
+from pv.vecstore.train.objective import OPENING, Teacher
 from pv.vecstore.train.options import Extent, TrainOptions
 from pv.vecstore.train.processes import Processes, lost
 from pv.vecstore.train.saving import Saving
@@ -82,6 +82,7 @@ def train(
     said: Callable[[str], None] | None = None,
     general: Rows | None = None,
     processes: Processes | None = None,
+    teacher: Teacher | None = None,
 ) -> Trained:
     """Teach `rows.chosen` to a checkpoint. `should_stop` is asked before each step; what was learnt is kept.
 
@@ -131,7 +132,7 @@ def train(
         if options.adapter is not None:
             wrapped, names = add_adapter(model, options.adapter)
         model.to(device)
-        fit = Fit(model, names, data, ordinary, options, dtype, watch, processes)
+        fit = Fit(model, names, data, ordinary, options, dtype, watch, processes, teacher)
         aim = (
             {}
             if watch is None

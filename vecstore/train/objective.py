@@ -23,7 +23,8 @@ Nothing here may depend on the weights of a step: a run that goes on after a sto
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pv.registry.errors import UsageError
 from pv.vecstore.data.chat_template import Encoded
 from pv.vecstore.train.batches import micro_batches
 from pv.vecstore.train.forms import goes_on
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["OPENING", "TERMS", "Loss", "Objective"]
+__all__ = ["OPENING", "TERMS", "Loss", "Objective", "Teacher"]
 
 TERMS = ("sft", "preference", "hold", "general")
 
@@ -53,6 +55,8 @@ CERTAIN = 0.5
 """Where rejected ends and chosen goes on: how far the row is believed against the base, which may not end there."""
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
+Teacher = Callable[["PreTrainedModel"], AbstractContextManager[None]]
+"""Inside it, the base is the model that is learnt from: it is steered, for example."""
 ALL = slice(0, None)
 
 
@@ -90,11 +94,14 @@ class Objective:
         general: Sequence[Encoded] = (),
         *,
         steps: int | None = None,
+        teacher: Teacher | None = None,
     ) -> Objective:
         """Before the first step: the weights are the base's. Its distributions are read where they are held.
 
-        `steps` will be taken: as many as the options say for `data`, if not given.
+        `steps` will be taken: as many as the options say for `data`, if not given. `teacher`: see options.learn.
         """
+        if (teacher is None) == (options.learn == "teacher"):
+            raise UsageError('a teacher goes with learn="teacher", and with nothing else')
         steps = options.steps(len(data)) if steps is None else steps
         count = steps * options.general_rows if options.general else 0
         drawn = np.random.Generator(np.random.Philox(key=[options.seed % 2**64, 2**63])).permutation(
@@ -111,10 +118,15 @@ class Objective:
         read = [row for key, row in wanted.items() if key in held or key in turn or key in general_keys]
         for row, found in _read(model, read, options):
             key = _key(row)
+            if teacher is not None and key not in general_keys:
+                continue
             references[key] = Reference.moved(found, *turn[key]) if key in turn else Reference.of(found)
             if key in turn:
                 at = plain._learnt(row).start
                 turns[key] = Reference.moved(found[at : at + 1], *turn[key], CERTAIN)
+        if teacher is not None:
+            with teacher(model):
+                references |= {_key(row): Reference.of(found) for row, found in _read(model, data, options)}
         return cls(options, chosen, references, turns, still)
 
     def with_general(self, step: int, rows: Sequence[Encoded]) -> Sequence[Encoded]:
@@ -209,6 +221,8 @@ class Objective:
         where the turn goes on there is a distribution to reach in its place."""
         import torch
 
+        if self.options.learn == "teacher":
+            return self.references[_key(row)].divergence(logits)
         if not self._decides(row):
             return -learnt
         goal, at = self.turns.get(_key(row)), self._learnt(row).start
@@ -235,14 +249,14 @@ class Objective:
 
     def _whole(self, row: Encoded) -> bool:
         """Whether all of chosen is learnt alike."""
-        if self.options.learn == "all" or row.rejected is None:
+        if self.options.learn != "difference" or row.rejected is None:
             return True
         return differing(row.chosen, row.rejected)[0] == slice(0, len(row.chosen))
 
     def _learnt(self, row: Encoded) -> slice:
         """The tokens of chosen that carry likelihood: what differs, and the token behind it, since that is where a
         behaviour has to stop."""
-        if self.options.learn == "all" or row.rejected is None:
+        if self.options.learn != "difference" or row.rejected is None:
             return slice(0, len(row.chosen))
         at = differing(row.chosen, row.rejected)[0]
         return slice(at.start, min(at.stop + 1, len(row.chosen)))

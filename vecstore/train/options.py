@@ -34,7 +34,8 @@ class TrainOptions:
     optimizer         "apollo", with gradients projected to `rank`, or "adamw"
     clip              the largest norm of a step's gradient (0: no limit)
     preference        P of the loss below (0: SFT alone)
-    learn             "difference": where chosen and rejected differ, or "all" of both
+    learn             "difference": where chosen and rejected differ, or "all" of both; "teacher": of chosen what
+                      another model predicts, which is given with the rows
     hold              H of the loss below (0: what they share is free)
     general           G of the loss below (0: no general answers)
     general_rows      general answers that join a step
@@ -60,6 +61,7 @@ class TrainOptions:
     Held: KL(base || model) of what chosen and rejected share at the beginning and at the end, a mean over its tokens.
     General: the same on ordinary answers to ordinary prompts, a mean; without their first eight tokens where a row
     differs within its first eight, and without the end of the turn where one differs there.
+    Where a "teacher" is learnt, SFT is KL(teacher || model), a mean over the tokens of chosen.
     Where "difference" is learnt, a row is seen as it is and after an opening of another's (forms.py), in turn.
     """
 
@@ -78,7 +80,7 @@ class TrainOptions:
     clip: float = 1.0
     preference: float = 1.0
     micro_tokens: int = 2048
-    learn: Literal["difference", "all"] = "difference"
+    learn: Literal["difference", "all", "teacher"] = "difference"
     hold: float = HELD
     general: float = HELD
     general_rows: int = 3
@@ -125,7 +127,7 @@ class TrainOptions:
             raise UsageError("warmup is a share of the steps, from 0 to 1")
         if self.schedule not in ("linear", "constant"):
             raise UsageError(f"unknown schedule {self.schedule!r}", hint="linear or constant")
-        if self.learn not in ("difference", "all"):
+        if self.learn not in ("difference", "all", "teacher"):
             raise UsageError(f"unknown part to learn {self.learn!r}", hint="difference or all")
         for name, chosen, known in (
             ("device", self.device, ("auto", "cpu", "cuda", "mps")),
