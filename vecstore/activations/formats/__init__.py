@@ -1,0 +1,1 @@
+"""Files of steering vectors, of this tool and of others: one format a file, listed in `table`."""
