@@ -75,7 +75,7 @@ def descents(
 
     Tensor after tensor, and then nothing of it is kept: the memory is that of one tensor and of one persona's build.
     """
-    tallies = [_Tally(persona, base, {v: vectors[v] for v in persona.vectors}) for persona in personas]
+    tallies = [_Tally(persona, base, {v: vectors[v] for v in persona.task_vectors}) for persona in personas]
     for name in sampled_tensors(vectors, base):
         if name in checkpoint.specs:
             part = _Part(name, checkpoint, base, vectors)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pv.registry import canonical, ids
 from pv.registry.disk import durable, tempfiles
@@ -257,14 +258,18 @@ def _says(folder: Path, name: str, *keys: str) -> bool:
     return isinstance(document, dict) and any(ids.is_id(document.get(key)) for key in keys)
 
 
-def side_file(name: str, data: bytes, torch_dtype: str | None) -> bytes:
+def side_file(
+    name: str, data: bytes, torch_dtype: str | None, changes: Mapping[str, Any] | None = None
+) -> bytes:
     """A side file as it goes beside the weights. config.json says which dtype they have, where it is another.
+
+    `changes` are other keys of it.
 
     Side files come out of a history that may be a stranger's. Raises FormatError.
     """
     if not is_side_file(name):
         raise FormatError(f"{name[:80]!r} cannot lie beside a checkpoint's weights", hint="run `pv fsck`")
-    if name != "config.json" or torch_dtype is None:
+    if name != "config.json" or (torch_dtype is None and not changes):
         return data
     try:
         config = json.loads(data)
@@ -272,6 +277,8 @@ def side_file(name: str, data: bytes, torch_dtype: str | None) -> bytes:
         raise FormatError(f"the base's config.json is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise FormatError("the base's config.json is not a JSON object")
-    for key in [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]:
-        config[key] = torch_dtype
+    if torch_dtype is not None:
+        for key in [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]:
+            config[key] = torch_dtype
+    config.update(changes or {})
     return json.dumps(config, indent=2).encode() + b"\n"

@@ -15,6 +15,7 @@ from pv.registry.dtypes import OUTPUTS
 from pv.registry.errors import UsageError
 from pv.registry.manifest import BaseManifest, Spec
 from pv.registry.persona import Persona
+from pv.vecstore.merge.baked import NOTHING, Baked
 from pv.vecstore.tensors.formats import FLOATS
 
 __all__ = ["SHARD_BYTES", "Shard", "index_bytes", "into_many", "into_shards", "plan_id", "plan_shards"]
@@ -41,10 +42,16 @@ class Shard:
 
 
 def plan_shards(
-    persona: Persona, base: BaseManifest, *, shard_bytes: int = SHARD_BYTES, count: int | None = None
+    persona: Persona,
+    base: BaseManifest,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    count: int | None = None,
+    baked: Baked = NOTHING,
 ) -> tuple[Shard, ...]:
     """The files that a persona's build goes into: `count` of them, or as many as their size makes it."""
     specs = {n: _as_written(persona, row) for n, row in base.tensors.items()}
+    specs.update(baked.added(specs))
     return into_shards(specs, shard_bytes) if count is None else into_many(specs, count)
 
 

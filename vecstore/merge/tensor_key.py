@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pv.registry import ids
 from pv.registry.manifest import BaseManifest, VectorManifest
 from pv.registry.persona import Persona
+from pv.vecstore.merge.baked import NOTHING, Baked
 from pv.vecstore.merge.methods import is_linear
 from pv.vecstore.merge.model_trim import reach
 from pv.vecstore.merge.plan import Operand, plan
@@ -22,13 +23,27 @@ __all__ = ["tensor_keys"]
 
 
 def tensor_keys(
-    persona: Persona, base: BaseManifest, vectors: Mapping[str, VectorManifest], shards: tuple[Shard, ...]
+    persona: Persona,
+    base: BaseManifest,
+    vectors: Mapping[str, VectorManifest],
+    shards: tuple[Shard, ...],
+    baked: Baked = NOTHING,
 ) -> dict[str, str]:
     """{tensor: key}"""
     held = {vector_id: manifest.tensors.keys() for vector_id, manifest in vectors.items()}
     trimmed = reach(persona, base, vectors)
+
+    def key(name: str, dtype: str) -> str:
+        return _key(persona, base, vectors, name, dtype, plan(persona, held, name), trimmed)
+
+    def bias_key(name: str, dtype: str) -> str:
+        bias = baked.biases[name]
+        used = [name] if bias.through is None else [name, bias.weight]
+        made_from = [key(one, dtype) for one in used if one in base.tensors]
+        return ids.tensor_key({"bias": bias.words, "from": made_from, "name": name, "written": dtype})
+
     return {
-        name: _key(persona, base, vectors, name, spec.dtype, plan(persona, held, name), trimmed)
+        name: bias_key(name, spec.dtype) if name in baked.biases else key(name, spec.dtype)
         for shard in shards
         for name, spec in shard.tensors.items()
     }

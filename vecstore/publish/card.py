@@ -22,6 +22,7 @@ from pv.vecstore.publish.beside import NotedDamage, NotedReplies, NotedTasks
 from pv.vecstore.publish.figures import interval
 from pv.vecstore.publish.lineage import lineage, measured, original
 from pv.vecstore.publish.markdown import code, plain, table, tag, yaml_string
+from pv.vecstore.publish.steering import steering_section
 from pv.vecstore.publish.words import VERDICTS, caveats, last_part, part, rows_of
 
 __all__ = ["CardFacts", "model_card"]
@@ -45,7 +46,7 @@ class CardFacts:
     `weights_id` is the id of the built tensor table, `sums` the SHA-256 of each weight file. `provenance`
     maps a vector id to what is known of it. A score is {"data", "data_id", "n", "effect": {"mean", "low", "high"},
     "margin", "base_margin", "verdict", "overlap"}; whatever is missing is left out. `repo` is "user/name" on the Hub,
-    `licence` an identifier that the Hub knows.
+    `licence` an identifier that the Hub knows. `unbaked` says of steering terms why they are not in the weights.
     """
 
     persona: Persona
@@ -57,12 +58,15 @@ class CardFacts:
     sums: Mapping[str, str] = field(default_factory=dict)
     repo: str | None = None
     licence: str | None = None
+    unbaked: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_card(facts: CardFacts) -> str:
     """README.md: YAML front matter, then Markdown."""
-    sections = (_title(facts), _recipe(facts), _scores(facts), _use(facts), _ids(facts), _again(facts))
-    return _front_matter(facts) + "\n" + "\n\n".join(sections) + "\n"
+    sections = (
+        _title(facts), _recipe(facts), _steering(facts), _scores(facts), _use(facts), _ids(facts), _again(facts)
+    )  # fmt: skip
+    return _front_matter(facts) + "\n" + "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _front_matter(facts: CardFacts) -> str:
@@ -95,7 +99,9 @@ def _title(facts: CardFacts) -> str:
 def _recipe(facts: CardFacts) -> str:
     persona = facts.persona
     if not persona.behaviours:
-        return "## Recipe\n\nNo behaviours: these are the base's weights."
+        steered = len(persona.steering.active) > len(facts.unbaked)
+        more = ", but for the biases below" if steered else ""
+        return f"## Recipe\n\nNo behaviours: these are the base's weights{more}."
     rows = [
         (
             code(name),
@@ -118,6 +124,10 @@ def _recipe(facts: CardFacts) -> str:
         + f". Written {_written(output.dtype)}, {code(output.rounding)} rounding, seed {output.seed}. "
         "The exact recipe is `persona.json`, beside this card."
     )
+
+
+def _steering(facts: CardFacts) -> str:
+    return steering_section(facts.persona, facts.unbaked, facts.provenance, "path/to/this/folder")
 
 
 def _written(dtype: str) -> str:

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained, also, ways
+from pv.registry.provenance import (
+    Captured,
+    Derived,
+    Extracted,
+    Imported,
+    Merged,
+    Provenance,
+    Trained,
+    also,
+    ways,
+)
 from pv.registry.words import number
 from pv.vecstore.publish.words import Quote, effect, last_part, share
 from pv.vecstore.train.options import Extent
@@ -51,7 +61,14 @@ def lineage(known: Provenance, quote: Quote = str) -> str:
                 f"made by {quote(method)} of {operands} ({vectors}{more}){_what(known)}; its norm "
                 f"{known.norm:.3g}, that of their sum {known.sum_norm:.3g}; kept as {quote(known.encoding)}"
             )
-    if known.document.get("kind") in ("captured", "derived", "merged", "trained"):
+        case Extracted(pairs=pairs):
+            return (
+                f"extracted by {quote(known.method)} from {pairs.n} pair{_s(pairs.n)} of "
+                f"{quote(last_part(pairs.data))}, read at {quote(known.read)}"
+            )
+        case Imported(format=form, source=source):
+            return f"imported from {quote(last_part(source))} ({quote(form)})"
+    if known.document.get("kind") in ("captured", "derived", "extracted", "imported", "merged", "trained"):
         return "where it comes from is noted in a form that this pv does not know"
     return NOTHING
 
@@ -90,6 +107,10 @@ def _brief(known: Provenance, quote: Quote) -> str:
             return f"compressed to {quote(encoding)} from {source[:12]}"
         case Merged(method=method, of=of):
             return f"made by {quote(method)} of {len(of)} operand{_s(len(of))}"
+        case Extracted(pairs=pairs):
+            return f"extracted from {quote(last_part(pairs.data))}"
+        case Imported(source=source):
+            return f"imported from {quote(last_part(source))}"
     return "by other means"
 
 

@@ -19,6 +19,7 @@ from pv.registry.combine import Combine
 from pv.registry.manifest import BaseManifest, TensorRow
 from pv.registry.persona import Behaviour, Output, Persona, Term
 from pv.registry.provenance import Captured, Derived, Provenance, Trained, TrainingData, Unknown
+from pv.registry.steering import Steering, SteeringTerm
 from pv.vecstore.publish.card import CardFacts, model_card
 from pv.vecstore.publish.markdown import yaml_string
 
@@ -276,3 +277,23 @@ def test_a_yaml_string_reads_back(text: str) -> None:
 
 def test_half_a_character_becomes_the_replacement_character() -> None:
     assert yaml.safe_load(yaml_string("a\ud800")) == "a\ufffd"
+
+
+def test_steering_says_what_is_in_the_weights_and_how_the_rest_is_applied() -> None:
+    terms = {
+        "formal": SteeringTerm(2.0, V1),
+        "brief": SteeringTerm(-0.5, V2, ("model.layers.3",), "reply"),
+        "gone": SteeringTerm(1.0, V3, retired_by="listening"),
+    }
+    persona = replace(PERSONA, steering=Steering.of("add", terms))
+    baked = model_card(replace(FACTS, persona=persona))
+    assert baked.count("yes, as biases") == 2 and "listed(model" not in baked and "gone" not in baked
+    card = model_card(replace(FACTS, persona=persona, unbaked={"brief": "it is <b>for</b> the reply"}))
+    assert card.count("yes, as biases") == 1 and "no: it is" in card and "<b>" not in card
+    assert "`model.layers.3`; the reply" in card and "with listed(model" in card and "steering.json" in card
+    alone = replace(
+        FACTS, persona=replace(persona, behaviours={}, steering=Steering.of("add", {"f": terms["formal"]}))
+    )
+    assert "these are the base's weights, but for the biases below." in model_card(alone)
+    assert "these are the base's weights." in model_card(replace(alone, unbaked={"f": "no"}))
+    assert "Steering" not in model_card(FACTS)

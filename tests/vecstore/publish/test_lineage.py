@@ -8,9 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pv.registry.provenance import Captured, Derived, Trained, TrainingData, Unknown, read
+from pv.registry.provenance import (
+    Captured,
+    Derived,
+    Extracted,
+    Imported,
+    Pairs,
+    Trained,
+    TrainingData,
+    Unknown,
+    read,
+)
 from pv.vecstore.data.overlap import Overlap
-from pv.vecstore.publish.lineage import extent, lineage, losses, measured, original, ran, taught
+from pv.vecstore.publish.lineage import brief, extent, lineage, losses, measured, original, ran, taught
 from pv.vecstore.publish.words import FEW, Effect, caveats, effect, effect_name
 from pv.vecstore.train.options import Extent, TrainOptions
 
@@ -33,6 +43,18 @@ def test_a_run_that_was_cut_short_says_so() -> None:
     assert ran(stopped).startswith("9 of 18 steps (stopped), 1 epoch, ") and losses(stopped) == ""
     once = Trained(RUN.data, OPTIONS, {"steps": 1}, (5.5, 5.5), 9)
     assert losses(once) == "loss 5.500 at step 1"
+
+
+def test_where_a_steering_vector_came_from() -> None:
+    made = Extracted("mean", "last", Pairs("data/formal.jsonl", A, 20))
+    assert lineage(made) == "extracted by mean from 20 pairs of formal.jsonl, read at last"
+    assert brief(made) == "extracted from formal.jsonl"
+    assert (
+        lineage(Extracted("pca", "last", Pairs("x", A, 1)))
+        == "extracted by pca from 1 pair of x, read at last"
+    )
+    assert lineage(Imported("gguf", "dir/happy.gguf")) == "imported from happy.gguf (gguf)"
+    assert brief(Imported("gguf", "dir/happy.gguf")) == "imported from happy.gguf"
 
 
 @given(st.integers(1, 200), st.integers(1, 4), st.integers(1, 40), st.integers(1, 30))
