@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from pv.registry.persona import Behaviour, Output, Persona, Term
+    from pv.registry.steering import Steering, SteeringTerm
     from pv.vecstore.data.rows import Message, Row, Rows, read_rows
     from pv.vecstore.progress import Report, Tick
     from pv.vecstore.repo.commit_callback import CommitCallback
@@ -84,6 +85,8 @@ __all__ = [
     "Row",
     "Rows",
     "Score",
+    "Steering",
+    "SteeringTerm",
     "StorageError",
     "TaskVector",
     "Term",
@@ -112,6 +115,7 @@ _HOMES = {
         "TrainingFailed", "UnknownBehaviour", "UnknownRevision", "UsageError",
     ),
     "pv.registry.persona": ("Behaviour", "Output", "Persona", "Term"),
+    "pv.registry.steering": ("Steering", "SteeringTerm"),
     "pv.vecstore.data.rows": ("Message", "Row", "Rows", "read_rows"),
     "pv.vecstore.progress": ("Report", "Tick"),
     "pv.vecstore.repo.commit_callback": ("CommitCallback",),

@@ -115,6 +115,37 @@ def _behaviours(registry: Registry, incomplete: str) -> list[str]:
     return sorted(registry.persona().behaviours)
 
 
+def _terms(registry: Registry, incomplete: str) -> list[str]:
+    return sorted(registry.persona().steering.terms)
+
+
+def _sites(registry: Registry, incomplete: str) -> list[str]:
+    """Where the persona's steering vectors have directions."""
+    vectors = (registry.vector(None, vector) for vector in registry.persona().steering_vectors)
+    return sorted({site for vector in vectors for site in vector.tensors})
+
+
+def _terms_elsewhere(registry: Registry, incomplete: str) -> list[str]:
+    """`[NEW=]REV:TERM`"""
+    new, equals, rest = incomplete.rpartition("=")
+    revision, colon, _ = rest.partition(":")
+    revisions = [revision] if colon else _revisions(registry, rest)[1:]
+    return [
+        f"{new}{equals}{rev}:{n}" for rev in revisions for n in sorted(registry.persona(rev).steering.terms)
+    ]
+
+
+def _terms_here_or_elsewhere(registry: Registry, incomplete: str) -> list[str]:
+    """`[REV:]TERM`"""
+    return _terms_elsewhere(registry, incomplete) if ":" in incomplete else _terms(registry, incomplete)
+
+
+def _several_terms(registry: Registry, incomplete: str) -> list[str]:
+    """`TERM[,TERM]`: the last of them."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in _terms_here_or_elsewhere(registry, last)]
+
+
 def _elsewhere(registry: Registry, incomplete: str) -> list[str]:
     """`[NAME=]REV:BEHAVIOUR`"""
     new, equals, rest = incomplete.rpartition("=")
@@ -139,7 +170,8 @@ def _anything(registry: Registry, incomplete: str) -> list[str]:
 
 def _takes(registry: Registry, incomplete: str) -> list[str]:
     """`NAME=ours`, `NAME=theirs`"""
-    return [f"{name}={side}" for name in _behaviours(registry, incomplete) for side in ("ours", "theirs")]
+    names = [*_behaviours(registry, incomplete), *_terms(registry, incomplete)]
+    return [f"{name}={side}" for name in names for side in ("ours", "theirs")]
 
 
 def _settings(registry: Registry, incomplete: str) -> list[str]:
@@ -174,14 +206,27 @@ KINDS: dict[
     "[REV:]BEHAVIOUR": Kind(_here_or_elsewhere),
     "[REV:]NAME": Kind(_here_or_elsewhere),
     "[REV:]NAME [REV:]NAME ...": Kind(_here_or_elsewhere),
+    "SITE": Kind(_sites),
+    "TERM": Kind(_terms),
+    "term": Kind(_terms),
+    "BEHAVIOUR": BEHAVIOUR,
+    "[TERM]": Kind(_terms),
+    "TERM...": Kind(_terms),
+    "[REV:]TERM": Kind(_terms_here_or_elsewhere),
+    "[NEW=]REV:TERM": Kind(_terms_elsewhere),
+    "TERM[,TERM]": Kind(_several_terms),
     "NAME=CHOICE": Kind(_takes),
     "SWITCH=VALUE": Kind(_switches),
     "CHECKPOINT": Kind(None, files="file"),
     "ROWS": Kind(None, files="file"),
+    "[ROWS]": Kind(None, files="file"),
+    "TRAIT": Kind(None, files="file"),
     "DIR": Kind(None, files="dir"),
     "DIR_OR_HUB_ID": Kind(None, files="dir"),
     "FILE": Kind(None, files="file"),
     "FILE|none": Kind(None, files="file"),
+    "FILE.png": Kind(None, files="file"),
+    "FILE.html": Kind(None, files="file"),
     "[REV]": REVISION,
     "REV": REVISION,
     "a": REVISION,

@@ -31,7 +31,7 @@ def conflict_lines(arguments: Sequence[str], conflicts: Sequence[Conflict]) -> l
     width = max(map(len, labels))
     lines = []
     for conflict in conflicts:
-        lines.append(f"  {plain(conflict.name)}")
+        lines.append(f"  {plain(_name(conflict))}")
         sides = (conflict.ancestor, conflict.ours, conflict.theirs)
         origins = (None, conflict.ours_from, conflict.theirs_from)
         lines += [
@@ -41,14 +41,18 @@ def conflict_lines(arguments: Sequence[str], conflicts: Sequence[Conflict]) -> l
     return lines
 
 
+def _name(conflict: Conflict) -> str:
+    return f"steering {conflict.name}" if conflict.kind == "steering" else conflict.name
+
+
 def _from(origin: Origin | None) -> str:
     return "" if origin is None else f" ({plain(origin_words(origin, datetime.now(UTC)))})"
 
 
 def conflict_hint(arguments: Sequence[str], conflicts: Sequence[Conflict]) -> str:
     """What was typed, with a choice for each conflict added: to be typed as it is, or with other choices."""
-    names = [conflict.name for conflict in conflicts]
-    if "base" in names:
+    names = [conflict.take for conflict in conflicts]
+    if any((conflict.name, conflict.kind) == ("base", "field") for conflict in conflicts):
         return "the two have different bases, and a vector belongs to one: train or commit it on this base"
     # with `ours` for everything a revert, or a pick, would do nothing; a merge is recorded all the same
     side = "ours" if arguments[place(arguments)] == "merge" else "theirs"

@@ -97,4 +97,6 @@ def _say(app: App, made: LoraExport) -> None:
     if left := made.made.left_out:
         app.note(f"  left out, and counted as cut off: {counted(len(left), 'tensor')} that are no matrices, such as "
                  f"{left[0].module}")  # fmt: skip
+    for note in made.notes:
+        app.note(f"note: {note}")
     echo_sums(made.made.written)

@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Start": ("init", "base"),
-    "Make behaviours": ("train", "commit", "compress"),
+    "Make behaviours": ("train", "commit", "compress", "steer"),
     "Look": ("status", "log", "show", "vectors", "diff", "forecast", "eval", "chat", "rows"),
     "Change the persona": ("add", "scale", "negate", "drop", "rename", "combine", "config"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo", "op"),

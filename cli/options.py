@@ -37,6 +37,7 @@ __all__ = [
     "shard_option",
     "share_option",
     "take_option",
+    "term_option",
     "threads_choice",
     "threads_option",
     "weight_option",
@@ -167,6 +168,14 @@ name_option = click.option(
     required=True,
     metavar="NAME",
     help="Behaviour name. If it exists, this becomes its new version.",
+)
+
+term_option = click.option(
+    "--as",
+    "name",
+    required=True,
+    metavar="NAME",
+    help="Name of the term. If it exists, this becomes its new version.",
 )
 weight_option = click.option(
     "--weight",

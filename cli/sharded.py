@@ -48,7 +48,7 @@ def build_share(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Write one shard and say so; a dry run says only what would be written."""
-    chosen = {name: options[name] for name in ("dtype", "rounding")}
+    chosen = {name: options[name] for name in ("dtype", "rounding", "bake")}
     if dry_run:
         report_plan(app, revision.plan_shard(folder, *share, **chosen), as_json=as_json)
         return
@@ -96,6 +96,8 @@ def _say(app: App, made: ShardBuild) -> None:
         app.note(f"  that was the last one; another process makes {made.output}")
     elif not made.made.already:
         app.done(f"all {count} shards are written: {made.output} is built")
+    for note in () if made.made is None else made.made.notes:
+        app.note(f"note: {note}")
     if made.made is not None:
         echo(f"build    {made.made.built.build}")
         echo(f"weights  {made.made.built.weights}")

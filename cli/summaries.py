@@ -36,6 +36,7 @@ SUMMARIES: dict[str, str] = {
     "rows": "Print the rows that a behaviour was trained on.",
     "scale": "Set the weight of a behaviour.",
     "show": "Show a commit, a behaviour, or a vector.",
+    "steer": "Steer activations: terms that change no weight.",
     "status": "Show where you are and what the persona holds.",
     "switch": "Switch to another branch.",
     "tag": "List, create or delete tags.",

@@ -50,6 +50,9 @@ __all__ = ["command"]
 @shard_option
 @share_option
 @ray_option
+@click.option(
+    "--no-bake", is_flag=True, help="List every steering term beside the weights, and bake none into them."
+)
 @click.option("--force", is_flag=True, help="Replace a folder that pv built.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be written.")
 @threads_option
@@ -64,6 +67,7 @@ def command(
     hashed: bool,
     share: tuple[int, int] | None,
     address: str | None,
+    no_bake: bool,
     dry_run: bool,
     force: bool,
     threads: int,
@@ -72,7 +76,8 @@ def command(
 ) -> None:
     """Build a revision into a checkpoint folder that transformers, vLLM and others load as it is.
 
-    The same persona always gives the same bytes: compare builds by the weights' id that is printed. With
+    The same persona always gives the same bytes: compare builds by the weights' id that is printed. Steering
+    terms are baked in as biases where that is exact, else listed in steering.json (docs/builds.md). With
     --from-mergekit, folders are merged as docs/mergekit.md says, rounded to nearest unless told otherwise.
 
     \b
@@ -84,14 +89,12 @@ def command(
     if output is None:
         raise UsageError("no folder to build into: -o DIR is missing", hint=_meant(rev, document))
     check_sharding(share, address, document)
+    _check_source(document, hashed=hashed, no_bake=no_bake)
     more: dict[str, Any] = {**written, "force": force, "threads": threads}
     if document is not None:
         folder_merge(app, document, rev, output, **more, hashed=hashed, dry_run=dry_run, as_json=as_json)
         return
-    if hashed:
-        raise UsageError(
-            "--hash goes with --from-mergekit", hint="leave it out: a build's inputs have ids anyway"
-        )
+    more["bake"] = written["bake"] = not no_bake
     folder, revision = app.file(output), app.repo().at(rev)
     if share is not None:
         build_share(app, revision, folder, share, more, dry_run=dry_run, as_json=as_json)
@@ -111,6 +114,18 @@ def _built(app: App, revision: Revision, folder: Path, address: str | None, opti
     if not made.recorded:
         app.note("  the registry cannot be written to: the build's ids are not recorded there")
     return made
+
+
+def _check_source(document: str | None, *, hashed: bool, no_bake: bool) -> None:
+    """Options that are for the other source. Raises UsageError."""
+    if hashed and document is None:
+        raise UsageError(
+            "--hash goes with --from-mergekit", hint="leave it out: a build's inputs have ids anyway"
+        )
+    if no_bake and document is not None:
+        raise UsageError(
+            "--no-bake is about a persona's steering, and folders have none", hint="leave it out"
+        )
 
 
 def _meant(rev: str, document: str | None) -> str:
@@ -139,5 +154,7 @@ def _say(app: App, made: Build, *, as_json: bool) -> None:
             f"built {persona_line(made.persona)} into {made.output} "
             f"({size(built.nbytes)}, {built.touched} of {built.tensors} tensors touched{_spared(built)})"
         )
+    for note in made.notes:
+        app.note(f"note: {note}")
     echo(f"build    {built.build}")
     echo_sums(built)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pv.cli.against import say_against
 from pv.cli.app import App, pass_app
 from pv.cli.diffs import checkpoint_lines, diff_lines, stat_lines
 from pv.cli.options import Whole, json_option, threads_option
@@ -18,8 +19,10 @@ from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.diff_against import Against
     from pv.vecstore.repo.diff_checkpoints import CheckpointDiff
     from pv.vecstore.repo.diff_sides import Sides
+    from pv.vecstore.repo.repo import Repo
 
 __all__ = ["command"]
 
@@ -51,7 +54,11 @@ def _looks(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Only the recipes, even where the weights were compared and effects measured before.",
 )
 @_looks
-@click.option("--exit-code", is_flag=True, help="Exit 1 if they differ.")
+@click.option(
+    "--against", metavar="TERM[,TERM]", help="How far activations moved along these steering terms, instead."
+)
+@click.option("--texts", metavar="FILE", help="With --against, on these rows, not on pv's neutral set.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 if they differ; with --against, if they moved.")
 @threads_option
 @json_option
 @pass_app
@@ -61,6 +68,10 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
 
     Or compare two checkpoints, by their folders or addresses; no registry is needed for that. Against a revision, a
     checkpoint is compared with the base. What only one has, and what has another shape, is listed.
+
+    With --against, both run over the same texts, and what moved is their mean activation: at every place where a term's
+    vector has a direction, how far it moved along it (1: as far as the term at coefficient 1 takes it there), and
+    whether that is more than chance. A checkpoint alone is compared with the base of HEAD.
 
     What was compared once is kept: the next time it is shown without --weights. So are effects and damage that were
     measured of both. Norms are L2; relative is the
@@ -73,29 +84,46 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
     pv diff main terse
     pv diff v1 v2 --weights
     pv diff ./base ./tuned --top 20 --html diff.html
+    pv diff ./incoming --against formal,terse
     """
     from pv.vecstore.repo.diff_sides import sides
 
-    two = sides(a, b, repo=cache(app.repo), seen_from=app.path)
-    _check(options, two)
+    against = options.pop("against")
+    repo = cache(app.repo)
+    two = sides(a, b, repo=repo, seen_from=app.path, incoming=against is not None)
+    _check(options, two, against)
+    for note in two.notes:
+        app.note(f"note: {note}")
+    if against is None:
+        found: object = _whole(app, two, (a, b or "HEAD"), options, as_json)
+    else:
+        found = _against(app, repo(), two, against, options, as_json)
+    if exit_code and found:
+        raise click.exceptions.Exit(ExitCode.NO)
+
+
+def _whole(
+    app: App, two: Sides, names: tuple[str, str], options: dict[str, Any], as_json: bool
+) -> Diff | CheckpointDiff:
     page = None if options["html"] is None else app.file(options["html"])
     if page is not None:
         from pv.vecstore.repo.diff_page import check_page, write_page  # which most diffs do without
 
         check_page(page)
-    for note in two.notes:
-        app.note(f"note: {note}")
     found = _found(app, two, options)
     if page is not None:
-        write_page(found, page, names=(a, b or "HEAD"), top=options["top"] or LISTED)
+        write_page(found, page, names=names, top=options["top"] or LISTED)
     _say(app, found, options, as_json)
     if page is not None:
         app.done(f"the page is {page}")
-    if exit_code and found:
-        raise click.exceptions.Exit(ExitCode.NO)
+    return found
 
 
-def _check(options: dict[str, Any], two: Sides) -> None:
+def _check(options: dict[str, Any], two: Sides, against: str | None) -> None:
+    if against is None and options["texts"] is not None:
+        raise UsageError("--texts goes with --against", hint="the weights alone need no texts")
+    if against is not None and (asked := [*_asks_for_weights(options), *["recipe"] * options["recipe"]]):
+        raise UsageError(f"--against compares activations, --{asked[0]} does not", hint="give one of them")
     if not options["recipe"]:
         return
     if asked := _asks_for_weights(options):
@@ -120,6 +148,16 @@ def _found(app: App, two: Sides, options: dict[str, Any]) -> Diff | CheckpointDi
         weights = bool(_asks_for_weights(options))
         found = two.a.diff(two.b, weights=weights, progress=progress, **settings)
     return replace(found, weights=None, pairs=(), effects=((), ())) if options["recipe"] else found
+
+
+def _against(app: App, repo: Repo, two: Sides, terms: str, options: dict[str, Any], as_json: bool) -> Against:
+    texts = None if options["texts"] is None else app.rows(options["texts"], repo)
+    with app.progress() as progress:
+        found = repo.diff_against(
+            two.a, two.b, *terms.split(","), texts=texts, threads=options["threads"], progress=progress
+        )
+    say_against(app, found, as_json=as_json)
+    return found
 
 
 def _say(app: App, found: Diff | CheckpointDiff, options: dict[str, Any], as_json: bool) -> None:

@@ -236,7 +236,7 @@ def _show(revision: Revision, found: Score) -> None:
     )
     echo(_headline("", revision))
     echo(table([found.data, NATS, "rows"], [*_cells(rows), *won_rows(found)]))
-    if revision.persona.is_base:
+    if revision.persona.is_plain:
         echo("no behaviour has a weight: this is the base, whose effect is 0 by definition")
     else:
         echo(VERDICTS[found.effect.verdict][1])

@@ -137,6 +137,8 @@ def _say(app: App, made: Export) -> None:
             f"exported {made.name} into {made.output}: not one captured checkpoint ({what}), "
             f"so built alone at weight 1 {figures}"
         )
+    for note in made.notes:
+        app.note(f"note: {note}")
     if made.build is not None:
         echo(f"build    {made.build}")
     echo_sums(written)

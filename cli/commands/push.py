@@ -67,5 +67,7 @@ def _say(app: App, made: Push) -> None:
         app.done(f"pushed {persona_line(made.build.persona)} to {pushed.url} ({sent} sent)")
     else:
         app.note(f"{pushed.url} holds exactly this already")
+    for note in made.build.notes:
+        app.note(f"note: {note}")
     for note in pushed.notes:
         app.note(f"  the Hub says: {note}")

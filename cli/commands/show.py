@@ -13,7 +13,7 @@ from pv.cli.render import behaviour_line, change_lines, combine_words
 from pv.cli.say import plain
 from pv.cli.versions import one_line_each, stored_words, use_words
 from pv.registry.provenance import Derived, Provenance, Trained
-from pv.registry.words import output_words, revision_words
+from pv.registry.words import output_words, revision_words, steering_line
 from pv.vecstore.publish.lineage import NOTHING, lineage, losses, measured, original, others, ran, taught
 from pv.vecstore.publish.words import at_weight_1
 
@@ -130,15 +130,26 @@ def _behaviours(shown: Shown) -> Iterator[str]:
         yield from (
             change_lines([changed[name]]) if name in changed else [f"  {behaviour_line(name, now[name])}"]
         )
+    terms = {change.name: change for change in shown.changes if change.kind == "steering"}
+    steering = shown.entry.persona.steering.terms
+    for name in sorted(steering.keys() | terms.keys()):
+        yield from (
+            change_lines([terms[name]])
+            if name in terms
+            else [plain(f"  {steering_line(name, steering[name])}")]
+        )
     yield from change_lines(change for change in shown.changes if change.kind == "field")
 
 
 def _by_behaviour(shown: Shown) -> Iterator[str]:
-    """Each vector once, in the order of the behaviours that have it, whose names it bears."""
+    """Each vector once, in the order of the behaviours and steering terms that have it, whose names it bears."""
     names: dict[str, list[str]] = {}
     for name, behaviour in sorted(shown.entry.persona.behaviours.items()):
         for term in behaviour.terms:
             names.setdefault(term.vector, []).append(name)
+    for name, steering in sorted(shown.entry.persona.steering.terms.items()):
+        for one in sorted(steering.vectors):
+            names.setdefault(one, []).append(f"steering {name}")
     known = {vector.id: vector for vector in shown.vectors}
     for vector, users in names.items():
         yield from _vectors([known[vector]], f"  {', '.join(map(plain, dict.fromkeys(users)))}")

@@ -9,7 +9,7 @@ from pv.cli.options import json_option
 from pv.cli.render import behaviour_line, combine_words
 from pv.cli.say import echo, plain
 from pv.registry.persona import ENGINE, Persona
-from pv.registry.words import first_of, output_words
+from pv.registry.words import first_of, output_words, state_words, steering_words
 from pv.vecstore.repo.refused import refused
 
 __all__ = ["command"]
@@ -45,14 +45,22 @@ def command(app: App, as_json: bool) -> None:
     if persona.engine != ENGINE:
         given = f"`pv config engine {ENGINE}` gives captured checkpoints back bit for bit"
         echo(f"engine   {persona.engine}: {given}")
-    if not persona.behaviours:
+    if persona.behaviours:
+        _behaviours(persona)
+    else:
         echo("no behaviours yet: pv train ROWS.jsonl --as NAME")
-        return
+    if persona.steering.terms:
+        echo("steering")
+    for name, term in sorted(persona.steering.terms.items()):
+        echo(plain(f"  {name}  {steering_words(term)}; {state_words(term)}"))
+    for note in refused(Persona(persona.base), persona):
+        app.note(f"note: {note}")
+
+
+def _behaviours(persona: Persona) -> None:
     echo("behaviours")
     lines = {name: behaviour_line(name, one) for name, one in sorted(persona.behaviours.items())}
     wide = min(max(map(len, lines.values())), WIDEST_LINE)  # one long line moves no other
     for name, line in lines.items():
         vectors = ", ".join(first_of([short(term.vector) for term in persona.behaviours[name].terms]))
         echo(f"  {line:<{wide}}  {vectors}")
-    for note in refused(Persona(persona.base), persona):
-        app.note(f"note: {note}")

@@ -10,7 +10,7 @@ import pytest
 
 from pv.registry.persona import Persona
 
-COMMANDS = sorted((Path(__file__).parents[2] / "cli" / "commands").glob("*.py"))
+COMMANDS = sorted((Path(__file__).parents[2] / "cli" / "commands").rglob("*.py"))
 LONGEST = 45
 VERBS = "pv.vecstore.repo"
 VALUES = (  # what a command may read of the floors below: words, choices and frozen values
@@ -21,6 +21,7 @@ VALUES = (  # what a command may read of the floors below: words, choices and fr
     "pv.registry.exit_codes",
     "pv.registry.persona",
     "pv.registry.provenance",
+    "pv.registry.steering",
     "pv.registry.words",
     "pv.vecstore.publish.lineage",
     "pv.vecstore.publish.words",

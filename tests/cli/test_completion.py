@@ -13,9 +13,11 @@ import click
 import pytest
 from click.shell_completion import CompletionItem, ShellComplete
 from support.commands import InProcess, Processes, World
+from support.steering import add_steering
 
 from pv.cli.completion import KINDS, Kind
 from pv.cli.main import COMMANDS, cli
+from pv.registry.registry import Registry
 
 NAMES = [name for names in COMMANDS.values() for name in names]
 Complete = Callable[..., list[str]]
@@ -83,6 +85,23 @@ def test_behaviours_elsewhere(complete: Complete) -> None:
     assert complete("combine", "da") == ["dare"]
 
 
+def test_steering_terms(complete: Complete, world: World) -> None:
+    with Registry.find(world.folder) as registry:
+        add_steering(registry, "formal", 1)
+    assert {"add", "drop", "list", "rename", "set", "unretire"} <= set(complete("steer", ""))
+    for command in ("set", "drop", "rename", "test", "verify", "train", "retire", "unretire"):
+        assert complete("steer", command, "f") == ["formal"]
+    assert complete("steer", "set", "formal", "--site", "") == ["model.layers.0", "model.layers.1"]
+    assert complete("steer", "set", "formal", "--positions", "re") == ["reply"]
+    assert complete("steer", "retire", "formal", "--by", "l") == ["listening"]
+    assert complete("steer", "pairs", "") == complete("steer", "extract", "") == ["<file>"]
+    assert complete("steer", "add", "new=main:") == ["new=main:formal"]
+    assert complete("steer", "export", "f") == ["formal"]
+    assert complete("steer", "export", "main:") == ["main:formal"]
+    assert complete("steer", "import", "") == complete("steer", "export", "formal", "-o", "") == ["<file>"]
+    assert complete("merge", "terse", "--take", "f") == ["formal=ours", "formal=theirs"]
+
+
 def test_files(complete: Complete) -> None:
     assert (
         complete("train", "")
@@ -106,7 +125,18 @@ def test_what_stands_below_a_command(complete: Complete) -> None:
 def test_every_place_for_a_text_completes_or_is_free_text(complete: Complete) -> None:
     """A new parameter is named as those it is like, or belongs here."""
     free = {"message", "endpoint", "parent", "prompts", "system", "to", "topics", "grep", "new", "either"}
-    free |= {"value", "modules", "depth", "address", "adapter", "prompt"}
+    free |= {
+        "value",
+        "modules",
+        "depth",
+        "address",
+        "adapter",
+        "prompt",
+        "when",
+        "read",
+        "layers",
+        "coefficients",
+    }
     for name in NAMES:
         command = cli.get_command(click.Context(cli, resilient_parsing=True), name)
         assert command is not None

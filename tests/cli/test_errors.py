@@ -49,7 +49,7 @@ def test_every_command_that_needs_a_registry_says_where_it_looked(
 
 def test_a_registry_of_a_later_pv_is_not_touched(world: World, pv: InProcess) -> None:
     path = world.folder / ".pv" / "format"
-    path.write_bytes(path.read_bytes().replace(b'"pv":1', b'"pv":2'))
+    path.write_bytes(path.read_bytes().replace(b'"pv":1', b'"pv":3'))
     before = world.state()
     refused(pv("status"), 3, "upgrade")
     assert pv("scale", "listening", "0").code == 3

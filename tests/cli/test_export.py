@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from support.commands import InProcess, World, tensors
+from support.scripting import keeps_to_it
+from support.steering import add_steering
 
 from pv.vecstore.repo.repo import Repo
 
@@ -98,6 +100,24 @@ def test_what_cannot_be_exported(
     assert (found.code, found.out) == (code, "")
     assert said in found.err
     assert not (world.folder / "out").exists()
+
+
+def test_steering_terms_are_left_out_and_it_says_so(world: World, pv: InProcess, tmp_path: Path) -> None:
+    pv.ok("commit", world.tuned, "--as", "tuned")
+    plain = pv.ok("export", "tuned", "-o", tmp_path / "plain")
+    assert "note:" not in plain.err
+    with Repo.open(world.folder) as repo:
+        add_steering(repo.registry, "formal", 1)
+        add_steering(repo.registry, "off", 2, coefficient=0.0)
+    note = "steering terms are left out: formal"
+    said = pv.ok("export", "tuned", "-o", tmp_path / "steered")
+    assert f"note: {note}\n" in said.err and tensors(tmp_path / "steered") == tensors(tmp_path / "plain")
+    assert said.out == plain.out
+    for words in ((), ("tuned",)):
+        said = pv("export", "--lora", *words, "--rank", "2", "-o", tmp_path / f"lora{len(words)}", "--json")
+        assert said.json["notes"] == [note] and keeps_to_it(said, "export") == []
+    said = pv.ok("export", "--lora", "--rank", "2", "-o", tmp_path / "lora")
+    assert f"note: {note}\n" in said.err
 
 
 def test_others_may_switch_commit_and_collect_meanwhile(world: World, pv: InProcess) -> None:

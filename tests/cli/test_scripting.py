@@ -146,6 +146,8 @@ STORY = """
 0 show listening
 0 show HEAD:listening
 0 vectors
+0 steer list
+0 steer list HEAD~1
 0 op log -n 2
 0 op show 1
 0 diff
@@ -290,6 +292,17 @@ WRONG = """
 5 show nowhere
 5 drop nobody
 5 op show 9999
+5 steer set nobody 2
+2 steer set
+5 steer drop nobody
+5 steer add HEAD:nobody
+2 steer add nobody
+5 steer compare listening nobody
+5 diff --against nobody
+2 diff --texts {rows}
+5 steer export nobody -o {out}.gguf
+5 steer import nowhere.gguf --as formal
+2 steer set nobody --always --when a>1
 5 undo --to 9999
 2 undo --to 3 -n 1
 5 show nowhere:listening

@@ -1,7 +1,8 @@
 """Long work in one terminal, everything else in another: real processes, stopped in the middle of their work.
 
-While `train`, `commit` or `compress` stands still, other processes switch, commit and collect garbage. None of them
-may wait for it (it holds no lock), and it lands on the branch on which it began, with packs that no gc took.
+While `train`, `commit`, `compress` or `steer extract` stands still, other processes switch, commit and collect garbage.
+None of them may wait for it (it holds no lock), and it lands on the branch on which it began, with packs that no gc
+took.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 from support.commands import InProcess, Processes, Said, World
+from support.steering import add_steering
+
+from pv.registry.registry import Registry
 
 Tips = Callable[[Path], dict[str, str]]
 AT_ONCE = ("gc", "--grace", "0", "--expire", "0")
@@ -107,6 +111,51 @@ def test_a_training_lands_where_it_began(world: World, process: Processes, tips:
         assert held and all(path.is_file() for path in held)
         before = tips(at)
     landed(process, answer[0], before, tips, at)
+
+
+def steering(process: Processes, revision: str, at: Path) -> dict[str, float]:
+    """{steering term: coefficient} of a revision."""
+    persona = process("show", revision, "--json", at=at).json["persona"]
+    return {name: term["coefficient"] for name, term in persona["steering"]["terms"].items()}
+
+
+def at_work(at: Path) -> Callable[[], bool]:
+    """True once a process has begun on a persona with a steering vector: it holds the vector's pack."""
+    with Registry.find(at) as registry:
+        vector = add_steering(registry, "formal", 1).vector
+    return lambda: registry.packs.in_use(vector)
+
+
+def test_a_steering_vector_lands_where_it_began(world: World, process: Processes, tips: Tips) -> None:
+    at = world.folder
+    when = at_work(at)
+    ok(process, "switch", "-c", "b", at=at)
+    with process.frozen(
+        "steer", "extract", world.rows, "--as", "late", "--threads", "1", when=when, at=at
+    ) as answer:
+        ok(process, "switch", "main", at=at)
+        ok(process, "steer", "set", "formal", "2", at=at)
+        ok(process, "scale", "listening", "0.5", at=at)
+        ok(process, "revert", "HEAD~1", at=at)
+        ok(process, *AT_ONCE, at=at)
+        before = tips(at)
+    landed(process, answer[0], before, tips, at)
+    terms = {name: steering(process, name, at) for name in ("main", "b")}
+    assert terms == {"main": {"formal": 1}, "b": {"formal": 1, "late": 1}}
+
+
+def test_both_steer_one_branch(world: World, process: Processes, tips: Tips) -> None:
+    """The next version of a term keeps the coefficient that it was given meanwhile."""
+    at = world.folder
+    when = at_work(at)
+    line = ("steer", "extract", world.rows, "--as", "formal", "--threads", "1")
+    with process.frozen(*line, when=when, at=at) as answer:
+        ok(process, "steer", "set", "formal", "2", at=at)
+        before = tips(at)["main"]
+    assert answer[0].code == 0, answer
+    assert parent(process, tips(at)["main"], at) == before
+    assert steering(process, "main", at) == {"formal": 2}
+    ok(process, "fsck", at=at)
 
 
 def test_both_commit_to_one_branch(big: World, process: Processes, tips: Tips) -> None:

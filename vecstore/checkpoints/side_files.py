@@ -9,10 +9,22 @@ from pv.registry.errors import CheckpointRefused
 from pv.registry.manifest import is_plain_file_name
 from pv.vecstore.checkpoints.object_store import KNOWN_FILES, ObjectFolder
 
-__all__ = ["EXPORT", "MAX_SIDE_BYTES", "MERGE", "RECIPE", "SUFFIXES", "is_side_file", "side_files"]
+__all__ = [
+    "EXPORT",
+    "MAX_SIDE_BYTES",
+    "MERGE",
+    "RECIPE",
+    "STEERING",
+    "STEERING_WEIGHTS",
+    "SUFFIXES",
+    "is_side_file",
+    "side_files",
+]
 
 SUFFIXES = (".json", ".txt", ".jinja", ".model", ".tiktoken")
 RECIPE, EXPORT, MERGE = "persona.json", "export.json", "pv-merge.json"  # of pv's own: they belong to no model
+STEERING, STEERING_WEIGHTS = "steering.json", "steering.safetensors"
+_OURS = (RECIPE, EXPORT, MERGE, STEERING)
 MAX_SIDE_BYTES = 64 << 20
 MAX_SIDE_BYTES_IN_ALL = 256 << 20
 
@@ -29,7 +41,7 @@ def side_files(where: Path | ObjectFolder) -> dict[str, bytes]:
     folder = where.parent if where.is_file() else where
     found: dict[str, bytes] = {}
     for file in sorted(folder.iterdir()):
-        if not is_side_file(file.name) or file.name in (RECIPE, EXPORT, MERGE) or not file.is_file():
+        if not is_side_file(file.name) or file.name in _OURS or not file.is_file():
             continue
         if not _stays(file, folder):
             raise CheckpointRefused(
@@ -49,7 +61,7 @@ def _stored(folder: ObjectFolder) -> dict[str, bytes]:
     names = folder.names()
     found: dict[str, bytes] = {}
     for name in sorted(KNOWN_FILES if names is None else names):
-        if is_side_file(name) and name not in (RECIPE, EXPORT, MERGE):
+        if is_side_file(name) and name not in _OURS:
             _check_size(folder.where(name), 0 if names is None else names[name], found)
             if (data := folder.get(name, MAX_SIDE_BYTES)) is not None:
                 found[name] = data

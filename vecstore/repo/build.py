@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +17,30 @@ from pv.registry.persona import Persona
 from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.fingerprint import fingerprint
 from pv.vecstore.checkpoints.side_files import RECIPE
+from pv.vecstore.merge.baked import NOTHING, Baked
 from pv.vecstore.merge.build import Built, build_id
 from pv.vecstore.merge.build import build as write_build
 from pv.vecstore.merge.folder import check_free
 from pv.vecstore.merge.model_trim import settle, trimming
 from pv.vecstore.merge.shards import SHARD_BYTES, Shard, plan_shards
 from pv.vecstore.progress import Report, stage
+from pv.vecstore.repo.bake import ToBuild, to_build
 from pv.vecstore.repo.known_folders import already_built, elsewhere, note_folder
 from pv.vecstore.repo.opening import Opened, opened
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Build", "BuildPlan", "build", "plan_build", "record_build", "temporary_checkpoint", "usable"]
+__all__ = [
+    "Build",
+    "BuildPlan",
+    "as_asked",
+    "build",
+    "plan_build",
+    "record_build",
+    "temporary_checkpoint",
+    "usable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,8 @@ class BuildPlan:
 class Build:
     """A checkpoint that was written, or was there `already`.
 
-    `recorded` is False where the registry cannot be written to.
+    `recorded` is False where the registry cannot be written to. `baked` are the steering terms that are in the weights,
+    `unbaked` says of the others why they are not; `notes` are both in words.
     """
 
     output: Path
@@ -58,6 +70,9 @@ class Build:
     built: Built
     recorded: bool
     already: bool = False
+    baked: tuple[str, ...] = ()
+    unbaked: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         made = self.built
@@ -73,6 +88,9 @@ class Build:
             "already_built": self.already,
             "resumed": made.resumed,
             "copied": made.copied,
+            "baked": list(self.baked),
+            "unbaked": dict(self.unbaked),
+            "notes": list(self.notes),
         }
 
 
@@ -84,6 +102,7 @@ def plan_build(
     rounding: str | None = None,
     shard_bytes: int = SHARD_BYTES,
     force: bool = False,
+    bake: bool = True,
 ) -> BuildPlan:
     """What `build` would write. Reads no weights; raises what can be known without them."""
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
@@ -94,14 +113,13 @@ def plan_build(
         if not _says_it_is(folder, persona):  # which `build` looks into, and leaves as it is
             raise
     with opened(revision.registry, revision.commit, [persona]):
-        return BuildPlan(
-            folder, revision.commit, plan_shards(persona, revision.base, shard_bytes=shard_bytes)
-        )
+        wanted = to_build(revision.registry, revision.commit, persona, bake=bake)
+        return BuildPlan(folder, revision.commit, wanted.shards(revision.base, shard_bytes=shard_bytes))
 
 
 def _says_it_is(folder: Path, persona: Persona) -> bool:
     try:
-        return read_bounded(folder / RECIPE) == persona.to_bytes()
+        return read_bounded(folder / RECIPE) == persona.recipe.to_bytes()
     except (OSError, FormatError):
         return False
 
@@ -114,32 +132,49 @@ def build(
     rounding: str | None = None,
     shard_bytes: int = SHARD_BYTES,
     force: bool = False,
+    bake: bool = True,
     threads: int,
     progress: Report | None = None,
 ) -> Build:
     """Write the revision's checkpoint to a new folder, or find that it is there already.
 
+    Steering terms are baked into it where that is exact, and listed where it is not; not `bake`: all are listed.
     Raises UsageError, MissingBase, IntegrityError.
     """
     registry, commit = revision.registry, revision.commit
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
     folder = usable(output)
-    shards = plan_shards(persona, revision.base, shard_bytes=shard_bytes)
+    wanted = to_build(registry, commit, persona, bake=bake)
+    shards = wanted.shards(revision.base, shard_bytes=shard_bytes)
+    baked = wanted.beside(shards)
 
     def already() -> Build | None:
         there = already_built(
-            registry, commit, persona, revision.base, shards, folder, threads=threads, progress=progress
+            registry, commit, wanted.persona, revision.base, shards, folder, baked=baked, threads=threads,
+            progress=progress,
+        )  # fmt: skip
+        return (
+            None
+            if there is None
+            else as_asked(registry, folder, commit, persona, wanted, there, already=True)
         )
-        if there is None:
-            return None
-        return Build(folder, commit, persona, there, record_build(registry, there), already=True)
 
     if (found := already()) is not None:
         return found
     with opened(registry, commit, [persona]) as at:
         try:
             made = _written(
-                registry, commit, persona, at, shards, folder, threads, force, "building", progress
+                registry,
+                commit,
+                wanted.persona,
+                at,
+                shards,
+                folder,
+                baked,
+                threads,
+                force,
+                "building",
+                progress,
             )
         except UsageError:
             if not _says_it_is(folder, persona):
@@ -148,8 +183,23 @@ def build(
                 return found
             raise
         if not _is_scratch(folder):
-            note_folder(registry, folder, persona, at.base.manifest, at.manifests, shards, made)
-    return Build(folder, commit, persona, made, record_build(registry, made))
+            note_folder(registry, folder, wanted.persona, at.base.manifest, at.manifests, shards, made, baked)
+    return as_asked(registry, folder, commit, persona, wanted, made)
+
+
+def as_asked(
+    registry: Registry,
+    folder: Path,
+    commit: str,
+    persona: Persona,
+    wanted: ToBuild,
+    made: Built,
+    *,
+    already: bool = False,
+) -> Build:
+    """A build of `persona`, noted in the registry, with what became of its steering terms. Raises BaseMismatch."""
+    recorded = record_build(registry, made, wanted.terms)
+    return Build(folder, commit, persona, made, recorded, already, wanted.terms, wanted.unbaked, wanted.notes)
 
 
 def _written(
@@ -159,6 +209,7 @@ def _written(
     at: Opened,
     shards: tuple[Shard, ...],
     folder: Path,
+    baked: Baked,
     threads: int,
     force: bool,
     what: str,
@@ -166,7 +217,7 @@ def _written(
 ) -> Built:
     """A build that copies what it can; `what` is done, in words."""
     settled = settle(persona, at.base, at.vectors, threads=threads, progress=trimming(persona, progress))
-    with elsewhere(registry, persona, at.base.manifest, at.manifests, shards, folder) as placed:
+    with elsewhere(registry, persona, at.base.manifest, at.manifests, shards, folder, baked) as placed:
         return write_build(
             settled,
             at.base,
@@ -178,6 +229,7 @@ def _written(
             force=force,
             progress=stage(progress, what),
             elsewhere=placed,
+            baked=baked,
         )
 
 
@@ -221,8 +273,9 @@ def temporary_checkpoint(
     """A folder that holds the persona's checkpoint while the block runs. `packs`: see `opened`; `what` is built.
 
     A build that was kept is not made again. An empty persona whose base lies in a folder is that folder, once its
-    bytes have been checked.
+    bytes have been checked. Steering is not in it: whoever loads the model applies the terms.
     """
+    persona = persona.unsteered
     with ExitStack() as held:
         folder = held.enter_context(registry.builds.using(build_id(persona)))
         if folder is None:
@@ -258,7 +311,7 @@ def _made(
         def write() -> Built:
             words = f"building {what}".rstrip()
             return _written(
-                registry, commit, persona, at, shards, making.folder, threads, False, words, progress
+                registry, commit, persona, at, shards, making.folder, NOTHING, threads, False, words, progress
             )
 
         try:
@@ -273,13 +326,15 @@ def _made(
     return making.folder
 
 
-def record_build(registry: Registry, made: Built) -> bool:
+def record_build(registry: Registry, made: Built, baked: Sequence[str] = ()) -> bool:
     """Note the weights' id under the build id; False where the registry cannot be written to.
 
-    Raises BaseMismatch if an earlier build gave others.
+    Raises BaseMismatch if an earlier build gave others, with the same steering terms `baked` into it: another pv may
+    know more places for biases.
     """
-    known = registry.record(made.build).get("weights")
-    if isinstance(known, str) and known != made.weights:
+    record = registry.record(made.build)
+    known, before = record.get("weights"), record.get("baked", [])
+    if isinstance(known, str) and known != made.weights and before == list(baked):
         raise BaseMismatch(
             f"build {made.build[:12]} gave weights {made.weights[:12]}, an earlier one gave {known[:12]}",
             hint=f"delete {registry.record_path(made.build)} and build again, or, of a folder that is built, "
@@ -287,7 +342,8 @@ def record_build(registry: Registry, made: Built) -> bool:
         )
     if known != made.weights:
         try:
-            registry.update_record(made.build, {"weights": made.weights})
+            more = {"baked": list(baked)} if baked or before else {}
+            registry.update_record(made.build, {"weights": made.weights, **more})
         except StorageError:  # the build is whole all the same, and a record can be made again
             return False
     return True

@@ -22,8 +22,9 @@ from pv.registry.errors import NotARegistry, PvError, RemoteError, UsageError
 from pv.registry.persona import Persona
 from pv.vecstore.merge.build import check
 from pv.vecstore.merge.folder import check_free
-from pv.vecstore.merge.shards import SHARD_BYTES, plan_shards
+from pv.vecstore.merge.shards import SHARD_BYTES
 from pv.vecstore.progress import Report, counted, stage
+from pv.vecstore.repo.bake import to_build
 from pv.vecstore.repo.build import Build, usable
 from pv.vecstore.repo.build_shards import ShardedBuild
 from pv.vecstore.repo.opening import opened
@@ -50,12 +51,14 @@ class Job:
     output: str
     shard_bytes: int
     force: bool
+    bake: bool
     threads: int
 
     def sharded(self, revision: Revision) -> ShardedBuild:
         persona = Persona.from_bytes(self.persona)
-        shards = plan_shards(persona, revision.base, shard_bytes=self.shard_bytes)
-        return ShardedBuild(revision, persona, Path(self.output), shards)
+        wanted = to_build(revision.registry, revision.commit, persona, bake=self.bake)
+        shards = wanted.shards(revision.base, shard_bytes=self.shard_bytes)
+        return ShardedBuild(revision, persona, wanted, Path(self.output), shards)
 
 
 def build_on_ray(
@@ -67,6 +70,7 @@ def build_on_ray(
     rounding: str | None = None,
     shard_bytes: int = SHARD_BYTES,
     force: bool = False,
+    bake: bool = True,
     threads: int = 1,
     progress: Report | None = None,
 ) -> Build:
@@ -78,7 +82,7 @@ def build_on_ray(
     ray = _ray()
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
     root, folder = revision.registry.root.parent.resolve(), usable(output).resolve()
-    job = Job(str(root), revision.commit, persona.to_bytes(), str(folder), shard_bytes, force, threads)
+    job = Job(str(root), revision.commit, persona.to_bytes(), str(folder), shard_bytes, force, bake, threads)
     whole = job.sharded(revision)
     if (there := whole.there(threads=threads, progress=progress)) is not None:
         return there

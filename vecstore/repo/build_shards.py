@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
 from pv.registry.persona import Persona
-from pv.vecstore.checkpoints.side_files import RECIPE
-from pv.vecstore.merge.build import as_built, build_id, check, side_file
-from pv.vecstore.merge.compute import compute
+from pv.vecstore.merge.bias import compute_baked
+from pv.vecstore.merge.build import as_built, build_id, check, files_beside
 from pv.vecstore.merge.folder import check_free
 from pv.vecstore.merge.model_trim import settle, trimming
 from pv.vecstore.merge.parts import Part, Parts
-from pv.vecstore.merge.shards import Shard, plan_shards
+from pv.vecstore.merge.shards import Shard
 from pv.vecstore.progress import Report, stage
-from pv.vecstore.repo.build import Build, BuildPlan, record_build, usable
+from pv.vecstore.repo.bake import ToBuild, to_build
+from pv.vecstore.repo.build import Build, BuildPlan, as_asked, usable
 from pv.vecstore.repo.known_folders import already_built, elsewhere, note_folder
 from pv.vecstore.repo.opening import opened
 
@@ -37,7 +37,7 @@ class ShardBuild:
 
     output: Path
     commit: str
-    persona: Persona
+    build: str
     number: int
     shards: tuple[Shard, ...]
     sha256: str
@@ -53,7 +53,7 @@ class ShardBuild:
         return {
             "output": str(self.output),
             "commit": self.commit,
-            "build": build_id(self.persona),
+            "build": self.build,
             "shard": self.number,
             "shards": len(self.shards),
             "file": self.shard.file,
@@ -71,40 +71,55 @@ class ShardedBuild:
 
     revision: Revision
     persona: Persona
+    wanted: ToBuild
     folder: Path
     shards: tuple[Shard, ...]
 
     @property
+    def build(self) -> str:
+        """Its id."""
+        return build_id(self.wanted.persona)
+
+    @property
     def parts(self) -> Parts:
-        return Parts(self.folder, build_id(self.persona), self.shards)
+        return Parts(self.folder, self.build, self.shards)
 
     def there(self, *, threads: int, progress: Report | None = None) -> Build | None:
         """The whole build, if it is in its folder already. What is left of its shares goes."""
         registry, commit = self.revision.registry, self.revision.commit
         found = already_built(
-            registry, commit, self.persona, self.revision.base, self.shards, self.folder,
-            threads=threads, progress=progress,
+            registry, commit, self.wanted.persona, self.revision.base, self.shards, self.folder,
+            baked=self.wanted.beside(self.shards), threads=threads, progress=progress,
         )  # fmt: skip
         if found is None:
             return None
         self.parts.discard()
-        return Build(self.folder, commit, self.persona, found, record_build(registry, found), already=True)
+        return as_asked(registry, self.folder, commit, self.persona, self.wanted, found, already=True)
 
     def write(self, number: int, *, force: bool, threads: int, progress: Report | None = None) -> Part:
         """Write one weight file. The registry is only read."""
         check_free(self.folder.resolve(), force=force)
-        registry, persona, parts = self.revision.registry, self.persona, self.parts
+        registry, persona, parts = self.revision.registry, self.wanted.persona, self.parts
+        baked = self.wanted.beside(self.shards)
         update = stage(progress, f"building shard {number} of {len(self.shards)}")
         with opened(registry, self.revision.commit, [persona]) as at:
             check(persona, at.base)
             trim = trimming(persona, progress)
             settled = settle(persona, at.base, at.vectors, threads=threads, progress=trim)
             with elsewhere(
-                registry, persona, at.base.manifest, at.manifests, (self.shards[number - 1],), self.folder
+                registry,
+                persona,
+                at.base.manifest,
+                at.manifests,
+                (self.shards[number - 1],),
+                self.folder,
+                baked,
             ) as placed:
                 return parts.write(
                     number,
-                    lambda name, dtype, write: compute(settled, at.base, at.vectors, name, dtype, write),
+                    lambda name, dtype, write: compute_baked(
+                        settled, at.base, at.vectors, baked, name, dtype, write
+                    ),
                     threads=threads,
                     progress=update,
                     elsewhere=placed,
@@ -113,19 +128,18 @@ class ShardedBuild:
     def gather(self, *, force: bool) -> Build | None:
         """Make the folder of the weight files; None if one is missing, or another process has just done so."""
         registry, commit = self.revision.registry, self.revision.commit
-        files = registry.base_files(commit)
+        persona, baked = self.wanted.persona, self.wanted.beside(self.shards)
 
         def beside(_: str) -> Mapping[str, bytes]:
-            others = {name: side_file(name, data, self.persona) for name, data in files.items()}
-            return {**others, RECIPE: self.persona.to_bytes()}
+            return files_beside(persona, registry.base_files(commit), baked)
 
         written = self.parts.gather(beside, force=force)
         if written is None:
             return None
-        made = as_built(written, self.persona)
-        vectors = {vector: registry.vector(commit, vector) for vector in self.persona.vectors}
-        note_folder(registry, self.folder, self.persona, self.revision.base, vectors, self.shards, made)
-        return Build(self.folder, commit, self.persona, made, record_build(registry, made))
+        made = as_built(written, persona)
+        vectors = {vector: registry.vector(commit, vector) for vector in persona.task_vectors}
+        note_folder(registry, self.folder, persona, self.revision.base, vectors, self.shards, made, baked)
+        return as_asked(registry, self.folder, commit, self.persona, self.wanted, made)
 
 
 def plan_shard(
@@ -136,9 +150,10 @@ def plan_shard(
     *,
     dtype: str | None = None,
     rounding: str | None = None,
+    bake: bool = True,
 ) -> BuildPlan:
     """What `build_shard` would write. Reads no weights; raises what can be known without them."""
-    whole = _sharded(revision, output, number, count, dtype, rounding)
+    whole = _sharded(revision, output, number, count, dtype, rounding, bake)
     with opened(revision.registry, revision.commit, [whole.persona]):
         return BuildPlan(whole.parts.folder / "model", revision.commit, (whole.shards[number - 1],))
 
@@ -152,6 +167,7 @@ def build_shard(
     dtype: str | None = None,
     rounding: str | None = None,
     force: bool = False,
+    bake: bool = True,
     threads: int,
     progress: Report | None = None,
 ) -> ShardBuild:
@@ -159,7 +175,7 @@ def build_shard(
 
     Until then nothing is at `output`: the files wait beside it. Raises UsageError, MissingBase, IntegrityError.
     """
-    whole = _sharded(revision, output, number, count, dtype, rounding)
+    whole = _sharded(revision, output, number, count, dtype, rounding, bake)
     shard, missing = whole.shards[number - 1], tuple[int, ...]()
     made = whole.there(threads=threads, progress=progress)
     if made is None:
@@ -175,12 +191,18 @@ def build_shard(
         digest = made.built.files[shard.file]
     strangers = whole.parts.strangers() if missing else 0
     return ShardBuild(
-        whole.folder, revision.commit, whole.persona, number, whole.shards, digest, missing, made, strangers
+        whole.folder, revision.commit, whole.build, number, whole.shards, digest, missing, made, strangers
     )
 
 
 def _sharded(
-    revision: Revision, output: Path, number: int, count: int, dtype: str | None, rounding: str | None
+    revision: Revision,
+    output: Path,
+    number: int,
+    count: int,
+    dtype: str | None,
+    rounding: str | None,
+    bake: bool,
 ) -> ShardedBuild:
     if not 1 <= number <= count:
         raise UsageError(
@@ -188,4 +210,5 @@ def _sharded(
             hint=f"--shards 1/{count} is the first, {count}/{count} the last",
         )
     persona = revision.persona.with_output(dtype=dtype, rounding=rounding)
-    return ShardedBuild(revision, persona, usable(output), plan_shards(persona, revision.base, count=count))
+    wanted = to_build(revision.registry, revision.commit, persona, bake=bake)
+    return ShardedBuild(revision, persona, wanted, usable(output), wanted.shards(revision.base, count=count))

@@ -90,7 +90,7 @@ def check_built_from(
 ) -> list[str]:
     """What to know of where a checkpoint comes from. Raises UsageError if it holds more than `name`, on top of `on`."""
     weights, head = table_id(rows), registry.persona("HEAD")
-    for known in known_builds(registry, weights):
+    for known in known_builds(registry, weights, unbaked=True):
         built = Source(known.commit, known.revision, known.persona)
         own_part = on is not None and _holds_it(registry, built, weights)
         if besides(known.persona, name) and not own_part and not _is_own(known.persona, name, on):
@@ -169,7 +169,7 @@ def _likeliest(one: tuple[Source, Descent]) -> tuple[bool, float]:
 
 def _holds_it(registry: Registry, source: Source, weights: str) -> bool:
     """Whether the persona has this very checkpoint in it: then the checkpoint was there before its build."""
-    known = (registry.vector(source.commit, vector) for vector in source.persona.vectors)
+    known = (registry.vector(source.commit, vector) for vector in source.persona.task_vectors)
     base = registry.base(source.commit)
     return any(table_id(export_rows(one, base)) == weights for one in known if one.encoding == "exact")
 
@@ -244,7 +244,7 @@ def _looked_at(registry: Registry, on: Source | None) -> list[Source]:
     found = [on] if on is not None else []
     seen = {_recipe(source.persona) for source in found}
     for commit, revision, persona in named_history(registry):
-        whole = all(registry.packs.has(vector) for vector in persona.vectors)
+        whole = all(registry.packs.has(vector) for vector in persona.task_vectors)
         if whole and besides(persona, "") and _recipe(persona) not in seen and len(found) < MOST:
             seen.add(_recipe(persona))
             found.append(Source(commit, revision, persona))
@@ -252,7 +252,7 @@ def _looked_at(registry: Registry, on: Source | None) -> list[Source]:
 
 
 def _recipe(persona: Persona) -> str:
-    return persona.with_output(dtype="base", rounding="stochastic").id
+    return persona.recipe.with_output(dtype="base", rounding="stochastic").id
 
 
 @contextmanager
@@ -260,10 +260,10 @@ def _vectors(base: Base, registry: Registry, sources: list[Source]) -> Iterator[
     """What the personas hold; a vector that is damaged takes the personas that hold it out of `sources`."""
     with ExitStack() as stack:
         vectors: dict[str, Vector] = {}
-        for vector in sorted({v for source in sources for v in source.persona.vectors}):
+        for vector in sorted({v for source in sources for v in source.persona.task_vectors}):
             try:
                 vectors[vector] = stack.enter_context(open_vector(vector, base, registry.packs))
             except (IntegrityError, NotFoundError):
                 continue
-        sources[:] = [source for source in sources if vectors.keys() >= set(source.persona.vectors)]
+        sources[:] = [source for source in sources if vectors.keys() >= set(source.persona.task_vectors)]
         yield vectors

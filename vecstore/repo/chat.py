@@ -7,19 +7,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pv.registry.persona import Persona
 from pv.vecstore.data.rows import Message
 from pv.vecstore.models.generate import Finish, Prompt, replies, stream
 from pv.vecstore.models.load import load
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.progress import Report, said
 from pv.vecstore.repo.build import temporary_checkpoint
+from pv.vecstore.repo.steer.applied import applied
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Chat", "Message", "chat"]
+__all__ = ["Chat", "Message", "chat", "chat_with"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,20 @@ def chat(
 ) -> Iterator[Chat]:
     """The revision, or (`base`) its bare base, built and loaded. Raises MissingBase, CheckpointRefused."""
     persona = revision.persona.without_behaviours() if base else revision.persona
+    with chat_with(revision, persona, threads=threads, progress=progress) as found:
+        yield found
+
+
+@contextmanager
+def chat_with(
+    revision: Revision, persona: Persona, *, threads: int, progress: Report | None = None
+) -> Iterator[Chat]:
+    """Any persona of the revision's base, whose vectors are at hand."""
     with torch_threads(threads):
         with temporary_checkpoint(
-            revision.registry, revision.commit, persona, threads=threads, progress=progress
+            revision.registry, revision.commit, persona.unsteered, threads=threads, progress=progress
         ) as folder:
             said(progress, "loading the model")
             model, tokenizer = load(folder)
-        yield Chat(model, tokenizer)
+        with applied(model, persona, revision.registry.packs):
+            yield Chat(model, tokenizer)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.changes import FIELDS, field
+from pv.registry.changes import FIELDS, RULE, field
 from pv.registry.combine import METHODS, Combine, Option
 from pv.registry.errors import UsageError
 from pv.registry.merge_methods import as_json
@@ -24,6 +24,7 @@ SWITCHES = tuple(dict.fromkeys(option.name for method in METHODS.values() for op
 KEYS = tuple(
     key
     for name in FIELDS
+    if name != RULE  # `pv steer set --rule`: it is nothing where there are no terms
     for key in (("combine.method", *(f"combine.{one}" for one in SWITCHES)) if name == "combine" else (name,))
 )
 

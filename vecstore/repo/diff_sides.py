@@ -27,10 +27,13 @@ class Sides:
     notes: tuple[str, ...] = ()
 
 
-def sides(a: str, b: str | None, *, repo: Callable[[], Repo], seen_from: Path) -> Sides:
+def sides(
+    a: str, b: str | None, *, repo: Callable[[], Repo], seen_from: Path, incoming: bool = False
+) -> Sides:
     """A path ("./x", "x/y", "/x") is a checkpoint where there is one; a plain word first of all a revision.
 
-    Without `b`: HEAD. Raises UnknownRevision, NotARegistry where a revision needs one, NotFoundError.
+    Without `b`: HEAD; if `incoming`, a checkpoint without `b` is what HEAD is compared with. Raises UnknownRevision,
+    NotARegistry where a revision needs one, NotFoundError.
     """
     notes: list[str] = []
 
@@ -53,6 +56,8 @@ def sides(a: str, b: str | None, *, repo: Callable[[], Repo], seen_from: Path) -
         return revision
 
     first = side(a)
+    if incoming and b is None and isinstance(first, Path | str):
+        return Sides(repo().at("HEAD"), first, tuple(notes))
     try:
         return Sides(first, side("HEAD" if b is None else b), tuple(notes))
     except NotARegistry as error:

@@ -103,7 +103,7 @@ def rename(repo: Repo, old: str, new: str, *, message: str | None = None) -> Com
     check_name(new)
 
     def edit(persona: Persona) -> Persona:
-        behaviour = persona.behaviour(old)
+        persona.behaviour(old)
         if new == old:
             return persona
         if new in persona.behaviours:
@@ -111,7 +111,7 @@ def rename(repo: Repo, old: str, new: str, *, message: str | None = None) -> Com
                 f"there is a behaviour {new!r} here already",
                 hint=f"choose another name, or remove it first: pv drop {new}",
             )
-        return persona.without(old).with_behaviour(new, behaviour)
+        return persona.renamed(old, new)
 
     said = message or f"Rename {old} to {new}"
     already = f"{old} has that name already" if new == old else None
@@ -227,5 +227,16 @@ def commit_edit(
     now = repo.registry.persona(commit)
     if already is not None and not changes(before, now):
         return Committed(commit, f"{already}: nothing to commit", now, before, changed=False)
-    notes = (*counted_twice(before, now), *refused(before, now))
+    notes = (*counted_twice(before, now), *refused(before, now), *_retiring(before, now))
     return Committed(commit, message, now, before, notes=notes)
+
+
+def _retiring(before: Persona, now: Persona) -> list[str]:
+    """That a behaviour is not any more what a steering term was retired by."""
+    return [
+        f"{term.retired_by} retired the steering term {name} as it was; `pv steer unretire {name}` applies that again"
+        for name, term in sorted(now.steering.terms.items())
+        if term.retired_by is not None
+        and term.retired_by in before.behaviours
+        and before.behaviours[term.retired_by] != now.behaviours.get(term.retired_by)
+    ]

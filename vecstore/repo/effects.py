@@ -27,6 +27,6 @@ def own_effect(origin: Provenance) -> Effect | None:
 
 def known_effects(registry: Registry, persona: Persona) -> tuple[Effect, ...]:
     """What was measured of a persona's build, as it is written by default."""
-    scores = registry.record(ids.build_id(persona.id, persona.engine)).get("scores")
+    scores = registry.record(ids.build_id(persona.recipe.id, persona.engine)).get("scores")
     found = map(Effect.read, scores.values() if isinstance(scores, Mapping) else ())
     return tuple(sorted((one for one in found if one is not None), key=lambda effect: effect.data))

@@ -26,7 +26,7 @@ from pv.vecstore.vectors.vector import Vector
 if TYPE_CHECKING:
     from pv.vecstore.repo.revision import Revision
 
-__all__ = ["Export", "ExportPlan", "export", "plan_export"]
+__all__ = ["Export", "ExportPlan", "export", "plan_export", "without_steering"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class ExportPlan:
 class Export:
     """A checkpoint that was written. `captured`: the very one that was committed; else a build, of that `build` id.
 
-    `encodings` are those of the behaviour's vectors. `recorded` is False where the registry cannot be written to.
+    `encodings` are those of the behaviour's vectors, `notes` what the persona has and is not in it. `recorded` is False
+    where the registry cannot be written to.
     """
 
     output: Path
@@ -63,6 +64,7 @@ class Export:
     captured: bool
     encodings: tuple[str, ...]
     written: Written
+    notes: tuple[str, ...] = ()
     build: str | None = None
     recorded: bool = True
 
@@ -80,6 +82,7 @@ class Export:
             "tensors": made.tensors,
             "touched": made.touched,
             "bytes": made.nbytes,
+            "notes": list(self.notes),
         }
 
 
@@ -127,10 +130,17 @@ def export(
         else:
             made = write_export(whole, at.base, folder, **options)
         encodings = tuple(vector.manifest.encoding for vector in at.vectors.values())
-    export = Export(folder, revision.commit, name, whole is not None, encodings, made)
+    notes = without_steering(revision)
+    export = Export(folder, revision.commit, name, whole is not None, encodings, made, notes)
     if not isinstance(made, Built):
         return export
     return replace(export, build=made.build, recorded=record_build(revision.registry, made))
+
+
+def without_steering(revision: Revision) -> tuple[str, ...]:
+    """A note where the persona steers: what is exported are weights alone."""
+    terms = ", ".join(revision.persona.steering.active)
+    return (f"steering terms are left out: {terms}",) if terms else ()
 
 
 def _captured(revision: Revision, alone: Persona, vectors: Mapping[str, Vector]) -> Vector | None:

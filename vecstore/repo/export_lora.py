@@ -14,6 +14,7 @@ from pv.registry.registry import Registry
 from pv.vecstore.merge.adapter import Adapted, ModuleLoss, write_adapter
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.build import usable
+from pv.vecstore.repo.export import without_steering
 from pv.vecstore.repo.opening import opened
 from pv.vecstore.vectors.adapters.write import Layout
 
@@ -34,6 +35,7 @@ class LoraExport:
     name: str | None
     rank: int | None
     made: Adapted
+    notes: tuple[str, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -61,6 +63,7 @@ class LoraExport:
             "weights": made.written.weights,
             "files": dict(made.written.files),
             "bytes": made.written.nbytes,
+            "notes": list(self.notes),
         }  # fmt: skip
 
 
@@ -85,10 +88,10 @@ def export_lora(
     persona = revision.persona if name is None else revision.persona.alone(name)
     with opened(revision.registry, revision.commit, [persona]) as at:
         made = write_adapter(
-            persona, at.base, at.vectors, folder, _layout(revision, persona.vectors),
+            persona, at.base, at.vectors, folder, _layout(revision, persona.task_vectors),
             rank=rank, threads=threads, force=force, progress=stage(progress, "exporting", "tensors"),
         )  # fmt: skip
-    return LoraExport(folder, revision.commit, name, rank, made)
+    return LoraExport(folder, revision.commit, name, rank, made, without_steering(revision))
 
 
 def _layout(revision: Revision, vectors: Iterable[str]) -> Layout:

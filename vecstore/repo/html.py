@@ -17,6 +17,8 @@ from pv.registry.words import (
     number,
     persona_line,
     ref_name,
+    site_words,
+    state_words,
     term_list,
     value_words,
 )
@@ -61,10 +63,16 @@ def revision_html(revision: Revision) -> str:
     where = (
         f"{revision.name} {revision.commit[:12]}, base {persona.base[:12]}, {combine_words(persona.combine)}"
     )
+    terms = [
+        (name, number(term.coefficient), site_words(term.sites), term.positions, state_words(term))
+        for name, term in sorted(persona.steering.terms.items())
+    ]
+    header = ("steering term", "coefficient", "sites", "positions", "state")
     return _titled(
         "pv revision",
         where,
-        _table(("behaviour", "weight", "vectors", "from", "measured alone, at weight 1"), rows),
+        _table(("behaviour", "weight", "vectors", "from", "measured alone, at weight 1"), rows)
+        + (_table(header, terms) if terms else ""),
     )
 
 

@@ -12,7 +12,7 @@ from pv.registry.registry import Registry
 from pv.vecstore.merge.build import build_id
 from pv.vecstore.repo.commits import named_history
 
-__all__ = ["KnownBuild", "known_builds", "same_recipe"]
+__all__ = ["KnownBuild", "build_ids", "known_builds", "same_recipe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,19 @@ class KnownBuild:
 
 
 def known_builds(
-    registry: Registry, weights: str, beside: Persona | None = None, history: Sequence[LogEntry] | None = None
+    registry: Registry,
+    weights: str,
+    beside: Persona | None = None,
+    history: Sequence[LogEntry] | None = None,
+    *,
+    unbaked: bool = False,
 ) -> tuple[KnownBuild, ...]:
     """The commits whose build has these weights, as far as it was recorded: HEAD first, then those with a name.
 
     `beside` is the persona that lies with the weights: of several ways of writing a build, its is preferred.
+    With `unbaked`, or if `beside` steers, a persona's weights with no steering in them are its build too.
     """
+    unbaked = unbaked or (beside is not None and bool(beside.steering.active))
     recorded = set(registry.builds_with(weights))
     base = registry.head().commit and registry.base().id
     if not recorded and weights != base:
@@ -53,12 +60,18 @@ def known_builds(
     known = []
     for commit, name, persona in named_history(registry, history):
         if persona.id not in found:
+            if unbaked and beside is not None and persona.recipe.steering != beside.recipe.steering:
+                found[persona.id] = (
+                    None  # what it steers is said beside the weights, and it is something else
+                )
+                continue
             first = [persona, beside] if beside is not None and same_recipe(persona, beside) else []
             found[persona.id] = next(
                 (
                     p
                     for p in (*first, *as_written(persona))
-                    if build_id(p) in recorded or _is_base(p, weights)
+                    if not recorded.isdisjoint(build_ids(p) if unbaked else [build_id(p)])
+                    or _is_base(p.unsteered if unbaked else p, weights)
                 ),
                 None,
             )
@@ -67,10 +80,15 @@ def known_builds(
     return tuple(known)
 
 
+def build_ids(persona: Persona) -> tuple[str, ...]:
+    """Of its build, and of the one that has nothing of its steering in it."""
+    return tuple(dict.fromkeys((build_id(persona), build_id(persona.unsteered))))
+
+
 def same_recipe(a: Persona, b: Persona) -> bool:
-    """Whether two personas differ in nothing but how they are written."""
-    return replace(a, output=b.output) == b
+    """Whether two personas differ in nothing but how they are written, and in what changes no build."""
+    return replace(a.recipe, output=b.output) == b.recipe
 
 
 def _is_base(persona: Persona, weights: str) -> bool:
-    return weights == persona.base and persona.is_base and persona.output.dtype == "base"
+    return weights == persona.base and persona.is_plain and persona.output.dtype == "base"

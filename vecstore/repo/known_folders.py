@@ -19,7 +19,8 @@ from pv.registry.registry import Registry
 from pv.vecstore.checkpoints.checkpoint import INDEX, MAX_INDEX_BYTES, Checkpoint
 from pv.vecstore.checkpoints.fingerprint import fingerprint, table_id
 from pv.vecstore.checkpoints.side_files import RECIPE
-from pv.vecstore.merge.build import Built, build_id, side_file
+from pv.vecstore.merge.baked import NOTHING, Baked
+from pv.vecstore.merge.build import Built, build_id, files_beside
 from pv.vecstore.merge.plan import plan
 from pv.vecstore.merge.shards import Shard, index_bytes, plan_id
 from pv.vecstore.merge.tensor_key import tensor_keys
@@ -37,6 +38,7 @@ def already_built(
     shards: tuple[Shard, ...],
     folder: Path,
     *,
+    baked: Baked = NOTHING,
     threads: int,
     progress: Report | None = None,
 ) -> Built | None:
@@ -46,24 +48,23 @@ def already_built(
     what the build gives.
     """
     folder = folder.resolve()
-    if not _has(folder, RECIPE, persona.to_bytes()):  # nothing there, most of the time
+    beside = files_beside(persona, registry.base_files(commit), baked)
+    if not _has(folder, RECIPE, beside[RECIPE]):  # nothing there, most of the time
         return None
-    sources = registry.base_files(commit)
-    beside = {name: side_file(name, data, persona) for name, data in sources.items()}
     if len(shards) > 1:
         beside[INDEX] = index_bytes(shards)
     try:
         sealed = seal(folder)
     except OSError:
         return None
-    if sealed.keys() != {RECIPE, *beside, *(shard.file for shard in shards)} or not all(
+    if sealed.keys() != {*beside, *(shard.file for shard in shards)} or not all(
         _has(folder, name, data) for name, data in beside.items()
     ):
         return None
     what = plan_id(build_id(persona), shards)
     known = registry.folders.at(folder)
     if known is None or known.plan != what or known.seal != sealed:
-        known = _hashed(registry, commit, persona, base, shards, folder, threads, progress)
+        known = _hashed(registry, commit, persona, base, shards, folder, baked, threads, progress)
         if known is None or seal(folder) != sealed:
             return None
         known = replace(known, plan=what, seal=sealed)
@@ -79,9 +80,10 @@ def note_folder(
     vectors: Mapping[str, VectorManifest],
     shards: tuple[Shard, ...],
     made: Built,
+    baked: Baked = NOTHING,
 ) -> None:
     """Remember a folder that has been built."""
-    keys = tensor_keys(persona, base, vectors, shards)
+    keys = tensor_keys(persona, base, vectors, shards, baked)
     tensors = {name: BuiltTensor(keys[name], one.row, one.moved) for name, one in made.finished.items()}
     what = plan_id(made.build, shards)
     registry.folders.note(BuiltFolder(folder.resolve(), what, made.weights, made.files, made.seal, tensors))
@@ -95,9 +97,10 @@ def elsewhere(
     vectors: Mapping[str, VectorManifest],
     shards: tuple[Shard, ...],
     folder: Path,
+    baked: Baked = NOTHING,
 ) -> Iterator[Mapping[str, Placed]]:
     """Where its tensors lie already: in `folder`, which it replaces, or in a build that is kept. All to be hashed."""
-    keys = tensor_keys(persona, base, vectors, shards)
+    keys = tensor_keys(persona, base, vectors, shards, baked)
     found: dict[str, Placed] = {}
     places = {folder.resolve(), *(registry.builds.checkpoint(kept.build) for kept in registry.builds.kept())}
     with ExitStack() as held:
@@ -133,6 +136,7 @@ def _hashed(
     base: BaseManifest,
     shards: tuple[Shard, ...],
     folder: Path,
+    baked: Baked,
     threads: int,
     progress: Report | None,
 ) -> BuiltFolder | None:
@@ -151,12 +155,13 @@ def _hashed(
         for shard in shards:
             with (folder / shard.file).open("rb") as file:
                 files[shard.file] = hashlib.file_digest(file, "sha256").hexdigest()
-        vectors = {vector: registry.vector(commit, vector) for vector in persona.vectors}
+        vectors = {vector: registry.vector(commit, vector) for vector in persona.task_vectors}
     except (PvError, OSError):
         return None
-    keys = tensor_keys(persona, base, vectors, shards)
+    keys = tensor_keys(persona, base, vectors, shards, baked)
     held = {vector: manifest.tensors.keys() for vector, manifest in vectors.items()}
-    tensors = {n: BuiltTensor(keys[n], row, 0 if plan(persona, held, n) else None) for n, row in rows.items()}
+    touched = {n for n in rows if n in baked.biases or plan(persona, held, n)}
+    tensors = {n: BuiltTensor(keys[n], row, 0 if n in touched else None) for n, row in rows.items()}
     return BuiltFolder(folder, "", expected, files, {}, tensors)
 
 

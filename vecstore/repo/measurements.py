@@ -7,7 +7,7 @@ is written here was not measured.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -35,10 +35,13 @@ from pv.vecstore.models.load import load
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.progress import Progress, Report, said, stage
 from pv.vecstore.repo.build import temporary_checkpoint
+from pv.vecstore.repo.steer.applied import applied
 from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 __all__ = ["Measurements", "as_noisy"]
 
@@ -50,7 +53,9 @@ Table = TypeVar("Table", Margins, Neutral, Answers)
 class Measurements:
     """Of a persona's build. `packs` holds vectors that are not in the registry yet; `what` is measured, in words.
 
-    `random`: of noise in the place of the persona's change of its base, as large in every tensor.
+    `random`: of noise in the place of the persona's change of its base, as large in every tensor and direction; the
+    number is the draw. `loaded` is a model that has the persona's weights, or gives one when it is needed: steering
+    terms are set on it.
     """
 
     def __init__(
@@ -63,7 +68,8 @@ class Measurements:
         threads: int | None = None,
         progress: Report | None = None,
         packs: PackStore | None = None,
-        random: bool = False,
+        random: int = 0,
+        loaded: Loaded | Callable[[], Loaded] | None = None,
     ) -> None:
         self.build = build_id(persona)
         self.what = what or ", ".join(sorted(persona.behaviours)) or "the base"
@@ -73,6 +79,7 @@ class Measurements:
         self._known = registry.record(self.build)
         self._held = ExitStack()
         self._model: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._given = loaded
 
     def __enter__(self) -> Self:
         return self
@@ -154,11 +161,17 @@ class Measurements:
 
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._model is None:
-            if self._random:
+            if self._random and not self._persona.is_base:
                 base = self._load(self._persona.without_behaviours())
-                self._model = as_noisy(base, self._load(self._persona), self.build)
+                key = self.build if self._random == 1 else f"{self.build}:{self._random}"
+                self._model = as_noisy(base, self._load(self._persona.unsteered), key)
             else:
-                self._model = self._load(self._persona)
+                given = self._given() if callable(self._given) else self._given
+                self._model = given or self._load(self._persona.unsteered)
+            steer = applied(
+                self._model[0], self._persona, self._registry.packs, self._packs, random=self._random
+            )
+            self._held.enter_context(steer)
         return self._model
 
     def _load(self, persona: Persona) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -183,7 +196,13 @@ class Measurements:
         self._known = self._registry.update_record(self.build, {self._kind(kind): {key: document}})
 
     def _kind(self, kind: str) -> str:
-        return f"random {kind}" if self._random else kind
+        return (
+            kind
+            if not self._random
+            else f"random {kind}"
+            if self._random == 1
+            else f"random {self._random} {kind}"
+        )
 
 
 def as_noisy(

@@ -33,7 +33,7 @@ def merge(
     outcome = repo.registry.merge(revision, take, combine=rule, message=message, command=command)
     if outcome.conflicts:
         raise ConflictError(
-            f"both sides changed {', '.join(c.name for c in outcome.conflicts)}; nothing was merged",
+            f"both sides changed {', '.join(c.take for c in outcome.conflicts)}; nothing was merged",
             conflicts=outcome.conflicts,
             hint=choices(outcome.conflicts, take or {}),
         )
@@ -116,5 +116,5 @@ def _with_hint(error: ConflictError, take: Mapping[str, Take]) -> ConflictError:
 
 def choices(conflicts: tuple[Conflict, ...], take: Mapping[str, Take]) -> str:
     """The argument that settles all of them; the command line says it as a command."""
-    settled = {**take, **{conflict.name: "ours" for conflict in conflicts}}
+    settled = {**take, **{conflict.take: "ours" for conflict in conflicts}}
     return f'settle each with "ours", "theirs" or "theirs*0.5": take={settled!r}'

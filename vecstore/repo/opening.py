@@ -32,7 +32,7 @@ class Opened:
 def opened(
     registry: Registry, commit: str, personas: Iterable[Persona] = (), *, packs: PackStore | None = None
 ) -> Iterator[Opened]:
-    """The base of `commit`, and every vector that `personas` name. Raises MissingBase, NotFoundError,
+    """The base of `commit`, and every task vector that `personas` name. Raises MissingBase, NotFoundError,
     RemoteError.
 
     Vectors that are not in the registry yet are looked for in `packs`.
@@ -47,7 +47,7 @@ def opened(
             stand = f"; behaviours on this base: {', '.join(names)}" if names else ""
             raise type(error)(f"{error}{stand}", hint=error.hint) from error
         vectors = {}
-        for vector_id in sorted({v for persona in personas for v in persona.vectors}):
+        for vector_id in sorted({v for persona in personas for v in persona.task_vectors}):
             found = registry.packs if packs is None or registry.packs.has(vector_id) else packs
             vectors[vector_id] = stack.enter_context(open_vector(vector_id, base, found))
         yield Opened(base, vectors)

@@ -83,6 +83,7 @@ def _card(revision: Revision, made: Build, target: HubTarget) -> str:
         scores=list(registry.record(built.build).get("scores", {}).values()),
         sums=built.files,
         repo=target.repo,
+        unbaked=made.unbaked,
     )
     return model_card(facts)
 

@@ -18,8 +18,10 @@ from pv.vecstore.repo.revision import Revision
 from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
+    from pv.vecstore.data.rows import Rows
     from pv.vecstore.forecast.forecast import Forecast
     from pv.vecstore.repo.diff import Diff
+    from pv.vecstore.repo.diff_against import Against
     from pv.vecstore.repo.show import Shown, ShownBehaviour, ShownRows
     from pv.vecstore.repo.vectors import KnownVector
     from pv.vecstore.repo.verify import Verdict
@@ -115,6 +117,30 @@ class Reading(Closing):
         return self.at(a).diff(
             self.at(b), weights=weights, heads=heads, spectra=spectra, threads=threads, progress=progress
         )
+
+    def diff_against(
+        self,
+        a: Revision | Path | str,
+        b: Revision | Path | str,
+        *terms: str,
+        texts: Rows | str | PathLike[str] | None = None,
+        threads: int | None = None,
+        progress: Report | None = None,
+    ) -> Against:
+        """How far activations moved from a to b along steering terms (`[REV:]NAME`), and whether that is more than
+        chance. Two revisions, or folders of checkpoints, with which a revision stands for its base.
+
+        Over `texts`, pv's neutral set if none are given. A string is a revision, a Path a folder.
+        """
+        from pv.vecstore.checkpoints.object_store import is_store_url
+        from pv.vecstore.data.rows import as_rows
+        from pv.vecstore.repo.diff_against import diff_against
+
+        rows = None if texts is None else as_rows(texts)
+        first, second = (
+            self.at(one) if isinstance(one, str) and not is_store_url(one) else one for one in (a, b)
+        )
+        return diff_against(self, first, second, terms, texts=rows, threads=threads, progress=progress)
 
     def forecast(
         self,

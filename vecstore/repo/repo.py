@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
     from pv.vecstore.repo.plan_merge import MergePlan
+    from pv.vecstore.repo.steer.steering import SteeringVerbs
     from pv.vecstore.repo.train import Training
 
 __all__ = ["Repo"]
@@ -177,6 +178,13 @@ class Repo(Reading):
         )  # fmt: skip
 
     # Changing the persona
+
+    @property
+    def steer(self) -> SteeringVerbs:
+        """The verbs of steering terms: `repo.steer.set("formal", 2.0)`."""
+        from pv.vecstore.repo.steer.steering import SteeringVerbs
+
+        return SteeringVerbs(self)
 
     def scale(
         self,

@@ -210,15 +210,20 @@ class Revision:
         rounding: str | None = None,
         shard_bytes: int = 5_000_000_000,
         force: bool = False,
+        bake: bool = True,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> Build:
-        """Write the checkpoint to a new folder; `force` replaces one that pv built. The same bytes every time."""
+        """Write the checkpoint to a new folder; `force` replaces one that pv built. The same bytes every time.
+
+        Steering terms go into its biases where that is exact; the others, and with `bake` off all, are listed beside
+        the weights.
+        """
         from pv.vecstore.repo.build import build
 
         return build(
             self, _path(output), dtype=dtype, rounding=rounding, shard_bytes=shard_bytes,
-            force=force, threads=thread_count(threads), progress=progress,
+            force=force, bake=bake, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     def plan_build(
@@ -229,12 +234,19 @@ class Revision:
         rounding: str | None = None,
         shard_bytes: int = 5_000_000_000,
         force: bool = False,
+        bake: bool = True,
     ) -> BuildPlan:
         """The files that `build` would write. Raises what it would, as far as that is known without weights."""
         from pv.vecstore.repo.build import plan_build
 
         return plan_build(
-            self, _path(output), dtype=dtype, rounding=rounding, shard_bytes=shard_bytes, force=force
+            self,
+            _path(output),
+            dtype=dtype,
+            rounding=rounding,
+            shard_bytes=shard_bytes,
+            force=force,
+            bake=bake,
         )
 
     def export_mergekit(
@@ -254,6 +266,7 @@ class Revision:
         dtype: str | None = None,
         rounding: str | None = None,
         force: bool = False,
+        bake: bool = True,
         threads: int | None = None,
         progress: Report | None = None,
     ) -> ShardBuild:
@@ -261,7 +274,7 @@ class Revision:
         from pv.vecstore.repo.build_shards import build_shard
 
         return build_shard(
-            self, _path(output), number, count, dtype=dtype, rounding=rounding, force=force,
+            self, _path(output), number, count, dtype=dtype, rounding=rounding, force=force, bake=bake,
             threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
@@ -273,11 +286,12 @@ class Revision:
         *,
         dtype: str | None = None,
         rounding: str | None = None,
+        bake: bool = True,
     ) -> BuildPlan:
         """The file that `build_shard` would write."""
         from pv.vecstore.repo.build_shards import plan_shard
 
-        return plan_shard(self, _path(output), number, count, dtype=dtype, rounding=rounding)
+        return plan_shard(self, _path(output), number, count, dtype=dtype, rounding=rounding, bake=bake)
 
     def build_on_ray(
         self,
@@ -288,6 +302,7 @@ class Revision:
         rounding: str | None = None,
         shard_bytes: int = 5_000_000_000,
         force: bool = False,
+        bake: bool = True,
         threads: int = 1,
         progress: Report | None = None,
     ) -> Build:
@@ -296,7 +311,7 @@ class Revision:
 
         return build_on_ray(
             self, _path(output), address, dtype=dtype, rounding=rounding, shard_bytes=shard_bytes,
-            force=force, threads=thread_count(threads), progress=progress,
+            force=force, bake=bake, threads=thread_count(threads), progress=progress,
         )  # fmt: skip
 
     def export(

@@ -134,7 +134,7 @@ def score_persona(
     """Measure persona and base on the same rows; the score is noted in the build's record. `what`: see `measure`."""
     plan = plan or ScorePlan()
     before, *after = measure_builds(
-        registry, commit, persona.without_behaviours(), [] if persona.is_base else [Subject(what, persona)],
+        registry, commit, persona.without_behaviours(), [] if persona.is_plain else [Subject(what, persona)],
         [rows], plan, threads=threads, progress=progress,
     )  # fmt: skip
     return scored(registry, persona, rows, 0, before, after[0] if after else before, plan, overlap)

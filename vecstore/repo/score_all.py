@@ -80,7 +80,7 @@ def score_all(
     for line in sorted(alone.items(), key=lambda line: not _is_known(registry, line[1], sets)):
         one_of.setdefault(_alike(persona.behaviours[line[0]]), line)
     measured = [Subject(*line) for line in one_of.values()]
-    measured += [] if persona.is_base else [Subject("the persona", persona)]
+    measured += [] if persona.is_plain else [Subject("the persona", persona)]
     places = {rows.id: place for place, rows in enumerate(sets, start=1)}
     total = (len(measured) + 1) * len(sets)
 
@@ -93,7 +93,7 @@ def score_all(
         label=label, threads=threads, progress=progress,
     )  # fmt: skip
     known = {subject.what: one for subject, one in zip(measured, after, strict=True)} | (
-        {"the persona": before} if persona.is_base else {}
+        {"the persona": before} if persona.is_plain else {}
     )
     found = []
     lines: list[tuple[str | None, Persona]] = [*alone.items(), (None, persona)]

@@ -56,12 +56,12 @@ def score_controls(
     """Measure a revision and its controls. Raises as `score` does; UsageError for the base alone."""
     registry, commit = revision.registry, revision.commit
     persona = revision.persona.with_output(dtype=dtype)
-    if persona.is_base:
+    if persona.is_plain:
         raise UsageError("the base alone has nothing to control for", hint="name a revision with a behaviour")
     if prompt is not None and not prompt.strip():
         raise UsageError("an empty system prompt asks for nothing", hint='--prompt "Talk like a pirate."')
     plan, base = plan or ScorePlan(), persona.without_behaviours()
-    subjects = [Subject("", persona), Subject("noise of the same size", persona, random=True)]
+    subjects = [Subject("", persona), Subject("noise of the same size", persona, random=1)]
     if prompt is not None:
         subjects.append(Subject("the base with a system prompt", base, system=prompt))
     before, own, *others = measure_builds(

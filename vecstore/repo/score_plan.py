@@ -40,13 +40,13 @@ class Subject:
     """What is measured: a persona's build, in the words of the progress; or a control that is made from it.
 
     `system` is put before every prompt. `random`: not the persona's change of the base, but noise of the same norm in
-    every tensor.
+    every tensor and direction; the number is the draw.
     """
 
     what: str
     persona: Persona
     system: str = ""
-    random: bool = False
+    random: int = 0
 
     def rows(self, rows: Rows) -> Rows:
         """As they are put to it."""

@@ -251,7 +251,7 @@ def _ids_of(registry: Registry, persona: Persona) -> list[tuple[str, str]]:
     for written in as_written(persona):
         output = written.output
         how = "" if written is persona else f" (--dtype {output.dtype} --rounding {output.rounding})"
-        build = ids.build_id(written.id, written.engine)
+        build = ids.build_id(written.recipe.id, written.engine)
         weights = registry.record(build).get("weights")
         found.append((build, f"build {{}}{how}"))
         if isinstance(weights, str) and weights != persona.base:

@@ -6,7 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pv.registry.provenance import Captured, Derived, Merged, Provenance, Trained, as_behaviour, together
+from pv.registry.provenance import (
+    Captured,
+    Derived,
+    Extracted,
+    Imported,
+    Merged,
+    Provenance,
+    Trained,
+    as_behaviour,
+    together,
+)
 from pv.registry.registry import Registry
 from pv.vecstore.publish.words import Effect
 from pv.vecstore.repo.effects import own_effect
@@ -24,7 +34,9 @@ class StoredVector:
     provenance: Provenance
 
     @property
-    def how(self) -> Literal["trained", "captured", "compressed", "merged", "unknown"]:
+    def how(
+        self,
+    ) -> Literal["trained", "captured", "compressed", "merged", "extracted", "imported", "unknown"]:
         """How it was made."""
         match self.provenance:
             case Trained():
@@ -35,6 +47,10 @@ class StoredVector:
                 return "compressed"
             case Merged():
                 return "merged"
+            case Extracted():
+                return "extracted"
+            case Imported():
+                return "imported"
         return "unknown"
 
     @property

@@ -44,7 +44,9 @@ def export_mergekit(revision: Revision, output: Path | None = None, *, force: bo
     """
     persona, base = revision.persona, revision.base
     folders = {name: f"./{name}" for name, behaviour in persona.behaviours.items() if behaviour.weight}
-    document, notes = as_document(persona, base, _at(revision), folders)
+    document, said = as_document(persona, base, _at(revision), folders)
+    steered = ", ".join(persona.steering.active)
+    notes = (*said, *([f"steering is left out, mergekit knows none: {steered}"] if steered else []))
     commands = [f"  pv export {revision.commit[:12]}:{name} -o {at}" for name, at in folders.items()]
     comments = [
         f"Written by pv from commit {revision.commit}.",

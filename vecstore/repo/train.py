@@ -33,6 +33,7 @@ from pv.vecstore.repo.score_plan import ScorePlan
 from pv.vecstore.train.loop import Step, Trained
 from pv.vecstore.train.loop import train as run
 from pv.vecstore.train.metrics import metrics
+from pv.vecstore.train.objective import Teacher
 from pv.vecstore.train.options import SAVE_EVERY_S, TrainOptions
 from pv.vecstore.train.processes import Processes
 from pv.vecstore.train.saving import Saving
@@ -46,11 +47,19 @@ if TYPE_CHECKING:
 
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["BESIDE", "Training", "follow", "train"]
+__all__ = ["BESIDE", "Taught", "Training", "follow", "train"]
 
 ENCODINGS = ("int8", "float")
 BESIDE = "beside"
 """Held-out rows: ROWS.heldout with the same suffix, if it lies beside (of rows.jsonl: rows.heldout.jsonl)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """Who teaches the rows, where the options say "teacher": and what is kept of it in the vector's provenance."""
+
+    teacher: Teacher
+    said: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,7 @@ def train(
     threads: int,
     progress: Report | None = None,
     processes: Processes | None = None,
+    taught: Taught | None = None,
 ) -> Training:
     """Train on the base alone, keep what was learnt as a vector, measure it and commit it. Raises as the loop does.
 
@@ -139,7 +149,7 @@ def train(
     source = None if on is None else repo.registry.resolve(on)
     with (
         long_work(repo, also=[] if source is None else [source]) as work,
-        _saving(work, name, data, source, resume, save_every, processes) as saving,
+        _saving(work, name, data, source, resume, save_every, processes, taught) as saving,
     ):
         work.check(name, weight)
         start = _start(work, source)
@@ -157,7 +167,7 @@ def train(
         trained = _run(
             work, source, start, name, data, ordinary, options, saving, threads, progress, metrics_file, report_to,
             None if before is None or held is None else _Aim(held, before, check_every, target_effect, patience),
-            processes,
+            processes, taught,
         )  # fmt: skip
         manifest, facts = _vector(work, trained, encoding, threads, progress)
         terms = _terms(work.persona, name, manifest.id, on)
@@ -167,7 +177,7 @@ def train(
         origin = TrainedProvenance(
             TrainingData(Path(data.source).name, data.id, len(data), keep_rows),
             asdict(trained.options),
-            dict(trained.settings),
+            {**trained.settings, **({} if taught is None else {"teacher": dict(taught.said)})},
             (trained.loss[0], trained.loss[-1]),
             trained.tokens,
             packs,
@@ -191,11 +201,11 @@ def train(
 @contextmanager
 def _saving(
     work: LongWork, name: str, data: Rows, source: str | None, resume: bool, every_s: float,
-    processes: Processes | None,
+    processes: Processes | None, taught: Taught | None,
 ) -> Iterator[Saving | None]:  # fmt: skip
-    """Where the run is saved; None if another process trains the same, whose state that is, and of several that share
-    one: none of them has it all."""
-    if processes is not None:
+    """Where the run is saved; None if another process trains the same, whose state that is; of several that share
+    one, since none of them has it all; and with a teacher, which the state does not hold."""
+    if processes is not None or taught is not None:
         yield None
         return
     run = {"rows": data.id, "source": Path(data.source).name, "base": work.persona.base}
@@ -219,6 +229,7 @@ def _run(
     work: LongWork, source: str | None, start: Persona, name: str, data: Rows, general: Rows | None,
     options: TrainOptions, saving: Saving | None, threads: int, progress: Report | None, metrics_file: Path | None,
     report_to: Sequence[str], aim: _Aim | None, processes: Processes | None,
+    taught: Taught | None,
 ) -> Trained:  # fmt: skip
     label = f"training {name}"
 
@@ -241,7 +252,7 @@ def _run(
         return run(
             folder, data, options, general=general, progress=step, threads=threads, saving=saving,
             watch=None if aim is None else aim.watch(folder), said=lambda words: said(progress, words),
-            processes=processes,
+            processes=processes, teacher=None if taught is None else taught.teacher,
         )  # fmt: skip
 
 

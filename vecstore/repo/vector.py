@@ -41,7 +41,7 @@ class TaskVector(Closing):
     @property
     def encodings(self) -> tuple[str, ...]:
         """How its vectors are kept, in order of their ids."""
-        return tuple(self._at.vectors[v].manifest.encoding for v in self._alone.vectors)
+        return tuple(self._at.vectors[v].manifest.encoding for v in self._alone.task_vectors)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -68,7 +68,8 @@ class TaskVector(Closing):
         """Where each of its vectors came from, in order of their ids."""
         registry, commit = self._revision.registry, self._revision.commit
         return tuple(
-            as_behaviour(registry.provenance(commit, vector), self.name) for vector in self._alone.vectors
+            as_behaviour(registry.provenance(commit, vector), self.name)
+            for vector in self._alone.task_vectors
         )
 
     def close(self) -> None:

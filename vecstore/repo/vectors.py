@@ -18,7 +18,8 @@ __all__ = ["KnownVector", "Use", "vectors"]
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A behaviour that has the vector, at the tip of a branch or at a tag (refs/heads/main)."""
+    """A behaviour that has the vector, at the tip of a branch or at a tag (refs/heads/main); or a steering term, as
+    `steering NAME`."""
 
     behaviour: str
     ref: str
@@ -79,11 +80,13 @@ def vectors(repo: Reading) -> list[KnownVector]:
 
 
 def _in_use(persona: Persona) -> set[tuple[str, str]]:
-    """Each behaviour with each of its vectors."""
-    return {(name, term.vector) for name, one in persona.behaviours.items() for term in one.terms}
+    """Each behaviour with each of its vectors, and each steering term."""
+    terms = persona.steering.terms.items()
+    return {(name, term.vector) for name, one in persona.behaviours.items() for term in one.terms} | {
+        (f"steering {name}", vector) for name, term in terms for vector in term.vectors
+    }
 
 
 def _names(entry: LogEntry, vector: str) -> list[str]:
-    """The behaviours of a commit that have the vector, sorted."""
-    behaviours = entry.persona.behaviours.items()
-    return sorted(name for name, one in behaviours if any(term.vector == vector for term in one.terms))
+    """The behaviours and steering terms of a commit that have the vector, sorted."""
+    return sorted(name for name, used in _in_use(entry.persona) if used == vector)

@@ -25,12 +25,13 @@ from pv.vecstore.checkpoints.beside import beside
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.checkpoints.compare import Difference, differences
 from pv.vecstore.checkpoints.fingerprint import fingerprint, table_id
-from pv.vecstore.merge.build import build_id, side_file, table
+from pv.vecstore.merge.build import build_id, files_beside, table
 from pv.vecstore.merge.model_trim import settle, trimming
 from pv.vecstore.progress import Report, stage
+from pv.vecstore.repo.bake import ToBuild, says_baked, to_build
 from pv.vecstore.repo.commits import named_history
 from pv.vecstore.repo.exported import Captured, Exported, alone, captured
-from pv.vecstore.repo.known_builds import KnownBuild, known_builds, same_recipe
+from pv.vecstore.repo.known_builds import KnownBuild, build_ids, known_builds, same_recipe
 from pv.vecstore.repo.opening import opened
 from pv.vecstore.vectors.origin import base_in_words
 
@@ -153,10 +154,12 @@ def verify(
             return _as_export(weights, ours, found, one, weights_only=weights_only)
         else:
             at, export = _sought(registry, known, recipe, dtype, rounding)
-        persona = at.persona.with_output(dtype=dtype, rounding=rounding)
-        compared = None
+        asked = at.persona.with_output(dtype=dtype, rounding=rounding)
+        bake = says_baked(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+        wanted = to_build(registry, at.commit, asked, bake=bake)
+        persona, compared = wanted.persona, None
         if not weights_only and checkpoint.is_dir():
-            compared = tuple(_beside(registry, weights, at.commit, persona))
+            compared = tuple(_beside(registry, weights, at.commit, asked, wanted))
     build = build_id(persona)
     recorded = registry.record(build).get("weights")
     base = registry.base(at.commit)
@@ -168,10 +171,12 @@ def verify(
         trim = trimming(persona, progress)
         settled = settle(persona, here.base, here.vectors, threads=threads, progress=trim)
         update = stage(progress, "computing the build")
-        expected = table(settled, here.base, here.vectors, threads=threads, progress=update)
+        expected = table(
+            settled, here.base, here.vectors, threads=threads, progress=update, baked=wanted.baked
+        )
     if recompute:  # nor that it is the build of another
         sure = table_id(expected) == found
-        known = tuple(one for one in known if sure and build_id(one.persona) == build)
+        known = tuple(one for one in known if sure and build in build_ids(one.persona))
     differing = tuple(differences(expected, ours, owner="the build"))
     explained = _dtype(expected, ours, [one.name for one in differing])
     return Verdict(
@@ -240,11 +245,12 @@ def _dtype(
     return DTYPES[dtypes.pop()].output if len(dtypes) == 1 else None
 
 
-def _beside(registry: Registry, weights: Checkpoint, commit: str, persona: Persona) -> Iterator[Difference]:
+def _beside(
+    registry: Registry, weights: Checkpoint, commit: str, persona: Persona, wanted: ToBuild
+) -> Iterator[Difference]:
     """What is other beside the weights than a build puts there. Of a persona.json, whose it is."""
-    files = registry.base_files(commit).items()
-    expected = {name: side_file(name, data, persona) for name, data in files}
-    for one in beside(weights, {**expected, RECIPE: persona.to_bytes()}, may_lack=[RECIPE]):
+    expected = files_beside(wanted.persona, registry.base_files(commit), wanted.baked)
+    for one in beside(weights, expected, may_lack=[RECIPE]):
         yield replace(one, what=_whose(registry, weights.path, persona)) if one.name == RECIPE else one
 
 

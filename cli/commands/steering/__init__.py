@@ -1,0 +1,1 @@
+"""The subcommands of `pv steer`, one a file."""

@@ -1,0 +1,1 @@
+"""The verbs of steering terms, one a file."""
