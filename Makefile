@@ -10,8 +10,9 @@ PACKAGE := $(addprefix .dev/pv/,__init__.py __main__.py py.typed)
 ROOMS   := $(addprefix .dev/pv/,cli registry vecstore)
 TEST_ARGS ?=
 EXPERIMENTS ?= all
+MAZE ?=
 
-.PHONY: install links base demo test lint format docs bench bench-merge experiments clean help
+.PHONY: install links base demo test lint format docs bench bench-merge experiments maze clean help
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -75,6 +76,9 @@ $(VENV)/mergekit: | $(STAMP)
 
 experiments: $(STAMP) base ## The open questions of training: EXPERIMENTS="rank --quick" for one
 	PV_TEST_BASE=$(BASE) $(BIN)/python -m examples.experiments $(EXPERIMENTS)
+
+maze: $(STAMP)   ## Steering a maze agent: trains five small nets, measures, draws (MAZE=--quick for seconds)
+	$(BIN)/python -m examples.maze $(MAZE)
 
 clean:           ## Remove the environment and what tools left
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

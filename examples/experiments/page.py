@@ -10,7 +10,7 @@ from pathlib import Path
 
 from examples.experiments.experiment import Experiment, Table
 
-__all__ = ["Page"]
+__all__ = ["CSS", "Page", "table_html"]
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1f2430; --soft: #5b6272; --line: #d9dce3; --paper: #fff; --edge: #f4f5f8 }
@@ -90,7 +90,7 @@ class Page:
 {"".join(f'<p class="note">{escape(note)}</p>' for note in self.notes)}
 <picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">
 <img src="{light}" alt="Plot: {escape(one.TITLE)}; its numbers are in the table"></picture>
-<div class="table">{_html(self.table)}</div>
+<div class="table">{table_html(self.table)}</div>
 <dl>{legend}</dl>
 <footer><code>{escape(self.command)}</code><br>{escape(self.facts)}</footer>
 </main>
@@ -98,7 +98,7 @@ class Page:
 """
 
 
-def _html(table: Table) -> str:
+def table_html(table: Table) -> str:
     kinds = [' class="word"' if word else "" for word in _words(table)]
 
     def row(cells: Sequence[str], tag: str) -> str:
