@@ -28,6 +28,7 @@ NAMES = (
     "composition_cost",
     "persona_sets",
     "forecast",
+    "steering",
     "training_speed",
     "optimizer",
     "optimizer_quality",
