@@ -8,7 +8,6 @@ import click
 
 from pv.cli.app import App, short
 from pv.cli.say import echo
-from pv.cli.scores import damage_table, reply_lines
 from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ __all__ = ["say_passage"]
 
 def say_passage(app: App, found: Passage, done: str, *, as_json: bool) -> None:
     """`done` is what was done if it passed. Exits with 1 where the gate stopped the term."""
+    from pv.cli.scores import damage_table, reply_lines  # numpy, which the list of commands does without
+
     if as_json:
         app.json(found)
     else:

@@ -9,7 +9,6 @@ import click
 from pv.cli.app import App, pass_app
 from pv.cli.options import Number, Whole, json_option, threads_option
 from pv.cli.say import echo
-from pv.cli.sweeps import sweep_lines
 from pv.registry.exit_codes import ExitCode
 
 __all__ = ["command"]
@@ -78,6 +77,8 @@ def command(
     pv steer sweep formal --data formal.jsonl --layers every:3 --plot sweep.png --page sweep.html
     pv steer sweep formal --data formal.jsonl --set
     """
+    from pv.cli.sweeps import sweep_lines  # numpy, which the list of commands does without
+
     repo = app.repo()
     rows = app.rows(data, repo)
     how["neutral"] = None if neutral is None else app.rows(neutral, repo)

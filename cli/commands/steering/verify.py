@@ -39,8 +39,9 @@ def command(app: App, /, term: str, data: str, as_json: bool, **given: Any) -> N
     """Verify a tested steering term: does the direction do it, or would any direction?
 
     Its effect must be above that of random directions and of directions extracted with shuffled labels, all of the
-    same norm, with its whole interval; its damage at most --damage; and its replies must not loop more than the
-    base's. --prompt asks the base for the behaviour instead, to be shown beside. Exit code 1 if it does not pass.
+    same norm, with its whole interval; its damage at most --damage; and no more replies may be broken (empty, or in a
+    loop) than the base's, for certain. --prompt asks the base for the behaviour instead, to be shown beside. Exit code
+    1 if it does not pass.
 
     \b
     pv steer verify formal formal.heldout.jsonl

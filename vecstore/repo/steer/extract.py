@@ -276,7 +276,7 @@ def _places(
 
 
 def _kept(quality: dict[str, Any]) -> dict[str, Any]:
-    """Rounded to six digits: of many heads it must fit into a manifest."""
+    """To four digits, and of many sites less of it: provenance has room for 64 KiB."""
 
     def short(value: Any) -> Any:
         if isinstance(value, dict):
