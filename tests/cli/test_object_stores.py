@@ -109,11 +109,12 @@ def test_shards_and_large_tensors_several_requests_at_a_time(
     whole = pv.ok(*BUILD, "here").json
     pv.ok("-q", "build", "--from-mergekit", "merge.yml", "--json", "-o", "shards", "--shard-size", "0.01")
     write(models, at(server))
+    server.together = 4
     assert pv.ok(*BUILD, "there").json["weights"] == whole["weights"]
     assert server.overlaps("a/model.safetensors") == []
     assert server.bytes_sent("a/model.safetensors") == (models / "a/model.safetensors").stat().st_size
     assert len(server.sent["a/model.safetensors"]) < 10
-    assert server.most_at_once > 3
+    assert server.most_at_once >= 4
 
 
 @needs_obstore

@@ -3,7 +3,8 @@
     with range_server(folder) as server:
         pv.ok("diff", f"{server.url}/a", f"{server.url}/b")
 
-It notes what it sent (`sent`: {file: {byte ranges}}), and fails on request (`fails`: {part of a path: what}).
+It notes what it sent (`sent`: {file: {byte ranges}}), and fails on request (`fails`: {part of a path: what}). With
+`together` it answers what lies behind a file's beginning only when so many requests are under way at once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from xml.sax.saxutils import escape
 
 __all__ = ["RangeServer", "range_server"]
 
+BEGINNING = 4 << 20  # bytes
+
 
 @dataclass
 class RangeServer:
@@ -34,8 +37,8 @@ class RangeServer:
     listings: int = 0
     most_at_once: int = 0
     _at_work: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    gate: threading.Event | None = None
+    _lock: threading.Condition = field(default_factory=threading.Condition)
+    together: int = 0
 
     @property
     def s3(self) -> dict[str, str]:
@@ -64,9 +67,10 @@ class RangeServer:
             self.sent.setdefault(path, []).append((start, stop))
             self._at_work += 1
             self.most_at_once = max(self.most_at_once, self._at_work)
+            self._lock.notify_all()
+            if start > BEGINNING:
+                self._lock.wait_for(lambda: self.most_at_once >= self.together, 30)
         try:
-            if self.gate is not None:
-                self.gate.wait(30)
             yield
         finally:
             with self._lock:
