@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["say_passage"]
 
+NEXT = {
+    "tested": "another layer or coefficient may do: pv steer sweep {name} --data ROWS",
+    "verified": "another layer, or more and cleaner pairs, may do: pv steer sweep {name} --data ROWS",
+    "retired": "a higher weight of the behaviour may do, or more training: pv scale BEHAVIOUR 1.5",
+}
+
 
 def say_passage(app: App, found: Passage, done: str, *, as_json: bool) -> None:
     """`done` is what was done if it passed. Exits with 1 where the gate stopped the term."""
@@ -34,5 +40,6 @@ def say_passage(app: App, found: Passage, done: str, *, as_json: bool) -> None:
             app.done(f"{short(found.commit)} {done}")
         else:
             app.note(f"{found.name} is not {found.gate}: nothing has changed")
+            app.note(f"hint: {NEXT[found.gate].format(name=found.name)}")
     if not found.passed:
         click.get_current_context().exit(ExitCode.NO)

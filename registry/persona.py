@@ -163,10 +163,13 @@ class Persona:
         try:
             return self.behaviours[name]
         except KeyError:
-            known = ", ".join(sorted(self.behaviours)) or "none"
-            raise UnknownBehaviour(
-                f"no behaviour {name[:80]!r} in {of[:80]}", hint=f"it has: {known}"
-            ) from None
+            known = f"it has: {', '.join(sorted(self.behaviours)) or 'none'}"
+            hint = (
+                f"{name} is a steering term: `pv steer` has its commands"
+                if name in self.steering.terms
+                else known
+            )
+            raise UnknownBehaviour(f"no behaviour {name[:80]!r} in {of[:80]}", hint=hint) from None
 
     def with_behaviour(self, name: str, behaviour: Behaviour) -> Persona:
         """With one more, or another of that name. Raises UsageError for a name that none may be given."""
@@ -207,8 +210,9 @@ class Persona:
     def steering_term(self, name: str, *, of: str = "this persona") -> SteeringTerm:
         """One of them; `of` is whose in words. Raises NotFoundError."""
         if name not in self.steering.terms:
-            known = ", ".join(sorted(self.steering.terms)) or "none"
-            raise NotFoundError(f"no steering term {name[:80]!r} in {of[:80]}", hint=f"it has: {known}")
+            known = f"it has: {', '.join(sorted(self.steering.terms)) or 'none'}"
+            hint = f"{name} is a behaviour: it is in the weights" if name in self.behaviours else known
+            raise NotFoundError(f"no steering term {name[:80]!r} in {of[:80]}", hint=hint)
         return self.steering.terms[name]
 
     def with_steering(self, name: str, term: SteeringTerm) -> Persona:

@@ -11,6 +11,9 @@ import pytest
 from support.commands import InProcess, Processes, Said, World, tensors
 from support.loopback_hub import client_env
 from support.loopback_state import HubState
+from support.steering import add_steering, directions
+
+from pv.registry.registry import Registry
 
 REPO, ADDRESS = "ada/persona", "hf://ada/persona"
 Push = Callable[..., Said]
@@ -80,6 +83,43 @@ def test_what_is_downloaded_is_what_was_built_and_loads(
     ):
         assert words in card
     assert json.loads((folder / "persona.json").read_bytes()) == pv.ok("status", "--json").json["persona"]
+
+
+def test_a_baked_term_arrives_in_the_weights_and_a_listed_one_beside_them(
+    world: World, pv: InProcess, push: Push, hub: HubState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from huggingface_hub import snapshot_download
+    from support.loopback_hub import isolated_client
+    from transformers import AutoModelForCausalLM
+
+    from pv.vecstore.activations.hooks import steered
+    from pv.vecstore.activations.listed import listed
+
+    with Registry.find(world.folder) as registry:
+        add_steering(registry, "formal", 1, 0.5)
+        add_steering(registry, "blunt", 2, 0.5, positions="reply")
+    pv.ok("build", "-o", "plain", "--no-bake")
+    pv.ok("build", "-o", "built")
+    said = push(ADDRESS, "--json")
+    assert said.code == 0, said
+    with isolated_client(monkeypatch, tmp_path / "reader"):
+        folder = Path(snapshot_download(REPO, endpoint=hub.endpoint, token="hf_r"))
+    for file in (world.folder / "built").iterdir():
+        assert (folder / file.name).read_bytes() == file.read_bytes(), file.name
+    baked = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(world.folder / "plain", dtype=torch.float32)
+    ids = torch.arange(2, 20)[None]
+    added = {site: torch.tensor(0.5 * one) for site, one in directions(1).items()}
+    with torch.no_grad():
+        with steered(plain, added):
+            hooked = plain(ids).logits
+        away, bare = baked(ids).logits - hooked, plain(ids).logits - hooked
+    assert away.norm() < 0.02 * bare.norm()  # biases are rounded to the build's bf16
+    with listed(baked, folder):
+        pass
+    card = (folder / "README.md").read_text()
+    assert "yes, as biases" in card and "`blunt`" in card and "`steering.json`" in card
 
 
 def test_a_persona_on_a_hub_base_names_its_base_model(

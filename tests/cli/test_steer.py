@@ -63,6 +63,22 @@ def test_every_answer_has_its_type(formal: str, pv: InProcess) -> None:
         ), said
 
 
+def test_set_by_layer(formal: str, pv: InProcess) -> None:
+    pv.ok("steer", "set", "formal", "--layer", "1")
+    assert pv.ok("steer", "list", "--json").json["terms"][0]["sites"] == [SITES[1]]
+    pv.ok("steer", "set", "formal", "--layer", "0", "--site", SITES[1])
+    assert pv.ok("steer", "list", "--json").json["terms"][0]["sites"] == list(SITES)
+    none = pv("steer", "set", "formal", "--layer", "7")
+    assert none.code == 2 and "it has some in layers 0, 1" in none.err
+    assert pv("steer", "set", "formal", "--layer", "0", "--all-sites").code == 2
+
+
+def test_a_term_that_is_taken_for_a_behaviour(formal: str, pv: InProcess) -> None:
+    for words in (("scale", "formal", "2"), ("drop", "formal"), ("show", "formal"), ("log", "formal")):
+        said = pv(*words)
+        assert said.code == 5 and "formal is a steering term" in said.err, words
+
+
 def test_set_changes_what_is_asked_and_no_more(formal: str, pv: InProcess) -> None:
     pv.ok("steer", "set", "formal", "2", "--site", SITES[1], "--site", SITES[0])
     assert "~ steering formal  coefficient 2 -> 3" in pv.ok("steer", "set", "formal", "3").err

@@ -33,7 +33,8 @@ h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; letter-spacing: -.
 h2 { font-size: 1.05rem; margin: 2.4rem 0 .3rem }
 .what { font-size: 1.05rem; color: var(--soft); margin: 0 0 1.6rem }
 p, ul { max-width: 46rem } .soft { color: var(--soft); font-size: .88rem; margin: .2rem 0 .6rem }
-img { width: 100%; height: auto; display: block; margin: 1.2rem 0 }
+picture { display: block; overflow-x: auto }
+img { width: 100%; min-width: 42rem; height: auto; display: block; margin: 1.2rem 0 }
 .choice { border: 1px solid var(--line); border-left: 4px solid var(--good); border-radius: 6px;
   background: var(--edge); padding: .9rem 1.2rem; margin: 1.4rem 0 } .choice.none { border-left-color: var(--soft) }
 .choice p { margin: .2rem 0 } .choice b { font-size: 1.15rem }

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["best_places", "need_matplotlib", "png", "svg"]
+__all__ = ["best_places", "need_matplotlib", "png", "style", "svg"]
 
 BEST = 3
 SHIFT = 0.05
-CURVES = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's, which the colour-blind can tell apart
-DARK_CURVES = ("#56B4E9", "#FF9248", "#2CC79A")
+CURVES = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+)  # Okabe and Ito's, which the colour-blind can tell apart
+DARK_CURVES = ("#56B4E9", "#FF9248", "#2CC79A", "#E39CC6")
 MARKERS = ("o", "s", "^")
 LIGHT = {"ink": "#1f2430", "faint": "#d9dce3", "paper": "#ffffff"}
 DARK = {"ink": "#e6e8ee", "faint": "#3b4150", "paper": "#171a21"}
@@ -66,7 +71,7 @@ def _render(sweep: Sweep, form: str, *, dark: bool) -> bytes:
     need_matplotlib()
     from matplotlib.figure import Figure
 
-    with _style(dark=dark):
+    with style(dark=dark):
         rows = max(2.4, ROW * len(sweep.places) + 1.2)
         figure = Figure(figsize=(WIDTH, rows + CURVES_HEIGHT + 0.5), layout="constrained")
         _draw(figure, sweep, rows)
@@ -250,7 +255,7 @@ def _legend(figure: Figure, axes: Axes, sweep: Sweep) -> None:
 
 
 @contextmanager
-def _style(*, dark: bool) -> Iterator[None]:
+def style(*, dark: bool) -> Iterator[None]:
     import matplotlib as mpl
     from cycler import cycler
 

@@ -35,6 +35,8 @@ def behaviour_named(repo: Reading, text: str) -> tuple[str, str] | None:
         if text in known:  # undone by now
             return "HEAD", text
         close = did_you_mean(text, sorted({*known, *repo.branches(), *repo.tags()}))
+        if text in repo.persona.steering.terms:
+            close = f"{text} is a steering term: `pv steer status` shows where it stands"
         said = f"no branch, tag, commit or behaviour {text[:80]!r}"
         raise UnknownRevision(said, hint=close or LISTS, name=text) from error
     return None

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import TakesNumbers, json_option, message_option, read_weight
+from pv.cli.options import TakesNumbers, Whole, json_option, message_option, read_weight
 from pv.cli.report import report
 from pv.registry.steering import POSITIONS, RULES
 
@@ -18,6 +18,7 @@ __all__ = ["command"]
 @click.argument("name", metavar="[TERM]", required=False)
 @click.argument("coefficient", type=read_weight, required=False)
 @click.option("--site", "sites", multiple=True, metavar="SITE", help="Apply it there alone. Can be repeated.")
+@click.option("--layer", "layers", type=Whole(0), multiple=True, help="The same, by layer. Can be repeated.")
 @click.option("--all-sites", is_flag=True, help="Apply it at all sites of its vector.")
 @click.option("--positions", type=click.Choice(POSITIONS), help="Which tokens are steered.")
 @click.option(
@@ -46,12 +47,14 @@ def command(
 
     \b
     pv steer set formal 0.5
-    pv steer set formal --site model.layers.14 --positions reply
+    pv steer set formal --layer 14 --positions reply
     pv steer set formal 2 --when 'model.layers.14>0.2'
     pv steer set --rule preserve-norm
     """
-    if (sites and all_sites) or (when is not None and always):
-        raise click.UsageError("--site and --all-sites exclude each other, and so do --when and --always")
+    if ((sites or given["layers"]) and all_sites) or (when is not None and always):
+        raise click.UsageError(
+            "--site or --layer and --all-sites exclude each other, and so do --when and --always"
+        )
     where: Any = "all" if all_sites else sites or None
     condition: Any = when if when is not None else None if always else ...
     made = app.repo().steer.set(name, sites=where, when=condition, **given)

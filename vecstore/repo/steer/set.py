@@ -11,6 +11,7 @@ from pv.registry.errors import UsageError
 from pv.registry.persona import Persona
 from pv.registry.steering import Condition, SteeringTerm
 from pv.vecstore.repo.edit import Committed, commit_edit
+from pv.vecstore.repo.steer.one_term import at_layer
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
@@ -26,6 +27,7 @@ def set_term(
     coefficient: float | None = None,
     *,
     sites: Sequence[str] | Literal["all"] | None = None,
+    layers: Sequence[int] = (),
     positions: str | None = None,
     when: Condition | str | EllipsisType | None = ...,
     rule: str | None = None,
@@ -37,7 +39,7 @@ def set_term(
         values["sites"] = None if sites == "all" else _sites(sites)
     if positions is not None:
         values["positions"] = positions
-    of_term = bool(values) or when is not ...
+    of_term = bool(values or layers) or when is not ...
     if not of_term and rule is None:
         raise UsageError("nothing to set", hint="give a coefficient, sites, positions, a condition or a rule")
     if of_term and name is None:
@@ -46,6 +48,10 @@ def set_term(
     def edit(persona: Persona) -> Persona:
         if name is not None:
             term = persona.steering_term(name)
+            if layers:
+                known = repo.registry.vector(None, term.vector).tensors
+                there = [site for layer in layers for site in at_layer(known, layer, name)]
+                values["sites"] = (*(values.get("sites") or ()), *there)
             condition: dict[str, Any] = (
                 {} if isinstance(when, EllipsisType) else {"when": _condition(when, term, persona)}
             )

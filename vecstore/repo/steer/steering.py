@@ -55,6 +55,7 @@ class SteeringVerbs:
         coefficient: float | None = None,
         *,
         sites: Sequence[str] | Literal["all"] | None = None,
+        layers: Sequence[int] = (),
         positions: str | None = None,
         when: Condition | str | EllipsisType | None = ...,
         rule: str | None = None,
@@ -62,7 +63,8 @@ class SteeringVerbs:
     ) -> Committed:
         """Change a term, and the rule of all of them. What is None (of `when`: `...`) stays as it is.
 
-        `sites` "all" are all of its vector's. `when` is a Condition or "[VECTOR@]SITE>NUMBER"; None: for every prompt.
+        `sites` "all" are all of its vector's; `layers` are sites by their layer. `when` is a Condition
+        or "[VECTOR@]SITE>NUMBER"; None: for every prompt.
         What was known of the term is dropped if something else is applied afterwards.
         """
         from pv.vecstore.repo.steer.set import set_term
@@ -72,6 +74,7 @@ class SteeringVerbs:
             name,
             coefficient,
             sites=sites,
+            layers=layers,
             positions=positions,
             when=when,
             rule=rule,

@@ -28,8 +28,9 @@ from pv.vecstore.merge.build import build_id
 from pv.vecstore.models.load import load
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.progress import Report, said, stage
+from pv.vecstore.publish.outputs import check_outputs
 from pv.vecstore.publish.steering_page import page as page_of
-from pv.vecstore.publish.steering_plot import need_matplotlib, png
+from pv.vecstore.publish.steering_plot import png
 from pv.vecstore.repo.build import temporary_checkpoint
 from pv.vecstore.repo.long_work import LongWork, long_work
 from pv.vecstore.repo.measurements import Measurements
@@ -76,9 +77,7 @@ def sweep(
         )
     data = _checked(as_rows(rows))
     quiet = part_of_neutral_set() if neutral is None else as_rows(neutral)
-    if plot is not None or page is not None:
-        need_matplotlib()
-        _writable(plot, page)
+    check_outputs(plot, page)
     with long_work(repo) as work:
         persona, steps = work.persona, coefficients_of(coefficients)
         term = persona.steering_term(name)
@@ -211,12 +210,6 @@ def _checked(rows: Rows) -> Rows:
             hint=f"at least {FEWEST_ROWS}; 24 held-out rows are a good start",
         )
     return rows
-
-
-def _writable(*paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent}", hint="make it first, or name another")
 
 
 def _notes(work: LongWork, name: str, rows: Rows) -> tuple[str, ...]:
