@@ -18,6 +18,7 @@ from pv.vecstore.train.objective import TERMS, Objective, Teacher
 from pv.vecstore.train.optimizers import advance, make_optimizer, put_state, state_tensors
 from pv.vecstore.train.options import TrainOptions
 from pv.vecstore.train.processes import Processes
+from pv.vecstore.train.proximal import Penalty
 from pv.vecstore.train.saving import Saving, interrupts
 from pv.vecstore.train.state import State
 from pv.vecstore.train.watch import Watch
@@ -65,6 +66,7 @@ class Fit:
     tokens: int = 0
     went_on: tuple[int, ...] = ()
     before_s: float = 0.0  # that earlier processes took
+    penalty: Penalty | None = None  # on what moves, after each step
     gradient: Sketch | None = None  # of the first step's: that of the loss at the base; None of an adapter
     _optimizer: Any = None
     _objective: Any = None
@@ -95,6 +97,8 @@ class Fit:
         if self.processes is not None:
             self.names = self.processes.share_out(self.model, self.names)
         self._optimizer = make_optimizer(self.names, self.options)
+        if self.penalty is not None:
+            self.penalty.begin(self.names)
         state = None if saving is None else saving.begin(more)
         if saving is not None and state is not None:
             self._go_on(state, saving)
@@ -166,6 +170,8 @@ class Fit:
             group["lr"] = lr
         norm = advance(self._optimizer, self.options.clip)
         self._need_finite("gradient", norm, step)
+        if self.penalty is not None:
+            self.penalty.step(self.names, lr)
         self._optimizer.zero_grad(set_to_none=True)
         self.loss.append(loss)
         self.tokens += sum(len(row.context) + len(row.chosen) for row in chosen)

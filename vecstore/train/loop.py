@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pv.registry.errors import DataError, TrainingFailed
+from pv.registry.errors import DataError, TrainingFailed, UsageError
 from pv.vecstore.checkpoints.checkpoint import Checkpoint
 from pv.vecstore.data.chat_template import encode
 from pv.vecstore.data.rows import Rows
@@ -41,6 +41,7 @@ from pv.vecstore.train.general_set import encode_general, general_set
 from pv.vecstore.train.objective import OPENING, Teacher
 from pv.vecstore.train.options import Extent, TrainOptions
 from pv.vecstore.train.processes import Processes, lost
+from pv.vecstore.train.proximal import Penalty
 from pv.vecstore.train.saving import Saving
 from pv.vecstore.train.trainable import deltas_of, trainable
 from pv.vecstore.train.watch import Watch
@@ -83,17 +84,21 @@ def train(
     general: Rows | None = None,
     processes: Processes | None = None,
     teacher: Teacher | None = None,
+    penalty: Penalty | None = None,
 ) -> Trained:
     """Teach `rows.chosen` to a checkpoint. `should_stop` is asked before each step; what was learnt is kept.
 
     `general` are the ordinary answers that are held still, if options.general says so: pv's own where none are given.
     `said` is told what it will take; `watch` may end it. With `saving`, the run is saved now and then, and when it is
     interrupted; and may go on from there. Of several `processes` each has to call this with the same.
+    `penalty` draws the weights back toward the base, so that few stay changed: in one process, and not of an adapter.
     Raises DataError for a row that does not fit, CheckpointRefused for a checkpoint that cannot be trained
     here, TrainingFailed if the loss leaves the finite numbers.
     """
     import torch
 
+    if penalty is not None and (processes is not None or options.adapter is not None):
+        raise UsageError("a penalty on what moves works in one process, and on weights, not on an adapter")
     keep_all_freed_memory()
     asked, epochs = options, options.epochs_over(len(rows))
     options = replace(options, epochs=epochs)
@@ -132,7 +137,7 @@ def train(
         if options.adapter is not None:
             wrapped, names = add_adapter(model, options.adapter)
         model.to(device)
-        fit = Fit(model, names, data, ordinary, options, dtype, watch, processes, teacher)
+        fit = Fit(model, names, data, ordinary, options, dtype, watch, processes, teacher, penalty=penalty)
         aim = (
             {}
             if watch is None
@@ -144,6 +149,7 @@ def train(
             "torch": str(torch.__version__),
             "device": device.type,
             "general": None if held_still is None else held_still.id,
+            **({} if penalty is None else {"penalty": penalty.to_json()}),
         }
         try:
             if options.learn == "difference":
@@ -191,6 +197,8 @@ def train(
     if held_still is not None:
         set_of = {"name": Path(held_still.source).name, "id": held_still.id, "rows": len(held_still)}
         settings["general_set"] = set_of
+    if penalty is not None:
+        settings["penalty"] = penalty.to_json()
     settings["loss_tokens"] = fit.loss_tokens()
     if fit.effects:
         settings["effects"] = [[step, round(effect, 6)] for step, effect in fit.effects]
