@@ -1,0 +1,74 @@
+"""pv probe heads"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pv.cli.app import App, pass_app
+from pv.cli.options import Whole, json_option, threads_option
+from pv.cli.say import echo
+
+__all__ = ["command"]
+
+HOW = """
+A head's change is how far what it gives moved, relative to how large it was, over the answers' tokens; its own change
+leaves out what came from other parts, and is held against noise of the same size. The verdict is causal: the share of
+the behaviour that A shows when it is given B's weights in the top heads alone, against random heads of the same layers,
+and what B loses without them. Half of the rows rank the heads, the other half test.
+
+What is measured is kept: the same command goes on where it was stopped, and gives what is known.
+"""
+
+
+@click.command("heads", short_help="Find which attention heads changed, and which carry it.", epilog=HOW)
+@click.argument("what", metavar="WHAT")
+@click.option(
+    "--data", metavar="ROWS", help="Held-out rows.  [default: those kept when the behaviour was trained]"
+)
+@click.option("--prompts", type=Whole(16), default=48, show_default=True, help="Use so many rows at most.")
+@click.option("--draws", type=Whole(1), default=20, show_default=True, help="Random sets of heads to graft.")
+@click.option(
+    "--noise", type=Whole(2), default=6, show_default=True, help="Draws of noise for each head's null."
+)
+@click.option("--seed", type=Whole(0), default=0, show_default=True, help="Seed of all that is drawn.")
+@click.option("--again", is_flag=True, help="Measure anew what is known already.")
+@click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
+@click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
+@threads_option
+@json_option
+@pass_app
+def command(
+    app: App,
+    /,
+    what: str,
+    data: str | None,
+    plot: str | None,
+    page: str | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Measure how every attention head changed from A to B, and whether a few of them carry the behaviour.
+
+    \b
+    pv probe heads pirate
+    pv probe heads pirate --data pirate.heldout.jsonl --page heads.html
+    pv probe heads HEAD~1..HEAD --data rows.jsonl --plot heads.png
+    """
+    from pv.cli.probing.heads import lines
+
+    repo = app.repo()
+    rows = None if data is None else app.rows(data, repo)
+    how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
+    with app.progress() as progress:
+        found = repo.probe.heads(what, rows, progress=progress, **how)
+    if as_json:
+        app.json(found)
+        return
+    for line in lines(found):
+        echo(line)
+    for note in found.notes:
+        app.note(f"note: {note}")
+    for file in filter(None, (plot, page)):
+        app.done(f"wrote {file}")

@@ -1,0 +1,83 @@
+"""Where in the weights a change is: shares of its squared norm, by thirds of depth and by projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pv.vecstore.probe.parts import PROJECTIONS, Parts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["DEPTHS", "WeightShares", "weight_shares"]
+
+DEPTHS = ("first third", "middle third", "last third", "outside the layers")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightShares:
+    """`norm` is that of B's parameters minus A's; shares of its square, each of which adds up to 1 (or 0 for none).
+
+    `expected` is the share that each projection has of all parameters: noise in every weight alike would give that.
+    """
+
+    norm: float
+    relative: float
+    by_depth: Mapping[str, float]
+    by_projection: Mapping[str, float]
+    expected: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "norm": self.norm,
+            "relative": self.relative,
+            "by_depth": dict(self.by_depth),
+            "by_projection": dict(self.by_projection),
+            "expected": dict(self.expected),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> WeightShares:
+        return WeightShares(
+            float(value["norm"]),
+            float(value["relative"]),
+            _ordered(value["by_depth"], DEPTHS),
+            _ordered(value["by_projection"], PROJECTIONS),
+            _ordered(value["expected"], PROJECTIONS),
+        )
+
+
+def _ordered(value: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """JSON that was noted is sorted by name."""
+    return {name: float(value[name]) for name in names if name in value}
+
+
+def weight_shares(model: nn.Module, other: Mapping[str, torch.Tensor], parts: Parts) -> WeightShares:
+    own = dict(model.named_parameters())
+    depth, projection, count = (
+        dict.fromkeys(DEPTHS, 0.0),
+        dict.fromkeys(PROJECTIONS, 0.0),
+        dict.fromkeys(PROJECTIONS, 0),
+    )
+    size = 0.0
+    for part in parts.parts:
+        at = DEPTHS[3] if part.layer is None else DEPTHS[3 * part.layer // parts.layers]
+        for one in part.slices:
+            mine = one.of(own[one.name].detach())
+            moved = float((one.of(other[one.name]) - mine).double().square().sum())
+            size += float(mine.double().square().sum())
+            depth[at] += moved
+            projection[one.projection] += moved
+            count[one.projection] += mine.numel()
+    whole = sum(depth.values())
+    all_of_it = sum(count.values())
+    return WeightShares(
+        whole**0.5,
+        (whole / size) ** 0.5 if size else 0.0,
+        {name: value / (whole or 1) for name, value in depth.items()},
+        {name: value / (whole or 1) for name, value in projection.items() if count[name]},
+        {name: value / all_of_it for name, value in count.items() if value},
+    )

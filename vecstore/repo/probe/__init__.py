@@ -1,0 +1,1 @@
+"""The verbs of probes, one a file."""
