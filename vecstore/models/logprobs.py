@@ -37,6 +37,7 @@ __all__ = [
     "full_logits",
     "full_logps",
     "one_by_one",
+    "prefill",
 ]
 
 PLAIN_CACHES = (
@@ -186,7 +187,7 @@ def decision_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     model.eval()
     try:
         with torch.no_grad(), reply_from([batch.width]):  # none of it is reply
-            cache, mask = _prefill(model, batch)
+            cache, mask = prefill(model, batch)
     finally:
         model.train(training)
     segment = [batch.segment, batch.segment_mask, batch.segment_positions]
@@ -206,7 +207,7 @@ def decision_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return _real(output.logits[:, : batch.segment.shape[1]], batch)
 
 
-def _prefill(model: PreTrainedModel, batch: Batch) -> tuple[Any, torch.Tensor]:
+def prefill(model: PreTrainedModel, batch: Batch) -> tuple[Any, torch.Tensor]:
     """Pass 1: the cache of the contexts, a copy for every decision (None if all is empty), and (B, C + P) mask."""
     import torch
 

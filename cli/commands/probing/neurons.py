@@ -1,0 +1,70 @@
+"""pv probe neurons"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pv.cli.app import App, pass_app
+from pv.cli.options import Whole, json_option, threads_option
+from pv.cli.say import echo
+
+__all__ = ["command"]
+
+WHAT = """
+A neuron is an input of the projection that ends an MLP. At the last token before the chosen and the rejected answer
+differ, neurons of A take the value that they have in B on the same text, the first k of a ranking at a time; nothing
+else is changed. Margin: logit of the chosen answer's next token minus that of the rejected one's, in nats. A row is
+flipped if that is above 0 and the chosen token is the likeliest of all.
+
+The ranking is by delta (what the neuron does in B minus in A) times the gradient of the margin, held against |delta|,
+|gradient|, integrated gradients and random neurons of about the same |delta|; in the best layer, in the last third of
+the layers, and in all. Claims are judged in the last two. Everything measured is kept: a command that was stopped goes
+on with the rest.
+"""
+
+
+@click.command("neurons", short_help="How few MLP neurons flip the behaviour.", epilog=WHAT)
+@click.argument("what", metavar="WHAT")
+@click.option(
+    "--data", metavar="ROWS", help="Held-out rows with both answers.  [default: those kept at training]"
+)
+@click.option("--prompts", type=Whole(8, 48), default=48, show_default=True, help="Use so many rows at most.")
+@click.option("--draws", type=Whole(1, 50), default=5, show_default=True, help="Random rankings.")
+@click.option(
+    "--steps", type=Whole(1, 1000), default=5, show_default=True, help="Steps of integrated gradients."
+)
+@click.option("--seed", type=Whole(0), default=0, show_default=True, help="Of halves, draws and intervals.")
+@click.option("--again", is_flag=True, help="Measure anew what is known.")
+@click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
+@click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
+@threads_option
+@json_option
+@pass_app
+def command(
+    app: App, /, what: str, data: str | None, plot: str | None, page: str | None, as_json: bool, **how: Any
+) -> None:
+    """Find how few MLP neurons of A, set to what they do in B, flip what is said.
+
+    \b
+    pv probe neurons pirate
+    pv probe neurons pirate --data pirate.heldout.jsonl --plot neurons.png --page neurons.html
+    pv probe neurons HEAD~1..HEAD --data pirate.heldout.jsonl
+    """
+    from pv.cli.probing.neurons import lines  # numpy, which the list of commands does without
+
+    repo = app.repo()
+    rows = None if data is None else app.rows(data, repo)
+    how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
+    with app.progress() as progress:
+        found = repo.probe.neurons(what, rows, progress=progress, **how)
+    if as_json:
+        app.json(found)
+        return
+    for line in lines(found):
+        echo(line)
+    for note in found.notes:
+        app.note(f"note: {note}")
+    for file in filter(None, (plot, page)):
+        app.done(f"wrote {file}")
