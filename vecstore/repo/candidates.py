@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from pv.registry.packs.store import PackStore
 from pv.registry.persona import Behaviour, Persona, Term
 from pv.vecstore.data.overlap import Overlap
@@ -22,8 +24,8 @@ from pv.vecstore.evaluate.margins import Margins
 from pv.vecstore.evaluate.statistics import Interval, effect, kept
 from pv.vecstore.progress import Progress, Report
 from pv.vecstore.repo.long_work import LongWork
+from pv.vecstore.repo.measurements import Measurements
 from pv.vecstore.repo.opening import opened
-from pv.vecstore.repo.score import measure
 from pv.vecstore.repo.training_rows import compared
 from pv.vecstore.vectors.derive import Derived, EncodingSpec, Error, derive
 from pv.vecstore.vectors.encodings import noted
@@ -102,9 +104,13 @@ def next_try(trials: Iterable[Trial], share: float) -> EncodingSpec | None:
 class Candidates:
     """One behaviour of one commit, to be re-encoded; a context manager, because candidates are temporary."""
 
-    def __init__(self, work: LongWork, name: str, *, threads: int = 2) -> None:
+    def __init__(
+        self, work: LongWork, name: str, *, threads: int = 2, persona: Persona | None = None
+    ) -> None:
+        """`persona` has the behaviour, and an output of its own; if nothing is said it is that of the commit."""
         self.work, self.registry, self.name, self.threads = work, work.registry, name, threads
-        self.behaviour = work.persona.behaviour(name)
+        self._persona = work.persona if persona is None else persona
+        self.behaviour = self._persona.behaviour(name)
         self.vectors = tuple(sorted({term.vector for term in self.behaviour.terms}))
         self.stored_bytes = sum(self.registry.packs.size(vector) for vector in self.vectors)
         self._stack = ExitStack()
@@ -199,18 +205,35 @@ class Candidates:
     def _measure(
         self, persona: Persona, rows: Rows, progress: Report | None, what: str = "the base"
     ) -> Margins:
-        return measure(
-            self.registry,
-            self.work.commit,
-            persona,
-            rows,
-            what=what,
-            threads=self.threads,
-            progress=progress,
+        with self.measurements(persona, what, progress) as of:
+            return of.margins(rows)
+
+    def measurements(self, persona: Persona, what: str, progress: Report | None = None) -> Measurements:
+        """Of a persona that may have candidates in it."""
+        return Measurements(
+            self.registry, self.work.commit, persona, what=what, threads=self.threads, progress=progress,
             packs=self._scratch,
-        )
+        )  # fmt: skip
+
+    def alone(self, candidate: Candidate | None = None) -> Persona:
+        """The behaviour on its base, as it is or as a candidate has it."""
+        return self._alone(candidate.in_place_of(self.behaviour) if candidate else self.behaviour)
+
+    def elements(self) -> int:
+        """Numbers in the behaviour's vectors, whatever they are kept as."""
+        rows = self.registry.base(self.work.commit).tensors
+        manifests = [self.registry.vector(self.work.commit, vector) for vector in self.vectors]
+        return sum(rows[name].numel for manifest in manifests for name in manifest.tensors)
+
+    def filled(self, candidate: Candidate) -> float:
+        """The share of the candidate's numbers that are not 0."""
+        found = 0
+        with opened(self.registry, self.work.commit, [self.alone(candidate)], packs=self._scratch) as at:
+            for vector in at.vectors.values():
+                found += sum(int(np.count_nonzero(vector.tau(name))) for name in vector.manifest.tensors)
+        return found / self.elements()
 
     def _alone(self, behaviour: Behaviour) -> Persona:
         """At weight 1, but with its module factors: what is compared is the behaviour as the persona uses it."""
         whole = Behaviour(1.0, behaviour.terms, behaviour.modules)
-        return self.work.persona.without_behaviours().with_behaviour(self.name, whole)
+        return self._persona.without_behaviours().with_behaviour(self.name, whole)
