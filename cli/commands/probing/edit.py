@@ -1,0 +1,78 @@
+"""pv probe edit"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pv.cli.app import App, pass_app
+from pv.cli.options import Number, Whole, json_option, threads_option
+from pv.cli.say import echo
+
+__all__ = ["command"]
+
+WHAT = """
+The edit is ROME's (arXiv:2202.05262): a rank-one change of one layer's down projection, in closed form, made of the
+rows that the behaviour was trained on. It is measured at the strength at which it was made, and at the one that comes
+closest to the trained change's effect on training rows; and the trained change also weakened to the edit's effect.
+
+Paraphrases re-word the prompts of the held-out rows and keep their answers. The claim that is judged: the broad change
+carries over further, that is, effect on paraphrases / effect on the rows is larger than the edit's.
+"""
+
+
+@click.command("edit", short_help="A rank-one edit beside the trained change.", epilog=WHAT)
+@click.argument("what", metavar="WHAT")
+@click.option("--data", metavar="ROWS", help="Held-out rows.  [default: those kept with the training]")
+@click.option(
+    "--train", metavar="ROWS", help="Make the edit of these.  [default: the behaviour's training rows]"
+)
+@click.option("--paraphrases", metavar="ROWS", help="Held-out rows with re-worded prompts.")
+@click.option(
+    "--neighbours",
+    metavar="ROWS",
+    multiple=True,
+    help="Rows that are to stay; may be repeated.  [default: pv's neutral set]",
+)
+@click.option(
+    "--layer", metavar="N|sweep", help="Edit this layer, or the best of five.  [default: the middle one]"
+)
+@click.option(
+    "--noise",
+    type=Number(0, above=True),
+    multiple=True,
+    metavar="SHARE",
+    help="Noise, of the norm; may be repeated.  [default: 1, 4]",
+)
+@click.option("--seed", type=Whole(0), default=0, show_default=True, metavar="N", help="Of draws and orders.")
+@click.option("--again", is_flag=True, help="Measure anew what is known.")
+@click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
+@click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
+@threads_option
+@json_option
+@pass_app
+def command(app: App, /, what: str, data: str | None, as_json: bool, **how: Any) -> None:
+    """Does what training changed everywhere carry over further than an edit of one matrix, and what does each damage?
+
+    \b
+    pv probe edit pirate --paraphrases pirate.paraphrases.jsonl
+    pv probe edit pirate --layer sweep --neighbours plain.jsonl --plot edit.png --page edit.html
+    """
+    repo = app.repo()
+    for key in ("train", "paraphrases"):
+        how[key] = None if how[key] is None else app.rows(how[key], repo)
+    how["neighbours"] = [app.rows(one, repo) for one in how["neighbours"]]
+    files = {key: app.file(how[key]) for key in ("plot", "page") if how[key] is not None}
+    with app.progress() as progress:
+        rows = None if data is None else app.rows(data, repo)
+        found = repo.probe.edit(what, rows, progress=progress, **{**how, **files})
+    if as_json:
+        app.json(found)
+        return
+    from pv.cli.probing.edit import lines  # numpy, which the list of commands does without
+
+    for line in lines(found):
+        echo(line)
+    for file in files.values():
+        app.done(f"wrote {file}")
