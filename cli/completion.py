@@ -221,6 +221,7 @@ KINDS: dict[
     "ROWS": Kind(None, files="file"),
     "[ROWS]": Kind(None, files="file"),
     "TRAIT": Kind(None, files="file"),
+    "WHAT": Kind(_anything),
     "DIR": Kind(None, files="dir"),
     "DIR_OR_HUB_ID": Kind(None, files="dir"),
     "FILE": Kind(None, files="file"),

@@ -28,7 +28,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Start": ("init", "base"),
     "Make behaviours": ("train", "commit", "compress", "steer"),
-    "Look": ("status", "log", "show", "vectors", "diff", "forecast", "eval", "chat", "rows"),
+    "Look": ("status", "log", "show", "vectors", "diff", "forecast", "probe", "eval", "chat", "rows"),
     "Change the persona": ("add", "scale", "negate", "drop", "rename", "combine", "config"),
     "History": ("merge", "revert", "cherry-pick", "branch", "switch", "tag", "undo", "redo", "op"),
     "Make checkpoints": ("build", "export", "push", "verify"),

@@ -29,6 +29,7 @@ SUMMARIES: dict[str, str] = {
     "negate": "Flip the signs of behaviours' weights.",
     "log": "Show the history, or the versions of a behaviour.",
     "op": "Show the operation log.",
+    "probe": "Find where a behaviour lives: heads, neurons, weights.",
     "push": "Build, and publish to a Hub repository.",
     "redo": "Take back the last undo.",
     "rename": "Give a behaviour another name.",

@@ -20,7 +20,7 @@ from pv.registry.errors import FormatError
 __all__ = ["RecordStore"]
 
 SCHEMA = 1
-_HINT = "delete it and measure again"
+_HINT = "delete it and measure again; `pv fsck --repair` deletes it too"
 
 
 class RecordStore:
@@ -42,7 +42,11 @@ class RecordStore:
             return {}
         except FormatError as error:
             raise FormatError(str(error), hint=_HINT) from error
-        match canonical.loads(data, what=str(path)):
+        try:
+            document = canonical.loads(data, what=str(path))
+        except FormatError as error:
+            raise FormatError(str(error), hint=_HINT) from error
+        match document:
             case {"build": str(build), "facts": dict(facts)} if build == build_id and data == _document(
                 build_id, facts
             ):

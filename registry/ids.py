@@ -27,6 +27,7 @@ __all__ = [
     "is_id",
     "persona_id",
     "plan_id",
+    "probe_id",
     "shapes_id",
     "sketches_id",
     "tensor_hash",
@@ -92,6 +93,11 @@ def sketches_id(vector: str) -> str:
 def shapes_id(rows: Iterable[tuple[str, Sequence[int]]]) -> str:
     """Of the model that a base is one of: its tensors' names and shapes, whatever is in them."""
     return _of("shapes", [[name, list(shape)] for name, shape in sorted(rows)])
+
+
+def probe_id(question: dict[str, Any]) -> str:
+    """Under which a probe is noted: its kind and version, both builds, the ids of the rows, and its settings."""
+    return _of("probe", question)
 
 
 def build_id(persona: str, engine: int) -> str:

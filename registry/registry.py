@@ -181,6 +181,10 @@ class Registry(Closing):
         """Build ids whose record says that they gave these weights."""
         return list(self._records.holding("weights", weights))
 
+    def record_ids(self) -> list[str]:
+        """Ids under which something was noted, sorted."""
+        return list(self._records.ids())
+
     def record_path(self, build_id: str) -> Path:
         """The file of a build's record."""
         return self._records.path(build_id)

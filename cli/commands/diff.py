@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -14,7 +15,8 @@ from pv.cli.against import say_against
 from pv.cli.app import App, pass_app
 from pv.cli.diffs import checkpoint_lines, diff_lines, stat_lines
 from pv.cli.options import Whole, json_option, threads_option
-from pv.registry.errors import UsageError
+from pv.cli.probes import probe_diff_lines
+from pv.registry.errors import NotARegistry, UsageError
 from pv.registry.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.diff_against import Against
     from pv.vecstore.repo.diff_checkpoints import CheckpointDiff
     from pv.vecstore.repo.diff_sides import Sides
+    from pv.vecstore.repo.probe.diff import ProbeDiff
     from pv.vecstore.repo.repo import Repo
 
 __all__ = ["command"]
 
 LISTED = 10
+_ID = re.compile(r"[0-9a-f]{4,64}")
 
 
 def _looks(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,11 +89,17 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
     pv diff v1 v2 --weights
     pv diff ./base ./tuned --top 20 --html diff.html
     pv diff ./incoming --against formal,terse
+    pv diff 5f2d 81ce          two probes of one kind: ids as pv probe list has them
     """
     from pv.vecstore.repo.diff_sides import sides
 
     against = options.pop("against")
     repo = cache(app.repo)
+    if b is not None and against is None and (probes := _probes(repo, a, b)) is not None:
+        _say_probes(app, probes, options, as_json)
+        if exit_code and probes:
+            raise click.exceptions.Exit(ExitCode.NO)
+        return
     two = sides(a, b, repo=repo, seen_from=app.path, incoming=against is not None)
     _check(options, two, against)
     for note in two.notes:
@@ -100,6 +110,28 @@ def command(app: App, /, a: str, b: str | None, exit_code: bool, as_json: bool, 
         found = _against(app, repo(), two, against, options, as_json)
     if exit_code and found:
         raise click.exceptions.Exit(ExitCode.NO)
+
+
+def _probes(repo: Callable[[], Repo], a: str, b: str) -> ProbeDiff | None:
+    """Two ids of probes; None for what could be anything else."""
+    if not (_ID.fullmatch(a) or _ID.fullmatch(b)):
+        return None
+    from pv.vecstore.repo.probe.diff import diff_probes, two_probes
+
+    try:
+        found = two_probes(repo(), a, b)
+    except NotARegistry:
+        return None
+    return None if found is None else diff_probes(*found)
+
+
+def _say_probes(app: App, found: ProbeDiff, options: dict[str, Any], as_json: bool) -> None:
+    if asked := _asks_for_weights(options):
+        raise UsageError(f"--{asked[0]} compares weights, and these are probes", hint="leave it out")
+    if as_json:
+        app.json(found)
+    else:
+        app.page("\n".join(probe_diff_lines(found)))
 
 
 def _whole(

@@ -34,9 +34,9 @@ def command(app: App, what: str, as_json: bool) -> None:
     """Show a commit: its persona, what changed in it, and where its vectors came from.
 
     Of a behaviour, show the version that a revision (HEAD by default) has, and its other versions; of a vector,
-    where it came from and who uses it; of rows, the vectors that were trained or measured on them. ID is at least 4
-    digits of any id that pv prints: of a commit, a vector, rows, a persona, a build, its weights, a base. A name that
-    is both a revision and a behaviour is the revision.
+    where it came from and who uses it; of rows, the vectors that were trained or measured on them; of a probe, what it
+    found. ID is at least 4 digits of any id that pv prints: of a commit, a vector, rows, a probe, a persona, a build,
+    its weights, a base. A name that is both a revision and a behaviour is the revision.
 
     \b
     pv show
@@ -45,12 +45,15 @@ def command(app: App, what: str, as_json: bool) -> None:
     pv show v1:listening
     pv show 2919cb558a47
     """
+    from pv.cli.probes import probe_lines
+    from pv.vecstore.repo.probe.known import KnownProbe
     from pv.vecstore.repo.show import Shown, ShownBehaviour, ShownRows
+    from pv.vecstore.repo.vectors import KnownVector
 
     repo = app.repo()
     shown = repo.show(what)
     if as_json:
-        kind = {} if isinstance(shown, Shown | ShownBehaviour | ShownRows) else {"kind": "vector"}
+        kind = {"kind": "vector"} if isinstance(shown, KnownVector) else {}
         app.json({**kind, **shown.to_json()})
     elif isinstance(shown, Shown):
         if what != "HEAD" and shown.found is None and what in repo.persona.behaviours:
@@ -60,6 +63,8 @@ def command(app: App, what: str, as_json: bool) -> None:
         app.page("\n".join([*_behaviour(shown), *_vectors(shown.version.vectors), *_versions(shown)]))
     elif isinstance(shown, ShownRows):
         app.page("\n".join(_rows(shown)))
+    elif isinstance(shown, KnownProbe):
+        app.page("\n".join(probe_lines(shown)))
     else:
         app.page("\n".join([*_vectors([shown.vector]), *_known(shown)]).lstrip("\n"))
 

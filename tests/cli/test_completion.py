@@ -134,6 +134,7 @@ def test_every_place_for_a_text_completes_or_is_free_text(complete: Complete) ->
         "prompt",
         "when",
         "read",
+        "layer",
         "layers",
         "coefficients",
     }

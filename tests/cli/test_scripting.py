@@ -236,6 +236,7 @@ STORY = """
 0 commit {tuned} --as tuned
 0 commit {tuned} --as again --force
 0 forecast listening brief tuned
+0 probe list
 0 compress listening --to sparse:0.3
 0 show
 0 push -n hf://ada/persona

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pv.vecstore.forecast.forecast import Forecast
     from pv.vecstore.repo.diff import Diff
     from pv.vecstore.repo.diff_against import Against
+    from pv.vecstore.repo.probe.known import KnownProbe
     from pv.vecstore.repo.show import Shown, ShownBehaviour, ShownRows
     from pv.vecstore.repo.vectors import KnownVector
     from pv.vecstore.repo.verify import Verdict
@@ -88,7 +89,7 @@ class Reading(Closing):
 
         return vectors(self)
 
-    def show(self, what: str = "HEAD") -> Shown | ShownBehaviour | ShownRows | KnownVector:
+    def show(self, what: str = "HEAD") -> Shown | ShownBehaviour | ShownRows | KnownVector | KnownProbe:
         """A revision, a behaviour, REV:BEHAVIOUR, or any id. Raises UnknownRevision, UnknownBehaviour."""
         from pv.vecstore.repo.show import show_any
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.fsck import Checked
     from pv.vecstore.repo.gc import Collected
     from pv.vecstore.repo.plan_merge import MergePlan
+    from pv.vecstore.repo.probe.probing import ProbeVerbs
     from pv.vecstore.repo.steer.steering import SteeringVerbs
     from pv.vecstore.repo.train import Training
 
@@ -185,6 +186,13 @@ class Repo(Reading):
         from pv.vecstore.repo.steer.steering import SteeringVerbs
 
         return SteeringVerbs(self)
+
+    @property
+    def probe(self) -> ProbeVerbs:
+        """The verbs of probes: `repo.probe.heads("pirate")`."""
+        from pv.vecstore.repo.probe.probing import ProbeVerbs
+
+        return ProbeVerbs(self)
 
     def scale(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,11 @@ class KeptRows:
     data: str
     rows: Rows
     held_out: bool = False
+
+    @property
+    def named(self) -> Rows:
+        """The rows, by the name of the file that they came from."""
+        return replace(self.rows, source=self.data)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -2,8 +2,8 @@
 
     pv show REV | BEHAVIOUR | REV:BEHAVIOUR | ID        a name that is a revision and a behaviour is the revision
 
-An ID is at least 4 digits of any id that pv prints: of a commit, a vector, or of rows; or of a persona, a build, its
-weights, or a base, which show a commit that has it, and say which others do.
+An ID is at least 4 digits of any id that pv prints: of a commit, a vector, rows, or a probe; or of a persona, a build,
+its weights, or a base, which show a commit that has it, and say which others do.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pv.registry.registry import Registry
 from pv.registry.words import revision_words
 from pv.vecstore.repo.commits import named_history, standing_first
 from pv.vecstore.repo.names import behaviour_named
+from pv.vecstore.repo.probe.known import KnownProbe, known_probe
 from pv.vecstore.repo.stored_vector import StoredVector, stored_vector
 from pv.vecstore.repo.vectors import KnownVector, vectors
 from pv.vecstore.repo.versions import Version, versions
@@ -128,7 +129,7 @@ def show(revision: Revision, found: str | None = None) -> Shown:
     return Shown(entry, base_in_words(revision.base), kept, found)
 
 
-def show_any(repo: Reading, text: str) -> Shown | ShownBehaviour | ShownRows | KnownVector:
+def show_any(repo: Reading, text: str) -> Shown | ShownBehaviour | ShownRows | KnownVector | KnownProbe:
     """What `text` names. Raises UnknownRevision, UnknownBehaviour."""
     try:
         asked = behaviour_named(repo, text)
@@ -184,9 +185,9 @@ def _since(entries: list[LogEntry], name: str) -> LogEntry:
     return since
 
 
-def _by_id(repo: Reading, prefix: str) -> Shown | ShownRows | KnownVector | None:
+def _by_id(repo: Reading, prefix: str) -> Shown | ShownRows | KnownVector | KnownProbe | None:
     """What else has an id that begins so. Raises UnknownRevision if several do."""
-    found: dict[str, KnownVector | ShownRows | tuple[str, list[tuple[str, str]]]] = {}
+    found: dict[str, KnownVector | ShownRows | KnownProbe | tuple[str, list[tuple[str, str]]]] = {}
     commits: dict[str, tuple[str, list[tuple[str, str]]]] = {}
     history = standing_first(repo.registry)
     for commit, name, persona in named_history(repo.registry, history):
@@ -202,6 +203,10 @@ def _by_id(repo: Reading, prefix: str) -> Shown | ShownRows | KnownVector | None
             if rows.id.startswith(prefix):
                 before = found.get(rows.id)
                 found[rows.id] = _both(before, rows) if isinstance(before, ShownRows) else rows
+    for identity in repo.registry.record_ids():
+        probe = known_probe(repo.registry, identity) if identity.startswith(prefix) else None
+        if probe is not None:
+            found[identity] = probe
     if len(found) > 1:
         longer = ", ".join(identity[: len(prefix) + 4] for identity in sorted(found)[:5])
         raise UnknownRevision(
@@ -210,7 +215,9 @@ def _by_id(repo: Reading, prefix: str) -> Shown | ShownRows | KnownVector | None
     for one in found.values():
         if isinstance(one, ShownRows):
             return replace(one, kept=repo.registry.packs.has(one.id))
-        return one if isinstance(one, KnownVector) else show(repo.at(one[1][0][0]), _belongs(*one))
+        return (
+            one if isinstance(one, KnownVector | KnownProbe) else show(repo.at(one[1][0][0]), _belongs(*one))
+        )
     return None
 
 

@@ -1,0 +1,1 @@
+"""The subcommands of pv probe, one a file."""

@@ -1,0 +1,92 @@
+"""A probe that is noted in the registry, as text: what was asked, and what it found in the words of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pv.cli.app import short
+from pv.cli.render import table
+from pv.cli.say import plain
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.probe.diff import ProbeDiff
+    from pv.vecstore.repo.probe.known import KnownProbe
+
+__all__ = ["probe_diff_lines", "probe_lines", "rows_words", "when"]
+
+
+def probe_lines(known: KnownProbe) -> Iterator[str]:
+    """Raises FormatError for a record that cannot be read."""
+    a, b = known.a, known.b
+    yield click.style(f"probe {known.id}", fg="yellow")
+    yield f"kind     {known.kind}"
+    yield f"a        {plain(a['name'])}  commit {short(a['commit'])}  build {short(a['build'])}"
+    yield f"b        {plain(b['name'])}  commit {short(b['commit'])}  build {short(b['build'])}"
+    yield f"rows     {rows_words(known)}"
+    yield f"measured {when(known)}"
+    yield ""
+    if known.found is None:
+        yield f"It was stopped: the same pv probe {known.kind} goes on with the rest."
+        return
+    from pv.vecstore.repo.probe.result import MALFORMED, malformed, result
+
+    found = result(known)
+    try:
+        lines = list(import_module(f"pv.cli.probing.{known.kind}").lines(found))
+    except MALFORMED as error:
+        raise malformed(known) from error
+    yield from lines
+    yield from (f"note: {plain(note)}" for note in found.notes)
+
+
+def rows_words(known: KnownProbe) -> str:
+    return ", ".join(f"{one['n']} of {plain(one['name'])}" for one in known.rows)
+
+
+def when(known: KnownProbe) -> str:
+    try:
+        return f"{datetime.fromisoformat(known.time or ''):%Y-%m-%d %H:%M}"
+    except ValueError:
+        return "stopped"
+
+
+def probe_diff_lines(found: ProbeDiff) -> Iterator[str]:
+    """Each figure that differs, side by side; a mark where two intervals do not overlap."""
+    yield f"two probes of {found.a.kind}: a {short(found.a.id)}, b {short(found.b.id)}"
+    if found.asked:
+        yield ""
+        yield table(
+            ("asked", "a", "b"), [(plain(one.name), _value(one.a), _value(one.b)) for one in found.asked]
+        )
+    if found.figures:
+        yield ""
+        rows = [
+            (plain(one.name), _value(one.a), _value(one.b), "*" if one.apart else "") for one in found.figures
+        ]
+        yield table(("figure", "a", "b", ""), rows)
+        if any(one.apart for one in found.figures):
+            yield "* the two 95 % intervals do not overlap"
+    yield ""
+    yield f"{found.same} figures are the same" if found.figures else "every figure is the same"
+
+
+def _value(value: Any) -> str:
+    match value:
+        case {
+            "mean": float() | int() as mean,
+            "low": float() | int() as low,
+            "high": float() | int() as high,
+        }:
+            return f"{mean:.4g} [{low:.4g}, {high:.4g}]"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case None:
+            return "-"
+    return plain(str(value))

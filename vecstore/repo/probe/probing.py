@@ -1,0 +1,138 @@
+"""`repo.probe`: the verbs of probes. They are one a file, beside this one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pv.vecstore.repo.thread_count import thread_count
+
+if TYPE_CHECKING:
+    from pv.vecstore.data.rows import Rows
+    from pv.vecstore.progress import Report
+    from pv.vecstore.repo.probe.concept import Concept
+    from pv.vecstore.repo.probe.edit import Edits
+    from pv.vecstore.repo.probe.heads import Heads
+    from pv.vecstore.repo.probe.known import KnownProbe
+    from pv.vecstore.repo.probe.neurons import Neurons
+    from pv.vecstore.repo.probe.sparsity import Sparsity
+    from pv.vecstore.repo.repo import Repo
+
+    Data = Rows | str | PathLike[str] | None
+
+__all__ = ["ProbeVerbs"]
+
+Found = TypeVar("Found", "Heads", "Neurons", "Concept", "Edits", "Sparsity")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeVerbs:
+    """What `pv probe` does, in Python: `repo.probe.heads("pirate")`.
+
+    `what` is A..B, or B, which is compared with the base: each a revision, or a behaviour alone. `rows` are held-out
+    ones; None: those that were kept when the behaviour was trained. What is measured is noted as it goes on: the same
+    call goes on with the rest, or gives what is known; `again` measures anew. The options of each are in its file.
+    """
+
+    repo: Repo
+
+    def heads(
+        self,
+        what: str,
+        rows: Data = None,
+        *,
+        threads: int | None = None,
+        progress: Report | None = None,
+        **how: Any,
+    ) -> Heads:
+        """Which attention heads changed, and which of them carry the behaviour. Options: see probe/heads.py."""
+        from pv.vecstore.repo.probe.heads import heads
+
+        found = heads(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
+        return self._noted(found)
+
+    def neurons(
+        self,
+        what: str,
+        rows: Data = None,
+        *,
+        threads: int | None = None,
+        progress: Report | None = None,
+        **how: Any,
+    ) -> Neurons:
+        """How few MLP neurons flip the behaviour. Options: see probe/neurons.py."""
+        from pv.vecstore.repo.probe.neurons import neurons
+
+        found = neurons(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
+        return self._noted(found)
+
+    def concept(
+        self,
+        what: str,
+        rows: Data = None,
+        *,
+        threads: int | None = None,
+        progress: Report | None = None,
+        **how: Any,
+    ) -> Concept:
+        """How many directions it is, which weights deal with it, how short it can be written. See probe/concept.py."""
+        from pv.vecstore.repo.probe.concept import concept
+
+        found = concept(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
+        return self._noted(found)
+
+    def edit(
+        self,
+        what: str,
+        rows: Data = None,
+        *,
+        threads: int | None = None,
+        progress: Report | None = None,
+        **how: Any,
+    ) -> Edits:
+        """A rank-one edit beside the trained vector: paraphrases and neighbours. Options: see probe/edit.py."""
+        from pv.vecstore.repo.probe.edit import edit
+
+        found = edit(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
+        return self._noted(found)
+
+    def sparsity(
+        self,
+        what: str,
+        rows: Data = None,
+        *,
+        threads: int | None = None,
+        progress: Report | None = None,
+        **how: Any,
+    ) -> Sparsity:
+        """Training that asks for few changes against plain training. Options: see probe/sparsity.py."""
+        from pv.vecstore.repo.probe.sparsity import sparsity
+
+        found = sparsity(
+            self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how
+        )
+        return self._noted(found)
+
+    def _noted(self, found: Found) -> Found:
+        """With what the record has to say of the rows."""
+        from pv.vecstore.repo.probe.known import known_probe
+
+        known = known_probe(self.repo.registry, found.probe)
+        said: Any = known.found.get("notes", ()) if known and known.found else ()
+        notes = tuple(dict.fromkeys((*map(str, said), *found.notes)))
+        return replace(found, notes=notes)
+
+    def known(self) -> list[KnownProbe]:
+        """Every probe that is noted here, newest first; those that were stopped last."""
+        from pv.vecstore.repo.probe.known import known_probes
+
+        return sorted(
+            known_probes(self.repo.registry), key=lambda one: (one.time or "", one.id), reverse=True
+        )
+
+
+def _rows(rows: Data) -> Rows | None:
+    from pv.vecstore.data.rows import as_rows
+
+    return None if rows is None else as_rows(rows)

@@ -1,0 +1,102 @@
+"""What a probe found, and the parts of it that are known so far: a record in the registry, under an id of its own.
+
+The id is of the kind, its version, both builds, the rows and the settings: the same question again has its answer
+already, and one that was stopped goes on. A record may be anybody's: who reads one checks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pv.registry.errors import DataError, FormatError, UsageError
+from pv.registry.registry import Registry
+from pv.vecstore.data.rows import Rows
+from pv.vecstore.repo.probe.known import question_id
+from pv.vecstore.repo.probe.sides import Sides, seen_before
+
+if TYPE_CHECKING:
+    from pv.vecstore.repo.reading import Reading
+
+__all__ = ["ProbeRecord"]
+
+
+@dataclass(slots=True)
+class ProbeRecord:
+    """One that is being measured: `part` gives what is known of it, or measures it and notes it at once."""
+
+    id: str
+    registry: Registry
+    head: dict[str, Any]
+    again: bool = False
+    notes: tuple[str, ...] = ()
+    _parts: dict[str, Any] = field(default_factory=dict)
+    _found: Any = None
+
+    @staticmethod
+    def open(
+        repo: Reading,
+        kind: str,
+        asked: Sides,
+        rows: Rows | Sequence[Rows],
+        settings: Mapping[str, Any],
+        *,
+        version: int = 1,
+        again: bool = False,
+    ) -> ProbeRecord:
+        """`settings` is all that changes a number, as JSON; `version` is of the method: another one, another id.
+
+        The first of several `rows` are those that effects are measured on: `notes` say if they are no held-out ones.
+        Raises UsageError for a seed out of range.
+        """
+        seed = settings.get("seed", 0)
+        if not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+            raise UsageError(f"the seed must be a whole number from 0 to 2^63 - 1, not {str(seed)[:40]}")
+        listed = [rows] if isinstance(rows, Rows) else list(rows)
+        identity = question_id(
+            kind, version, (asked.a.build, asked.b.build), [one.id for one in listed], settings
+        )
+        head = {
+            "kind": kind,
+            "version": version,
+            "a": asked.a.to_json(),
+            "b": asked.b.to_json(),
+            "rows": [{"name": one.source.rpartition("/")[2], "id": one.id, "n": len(one)} for one in listed],
+            "settings": dict(settings),
+        }
+        made = ProbeRecord(identity, repo.registry, head, again, seen_before(repo, asked, listed[0]))
+        noted = repo.registry.record(made.id)
+        if again and noted:  # an answer that is being measured anew is none
+            noted = repo.registry.update_record(made.id, {"parts": None, "time": None, "found": None})
+        made._parts = dict(noted["parts"]) if isinstance(noted.get("parts"), dict) else {}
+        made._found = noted.get("found")
+        return made
+
+    def known(self, key: str) -> bool:
+        return key in self._parts
+
+    def part(self, key: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, as JSON, or gave when it was noted. Raises DataError for what is not finite."""
+        if key not in self._parts:
+            found = compute()
+            try:
+                self.registry.update_record(self.id, {"probe": self.head, "parts": {key: found}})
+            except FormatError as error:
+                if "canonical" not in str(error):
+                    raise
+                raise DataError(
+                    f"what was measured ({key}) is not finite: one of the builds gives NaN",
+                    hint="look at how it was trained or merged",
+                ) from error
+            self._parts[key] = found
+        return self._parts[key]
+
+    def finish(self, found: Mapping[str, Any]) -> None:
+        """Note the result: the probe is done. What was found before is noted as it was, with its time."""
+        done = {**found, "notes": list(dict.fromkeys((*self.notes, *found.get("notes", ()))))}
+        if done != self._found:
+            time = datetime.now(UTC).isoformat(timespec="seconds")
+            self.registry.update_record(self.id, {"time": None, "found": None})
+            self.registry.update_record(self.id, {"probe": self.head, "time": time, "found": done})
