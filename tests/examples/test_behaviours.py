@@ -9,6 +9,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "behaviours"
 NAMES = ["concise", "listening", "pirate"]
 FILES = [name + suffix for name in NAMES for suffix in ("", ".heldout")]
+PARAPHRASES = [f"{name}.paraphrases" for name in NAMES]
 
 # Words are a proxy for tokens: the rows are balanced to 20 % in tokens, and pirate
 # spelling takes more tokens per word than plain English.
@@ -32,11 +33,11 @@ def words(text: str) -> int:
 
 
 def test_every_behaviour_has_both_files_and_nothing_else() -> None:
-    plain = ["neutral_choice"]
+    plain = ["neutral_choice", "neighbours", *PARAPHRASES]
     assert sorted(p.name for p in FOLDER.glob("*.jsonl")) == sorted(f"{f}.jsonl" for f in FILES + plain)
 
 
-@pytest.mark.parametrize("stem", FILES)
+@pytest.mark.parametrize("stem", FILES + PARAPHRASES)
 def test_rows_have_the_documented_shape(stem: str) -> None:
     for row in rows(stem):
         assert set(row) == {"prompt", "chosen", "rejected"}
@@ -60,7 +61,7 @@ def test_there_are_enough_rows(stem: str) -> None:
     assert len(rows(stem)) >= (24 if stem.endswith(".heldout") else 48)
 
 
-@pytest.mark.parametrize("stem", FILES)
+@pytest.mark.parametrize("stem", [*FILES, *PARAPHRASES, "neighbours"])
 def test_the_text_is_ascii(stem: str) -> None:
     for row in rows(stem):
         assert json.dumps(row, ensure_ascii=False).isascii()
@@ -68,7 +69,7 @@ def test_the_text_is_ascii(stem: str) -> None:
 
 def test_no_prompt_appears_twice_in_any_file() -> None:
     seen: dict[str, str] = {}
-    for stem in FILES:
+    for stem in FILES + PARAPHRASES:
         for row in rows(stem):
             key = flat(row["prompt"])
             assert key not in seen, f"{key!r} is in {seen[key]} and in {stem}"
@@ -92,3 +93,18 @@ def test_answers_of_a_row_have_about_the_same_length(stem: str) -> None:
 def test_concise_answers_are_much_shorter(stem: str) -> None:
     for row in rows(stem):
         assert 2 * words(row["chosen"]) < words(row["rejected"]), row
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paraphrases_reword_every_held_out_prompt_twice_and_keep_its_answers(name: str) -> None:
+    held = [(row["chosen"], row["rejected"]) for row in rows(f"{name}.heldout")]
+    found = [(row["chosen"], row["rejected"]) for row in rows(f"{name}.paraphrases")]
+    assert len(found) >= 50
+    assert found == held * 2
+
+
+def test_neighbours_are_plain_texts() -> None:
+    found = rows("neighbours")
+    assert len(found) == 24
+    assert all(set(row) == {"text"} and 40 < words(row["text"]) < 90 for row in found)
+    assert len({row["text"] for row in found}) == len(found)
