@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,29 @@ import click
 
 from pv.cli.app import short
 from pv.cli.render import table
-from pv.cli.say import plain
+from pv.cli.say import echo, plain
 
 if TYPE_CHECKING:
+    from pv.cli.app import App
     from pv.vecstore.repo.probe.diff import ProbeDiff
     from pv.vecstore.repo.probe.known import KnownProbe
 
-__all__ = ["probe_diff_lines", "probe_lines", "rows_words", "when"]
+__all__ = ["probe_diff_lines", "probe_lines", "rows_words", "say_probe", "when"]
+
+
+def say_probe(app: App, kind: str, found: Any, files: Iterable[str], *, as_json: bool) -> None:
+    """What a probe has just found, in the words of its kind, its notes, and the files that were written."""
+    if as_json:
+        app.json(found)
+        return
+    for line in import_module(f"pv.cli.probing.{kind}").lines(
+        found
+    ):  # numpy, which the list of commands does without
+        echo(line)
+    for note in found.notes:
+        app.note(f"note: {note}")
+    for file in files:
+        app.done(f"wrote {file}")
 
 
 def probe_lines(known: KnownProbe) -> Iterator[str]:

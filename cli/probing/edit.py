@@ -41,5 +41,3 @@ def lines(found: Edits) -> Iterator[str]:
         yield "the broad change carries over further than the edit"
         for line in claim_words(found):
             yield plain(f"  {line}")
-    for note in found.notes:
-        yield plain(f"note: {note}")

@@ -36,5 +36,3 @@ def lines(found: Sparsity) -> Iterator[str]:
     yield needed_legend(found)
     yield ""
     yield f"{headline(found)} ({found.why})"
-    for note in found.notes:
-        yield plain(f"note: {note}")

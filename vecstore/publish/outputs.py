@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 
 from pv.registry.errors import UsageError
@@ -28,5 +28,10 @@ def check_outputs(plot: Path | None, page: Path | None) -> None:
             raise UsageError(f"there is no folder {path.parent}", hint="make it first, or name another")
         if path.exists() and not path.is_file():
             raise UsageError(f"{path} is no file", hint="name another")
-        if not os.access(path.parent, os.W_OK) or path.parent.resolve().is_relative_to("/proc"):
-            raise UsageError(f"nothing can be written to {path.parent}", hint="name a file in another folder")
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"nothing can be written to {path.parent}", hint="name a file in another folder"
+            ) from error

@@ -8,7 +8,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import Number, Whole, json_option, threads_option
-from pv.cli.say import echo
+from pv.cli.probes import say_probe
 
 __all__ = ["command"]
 
@@ -70,19 +70,9 @@ def command(
     pv probe concept pirate --no-length --plot concept.png --page concept.html
     pv probe concept base..HEAD --data pirate.heldout.jsonl --of pairs
     """
-    from pv.cli.probing.concept import lines  # numpy, which the list of commands does without
-
     repo = app.repo()
     rows, how["source"] = (None if one is None else app.rows(one, repo) for one in (data, source))
     how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
     with app.progress() as progress:
         found = repo.probe.concept(what, rows, progress=progress, **how)
-    if as_json:
-        app.json(found)
-        return
-    for line in lines(found):
-        echo(line)
-    for note in found.notes:
-        app.note(f"note: {note}")
-    for file in filter(None, (plot, page)):
-        app.done(f"wrote {file}")
+    say_probe(app, "concept", found, filter(None, (plot, page)), as_json=as_json)

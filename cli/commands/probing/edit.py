@@ -8,7 +8,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import Number, Whole, json_option, threads_option
-from pv.cli.say import echo
+from pv.cli.probes import say_probe
 
 __all__ = ["command"]
 
@@ -67,12 +67,4 @@ def command(app: App, /, what: str, data: str | None, as_json: bool, **how: Any)
     with app.progress() as progress:
         rows = None if data is None else app.rows(data, repo)
         found = repo.probe.edit(what, rows, progress=progress, **{**how, **files})
-    if as_json:
-        app.json(found)
-        return
-    from pv.cli.probing.edit import lines  # numpy, which the list of commands does without
-
-    for line in lines(found):
-        echo(line)
-    for file in files.values():
-        app.done(f"wrote {file}")
+    say_probe(app, "edit", found, filter(None, (how["plot"], how["page"])), as_json=as_json)

@@ -8,7 +8,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import Whole, json_option, threads_option
-from pv.cli.say import echo
+from pv.cli.probes import say_probe
 
 __all__ = ["command"]
 
@@ -52,19 +52,9 @@ def command(
     pv probe neurons pirate --data pirate.heldout.jsonl --plot neurons.png --page neurons.html
     pv probe neurons HEAD~1..HEAD --data pirate.heldout.jsonl
     """
-    from pv.cli.probing.neurons import lines  # numpy, which the list of commands does without
-
     repo = app.repo()
     rows = None if data is None else app.rows(data, repo)
     how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
     with app.progress() as progress:
         found = repo.probe.neurons(what, rows, progress=progress, **how)
-    if as_json:
-        app.json(found)
-        return
-    for line in lines(found):
-        echo(line)
-    for note in found.notes:
-        app.note(f"note: {note}")
-    for file in filter(None, (plot, page)):
-        app.done(f"wrote {file}")
+    say_probe(app, "neurons", found, filter(None, (plot, page)), as_json=as_json)

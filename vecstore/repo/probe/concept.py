@@ -202,7 +202,7 @@ def _with_length(
 ) -> Concept:
     if asked.behaviour is None:
         note = (
-            f"without a length: {asked} differ in more than one behaviour, and a length is one behaviour's; name it, "
+            f"without a length, which is one behaviour's: {asked} differ in another way; name one behaviour, "
             "as in REV:NAME"
         )
         return replace(found, notes=(*found.notes, note))

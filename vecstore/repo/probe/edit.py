@@ -107,7 +107,7 @@ def training_rows(repo: Repo, asked: Sides, train: Rows | str | PathLike[str] | 
         rows = as_rows(train)
     elif asked.behaviour is None:
         raise NotFoundError(
-            f"{asked} differ in more than one behaviour, so no training rows go with that",
+            f"no training rows go with {asked}: it is not one behaviour of {asked.b.name} in which they differ",
             hint="name one behaviour, as in pv probe edit pirate, or rows: --train ROWS",
         )
     else:

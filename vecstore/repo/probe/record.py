@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pv.registry import canonical
 from pv.registry.errors import DataError, FormatError, UsageError
 from pv.registry.registry import Registry
 from pv.vecstore.data.rows import Rows
@@ -30,7 +31,6 @@ class ProbeRecord:
     id: str
     registry: Registry
     head: dict[str, Any]
-    again: bool = False
     notes: tuple[str, ...] = ()
     _parts: dict[str, Any] = field(default_factory=dict)
     _found: Any = None
@@ -66,7 +66,7 @@ class ProbeRecord:
             "rows": [{"name": one.source.rpartition("/")[2], "id": one.id, "n": len(one)} for one in listed],
             "settings": dict(settings),
         }
-        made = ProbeRecord(identity, repo.registry, head, again, seen_before(repo, asked, listed[0]))
+        made = ProbeRecord(identity, repo.registry, head, seen_before(repo, asked, listed[0]))
         noted = repo.registry.record(made.id)
         if again and noted:  # an answer that is being measured anew is none
             noted = repo.registry.update_record(made.id, {"parts": None, "time": None, "found": None})
@@ -82,21 +82,20 @@ class ProbeRecord:
         if key not in self._parts:
             found = compute()
             try:
-                self.registry.update_record(self.id, {"probe": self.head, "parts": {key: found}})
+                canonical.dumps(found)
             except FormatError as error:
-                if "canonical" not in str(error):
-                    raise
                 raise DataError(
                     f"what was measured ({key}) is not finite: one of the builds gives NaN",
                     hint="look at how it was trained or merged",
                 ) from error
+            self.registry.update_record(self.id, {"probe": self.head, "parts": {key: found}})
             self._parts[key] = found
         return self._parts[key]
 
     def finish(self, found: Mapping[str, Any]) -> None:
         """Note the result: the probe is done. What was found before is noted as it was, with its time."""
         done = {**found, "notes": list(dict.fromkeys((*self.notes, *found.get("notes", ()))))}
-        if done != self._found:
+        if self._found is None or canonical.dumps(done) != canonical.dumps(self._found):
             time = datetime.now(UTC).isoformat(timespec="seconds")
             self.registry.update_record(self.id, {"time": None, "found": None})
             self.registry.update_record(self.id, {"probe": self.head, "time": time, "found": done})
