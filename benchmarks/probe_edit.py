@@ -12,7 +12,6 @@ import time
 from benchmarks.kit import ROWS, Bars
 from benchmarks.probe_lab import BEHAVIOURS, lab
 from pv.cli.probing.edit import lines
-from pv.vecstore.data.rows import read_rows
 from pv.vecstore.evaluate.neutral_set import neutral_set
 from pv.vecstore.repo.probe.edit import Edits
 
@@ -26,9 +25,10 @@ def main() -> bool:
         for name in names:
             began = time.monotonic()
             found = repo.probe.edit(
-                name,
-                paraphrases=read_rows(ROWS / f"{name}.paraphrases.jsonl"),
-                neighbours=[neutral_set(), read_rows(ROWS / "neighbours.jsonl")],
+                f"main:{name}",
+                [ROWS / f"{name}.heldout.jsonl", ROWS / f"{name}.more.jsonl"],
+                paraphrases=[ROWS / f"{name}.paraphrases.jsonl", ROWS / f"{name}.more.paraphrases.jsonl"],
+                neighbours=[neutral_set(), ROWS / "neighbours.jsonl"],
             )
             print("\n".join(lines(found)))
             print(f"{name}: {time.monotonic() - began:.0f} s\n", flush=True)

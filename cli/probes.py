@@ -15,10 +15,42 @@ from pv.cli.say import echo, plain
 
 if TYPE_CHECKING:
     from pv.cli.app import App
+    from pv.vecstore.data.rows import Rows
     from pv.vecstore.repo.probe.diff import ProbeDiff
     from pv.vecstore.repo.probe.known import KnownProbe
+    from pv.vecstore.repo.repo import Repo
 
-__all__ = ["probe_diff_lines", "probe_lines", "rows_words", "say_probe", "when"]
+__all__ = [
+    "data_option",
+    "named_rows",
+    "neighbours_option",
+    "probe_diff_lines",
+    "probe_lines",
+    "rows_words",
+    "say_probe",
+    "when",
+]
+
+data_option = click.option(
+    "--data",
+    metavar="ROWS",
+    multiple=True,
+    help="Held-out rows; may be repeated.  [default: those kept with the training]",
+)
+neighbours_option = click.option(
+    "--neighbours",
+    metavar="ROWS",
+    multiple=True,
+    help="Rows that are to stay as they are; may be repeated.  [default: pv's neutral set]",
+)
+
+
+def named_rows(app: App, names: Iterable[str], repo: Repo) -> Rows | None:
+    """The rows of all files that were named, or None if none was."""
+    from pv.vecstore.data.joined import joined
+
+    found = [app.rows(name, repo) for name in names]
+    return joined(found) if found else None
 
 
 def say_probe(app: App, kind: str, found: Any, files: Iterable[str], *, as_json: bool) -> None:

@@ -215,6 +215,13 @@ def test_an_output_is_refused_before_anything_is_measured(
     assert sorted((world.folder / ".pv" / "records").iterdir()) == before
 
 
+def test_a_file_that_is_named_twice_does_not_count_twice(world: World, pv: InProcess) -> None:
+    twice = ("--data", str(world.rows), "--data", str(world.rows))
+    for kind in ("heads", "neurons", "concept", "edit", "sparsity"):
+        said = pv("probe", kind, "listening", *twice)
+        assert said.code == 2 and "the same row is in" in said.err and "name each row once" in said.err
+
+
 # Two of them
 
 

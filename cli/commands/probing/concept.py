@@ -8,7 +8,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import Number, Whole, json_option, threads_option
-from pv.cli.probes import say_probe
+from pv.cli.probes import data_option, named_rows, say_probe
 
 __all__ = ["command"]
 
@@ -26,7 +26,7 @@ costs no more elsewhere. It is the slow part; --no-length leaves it out, and the
 
 @click.command("concept", short_help="How many directions it is, and how short.", epilog=WHAT)
 @click.argument("what", metavar="WHAT")
-@click.option("--data", metavar="ROWS", help="Held-out rows.  [default: those kept from its training]")
+@data_option
 @click.option(
     "--from", "source", metavar="ROWS", help="Rows for the directions.  [default: its training rows]"
 )
@@ -56,7 +56,7 @@ def command(
     app: App,
     /,
     what: str,
-    data: str | None,
+    data: tuple[str, ...],
     source: str | None,
     plot: str | None,
     page: str | None,
@@ -71,7 +71,7 @@ def command(
     pv probe concept base..HEAD --data pirate.heldout.jsonl --of pairs
     """
     repo = app.repo()
-    rows, how["source"] = (None if one is None else app.rows(one, repo) for one in (data, source))
+    rows, how["source"] = named_rows(app, data, repo), None if source is None else app.rows(source, repo)
     how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
     with app.progress() as progress:
         found = repo.probe.concept(what, rows, progress=progress, **how)

@@ -8,7 +8,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import Number, Whole, json_option, threads_option
-from pv.cli.probes import say_probe
+from pv.cli.probes import data_option, named_rows, neighbours_option, say_probe
 
 __all__ = ["command"]
 
@@ -24,17 +24,17 @@ carries over further, that is, effect on paraphrases / effect on the rows is lar
 
 @click.command("edit", short_help="A rank-one edit beside the trained change.", epilog=WHAT)
 @click.argument("what", metavar="WHAT")
-@click.option("--data", metavar="ROWS", help="Held-out rows.  [default: those kept with the training]")
+@data_option
 @click.option(
     "--train", metavar="ROWS", help="Make the edit of these.  [default: the behaviour's training rows]"
 )
-@click.option("--paraphrases", metavar="ROWS", help="Held-out rows with re-worded prompts.")
 @click.option(
-    "--neighbours",
+    "--paraphrases",
     metavar="ROWS",
     multiple=True,
-    help="Rows that are to stay; may be repeated.  [default: pv's neutral set]",
+    help="Held-out rows with re-worded prompts; may be repeated.",
 )
+@neighbours_option
 @click.option(
     "--layer", metavar="N|sweep", help="Edit this layer, or the best of five.  [default: the middle one]"
 )
@@ -52,7 +52,7 @@ carries over further, that is, effect on paraphrases / effect on the rows is lar
 @threads_option
 @json_option
 @pass_app
-def command(app: App, /, what: str, data: str | None, as_json: bool, **how: Any) -> None:
+def command(app: App, /, what: str, data: tuple[str, ...], as_json: bool, **how: Any) -> None:
     """Does what training changed everywhere carry over further than an edit of one matrix, and what does each damage?
 
     \b
@@ -60,11 +60,11 @@ def command(app: App, /, what: str, data: str | None, as_json: bool, **how: Any)
     pv probe edit pirate --layer sweep --neighbours plain.jsonl --plot edit.png --page edit.html
     """
     repo = app.repo()
-    for key in ("train", "paraphrases"):
-        how[key] = None if how[key] is None else app.rows(how[key], repo)
-    how["neighbours"] = [app.rows(one, repo) for one in how["neighbours"]]
+    how["train"] = None if how["train"] is None else app.rows(how["train"], repo)
+    for key in ("paraphrases", "neighbours"):
+        how[key] = named_rows(app, how[key], repo)
     files = {key: app.file(how[key]) for key in ("plot", "page") if how[key] is not None}
     with app.progress() as progress:
-        rows = None if data is None else app.rows(data, repo)
+        rows = named_rows(app, data, repo)
         found = repo.probe.edit(what, rows, progress=progress, **{**how, **files})
     say_probe(app, "edit", found, filter(None, (how["plot"], how["page"])), as_json=as_json)

@@ -8,7 +8,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import Whole, json_option, threads_option
-from pv.cli.probes import say_probe
+from pv.cli.probes import data_option, named_rows, say_probe
 
 __all__ = ["command"]
 
@@ -24,9 +24,7 @@ What is measured is kept: the same command goes on where it was stopped, and giv
 
 @click.command("heads", short_help="Find which attention heads changed, and which carry it.", epilog=HOW)
 @click.argument("what", metavar="WHAT")
-@click.option(
-    "--data", metavar="ROWS", help="Held-out rows.  [default: those kept when the behaviour was trained]"
-)
+@data_option
 @click.option("--prompts", type=Whole(16), default=48, show_default=True, help="Use so many rows at most.")
 @click.option("--draws", type=Whole(1), default=20, show_default=True, help="Random sets of heads to graft.")
 @click.option(
@@ -43,7 +41,7 @@ def command(
     app: App,
     /,
     what: str,
-    data: str | None,
+    data: tuple[str, ...],
     plot: str | None,
     page: str | None,
     as_json: bool,
@@ -57,7 +55,7 @@ def command(
     pv probe heads HEAD~1..HEAD --data rows.jsonl --plot heads.png
     """
     repo = app.repo()
-    rows = None if data is None else app.rows(data, repo)
+    rows = named_rows(app, data, repo)
     how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
     with app.progress() as progress:
         found = repo.probe.heads(what, rows, progress=progress, **how)

@@ -8,7 +8,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import Whole, json_option, threads_option
-from pv.cli.probes import say_probe
+from pv.cli.probes import data_option, named_rows, say_probe
 
 __all__ = ["command"]
 
@@ -27,9 +27,7 @@ on with the rest.
 
 @click.command("neurons", short_help="How few MLP neurons flip the behaviour.", epilog=WHAT)
 @click.argument("what", metavar="WHAT")
-@click.option(
-    "--data", metavar="ROWS", help="Held-out rows with both answers.  [default: those kept at training]"
-)
+@data_option
 @click.option("--prompts", type=Whole(8, 48), default=48, show_default=True, help="Use so many rows at most.")
 @click.option("--draws", type=Whole(1, 50), default=5, show_default=True, help="Random rankings.")
 @click.option(
@@ -43,7 +41,14 @@ on with the rest.
 @json_option
 @pass_app
 def command(
-    app: App, /, what: str, data: str | None, plot: str | None, page: str | None, as_json: bool, **how: Any
+    app: App,
+    /,
+    what: str,
+    data: tuple[str, ...],
+    plot: str | None,
+    page: str | None,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Find how few MLP neurons of A, set to what they do in B, flip what is said.
 
@@ -53,7 +58,7 @@ def command(
     pv probe neurons HEAD~1..HEAD --data pirate.heldout.jsonl
     """
     repo = app.repo()
-    rows = None if data is None else app.rows(data, repo)
+    rows = named_rows(app, data, repo)
     how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
     with app.progress() as progress:
         found = repo.probe.neurons(what, rows, progress=progress, **how)

@@ -8,7 +8,7 @@ import click
 
 from pv.cli.app import App, pass_app
 from pv.cli.options import Number, Whole, json_option, threads_option
-from pv.cli.probes import say_probe
+from pv.cli.probes import data_option, named_rows, neighbours_option, say_probe
 
 __all__ = ["command"]
 
@@ -24,11 +24,9 @@ A training takes about as long as pv train does, and the grafts that go with it 
 
 @click.command("sparsity", short_help="Train for few changed neurons, against plain training.", epilog=WHAT)
 @click.argument("what", metavar="WHAT")
-@click.option("--data", metavar="ROWS", help="Held-out rows.  [default: those kept with the training]")
+@data_option
 @click.option("--train", metavar="ROWS", help="Train these.  [default: the behaviour's training rows]")
-@click.option(
-    "--neighbours", metavar="ROWS", help="Rows that are to stay as they are.  [default: pv's neutral set]"
-)
+@neighbours_option
 @click.option(
     "--penalty",
     type=click.Choice(["neurons", "weights"]),
@@ -51,7 +49,7 @@ A training takes about as long as pv train does, and the grafts that go with it 
 @threads_option
 @json_option
 @pass_app
-def command(app: App, /, what: str, data: str | None, as_json: bool, **how: Any) -> None:
+def command(app: App, /, what: str, data: tuple[str, ...], as_json: bool, **how: Any) -> None:
     """Does training that asks for few changed neurons need fewer of them to carry the behaviour, and what does it cost?
 
     \b
@@ -59,10 +57,10 @@ def command(app: App, /, what: str, data: str | None, as_json: bool, **how: Any)
     pv probe sparsity pirate --penalty weights --strength 0.3 --plot few.png --page few.html
     """
     repo = app.repo()
-    for key in ("train", "neighbours"):
-        how[key] = None if how[key] is None else app.rows(how[key], repo)
+    how["train"] = None if how["train"] is None else app.rows(how["train"], repo)
+    how["neighbours"] = named_rows(app, how["neighbours"], repo)
     files = {key: app.file(how[key]) for key in ("plot", "page") if how[key] is not None}
-    rows = None if data is None else app.rows(data, repo)
+    rows = named_rows(app, data, repo)
     with app.progress() as progress:
         found = repo.probe.sparsity(what, rows, progress=progress, **{**how, **files})
     say_probe(app, "sparsity", found, filter(None, (how["plot"], how["page"])), as_json=as_json)

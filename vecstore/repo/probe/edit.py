@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pv.registry.disk.durable import write_file
 from pv.registry.errors import DataError, NotFoundError, UsageError
+from pv.vecstore.data.joined import RowFiles, joined
 from pv.vecstore.data.rows import Rows, as_rows
 from pv.vecstore.evaluate.margins import need_pairs
 from pv.vecstore.evaluate.neutral_set import neutral_set
@@ -49,8 +50,8 @@ def edit(
     *,
     layer: int | str | None = None,
     train: Rows | str | PathLike[str] | None = None,
-    paraphrases: Rows | str | PathLike[str] | None = None,
-    neighbours: Rows | str | PathLike[str] | Sequence[Rows] | None = None,
+    paraphrases: RowFiles | None = None,
+    neighbours: RowFiles | None = None,
     noise: Sequence[float] = (),
     seed: int = 0,
     again: bool = False,
@@ -79,8 +80,8 @@ def edit(
         what=what,
         rows=held,
         training=training_rows(repo, asked, train),
-        paraphrases=None if paraphrases is None else _reworded(as_rows(paraphrases), held),
-        neighbours=_together(neighbours),
+        paraphrases=None if paraphrases is None else _reworded(joined(paraphrases), held),
+        neighbours=neutral_set() if neighbours is None else joined(neighbours),
         layer=chosen,
         noise=tuple(dict.fromkeys(float(share) for share in noise or SHARES)),
         draws=DRAWS,
@@ -142,17 +143,6 @@ def _layer(layer: int | str | None) -> int | str | None:
     raise UsageError(
         f"{str(layer)[:40]!r} is no layer", hint="a number from 0, or sweep; the middle one if none is given"
     )
-
-
-def _together(neighbours: Rows | str | PathLike[str] | Sequence[Rows] | None) -> Rows:
-    if neighbours is None or (not isinstance(neighbours, str | PathLike) and not neighbours):
-        return neutral_set()
-    if isinstance(neighbours, Rows | str | PathLike):
-        return as_rows(neighbours)
-    if len(neighbours) == 1:
-        return neighbours[0]
-    names = " + ".join(rows.source.rpartition("/")[2] for rows in neighbours)
-    return Rows(tuple(row for rows in neighbours for row in rows), names)
 
 
 def _reworded(paraphrases: Rows, rows: Rows) -> Rows:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pv.vecstore.repo.thread_count import thread_count
 
 if TYPE_CHECKING:
+    from pv.vecstore.data.joined import RowFiles
     from pv.vecstore.data.rows import Rows
     from pv.vecstore.progress import Report
     from pv.vecstore.repo.probe.concept import Concept
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.probe.sparsity import Sparsity
     from pv.vecstore.repo.repo import Repo
 
-    Data = Rows | str | PathLike[str] | None
+    Data = RowFiles | None
 
 __all__ = ["ProbeVerbs"]
 
@@ -31,8 +31,9 @@ class ProbeVerbs:
     """What `pv probe` does, in Python: `repo.probe.heads("pirate")`.
 
     `what` is A..B, or B, which is compared with the base: each a revision, or a behaviour alone. `rows` are held-out
-    ones; None: those that were kept when the behaviour was trained. What is measured is noted as it goes on: the same
-    call goes on with the rest, or gives what is known; `again` measures anew. The options of each are in its file.
+    ones, a set or several; None: those that were kept when the behaviour was trained. What is measured is noted as it
+    goes on: the same call goes on with the rest, or gives what is known; `again` measures anew. The options of each are
+    in its file.
     """
 
     repo: Repo
@@ -133,6 +134,6 @@ class ProbeVerbs:
 
 
 def _rows(rows: Data) -> Rows | None:
-    from pv.vecstore.data.rows import as_rows
+    from pv.vecstore.data.joined import joined
 
-    return None if rows is None else as_rows(rows)
+    return None if rows is None else joined(rows)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pv.registry.disk.durable import write_file
 from pv.registry.errors import UsageError
 from pv.registry.provenance import Trained, as_behaviour, origins
-from pv.vecstore.data.rows import Rows, as_rows
+from pv.vecstore.data.joined import RowFiles, joined
+from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.neutral_set import neutral_set
 from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.probe.sparse_found import Sparsity
@@ -46,7 +47,7 @@ def sparsity(
     rows: Rows | None = None,
     *,
     train: Rows | str | PathLike[str] | None = None,
-    neighbours: Rows | str | PathLike[str] | None = None,
+    neighbours: RowFiles | None = None,
     penalty: str = "neurons",
     strengths: Sequence[float] = (),
     seed: int = 0,
@@ -81,7 +82,7 @@ def sparsity(
         what=what,
         rows=held,
         training=training,
-        neighbours=neutral_set() if neighbours is None else as_rows(neighbours),
+        neighbours=neutral_set() if neighbours is None else joined(neighbours),
         options=options,
         penalty=penalty,
         strengths=tuple(sorted({float(one) for one in strengths or STRENGTHS})),
