@@ -28,6 +28,7 @@ __all__ = [
     "json_option",
     "mainline_options",
     "message_option",
+    "model_threads_option",
     "name_option",
     "ray_option",
     "read_modules",
@@ -190,6 +191,9 @@ def threads_choice(help: str) -> Callable[[Command], Command]:
 
 
 threads_option = threads_choice("Number of threads; no result depends on it.")
+model_threads_option = threads_choice(
+    "Number of threads; last digits may depend on it."
+)  # of what PyTorch adds up
 shard_option = click.option(
     "--shard-size",
     "shard_bytes",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Number, Whole, json_option, threads_option
+from pv.cli.options import Number, Whole, json_option, model_threads_option
 from pv.cli.render import persona_line
 from pv.cli.talk import Talk, Voice, typed
 from pv.registry.errors import UsageError
@@ -40,7 +40,7 @@ __all__ = ["command"]
 @click.option("--seed", type=Whole(), default=0, help="Seed of the sampling.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
 @click.option("--base", is_flag=True, help="Talk to the base: alone, or beside a revision.")
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import Number, json_option, message_option, threads_option
+from pv.cli.options import Number, json_option, message_option, model_threads_option
 from pv.cli.render import interval, size, table
 from pv.cli.say import echo, plain
 from pv.registry.exit_codes import ExitCode
@@ -35,7 +35,7 @@ MUCH = 0.5  # a relative L2 error that calls for a measurement
 @click.option("--data", metavar="FILE", help="Held-out rows to measure the effect on.")
 @click.option("--force", is_flag=True, help="Commit even if it is larger.")
 @message_option
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(

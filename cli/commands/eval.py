@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Whole, dtype_option, json_option, threads_option
+from pv.cli.options import Whole, dtype_option, json_option, model_threads_option
 from pv.cli.render import columns, persona_line, table
 from pv.cli.say import echo, plain
 from pv.cli.scores import (
@@ -90,7 +90,7 @@ answered right, that is, how often the right choice is the likeliest one (docs/s
 @click.option("--controls", is_flag=True, help="Also measure noise of the vector's size in its place.")
 @click.option("--prompt", metavar="TEXT", help="A control too: the base with this system prompt.")
 @dtype_option("Dtype of the builds that are measured.")
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Number, Whole, json_option, threads_option
+from pv.cli.options import Number, Whole, json_option, model_threads_option
 from pv.cli.probes import data_option, named_rows, say_probe
 
 __all__ = ["command"]
@@ -49,7 +49,7 @@ costs no more elsewhere. It is the slow part; --no-length leaves it out, and the
 @click.option("--again", is_flag=True, help="Measure anew what is known.")
 @click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
 @click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(

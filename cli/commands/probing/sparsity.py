@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Number, Whole, json_option, threads_option
+from pv.cli.options import Number, Whole, json_option, model_threads_option
 from pv.cli.probes import data_option, named_rows, neighbours_option, say_probe
 
 __all__ = ["command"]
@@ -46,7 +46,7 @@ A training takes about as long as pv train does, and the grafts that go with it 
 @click.option("--again", is_flag=True, help="Measure anew what is known.")
 @click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
 @click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(app: App, /, what: str, data: tuple[str, ...], as_json: bool, **how: Any) -> None:

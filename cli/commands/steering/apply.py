@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import TakesNumbers, Whole, json_option, read_weight, threads_option
+from pv.cli.options import TakesNumbers, Whole, json_option, model_threads_option, read_weight
 from pv.cli.render import number, table
 from pv.cli.say import echo, plain
 from pv.registry.steering import POSITIONS
@@ -29,7 +29,7 @@ CUT = {"length": " […]", "context": " [the context is full]"}
 @click.option("--site", "sites", multiple=True, metavar="SITE", help="Apply it there alone. Can be repeated.")
 @click.option("--positions", type=click.Choice(POSITIONS), help="Which tokens are steered.")
 @click.option("--max-tokens", type=Whole(1), default=64, show_default=True, help="Longest reply, in tokens.")
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(

@@ -6,7 +6,7 @@ import click
 
 from pv.cli.against import movement_lines
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, threads_option
+from pv.cli.options import json_option, model_threads_option
 
 __all__ = ["command"]
 
@@ -16,7 +16,7 @@ __all__ = ["command"]
 @click.argument("term", metavar="[REV:]TERM")
 @click.option("--site", "sites", multiple=True, metavar="SITE", help="There alone. Can be repeated.")
 @click.option("--texts", metavar="FILE", help="On these rows, not on pv's neutral set.")
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import App, pass_app, short
-from pv.cli.options import Whole, json_option, message_option, read_weight, term_option, threads_option
+from pv.cli.options import Whole, json_option, message_option, model_threads_option, read_weight, term_option
 from pv.cli.render import number, table
 from pv.cli.say import echo
 from pv.registry.steering import POSITIONS
@@ -61,7 +61,7 @@ HEADER = ("site", "agreement", "first component", "halves", "against", "norm", "
 @click.option("--same-token", is_flag=True, help="Read also where every text has the same token.")
 @click.option("--no-data", is_flag=True, help="Do not keep the rows in the registry.")
 @message_option
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(

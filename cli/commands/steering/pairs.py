@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Whole, json_option, threads_option
+from pv.cli.options import Whole, json_option, model_threads_option
 
 __all__ = ["command"]
 
@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.argument("trait", metavar="TRAIT")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Where to write the rows: NAME.jsonl.")
 @click.option("--max-tokens", type=Whole(1), default=64, show_default=True, help="Longest answer, in tokens.")
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(app: App, trait: str, output: str, max_tokens: int, threads: int, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Number, json_option, message_option, threads_option
+from pv.cli.options import Number, json_option, message_option, model_threads_option
 from pv.cli.passage import say_passage
 
 __all__ = ["command"]
@@ -26,7 +26,7 @@ __all__ = ["command"]
     help="Least share of the steered effect.",
 )
 @message_option
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(app: App, /, term: str, data: str, by: str, as_json: bool, **given: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Number, Whole, json_option, threads_option
+from pv.cli.options import Number, Whole, json_option, model_threads_option
 from pv.cli.say import echo
 from pv.registry.exit_codes import ExitCode
 
@@ -54,7 +54,7 @@ same command again, or with more layers, measures only what is not known yet.
 @click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
 @click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
 @click.option("--set", "commit", is_flag=True, help="Set the suggestion, in a commit.")
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(

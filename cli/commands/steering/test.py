@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import json_option, message_option, threads_option
+from pv.cli.options import json_option, message_option, model_threads_option
 from pv.cli.passage import say_passage
 
 __all__ = ["command"]
@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.argument("term")
 @click.argument("data", metavar="ROWS")
 @message_option
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(app: App, /, term: str, data: str, as_json: bool, **given: Any) -> None:

@@ -12,8 +12,8 @@ from pv.cli.options import (
     Whole,
     json_option,
     message_option,
+    model_threads_option,
     name_option,
-    threads_option,
     weight_option,
 )
 from pv.vecstore.publish.lineage import losses, measured
@@ -45,7 +45,7 @@ __all__ = ["command"]
     "--max-tokens", type=Whole(1), default=64, show_default=True, help="Longest steered reply, in tokens."
 )
 @message_option
-@threads_option
+@model_threads_option
 @json_option
 @pass_app
 def command(
