@@ -35,6 +35,7 @@ NAMES = (
     "probe_concept",
     "probe_edit",
     "probe_sparsity",
+    "probe_stops",
     "training_speed",
     "optimizer",
     "optimizer_quality",
