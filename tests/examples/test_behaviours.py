@@ -8,8 +8,12 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "behaviours"
 NAMES = ["concise", "listening", "pirate"]
-FILES = [name + suffix for name in NAMES for suffix in ("", ".heldout")]
-PARAPHRASES = [f"{name}.paraphrases" for name in NAMES]
+FILES = [name + suffix for name in NAMES for suffix in ("", ".heldout", ".more")]
+PARAPHRASES = {  # of which held-out rows
+    f"{name}.{paraphrases}": f"{name}.{of}"
+    for name in NAMES
+    for of, paraphrases in (("heldout", "paraphrases"), ("more", "more.paraphrases"))
+}
 
 # Words are a proxy for tokens: the rows are balanced to 20 % in tokens, and pirate
 # spelling takes more tokens per word than plain English.
@@ -32,12 +36,12 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def test_every_behaviour_has_both_files_and_nothing_else() -> None:
+def test_every_behaviour_has_its_files_and_nothing_else() -> None:
     plain = ["neutral_choice", "neighbours", *PARAPHRASES]
     assert sorted(p.name for p in FOLDER.glob("*.jsonl")) == sorted(f"{f}.jsonl" for f in FILES + plain)
 
 
-@pytest.mark.parametrize("stem", FILES + PARAPHRASES)
+@pytest.mark.parametrize("stem", [*FILES, *PARAPHRASES])
 def test_rows_have_the_documented_shape(stem: str) -> None:
     for row in rows(stem):
         assert set(row) == {"prompt", "chosen", "rejected"}
@@ -58,7 +62,12 @@ def test_rows_have_the_documented_shape(stem: str) -> None:
 
 @pytest.mark.parametrize("stem", FILES)
 def test_there_are_enough_rows(stem: str) -> None:
-    assert len(rows(stem)) >= (24 if stem.endswith(".heldout") else 48)
+    assert len(rows(stem)) >= (48 if stem in NAMES else 24)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_measurement_can_have_fifty_held_out_rows(name: str) -> None:
+    assert len(rows(f"{name}.heldout")) + len(rows(f"{name}.more")) >= 50
 
 
 @pytest.mark.parametrize("stem", [*FILES, *PARAPHRASES, "neighbours"])
@@ -69,7 +78,7 @@ def test_the_text_is_ascii(stem: str) -> None:
 
 def test_no_prompt_appears_twice_in_any_file() -> None:
     seen: dict[str, str] = {}
-    for stem in FILES + PARAPHRASES:
+    for stem in [*FILES, *PARAPHRASES]:
         for row in rows(stem):
             key = flat(row["prompt"])
             assert key not in seen, f"{key!r} is in {seen[key]} and in {stem}"
@@ -89,17 +98,16 @@ def test_answers_of_a_row_have_about_the_same_length(stem: str) -> None:
         assert long / short <= bound, row
 
 
-@pytest.mark.parametrize("stem", ["concise", "concise.heldout"])
+@pytest.mark.parametrize("stem", [f for f in FILES if f.split(".")[0] == "concise"])
 def test_concise_answers_are_much_shorter(stem: str) -> None:
     for row in rows(stem):
         assert 2 * words(row["chosen"]) < words(row["rejected"]), row
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_paraphrases_reword_every_held_out_prompt_twice_and_keep_its_answers(name: str) -> None:
-    held = [(row["chosen"], row["rejected"]) for row in rows(f"{name}.heldout")]
-    found = [(row["chosen"], row["rejected"]) for row in rows(f"{name}.paraphrases")]
-    assert len(found) >= 50
+@pytest.mark.parametrize(("stem", "of"), PARAPHRASES.items())
+def test_paraphrases_reword_every_held_out_prompt_twice_and_keep_its_answers(stem: str, of: str) -> None:
+    held = [(row["chosen"], row["rejected"]) for row in rows(of)]
+    found = [(row["chosen"], row["rejected"]) for row in rows(stem)]
     assert found == held * 2
 
 
