@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pv.registry import canonical, ids, provenance
+from pv.registry import canonical, ids, provenance, provenance_ways
 from pv.registry.errors import BaseMismatch, FormatError, IntegrityError, NotFoundError, UsageError
 from pv.registry.git.objects import TreeEntry
 from pv.registry.git.repository import GitRepository
@@ -110,7 +110,7 @@ def write_snapshot(
 ) -> str:
     """The tree for `persona`; manifests come from `sources` (the first that has it), then from `new` and `held`.
 
-    What several of them know of where a vector came from is kept, all of it: see `provenance.together`.
+    What several of them know of where a vector came from is kept, all of it: see `provenance_ways.together`.
 
     Raises NotFoundError if the persona names a vector that is in none of them, BaseMismatch if one was
     measured from another base, UsageError for a persona that could not be read again, or names a vector for what
@@ -200,13 +200,13 @@ def _all_origins(
     first = sources[0]
     known, before = first.provenance(vector_id), first.persona()
     for other in sources[1:]:
-        known = provenance.together(
+        known = provenance_ways.together(
             known, other.provenance(vector_id), _new_in(before, other.persona(), vector_id)
         )
     if vector_id in new:
         manifest, origin = new[vector_id]
         _check_new(vector_id, manifest, persona)
-        known = provenance.together(known, origin, _new_in(before, persona, vector_id))
+        known = provenance_ways.together(known, origin, _new_in(before, persona, vector_id))
     return TreeEntry(history.write_blob(canonical.dumps(known.to_json())))
 
 

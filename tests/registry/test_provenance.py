@@ -22,17 +22,12 @@ from pv.registry.provenance import (
     TrainedOn,
     TrainingData,
     Unknown,
-    also,
-    as_behaviour,
     checked,
     from_bytes,
-    origin,
-    origins,
     read,
-    together,
-    ways,
 )
-from pv.registry.provenance import trained as training
+from pv.registry.provenance_ways import also, as_behaviour, origin, origins, together, ways
+from pv.registry.provenance_ways import trained as training
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
 IDS = st.binary(min_size=32, max_size=32).map(bytes.hex)

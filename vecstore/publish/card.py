@@ -15,7 +15,8 @@ from pv.registry.combine import METHODS
 from pv.registry.dtypes import OUTPUTS
 from pv.registry.manifest import BaseManifest
 from pv.registry.persona import Behaviour, Persona
-from pv.registry.provenance import Derived, Provenance, Unknown, as_behaviour
+from pv.registry.provenance import Derived, Provenance, Unknown
+from pv.registry.provenance_ways import as_behaviour
 from pv.registry.words import module_words, number, switch_words, term_list
 from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.publish.beside import NotedDamage, NotedReplies, NotedTasks

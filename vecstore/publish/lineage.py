@@ -9,17 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pv.registry.provenance import (
-    Captured,
-    Derived,
-    Extracted,
-    Imported,
-    Merged,
-    Provenance,
-    Trained,
-    also,
-    ways,
-)
+from pv.registry.provenance import Captured, Derived, Extracted, Imported, Merged, Provenance, Trained
+from pv.registry.provenance_ways import also, ways
 from pv.registry.words import number
 from pv.vecstore.publish.words import Quote, effect, last_part, share
 from pv.vecstore.train.options import Extent

@@ -13,7 +13,8 @@ from pv.registry.errors import NotFoundError, UsageError
 from pv.registry.history.snapshot import NewVectors
 from pv.registry.persona import Persona
 from pv.registry.provenance import Derived as DerivedProvenance
-from pv.registry.provenance import Provenance, Unknown, as_behaviour
+from pv.registry.provenance import Provenance, Unknown
+from pv.registry.provenance_ways import as_behaviour
 from pv.registry.words import size
 from pv.vecstore.data.overlap import Overlap
 from pv.vecstore.data.rows import Rows, as_rows

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from pv.registry import ids
 from pv.registry.persona import Persona
-from pv.registry.provenance import Derived, Provenance, Trained, ways
+from pv.registry.provenance import Derived, Provenance, Trained
+from pv.registry.provenance_ways import ways
 from pv.registry.registry import Registry
 from pv.vecstore.publish.words import Effect
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import IntegrityError, NotFoundError
 from pv.registry.persona import Persona, Term
-from pv.registry.provenance import Captured, as_behaviour, ways
+from pv.registry.provenance import Captured
+from pv.registry.provenance_ways import as_behaviour, ways
 from pv.vecstore.merge.build import Built
 from pv.vecstore.merge.build import build as write_build
 from pv.vecstore.merge.delta import holdings, touched

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
-from pv.registry.provenance import Captured, Merged, Provenance, Trained, origin
+from pv.registry.provenance import Captured, Merged, Provenance, Trained
+from pv.registry.provenance_ways import origin
 from pv.registry.registry import Registry
 from pv.vecstore.merge.adapter import Adapted, ModuleLoss, write_adapter
 from pv.vecstore.progress import Report, stage

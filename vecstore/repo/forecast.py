@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pv.registry import ids
 from pv.registry.errors import FormatError, MissingBase, NotFoundError, RemoteError, StorageError, UsageError
-from pv.registry.provenance import Provenance, Trained, as_behaviour, trained
+from pv.registry.provenance import Provenance, Trained
+from pv.registry.provenance_ways import as_behaviour, trained
 from pv.vecstore.forecast.calibration import Calibration, read_calibration, standard
 from pv.vecstore.forecast.features import Sketches
 from pv.vecstore.forecast.forecast import Forecast, Subject, forecast

@@ -10,7 +10,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from pv.registry.persona import Behaviour
-from pv.registry.provenance import Derived, as_behaviour
+from pv.registry.provenance import Derived
+from pv.registry.provenance_ways import as_behaviour
 from pv.registry.words import (
     combine_words,
     module_words,

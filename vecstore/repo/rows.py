@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.disk import durable
 from pv.registry.errors import NotFoundError, UsageError
-from pv.registry.provenance import Captured, Provenance, Trained, TrainingData, as_behaviour, origins
+from pv.registry.provenance import Captured, Provenance, Trained, TrainingData
+from pv.registry.provenance_ways import as_behaviour, origins
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows
 

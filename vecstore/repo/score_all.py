@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
 from pv.registry.persona import Behaviour, Persona
-from pv.registry.provenance import Provenance, Trained, origins
+from pv.registry.provenance import Provenance, Trained
+from pv.registry.provenance_ways import origins
 from pv.registry.registry import Registry
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.rows import Rows

@@ -18,7 +18,8 @@ from pv.registry.changes import Change, changes
 from pv.registry.errors import UnknownBehaviour, UnknownRevision
 from pv.registry.history.log import LogEntry
 from pv.registry.persona import Behaviour, Persona, as_written
-from pv.registry.provenance import Derived, Trained, origins, ways
+from pv.registry.provenance import Derived, Trained
+from pv.registry.provenance_ways import origins, ways
 from pv.registry.registry import Registry
 from pv.registry.words import revision_words
 from pv.vecstore.repo.commits import named_history, standing_first

@@ -6,17 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pv.registry.provenance import (
-    Captured,
-    Derived,
-    Extracted,
-    Imported,
-    Merged,
-    Provenance,
-    Trained,
-    as_behaviour,
-    together,
-)
+from pv.registry.provenance import Captured, Derived, Extracted, Imported, Merged, Provenance, Trained
+from pv.registry.provenance_ways import as_behaviour, together
 from pv.registry.registry import Registry
 from pv.vecstore.publish.words import Effect
 from pv.vecstore.repo.effects import own_effect

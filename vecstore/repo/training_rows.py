@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from pv.registry.errors import PvError
 from pv.registry.persona import Behaviour
-from pv.registry.provenance import Trained, origins
+from pv.registry.provenance import Trained
+from pv.registry.provenance_ways import origins
 from pv.registry.registry import Registry
 from pv.vecstore.data.kept_rows import load_rows
 from pv.vecstore.data.overlap import Overlap, overlap

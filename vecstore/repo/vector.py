@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pv.registry.disk.closing import Closing
 from pv.registry.errors import UsageError
-from pv.registry.provenance import Provenance, as_behaviour
+from pv.registry.provenance import Provenance
+from pv.registry.provenance_ways import as_behaviour
 from pv.vecstore.merge.delta import delta
 from pv.vecstore.repo.opening import opened
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.disk.durable import write_file
 from pv.registry.errors import UsageError
-from pv.registry.provenance import Trained, as_behaviour, origins
+from pv.registry.provenance import Trained
+from pv.registry.provenance_ways import as_behaviour, origins
 from pv.vecstore.data.joined import RowFiles, joined
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.neutral_set import neutral_set

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pv.registry.errors import UsageError
 from pv.registry.persona import Behaviour, Persona
-from pv.registry.provenance import origins
+from pv.registry.provenance_ways import origins
 from pv.registry.registry import Registry
 from pv.registry.steering import Steering, SteeringTerm
 from pv.registry.steering_origin import Extracted

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pv.registry.errors import UsageError
-from pv.registry.provenance import Trained, origins
+from pv.registry.provenance import Trained
+from pv.registry.provenance_ways import origins
 from pv.registry.steering_origin import Extracted
 from pv.vecstore.data.rows import Rows, as_rows
 from pv.vecstore.evaluate.damage import damage

@@ -13,7 +13,8 @@ import torch
 from support.tiny import tiny_checkpoint
 
 from pv.registry.errors import DataError, NotFoundError, UsageError
-from pv.registry.provenance import Trained, as_behaviour
+from pv.registry.provenance import Trained
+from pv.registry.provenance_ways import as_behaviour
 from pv.registry.steering_origin import Extracted, Imported
 from pv.vecstore.activations.extract import activations, pairs_of
 from pv.vecstore.activations.hooks import captured, steered
