@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 __all__ = ["misread"]
@@ -24,9 +24,11 @@ OPTIONAL = {
 """What a probe may leave out."""
 
 
-def misread(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where it is changed, and the document with it."""
+def misread(document: dict[str, Any], derived: Container[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where it is changed, and the document with it. What is `derived` from the rest is not read."""
     for path in _paths(document, ()):
+        if path[-1] in derived:
+            continue
         at = _at(document, path)
         for wrong in WRONG[type(at)]:
             if wrong is not None or path[-1] not in OPTIONAL:

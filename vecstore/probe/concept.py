@@ -10,7 +10,7 @@ from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.probe.elbow import Elbow
 from pv.vecstore.probe.gain import Gains
 from pv.vecstore.probe.length import Length
-from pv.vecstore.probe.typed import typed
+from pv.vecstore.probe.values import read, unlike
 
 __all__ = ["OF", "Concept", "Effects", "Layer", "Of", "Step"]
 
@@ -80,11 +80,11 @@ class Effects:
         return {**asdict(self), "enough": self.enough, "certain": self.certain}
 
     @staticmethod
-    def from_json(found: Mapping[str, Any]) -> Effects:
-        """Raises KeyError or ValueError for what is none."""
-        made: Effects = typed(Effects, found, "effects")
+    def from_json(document: object) -> Effects:
+        """Raises FormatError, also where nothing was steered."""
+        made = read(Effects, document)
         if not made.steps:
-            raise ValueError("effects: nothing was steered")
+            raise unlike("effects.steps")
         return made
 
 
@@ -137,11 +137,10 @@ class Concept:
         return {**found, **made, "headline": self.headline}
 
     @staticmethod
-    def from_json(found: Mapping[str, Any]) -> Concept:
-        """Raises KeyError or ValueError for what is none."""
-        made: Concept = typed(Concept, found, "concept")
-        Elbow.from_json(found["elbow"])
-        for kind, key in ((Effects, "effects"), (Gains, "gains")):
-            if found[key] is not None:
-                kind.from_json(found[key])
+    def from_json(document: object) -> Concept:
+        """Raises FormatError."""
+        made = read(Concept, document)
+        for part in (made.elbow, made.effects, made.gains):
+            if part is not None:
+                part.from_json(part.to_json())
         return made

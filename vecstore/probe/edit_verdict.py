@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,10 +72,6 @@ class Claim:
     verdict: Verdict
     difference: Interval | None
     why: str
-
-    def to_json(self) -> dict[str, Any]:
-        found = None if self.difference is None else self.difference.to_json()
-        return {"verdict": self.verdict, "difference": found, "why": self.why}
 
 
 def claimed(

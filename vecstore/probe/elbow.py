@@ -27,7 +27,7 @@ texts of one label have more or less of is in the null too, so it is said beside
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pv.registry.errors import DataError
-from pv.vecstore.probe.typed import typed
+from pv.vecstore.probe.values import read, unlike
 
 __all__ = ["Elbow", "Growth", "SameClass", "components", "elbow", "enough", "projected"]
 
@@ -111,11 +111,11 @@ class Elbow:
         return {**asdict(self), "kept": self.kept, "rises": self.rises, "verdict": self.verdict}
 
     @staticmethod
-    def from_json(found: Mapping[str, Any]) -> Elbow:
-        """Raises KeyError or ValueError for what is none."""
-        made: Elbow = typed(Elbow, found, "elbow")
+    def from_json(document: object) -> Elbow:
+        """Raises FormatError, also without components, or a number of pairs."""
+        made = read(Elbow, document)
         if not any(one > 0 for one in made.shares) or not made.growth:
-            raise ValueError("elbow: it has no components, or no number of pairs")
+            raise unlike("elbow")
         return made
 
 

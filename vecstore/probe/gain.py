@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pv.registry.errors import UsageError
-from pv.vecstore.probe.typed import typed
+from pv.vecstore.probe.values import read, unlike
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,12 +62,6 @@ class Matrix:
     above: Mapping[str, int]
     lines: int
     width: int
-
-    @staticmethod
-    def from_json(found: Mapping[str, Any]) -> Matrix:
-        """Raises KeyError or ValueError for what is none."""
-        made: Matrix = typed(Matrix, found, "matrix")
-        return made
 
     @property
     def kind(self) -> str:
@@ -112,12 +106,12 @@ class Gains:
         return asdict(self)
 
     @staticmethod
-    def from_json(found: Mapping[str, Any]) -> Gains:
-        """Raises KeyError or ValueError for what is none."""
-        made: Gains = typed(Gains, found, "gains")
+    def from_json(document: object) -> Gains:
+        """Raises FormatError, also for a matrix without lines, or with other nulls than the shares."""
+        made = read(Gains, document)
         for one in made.matrices:
             if not made.shares.keys() == one.limits.keys() == one.above.keys() or one.lines < 1:
-                raise ValueError(f"gains: {one.name[:80]!r} has other nulls than the shares, or no lines")
+                raise unlike(f"gains.matrices.{one.name[:80]!r}")
         return made
 
 

@@ -22,6 +22,7 @@ from pv.vecstore.probe.head_change import HeadChange, head_change
 from pv.vecstore.probe.parts import Part, Parts, parts_of
 from pv.vecstore.probe.recovery import grid, halves, random_set, recovered
 from pv.vecstore.probe.significance import benjamini_hochberg, log_normal_p
+from pv.vecstore.probe.values import read, unlike, written
 from pv.vecstore.probe.verdict import Evidence, Point, Thresholds, Verdict, is_shift, verdict
 from pv.vecstore.probe.weight_shares import WeightShares, weight_shares
 from pv.vecstore.progress import Report, stage
@@ -129,81 +130,27 @@ class Heads:
         return (1 + sum(one >= self.beside.mean for one in self.random)) / (1 + len(self.random))
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "probe": self.probe,
-            "a": self.a,
-            "b": self.b,
-            "data": self.data,
-            "ranked": self.ranked,
-            "tested": self.tested,
-            "random_rows": self.random_rows,
-            "settings": self.settings.to_json(),
-            "heads": {one.name: [getattr(head, one.name) for head in self.heads] for one in fields(Head)},
-            "linear": [asdict(one) for one in self.linear],
-            "layers": self.layers,
-            "weights": self.weights.to_json(),
-            "shift": self.shift.to_json(),
-            "curve": [{"k": point.k, "recovered": point.recovered.to_json()} for point in self.curve],
-            "mlp": _json(self.mlp),
-            "linear_attention": _json(self.linear_attention),
-            "rest": _json(self.rest),
-            "lost": _json(self.lost),
-            "random": list(self.random),
-            "beside": _json(self.beside),
-            "overlap": self.overlap,
-            "verdict": self.verdict.to_json(),
-            "notes": list(self.notes),
-        }
+        columns = {one.name: [getattr(head, one.name) for head in self.heads] for one in fields(Head)}
+        return {**written(self), "heads": columns}
 
     @staticmethod
-    def from_json(value: Mapping[str, Any]) -> Heads:
-        """Raises what reading a wrong value raises: KeyError, TypeError, ValueError."""
-        return Heads(
-            probe=str(value["probe"]),
-            a=str(value["a"]),
-            b=str(value["b"]),
-            data=str(value["data"]),
-            ranked=int(value["ranked"]),
-            tested=int(value["tested"]),
-            random_rows=int(value["random_rows"]),
-            layers=int(value["layers"]),
-            mlp=_interval(value["mlp"]),
-            linear_attention=_interval(value["linear_attention"]),
-            rest=_interval(value["rest"]),
-            lost=_interval(value["lost"]),
-            settings=HeadsSettings(**{str(k): int(v) for k, v in value["settings"].items()}),
-            heads=tuple(
-                Head(
-                    int(one[0]),
-                    int(one[1]),
-                    int(one[2]),
-                    float(one[3]),
-                    float(one[4]),
-                    float(one[5]),
-                    float(one[6]),
-                    bool(one[7]),
-                    float(one[8]),
-                )
-                for one in zip(*(value["heads"][each.name] for each in fields(Head)), strict=True)
-            ),
-            linear=tuple(
-                Linear(
-                    int(one["layer"]),
-                    float(one["change"]),
-                    float(one["own"]),
-                    None if one["state"] is None else float(one["state"]),
-                )
-                for one in value["linear"]
-            ),
-            weights=WeightShares.from_json(value["weights"]),
-            shift=_read(value["shift"]),
-            curve=tuple(Point(int(one["k"]), _read(one["recovered"])) for one in value["curve"]),
-            random=tuple(map(float, value["random"])),
-            beside=_interval(value["beside"]),
-            overlap=float(value["overlap"]),
-            verdict=Verdict.from_json(value["verdict"]),
-            notes=tuple(map(str, value["notes"])),
-        )
+    def from_json(document: Mapping[str, Any]) -> Heads:
+        """Raises FormatError."""
+        columns = read(_Columns, document).heads
+        if len({*map(len, columns.values())}) != 1:
+            raise unlike("heads.heads")
+        heads = [dict(zip(columns, one, strict=True)) for one in zip(*columns.values(), strict=True)]
+        found = read(Heads, {**document, "heads": heads})
+        if not found.heads:
+            raise unlike("heads.heads")
+        return replace(found, weights=found.weights.ordered())
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """How heads are noted."""
+
+    heads: Mapping[str, tuple[Any, ...]]
 
 
 def halves_of(rows: Rows, settings: HeadsSettings) -> tuple[Rows, Rows]:
@@ -388,16 +335,3 @@ def _heads(
         )
         for i, part in enumerate(parts.heads)
     )  # fmt: skip
-
-
-def _json(one: Interval | None) -> dict[str, Any] | None:
-    return None if one is None else one.to_json()
-
-
-def _interval(value: Any) -> Interval | None:
-    return None if value is None else _read(value)
-
-
-def _read(value: Mapping[str, Any]) -> Interval:
-    mean, low, high, level = (float(value[key]) for key in ("mean", "low", "high", "level"))
-    return Interval(mean, low, high, int(value["n"]), level)

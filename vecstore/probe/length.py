@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pv.vecstore.evaluate.statistics import Interval
-from pv.vecstore.probe.typed import typed
 
 __all__ = ["KINDS", "Baseline", "Length", "Rung", "ideal_bytes", "next_rung"]
 
@@ -94,18 +93,6 @@ class Length:
         found = asdict(self)
         best = self.smallest()
         return {**found, "smallest": None if best is None else best.encoding}
-
-    @staticmethod
-    def from_json(found: Mapping[str, Any]) -> Length:
-        """Raises KeyError or ValueError for what is none."""
-        made: Length = typed(Length, found, "length")
-        return made
-
-
-def rung_from(found: Mapping[str, Any]) -> Rung:
-    """Raises KeyError or ValueError for what is none."""
-    made: Rung = typed(Rung, found, "rung")
-    return made
 
 
 def next_rung(ladder: Sequence[str], tried: Mapping[str, bool]) -> str | None:

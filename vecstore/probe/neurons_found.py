@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from pv.registry.errors import FormatError
 from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.probe.neurons_rank import METHODS
+from pv.vecstore.probe.values import read, unlike, written
 
 __all__ = [
     "JUDGED",
@@ -32,7 +31,6 @@ JUDGED = SCOPES[
 ]  # the layer is chosen by delta x gradient itself, on rows that would be judged: it is shown only
 SHARED = (*METHODS, "fixed")
 OFF_TARGET = ("delta*grad", "fixed", "random", "directions", "full", "b")
-LARGEST = 10**100  # of numbers; not NaN either
 Verdict = Literal["held", "did not hold", "inconclusive"]
 
 
@@ -184,14 +182,13 @@ class Neurons:
         return tuple(one for one in self.claims if one.scope == scope)
 
     def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = _plain(self)
-        return found
+        return written(self)
 
     @staticmethod
     def from_json(document: object) -> Neurons:
         """Raises FormatError for what is none. Claims in a scope that is not judged, as once were noted, are left
         out."""
-        found: Neurons = _read(Neurons, document, "neurons")
+        found = read(Neurons, document)
         _check(found)
         return replace(found, claims=tuple(one for one in found.claims if one.scope in JUDGED))
 
@@ -204,50 +201,11 @@ def _check(found: Neurons) -> None:
         _same([one.method for one in scope.shared], SHARED, f"{scope.name}.shared")
         listed = (scope.layers, scope.iterative, *(one.points for one in (*scope.by_row, *scope.shared)))
         if not all(listed) or not {one.what for one in scope.off_target} <= {*OFF_TARGET}:
-            raise _none(f"neurons.scopes.{scope.name}")
+            raise unlike(f"neurons.scopes.{scope.name}")
     if not {one.scope for one in found.claims} <= {*SCOPES}:
-        raise _none("neurons.claims")
+        raise unlike("neurons.claims")
 
 
 def _same(names: list[str], known: tuple[str, ...], where: str) -> None:
     if names != list(known):
-        raise _none(f"neurons.{where}")
-
-
-def _none(where: str) -> FormatError:
-    return FormatError(f"{where} is not what a probe of neurons notes", hint="pv probe neurons --again")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return value.to_json()
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """A value of a type, of JSON. Raises FormatError that says where it is not."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        if value is None and NoneType in inner:
-            return None
-        kinds = [one for one in inner if one is not NoneType]
-        some = next((one for one in kinds if is_dataclass(one) == isinstance(value, dict)), kinds[0])
-        return _read(some, value, where)
-    if origin is tuple and isinstance(value, list):
-        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
-        if len(kinds) == len(value):
-            return tuple(_read(one, v, where) for one, v in zip(kinds, value, strict=True))
-    elif origin is Literal and value in inner:
-        return value
-    elif is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        if hints.keys() == value.keys():
-            return kind(**{key: _read(hints[key], value[key], f"{where}.{key}") for key in hints})  # type: ignore[operator]
-    elif kind is float or kind is int:
-        if type(value) in (int, kind) and abs(value) <= LARGEST:
-            return kind(value)
-    elif isinstance(kind, type) and type(value) is kind:
-        return value
-    raise _none(where)
+        raise unlike(f"neurons.{where}")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pv.vecstore.probe.edit_read import maybe, number, whole
 from pv.vecstore.probe.sparse_units import Units
 from pv.vecstore.train.proximal import group_norms
 
@@ -82,14 +81,6 @@ class Reach:
     high: float | None
     n: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {"share": self.share, "k": self.k, "low": self.low, "high": self.high, "n": self.n}
-
-    @staticmethod
-    def from_json(document: Mapping[str, Any]) -> Reach:
-        k, low, high = (maybe(number, document[name]) for name in ("k", "low", "high"))
-        return Reach(number(document["share"]), k, low, high, whole(document["n"]))
-
 
 @dataclass(frozen=True, slots=True)
 class Fewer:
@@ -111,14 +102,6 @@ class Fewer:
     def to_json(self) -> dict[str, Any]:
         ends = {"ratio": self.ratio, "low": self.low, "high": self.high}
         return {**ends, "level": self.level, "verdict": self.verdict}
-
-    @staticmethod
-    def from_json(document: Mapping[str, Any]) -> Fewer:
-        ratio, low, high = (maybe(number, document[key]) for key in ("ratio", "low", "high"))
-        found = Fewer(ratio, low, high, number(document["level"]))
-        if document["verdict"] != found.verdict:
-            raise ValueError("the verdict is not that of the numbers")
-        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ Surely is: with the whole 95 % interval. The band is the percentile of random se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -65,10 +65,6 @@ class Thresholds:
     def to_json(self) -> dict[str, float]:
         return asdict(self)
 
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> Thresholds:
-        return Thresholds(**{str(name): float(number) for name, number in value.items()})
-
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -109,11 +105,6 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "reasons": list(self.reasons), "thresholds": self.thresholds.to_json()}
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> Verdict:
-        kind = {one: one for one in KINDS}[value["kind"]]
-        return Verdict(kind, tuple(map(str, value["reasons"])), Thresholds.from_json(value["thresholds"]))
 
 
 def band_of(random: Sequence[float], percentile: float) -> float:

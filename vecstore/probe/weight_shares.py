@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from pv.vecstore.probe.parts import PROJECTIONS, Parts
 
@@ -30,29 +30,18 @@ class WeightShares:
     by_projection: Mapping[str, float]
     expected: Mapping[str, float]
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "norm": self.norm,
-            "relative": self.relative,
-            "by_depth": dict(self.by_depth),
-            "by_projection": dict(self.by_projection),
-            "expected": dict(self.expected),
-        }
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> WeightShares:
-        return WeightShares(
-            float(value["norm"]),
-            float(value["relative"]),
-            _ordered(value["by_depth"], DEPTHS),
-            _ordered(value["by_projection"], PROJECTIONS),
-            _ordered(value["expected"], PROJECTIONS),
+    def ordered(self) -> WeightShares:
+        """In the order in which they are said: the keys of a record are sorted."""
+        return replace(
+            self,
+            by_depth=_ordered(self.by_depth, DEPTHS),
+            by_projection=_ordered(self.by_projection, PROJECTIONS),
+            expected=_ordered(self.expected, PROJECTIONS),
         )
 
 
-def _ordered(value: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
-    """JSON that was noted is sorted by name."""
-    return {name: float(value[name]) for name in names if name in value}
+def _ordered(value: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    return {name: value[name] for name in names if name in value}
 
 
 def weight_shares(model: nn.Module, other: Mapping[str, torch.Tensor], parts: Parts) -> WeightShares:

@@ -8,6 +8,7 @@ import pytest
 
 from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.probe.length import KINDS, Baseline, Length, Rung, ideal_bytes, next_rung
+from pv.vecstore.probe.values import read
 
 FULL = Interval(10.0, 8.0, 12.0, 24)
 
@@ -43,7 +44,7 @@ def test_the_smallest_keeps_and_does_no_more_damage() -> None:
     assert rungs[3].damages and not rungs[3].holds and not rungs[2].keeps
     lowrank = found.smallest("lowrank")
     assert lowrank is not None and lowrank.encoding == "lowrank:16" and found.smallest("sparse") is None
-    assert Length.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert read(Length, json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_no_certain_effect_keeps_nothing() -> None:

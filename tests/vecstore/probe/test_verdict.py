@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pv.registry.errors import FormatError
 from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.probe.error_rate import Calibration, error_rate_words
+from pv.vecstore.probe.values import read
 from pv.vecstore.probe.verdict import Evidence, Point, Thresholds, Verdict, band_of, heads_needed, verdict
 
 LINES = Thresholds()
@@ -175,9 +177,9 @@ def test_heads_needed_lies_on_the_line_between_points() -> None:
 
 def test_a_verdict_comes_back_from_json() -> None:
     found = verdict(evidence(), Thresholds(mlp=0.4))
-    assert Verdict.from_json(found.to_json()) == found
-    with pytest.raises(KeyError):
-        Verdict.from_json({**found.to_json(), "kind": "everywhere"})
+    assert read(Verdict, found.to_json()) == found
+    with pytest.raises(FormatError):
+        read(Verdict, {**found.to_json(), "kind": "everywhere"})
 
 
 def test_the_error_rate_is_of_verdicts_that_say_something() -> None:

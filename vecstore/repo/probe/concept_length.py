@@ -22,7 +22,8 @@ from pv.vecstore.evaluate.damage import Distributions, Neutral, damage
 from pv.vecstore.evaluate.margins import Margins, margins
 from pv.vecstore.evaluate.statistics import Interval, effect, kept
 from pv.vecstore.merge.build import build_id
-from pv.vecstore.probe.length import KINDS, Baseline, Length, Rung, ideal_bytes, next_rung, rung_from
+from pv.vecstore.probe.length import KINDS, Baseline, Length, Rung, ideal_bytes, next_rung
+from pv.vecstore.probe.values import read
 from pv.vecstore.progress import Report, said, stage
 from pv.vecstore.repo.candidates import Candidates
 from pv.vecstore.repo.long_work import LongWork
@@ -76,7 +77,7 @@ def length_of(
     )
     if not alike:
         return found
-    masks = Length.from_json({**found.to_json(), "baselines": noted["baselines"]}).baselines
+    masks = read(Length, {**found.to_json(), "baselines": noted["baselines"]}).baselines
     width, share = vector
     return found.with_baselines([*masks, Baseline("one steering vector", 2.0 * width, share)])
 
@@ -109,13 +110,13 @@ class _Search:
             tried: dict[str, bool] = {}
             while (encoding := next_rung(ladder, tried)) is not None:
                 noted = self.record.part(f"length:{encoding}", partial(self._rung, encoding, kind))
-                rung = rung_from(noted)
+                rung = read(Rung, noted)
                 tried[encoding] = rung.holds
                 rungs.append(rung)
         whole = self.record.part("length:whole", self._whole)
         return Length(
             self.candidates.name, self.candidates.elements(), self.candidates.stored_bytes,
-            Interval(**whole), tuple(sorted(rungs, key=lambda one: one.stored_bytes)),
+            read(Interval, whole), tuple(sorted(rungs, key=lambda one: one.stored_bytes)),
         )  # fmt: skip
 
     def _whole(self) -> dict[str, Any]:

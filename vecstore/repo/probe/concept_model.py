@@ -32,6 +32,7 @@ from pv.vecstore.probe.gain import (
     role_of,
     together,
 )
+from pv.vecstore.probe.values import read
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.repo.probe.pair import Pair, pair
 from pv.vecstore.repo.probe.record import ProbeRecord
@@ -167,7 +168,7 @@ class Measured:
         chances, left_out = [], []
         for layer in range(len(names)):
             noted = self.record.part(f"gain:{layer}:{GAINS}", partial(self._gain, layer))
-            matrices += [Matrix.from_json(one) for one in noted["matrices"]]
+            matrices += [read(Matrix, one) for one in noted["matrices"]]
             chances += noted["chances"]
             left_out += noted["left_out"]
             if update is not None:

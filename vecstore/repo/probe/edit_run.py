@@ -30,7 +30,7 @@ from pv.vecstore.probe.edit import (
     undecided,
 )
 from pv.vecstore.probe.edit_change import Change, changed, difference, noise_beside, norm
-from pv.vecstore.probe.edit_found import Arm, Edits, Sharp
+from pv.vecstore.probe.edit_found import Arm, Edits, Norms, Sharp, Used
 from pv.vecstore.probe.edit_places import Projection, projection
 from pv.vecstore.probe.edit_value import KL_WEIGHT, LR, MOST, STEPS, moved_value
 from pv.vecstore.probe.edit_verdict import Claim, by_row, claimed, originals, scale_for, transfer
@@ -292,7 +292,7 @@ class _Run:
         plan, seed = self.plan, self.plan.seed
         layer = self.layer
         one, loss = self.rank_one(layer, STEPS)
-        norms = {EDIT: one.norm, TRAINED: self.record.part("norm", lambda: norm(self.difference))}
+        norms: Norms = {"edit": one.norm, "trained": self.record.part("norm", lambda: norm(self.difference))}
         best, weakened = self.strengths()
         arms = {TRAINED: (TRAINED, 1.0), EDIT: (EDIT, 1.0), BEST: (EDIT, best)}
         if weakened is not None:
@@ -372,8 +372,8 @@ def _the(kind: str) -> str:
     return {TRAINED: "the trained change", EDIT: "the edit"}[kind]
 
 
-def _data(plan: EditPlan, of: Sequence[int]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {
+def _data(plan: EditPlan, of: Sequence[int]) -> dict[str, Used]:
+    found: dict[str, Used] = {
         name: {"name": rows.source.rpartition("/")[2], "id": rows.id, "n": len(rows)}
         for name, rows in plan.named.items()
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pv.registry.disk.durable import write_file
-from pv.registry.errors import UsageError
+from pv.registry.errors import FormatError, UsageError
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.probe.heads import FEWEST_ROWS, VERSION, Heads, HeadsSettings, measure_heads
 from pv.vecstore.progress import Report
@@ -94,7 +94,7 @@ def _known(repo: Repo, identity: str, asked: Sides) -> Heads | None:
         return None
     try:
         found = Heads.from_json(known.found)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration):
+    except FormatError:
         return None
     return replace(found, a=asked.a.name, b=asked.b.name)
 

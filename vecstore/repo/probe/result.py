@@ -8,13 +8,7 @@ from typing import Any
 from pv.registry.errors import FormatError, NotFoundError
 from pv.vecstore.repo.probe.known import KnownProbe
 
-__all__ = ["MALFORMED", "malformed", "result"]
-
-MALFORMED = (
-    KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, AssertionError, StopIteration,
-    RuntimeError,
-)  # fmt: skip
-"""What reading, or drawing, something that is not in the expected form may raise: a record may be anybody's."""
+__all__ = ["malformed", "result"]
 
 CLASSES = {
     "heads": "Heads",
@@ -38,7 +32,7 @@ def result(known: KnownProbe) -> Any:
     module = import_module(f"pv.vecstore.repo.probe.{known.kind}")
     try:
         return getattr(module, CLASSES[known.kind]).from_json(known.found)
-    except MALFORMED as error:
+    except FormatError as error:
         raise malformed(known) from error
 
 

@@ -12,7 +12,7 @@ import pytest
 from support.misread import misread
 from support.pirate import isolated, pirate_registry, pirate_rows
 
-from pv.registry.errors import DataError, NotFoundError, UsageError
+from pv.registry.errors import DataError, FormatError, NotFoundError, UsageError
 from pv.vecstore.data.rows import Rows, parse_rows
 from pv.vecstore.probe.edit_found import counted
 from pv.vecstore.progress import Tick
@@ -71,7 +71,7 @@ def test_both_changes_are_measured_on_everything(repo: Repo, tmp_path: Path) -> 
     assert any("10 paraphrases re-word 10 held-out rows" in note for note in found.notes)
     assert any("matched on training rows only" in line for line in claim_words(found))
     for where, document in misread(found.to_json()):
-        with pytest.raises((KeyError, TypeError, ValueError)):
+        with pytest.raises(FormatError):
             pytest.fail(f"{where} is read: {Edits.from_json(document)}")
     assert [(one.name, one.share) for one in found.sharpness] == [("trained", 2.0), ("edit at its best", 2.0)]
     assert found.loss[1] < found.loss[0]
