@@ -30,7 +30,7 @@ def noted(repo: Repo, what: str = "listening", found: dict[str, Any] | None = No
     record = ProbeRecord.open(repo, "heads", asked, probed_rows(repo, asked, None, fewest=2), settings)
     record.part("share", lambda: 0.5)
     if found is not None:
-        record.finish(found)
+        record.note(found)
     return record.id
 
 
@@ -173,7 +173,7 @@ def test_a_second_look_changes_nothing(repo: Repo) -> None:
     assert noted(repo, found={"verdict": "localized", "n": 4}) == identity
     assert repo.registry.record_path(identity).read_bytes() == before
     noted(repo, found={"verdict": "distributed"})
-    assert repo.registry.record(identity)["found"] == {"verdict": "distributed", "notes": []}
+    assert repo.registry.record(identity)["found"] == {"verdict": "distributed"}
 
 
 def test_what_is_measured_anew_is_no_answer_until_it_is_done(repo: Repo) -> None:

@@ -53,6 +53,16 @@ def test_text_json_pictures_and_what_is_noted(world: World, pv: InProcess, rows:
     assert probe(world)["parts"] == before["parts"]
 
 
+def test_a_note_on_the_rows_is_on_the_page_too(world: World, pv: InProcess) -> None:
+    seen = write_rows(world.folder / "seen.jsonl", 16)
+    words = ("probe", "heads", "listening", "--data", seen, *QUICK, "--page", "h.html")
+    note = "6 of 16 rows are rows that listening was trained on"
+    for _ in range(2):  # measured, and known
+        assert note in pv.ok(*words).err and note in (world.folder / "h.html").read_text()
+        (world.folder / "h.html").unlink()
+    assert any(note in one for one in probe(world)["found"]["notes"])
+
+
 def test_two_sides_that_are_the_other_way_round(world: World, pv: InProcess, rows: Path) -> None:
     there = pv.ok("probe", "heads", "base..listening", "--data", rows, *QUICK, "--json").json
     back = pv.ok("probe", "heads", "listening..base", "--data", rows, *QUICK, "--json").json

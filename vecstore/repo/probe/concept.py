@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.disk.durable import write_file
 from pv.registry.errors import DataError, NotFoundError, UsageError
 from pv.vecstore.data.rows import Rows, as_rows
 from pv.vecstore.evaluate.margins import need_pairs
@@ -23,12 +22,11 @@ from pv.vecstore.probe.concept import OF, Concept, Effects, Layer, Of, Step
 from pv.vecstore.probe.elbow import Elbow
 from pv.vecstore.progress import Report, stage
 from pv.vecstore.publish.outputs import check_outputs
-from pv.vecstore.publish.probe_concept import page as page_of
-from pv.vecstore.publish.probe_concept import png
 from pv.vecstore.repo.probe.concept_length import length_of
 from pv.vecstore.repo.probe.concept_model import GAINS, RANDOM, Measured
+from pv.vecstore.repo.probe.files import write_files
 from pv.vecstore.repo.probe.record import ProbeRecord
-from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides, typed
+from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 from pv.vecstore.repo.rows import kept_rows
 
 if TYPE_CHECKING:
@@ -86,11 +84,8 @@ def concept(
     except KeyboardInterrupt as error:
         error.add_note("what was measured is kept: the same command goes on with the rest")
         raise
-    record.finish(found.to_json())
-    if plot is not None:
-        write_file(plot, png(found))
-    if page is not None:
-        write_file(page, page_of(found, typed(repo)).encode())
+    found = record.finish(found)
+    write_files(repo, "concept", found, plot, page)
     return found
 
 

@@ -13,7 +13,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pv.registry.disk.durable import write_file
 from pv.registry.errors import DataError, NotFoundError, UsageError
 from pv.vecstore.data.joined import RowFiles, joined
 from pv.vecstore.data.rows import Rows, as_rows
@@ -23,12 +22,11 @@ from pv.vecstore.probe.edit_found import Edits
 from pv.vecstore.probe.edit_verdict import originals
 from pv.vecstore.progress import Report
 from pv.vecstore.publish.outputs import check_outputs
-from pv.vecstore.publish.probe_edit import page as page_of
-from pv.vecstore.publish.probe_edit import png
 from pv.vecstore.repo.probe.edit_run import EditPlan, measured
+from pv.vecstore.repo.probe.files import write_files
 from pv.vecstore.repo.probe.pair import Pair, pair
 from pv.vecstore.repo.probe.record import ProbeRecord
-from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides, typed
+from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 from pv.vecstore.repo.rows import kept_rows
 
 if TYPE_CHECKING:
@@ -94,11 +92,8 @@ def edit(
             return held_open.enter_context(pair(repo, asked, threads=threads, progress=progress))
 
         found = measured(record, plan, opened, progress)
-    record.finish(found.to_json())
-    if plot is not None:
-        write_file(plot, png(found))
-    if page is not None:
-        write_file(page, page_of(found, typed(repo)).encode())
+    found = record.finish(found)
+    write_files(repo, "edit", found, plot, page)
     return found
 
 

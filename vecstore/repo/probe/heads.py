@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pv.registry.disk.durable import write_file
 from pv.registry.errors import FormatError, UsageError
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.probe.heads import FEWEST_ROWS, VERSION, Heads, HeadsSettings, measure_heads
 from pv.vecstore.progress import Report
 from pv.vecstore.publish.outputs import check_outputs
-from pv.vecstore.repo.probe.known import known_probe
+from pv.vecstore.repo.probe.files import write_files
 from pv.vecstore.repo.probe.pair import pair
 from pv.vecstore.repo.probe.record import ProbeRecord
-from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides, typed
+from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
@@ -51,17 +50,8 @@ def heads(
     data = probed_rows(repo, asked, rows, fewest=FEWEST_ROWS)
     settings = HeadsSettings(seed, draws, noise, prompts)
     record = ProbeRecord.open(repo, "heads", asked, data, settings.to_json(), version=VERSION, again=again)
-    found = None if again else _known(repo, record.id, asked)
-    if found is None:
-        found = _measured(repo, asked, data, settings, record, threads, progress)
-    if plot is not None or page is not None:
-        from pv.vecstore.publish.probe_heads import page as page_of
-        from pv.vecstore.publish.probe_heads import png
-
-        if plot is not None:
-            write_file(plot, png(found))
-        if page is not None:
-            write_file(page, page_of(found, typed(repo) or f"pv probe heads {what}").encode())
+    found = _known(record, asked) or _measured(repo, asked, data, settings, record, threads, progress)
+    write_files(repo, "heads", found, plot, page, f"pv probe heads {what}")
     return found
 
 
@@ -83,17 +73,15 @@ def _measured(
     except KeyboardInterrupt as error:
         error.add_note("what was measured is kept: the same command goes on with the rest")
         raise
-    record.finish(found.to_json())
-    return found
+    return record.finish(found)
 
 
-def _known(repo: Repo, identity: str, asked: Sides) -> Heads | None:
+def _known(record: ProbeRecord, asked: Sides) -> Heads | None:
     """What was found before, by the names that the sides have now; None for nothing, and for what cannot be read."""
-    known = known_probe(repo.registry, identity)
-    if known is None or known.found is None:
+    if record.found is None:
         return None
     try:
-        found = Heads.from_json(known.found)
+        found = Heads.from_json(record.found)
     except FormatError:
         return None
     return replace(found, a=asked.a.name, b=asked.b.name)

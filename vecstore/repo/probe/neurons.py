@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.disk.durable import write_file
 from pv.registry.errors import UsageError
 from pv.vecstore.data.rows import Rows
 from pv.vecstore.evaluate.neutral_set import neutral_set
@@ -26,12 +25,11 @@ from pv.vecstore.probe.neurons_lab import (
 from pv.vecstore.probe.neurons_summary import flips_of, margin_of, scopes_of
 from pv.vecstore.progress import Progress, Report, stage
 from pv.vecstore.publish.outputs import check_outputs
-from pv.vecstore.publish.probe_neurons import page as page_of
-from pv.vecstore.publish.probe_neurons import png
+from pv.vecstore.repo.probe.files import write_files
 from pv.vecstore.repo.probe.pair import pair
 from pv.vecstore.repo.probe.record import ProbeRecord
 from pv.vecstore.repo.probe.sides import Sides as Asked
-from pv.vecstore.repo.probe.sides import probed_rows, sides, typed
+from pv.vecstore.repo.probe.sides import probed_rows, sides
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
@@ -63,7 +61,7 @@ def neurons(
     _check(prompts, draws, steps, plot, page)
     asked = sides(repo, what)
     data = probed_rows(repo, asked, rows, fewest=FEWEST)
-    command = typed(repo) or _said(what, None if rows is None else rows.source, prompts, draws, steps, seed)
+    command = _said(what, None if rows is None else rows.source, prompts, draws, steps, seed)
     data = data[:prompts] if len(data) > prompts else data
     settings = Settings(seed, draws, steps)
     neutral = neutral_set()
@@ -81,12 +79,8 @@ def neurons(
         except KeyboardInterrupt as error:
             error.add_note("what was measured is kept: the same command goes on with the rest")
             raise
-    found = _found(record.id, asked, data, settings, parts)
-    record.finish(found.to_json())
-    if plot is not None:
-        write_file(plot, png(found))
-    if page is not None:
-        write_file(page, page_of(found, command).encode())
+    found = record.finish(_found(record.id, asked, data, settings, parts))
+    write_files(repo, "neurons", found, plot, page, command)
     return found
 
 

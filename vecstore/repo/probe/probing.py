@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pv.vecstore.repo.thread_count import thread_count
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     Data = RowFiles | None
 
 __all__ = ["ProbeVerbs"]
-
-Found = TypeVar("Found", "Heads", "Neurons", "Concept", "Edits", "Sparsity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,7 @@ class ProbeVerbs:
         """Which attention heads changed, and which of them carry the behaviour. Options: see probe/heads.py."""
         from pv.vecstore.repo.probe.heads import heads
 
-        found = heads(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
-        return self._noted(found)
+        return heads(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
 
     def neurons(
         self,
@@ -65,8 +62,7 @@ class ProbeVerbs:
         """How few MLP neurons flip the behaviour. Options: see probe/neurons.py."""
         from pv.vecstore.repo.probe.neurons import neurons
 
-        found = neurons(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
-        return self._noted(found)
+        return neurons(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
 
     def concept(
         self,
@@ -80,8 +76,7 @@ class ProbeVerbs:
         """How many directions it is, which weights deal with it, how short it can be written. See probe/concept.py."""
         from pv.vecstore.repo.probe.concept import concept
 
-        found = concept(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
-        return self._noted(found)
+        return concept(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
 
     def edit(
         self,
@@ -95,8 +90,7 @@ class ProbeVerbs:
         """A rank-one edit beside the trained vector: paraphrases and neighbours. Options: see probe/edit.py."""
         from pv.vecstore.repo.probe.edit import edit
 
-        found = edit(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
-        return self._noted(found)
+        return edit(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
 
     def sparsity(
         self,
@@ -110,19 +104,7 @@ class ProbeVerbs:
         """Training that asks for few changes against plain training. Options: see probe/sparsity.py."""
         from pv.vecstore.repo.probe.sparsity import sparsity
 
-        found = sparsity(
-            self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how
-        )
-        return self._noted(found)
-
-    def _noted(self, found: Found) -> Found:
-        """With what the record has to say of the rows."""
-        from pv.vecstore.repo.probe.known import known_probe
-
-        known = known_probe(self.repo.registry, found.probe)
-        said: Any = known.found.get("notes", ()) if known and known.found else ()
-        notes = tuple(dict.fromkeys((*map(str, said), *found.notes)))
-        return replace(found, notes=notes)
+        return sparsity(self.repo, what, _rows(rows), threads=thread_count(threads), progress=progress, **how)
 
     def known(self) -> list[KnownProbe]:
         """Every probe that is noted here, newest first; those that were stopped last."""

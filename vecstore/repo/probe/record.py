@@ -7,9 +7,9 @@ already, and one that was stopped goes on. A record may be anybody's: who reads 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pv.registry import canonical
 from pv.registry.errors import DataError, FormatError, UsageError
@@ -19,21 +19,29 @@ from pv.vecstore.repo.probe.known import question_id
 from pv.vecstore.repo.probe.sides import Sides, seen_before
 
 if TYPE_CHECKING:
+    from pv.vecstore.probe.concept import Concept
+    from pv.vecstore.probe.edit_found import Edits
+    from pv.vecstore.probe.heads import Heads
+    from pv.vecstore.probe.neurons_found import Neurons
+    from pv.vecstore.probe.sparse_found import Sparsity
     from pv.vecstore.repo.reading import Reading
 
 __all__ = ["ProbeRecord"]
 
+Found = TypeVar("Found", "Heads", "Neurons", "Concept", "Edits", "Sparsity")
+
 
 @dataclass(slots=True)
 class ProbeRecord:
-    """One that is being measured: `part` gives what is known of it, or measures it and notes it at once."""
+    """One that is being measured: `part` gives what is known of it, or measures it and notes it at once. `found`: what
+    was found before, as JSON."""
 
     id: str
     registry: Registry
     head: dict[str, Any]
     notes: tuple[str, ...] = ()
     _parts: dict[str, Any] = field(default_factory=dict)
-    _found: Any = None
+    found: Any = None
 
     @staticmethod
     def open(
@@ -71,7 +79,7 @@ class ProbeRecord:
         if again and noted:  # an answer that is being measured anew is none
             noted = repo.registry.update_record(made.id, {"parts": None, "time": None, "found": None})
         made._parts = dict(noted["parts"]) if isinstance(noted.get("parts"), dict) else {}
-        made._found = noted.get("found")
+        made.found = noted.get("found")
         return made
 
     def known(self, key: str) -> bool:
@@ -92,10 +100,15 @@ class ProbeRecord:
             self._parts[key] = found
         return self._parts[key]
 
-    def finish(self, found: Mapping[str, Any]) -> None:
-        """Note the result: the probe is done. What was found before is noted as it was, with its time."""
-        done = {**found, "notes": list(dict.fromkeys((*self.notes, *found.get("notes", ()))))}
-        if self._found is None or canonical.dumps(done) != canonical.dumps(self._found):
+    def finish(self, found: Found) -> Found:
+        """Note what was found, with what is to be said of the rows, and give that: the probe is done."""
+        found = replace(found, notes=tuple(dict.fromkeys((*self.notes, *found.notes))))
+        self.note(found.to_json())
+        return found
+
+    def note(self, done: Mapping[str, Any]) -> None:
+        """What was found before is noted as it was, with its time."""
+        if self.found is None or canonical.dumps(done) != canonical.dumps(self.found):
             time = datetime.now(UTC).isoformat(timespec="seconds")
             self.registry.update_record(self.id, {"time": None, "found": None})
             self.registry.update_record(self.id, {"probe": self.head, "time": time, "found": done})

@@ -22,9 +22,8 @@ from pv.vecstore.repo.training_rows import compared
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.reading import Reading
-    from pv.vecstore.repo.repo import Repo
 
-__all__ = ["Side", "Sides", "probed_rows", "seen_before", "sides", "typed"]
+__all__ = ["Side", "Sides", "probed_rows", "seen_before", "sides"]
 
 BASE = "base"
 
@@ -116,12 +115,6 @@ def seen_before(repo: Reading, asked: Sides, rows: Rows) -> tuple[str, ...]:
             f"{found.prompts} of {len(rows)} rows have the prompt of a row that {asked.b.name} was trained on"
         )
     return tuple(notes)
-
-
-def typed(repo: Repo) -> str | None:
-    """The command line as it was typed, if there is one: what measures the same again."""
-    line = repo.command("")
-    return f"pv {line.removeprefix('pv ')}" if line else None
 
 
 def _side(repo: Reading, word: str, beside: Side | None = None) -> Side:

@@ -13,7 +13,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pv.registry.disk.durable import write_file
 from pv.registry.errors import UsageError
 from pv.registry.provenance import Trained
 from pv.registry.provenance_ways import as_behaviour, origins
@@ -24,12 +23,11 @@ from pv.vecstore.models.threads import torch_threads
 from pv.vecstore.probe.sparse_found import Sparsity
 from pv.vecstore.progress import Report
 from pv.vecstore.publish.outputs import check_outputs
-from pv.vecstore.publish.probe_sparsity import page as page_of
-from pv.vecstore.publish.probe_sparsity import png
 from pv.vecstore.repo.build import temporary_checkpoint
 from pv.vecstore.repo.probe.edit import FEWEST, noting_stops, training_rows
+from pv.vecstore.repo.probe.files import write_files
 from pv.vecstore.repo.probe.record import ProbeRecord
-from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides, typed
+from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 from pv.vecstore.repo.probe.sparsity_run import SparsePlan, measured
 from pv.vecstore.train.options import TrainOptions
 
@@ -98,11 +96,8 @@ def sparsity(
             return open_until.enter_context(_checkpoint(repo, asked, threads, progress))
 
         found = measured(record, plan, folder, progress)
-    record.finish(found.to_json())
-    if plot is not None:
-        write_file(plot, png(found))
-    if page is not None:
-        write_file(page, page_of(found, typed(repo)).encode())
+    found = record.finish(found)
+    write_files(repo, "sparsity", found, plot, page)
     return found
 
 
