@@ -7,8 +7,8 @@ choose nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,20 +25,19 @@ from pv.vecstore.publish.outputs import check_outputs
 from pv.vecstore.repo.probe.edit_run import EditPlan, measured
 from pv.vecstore.repo.probe.files import write_files
 from pv.vecstore.repo.probe.pair import Pair, pair
-from pv.vecstore.repo.probe.record import ProbeRecord
+from pv.vecstore.repo.probe.record import ProbeRecord, noting_stops
 from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 from pv.vecstore.repo.rows import kept_rows
 
 if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
 
-__all__ = ["FEWEST", "SHARES", "SWEEP", "Edits", "edit", "noting_stops", "training_rows"]
+__all__ = ["FEWEST", "SHARES", "SWEEP", "Edits", "edit", "training_rows"]
 
 FEWEST = 8
 SWEEP = "sweep"
 SHARES = (1.0, 4.0)
 DRAWS = 2
-STOPPED = "what was measured is kept: the same command goes on with the rest"
 
 
 def edit(
@@ -117,17 +116,6 @@ def training_rows(repo: Repo, asked: Sides, train: Rows | str | PathLike[str] | 
             f"{rows.source}: {len(rows)} training rows are too few for this probe", hint=f"at least {FEWEST}"
         )
     return rows
-
-
-@contextmanager
-def noting_stops() -> Iterator[None]:
-    """A Ctrl-C inside says that what was measured is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if not getattr(error, "__notes__", ()):
-            error.add_note(STOPPED)
-        raise
 
 
 def _layer(layer: int | str | None) -> int | str | None:

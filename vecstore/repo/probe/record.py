@@ -6,7 +6,8 @@ already, and one that was stopped goes on. A record may be anybody's: who reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pv.vecstore.probe.sparse_found import Sparsity
     from pv.vecstore.repo.reading import Reading
 
-__all__ = ["ProbeRecord"]
+__all__ = ["ProbeRecord", "noting_stops"]
 
 Found = TypeVar("Found", "Heads", "Neurons", "Concept", "Edits", "Sparsity")
 
@@ -112,3 +113,13 @@ class ProbeRecord:
             time = datetime.now(UTC).isoformat(timespec="seconds")
             self.registry.update_record(self.id, {"time": None, "found": None})
             self.registry.update_record(self.id, {"probe": self.head, "time": time, "found": done})
+
+
+@contextmanager
+def noting_stops() -> Iterator[None]:
+    """A Ctrl-C inside says that what was measured is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.add_note("what was measured is kept: the same command goes on with the rest")
+        raise

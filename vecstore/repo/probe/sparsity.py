@@ -24,9 +24,9 @@ from pv.vecstore.probe.sparse_found import Sparsity
 from pv.vecstore.progress import Report
 from pv.vecstore.publish.outputs import check_outputs
 from pv.vecstore.repo.build import temporary_checkpoint
-from pv.vecstore.repo.probe.edit import FEWEST, noting_stops, training_rows
+from pv.vecstore.repo.probe.edit import FEWEST, training_rows
 from pv.vecstore.repo.probe.files import write_files
-from pv.vecstore.repo.probe.record import ProbeRecord
+from pv.vecstore.repo.probe.record import ProbeRecord, noting_stops
 from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 from pv.vecstore.repo.probe.sparsity_run import SparsePlan, measured
 from pv.vecstore.train.options import TrainOptions
