@@ -67,8 +67,6 @@ def edit(
     """
     check_outputs(plot, page)
     chosen = _layer(layer)
-    if not 0 <= seed < 1 << 63:
-        raise UsageError(f"seed must be a whole number from 0 to 2^63 - 1, not {seed!r}")
     if any(not 0 < share <= 1000 for share in noise):
         raise UsageError("noise is a share of the change's norm: a number above 0", hint="as in 1 or 0.5")
     asked = sides(repo, what)

@@ -71,8 +71,6 @@ def sparsity(
             "the strength of a penalty is a number above 0, and 1000 at most",
             hint="as in 0.1; plain training is always there",
         )
-    if not 0 <= seed < 1 << 63:
-        raise UsageError(f"seed must be a whole number from 0 to 2^63 - 1, not {seed!r}")
     asked = sides(repo, what)
     held = probed_rows(repo, asked, rows, fewest=FEWEST)
     training = training_rows(repo, asked, train)

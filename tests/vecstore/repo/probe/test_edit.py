@@ -112,7 +112,7 @@ def test_a_sweep_takes_the_best_layer_on_training_rows(repo: Repo) -> None:
         ({"layer": "middle"}, UsageError, "'middle' is no layer", "sweep"),
         ({"layer": -1}, UsageError, "is no layer", "sweep"),
         ({"noise": (0.0,)}, UsageError, "noise is a share", "as in 1"),
-        ({"seed": -1}, UsageError, "seed must be", None),
+        ({"seed": -1}, UsageError, "the seed must be", None),
         ({"paraphrases": pirate_rows("So, {}?")}, DataError, "re-words none of them", "as they are"),
         ({"paraphrases": pirate_rows("So, {}?", "s", 3)}, DataError, "too few of the held-out rows", "at least 8"),
         ({"rows": pirate_rows(end="s", count=5)}, DataError, "5 rows are too few", "at least 8"),
