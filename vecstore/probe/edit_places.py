@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
-from pv.vecstore.activations.sites import Site, blocks, module_at
+from pv.vecstore.activations.sites import blocks
+from pv.vecstore.probe.mlps import is_mixture, mlp_ends
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 __all__ = ["Projection", "projection"]
-
-ENDS = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "w2")
-"""What MLPs call their last projection, in the architectures that transformers has."""
-ATTENTION = ("attn", "attention", "mixer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,19 +46,14 @@ def projection(model: nn.Module, layer: int) -> Projection:
         raise UsageError(
             f"no layer {layer}: this model has {len(names)}", hint=f"a number from 0 to {len(names) - 1}"
         )
-    block = module_at(model, Site(names[layer]))
-    ends = [
-        (name, module)
-        for name, module in block.named_modules()
-        if name.rpartition(".")[2] in ENDS
-        and not any(word in name for word in ATTENTION)
-        and getattr(getattr(module, "weight", None), "ndim", 0) == 2
-    ]
-    if len(ends) != 1 or any("expert" in name for name, _ in block.named_modules()):
+    block = model.get_submodule(names[layer])
+    ends = mlp_ends(block)
+    if len(ends) != 1 or is_mixture(block):
         raise UsageError(
             f"the MLP of layer {layer} does not end in one known projection: it is a mixture of experts, or of an "
             "architecture that pv has not been told of",
             hint="a rank-one edit needs an MLP with one down projection",
         )
-    name, module = ends[0]
-    return Projection(layer, f"{names[layer]}.{name}", module.weight, type(module).__name__ == "Conv1D")
+    ((name, module),) = ends.items()
+    weight: Any = module.weight
+    return Projection(layer, f"{names[layer]}.{name}", weight, type(module).__name__ == "Conv1D")

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pv.registry.errors import UsageError
 from pv.vecstore.activations.sites import blocks
+from pv.vecstore.probe.mlps import ENDS, is_mixture, mlp_ends
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["LATE", "Layout", "Scope", "layout_of"]
 
-ENDS = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "w2")
-ATTENTION = {"attn", "self_attn", "attention", "self_attention", "cross_attn", "linear_attn"}
-EXPERTS = {"experts", "block_sparse_moe", "shared_expert", "shared_experts", "shared_mlp"}
 LATE = 3  # the last third of the layers is late
 
 
@@ -83,21 +81,16 @@ class Layout:
 
 def layout_of(model: nn.Module) -> Layout:
     """Raises UsageError for a mixture of experts, and for a model without an MLP of a known kind."""
-    known = dict(model.named_modules())
     modules, layers, widths, without = [], [], [], []
-    for layer, block in enumerate(blocks(model)):
-        inside = [name.removeprefix(f"{block}.") for name in known if name.startswith(f"{block}.")]
-        if any(EXPERTS & set(name.split(".")) for name in inside):
+    for layer, name in enumerate(blocks(model)):
+        block = model.get_submodule(name)
+        if is_mixture(block):
             raise UsageError(
                 f"layer {layer} is a mixture of experts: which of its neurons run depends on the token, so that "
                 "A's and B's are not the same ones",
                 hint="pv probe heads and pv probe concept take such a model",
             )
-        ends = [
-            name
-            for name in inside
-            if name.rpartition(".")[2] in ENDS and not ATTENTION & set(name.split("."))
-        ]
+        ends = mlp_ends(block)
         if len(ends) > 1:
             raise UsageError(
                 f"layer {layer} has several projections that may end its MLP: {', '.join(ends)}",
@@ -106,9 +99,10 @@ def layout_of(model: nn.Module) -> Layout:
         if not ends:
             without.append(layer)
             continue
-        modules.append(f"{block}.{ends[0]}")
+        ((end, module),) = ends.items()
+        modules.append(f"{name}.{end}")
         layers.append(layer)
-        widths.append(_width(known[modules[-1]]))
+        widths.append(_width(module))
     if not modules:
         raise UsageError(
             "this model has no MLP of a kind that pv knows",
