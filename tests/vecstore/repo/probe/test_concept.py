@@ -148,6 +148,14 @@ def test_twice_and_stopped_gives_the_same(repo: Repo) -> None:
     assert repo.probe.concept("a", seed=3, layers=[1], effects=False, gain=False, **QUICK).probe != one.probe
 
 
+def test_a_second_look_leaves_the_record_as_it_is(repo: Repo) -> None:
+    one = repo.probe.concept("a", seed=2, **QUICK)
+    repo.registry.update_record(one.probe, {"time": "2020-01-01T00:00:00+00:00"})  # a new time is another one
+    before = repo.registry.record_path(one.probe).read_bytes()
+    assert repo.probe.concept("a", seed=2, **QUICK) == one
+    assert repo.registry.record_path(one.probe).read_bytes() == before
+
+
 def test_the_length_is_searched_and_added_later(repo: Repo) -> None:
     fast: dict[str, Any] = {"seed": 1, "effects": False, "gain": False, "threads": 1}
     without = repo.probe.concept("a", length=False, layers=[1], **fast)
