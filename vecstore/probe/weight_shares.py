@@ -1,4 +1,5 @@
-"""Where in the weights a change is: shares of its squared norm, by thirds of depth and by projection."""
+"""Where in the weights a change is: shares of its squared norm, by thirds of depth (by layer, of fewer than three), and
+by projection."""
 
 from __future__ import annotations
 
@@ -12,9 +13,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["DEPTHS", "WeightShares", "weight_shares"]
+__all__ = ["WeightShares", "weight_shares"]
 
-DEPTHS = ("first third", "middle third", "last third", "outside the layers")
+THIRDS = ("first third", "middle third", "last third")
+OUTSIDE = "outside the layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +36,28 @@ class WeightShares:
         """In the order in which they are said: the keys of a record are sorted."""
         return replace(
             self,
-            by_depth=_ordered(self.by_depth, DEPTHS),
+            by_depth=_ordered(self.by_depth, (*THIRDS, OUTSIDE)),
             by_projection=_ordered(self.by_projection, PROJECTIONS),
             expected=_ordered(self.expected, PROJECTIONS),
         )
 
 
 def _ordered(value: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    return {name: value[name] for name in names if name in value}
+    first = sorted(value.keys() - names)  # single layers
+    return {name: value[name] for name in (*first, *names) if name in value}
 
 
 def weight_shares(model: nn.Module, other: Mapping[str, torch.Tensor], parts: Parts) -> WeightShares:
     own = dict(model.named_parameters())
+    depths = THIRDS if parts.layers >= 3 else tuple(f"layer {layer}" for layer in range(parts.layers))
     depth, projection, count = (
-        dict.fromkeys(DEPTHS, 0.0),
+        dict.fromkeys((*depths, OUTSIDE), 0.0),
         dict.fromkeys(PROJECTIONS, 0.0),
         dict.fromkeys(PROJECTIONS, 0),
     )
     size = 0.0
     for part in parts.parts:
-        at = DEPTHS[3] if part.layer is None else DEPTHS[3 * part.layer // parts.layers]
+        at = OUTSIDE if part.layer is None else depths[len(depths) * part.layer // parts.layers]
         for one in part.slices:
             mine = one.of(own[one.name].detach())
             moved = float((one.of(other[one.name]) - mine).double().square().sum())

@@ -91,7 +91,7 @@ def _map(figure: Figure, axes: Axes, found: Heads) -> None:
     """Own change by layer and head, on a logarithmic scale; a dot: more than noise, a frame: in the core."""
     from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
     table = np.full((found.layers, 1 + max(one.head for one in found.heads)), np.nan)
     for one in found.heads:
@@ -104,8 +104,11 @@ def _map(figure: Figure, axes: Axes, found: Heads) -> None:
     )
     bar = figure.colorbar(picture, ax=axes, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    ticks = [10.0**k for k in range(-12, 12) if least <= 10.0**k <= most]
+    if len(ticks) < 2:  # all heads are within a decade
+        ticks = np.geomspace(least, max(most, 1.01 * least), 3).tolist()
+    bar.set_ticks(ticks, labels=[f"{one:.2g}" for one in ticks])
+    bar.minorticks_off()
     ink = figure.get_facecolor()
     for one in found.heads:
         if one.beyond:
@@ -118,6 +121,8 @@ def _map(figure: Figure, axes: Axes, found: Heads) -> None:
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
     axes.grid(visible=False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from support.architectures import tiny_architecture
 from support.planted_heads import ROWS, planted, weights
-from support.tiny import tiny_tokenizer
+from support.tiny import tiny_model, tiny_tokenizer
 
 from pv.vecstore.activations.hooks import captured
 from pv.vecstore.activations.reading import Text
@@ -20,6 +21,7 @@ from pv.vecstore.probe.head_change import head_change
 from pv.vecstore.probe.heads import Heads, HeadsSettings, halves_of, measure_heads
 from pv.vecstore.probe.parts import parts_of
 from pv.vecstore.probe.recovery import grid, halves, random_set, recovered
+from pv.vecstore.probe.weight_shares import weight_shares
 
 TWO = {(1, 2): 1.0, (2, 0): 1.0}
 QUICK = HeadsSettings(draws=6, noise=2)
@@ -217,6 +219,16 @@ def test_the_share_recovered_and_its_interval() -> None:
 def test_the_grid_has_the_core_and_all() -> None:
     assert grid(270, 27) == [1, 5, 14, 27, 54, 94, 135, 270]
     assert grid(4, 1) == [1, 2, 4] and grid(1, 1) == [1]
+
+
+def test_a_change_by_depth_of_two_layers_is_by_layer() -> None:
+    a, b = tiny_model(seed=0), tiny_model(seed=0)
+    with torch.no_grad():
+        b.model.layers[1].mlp.up_proj.weight.add_(1.0)
+    found = weight_shares(a, weights(b), parts_of(a))
+    assert dict(found.by_depth) == {"layer 0": 0.0, "layer 1": 1.0, "outside the layers": 0.0}
+    shuffled = replace(found, by_depth=dict(sorted(found.by_depth.items(), reverse=True)))
+    assert list(shuffled.ordered().by_depth) == list(found.by_depth)
 
 
 def test_linear_attention_and_experts_are_grafted_and_shown() -> None:
