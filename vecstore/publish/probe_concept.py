@@ -12,8 +12,8 @@ from pv.vecstore.probe.concept import OF, Concept, Effects
 from pv.vecstore.probe.gain import Gains
 from pv.vecstore.probe.length import Length
 from pv.vecstore.publish.figures import interval
-from pv.vecstore.publish.probe_page import Picture, Table, Verdict
-from pv.vecstore.publish.probe_page import page as page_of
+from pv.vecstore.publish.html_page import Picture, Table, Verdict
+from pv.vecstore.publish.html_page import page as page_of
 from pv.vecstore.publish.steering_plot import need_matplotlib, style
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pv.vecstore.publish.probe_page import Picture
+from pv.vecstore.publish.html_page import Picture
 from pv.vecstore.publish.steering_plot import need_matplotlib, style
 
 if TYPE_CHECKING:

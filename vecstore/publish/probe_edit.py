@@ -9,8 +9,8 @@ from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.probe.edit_found import Edits, counted
 from pv.vecstore.publish import probe_drawn
 from pv.vecstore.publish.figures import interval
-from pv.vecstore.publish.probe_page import Table, Verdict
-from pv.vecstore.publish.probe_page import page as frame
+from pv.vecstore.publish.html_page import Table, Verdict
+from pv.vecstore.publish.html_page import page as frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

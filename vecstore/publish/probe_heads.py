@@ -14,8 +14,8 @@ from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.probe.error_rate import error_rate_words
 from pv.vecstore.probe.heads import Heads, Linear
 from pv.vecstore.probe.verdict import band_of
-from pv.vecstore.publish.probe_page import Picture, Table, Verdict
-from pv.vecstore.publish.probe_page import page as framed
+from pv.vecstore.publish.html_page import Picture, Table, Verdict
+from pv.vecstore.publish.html_page import page as framed
 from pv.vecstore.publish.steering_plot import need_matplotlib, style
 
 if TYPE_CHECKING:

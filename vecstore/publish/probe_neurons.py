@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.probe.neurons_found import Claim, Curve, Half, Neurons, Point, ScopeFound
 from pv.vecstore.publish.figures import interval
-from pv.vecstore.publish.probe_page import Picture, Table, Verdict
-from pv.vecstore.publish.probe_page import page as page_of
+from pv.vecstore.publish.html_page import Picture, Table, Verdict
+from pv.vecstore.publish.html_page import page as page_of
 from pv.vecstore.publish.steering_plot import need_matplotlib, style
 
 if TYPE_CHECKING:

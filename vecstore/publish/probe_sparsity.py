@@ -11,8 +11,8 @@ from pv.vecstore.probe.sparse_found import SparseRun, Sparsity
 from pv.vecstore.probe.sparse_graft import Fewer, Reach
 from pv.vecstore.publish import probe_drawn
 from pv.vecstore.publish.figures import interval
-from pv.vecstore.publish.probe_page import Table, Verdict
-from pv.vecstore.publish.probe_page import page as frame
+from pv.vecstore.publish.html_page import Table, Verdict
+from pv.vecstore.publish.html_page import page as frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

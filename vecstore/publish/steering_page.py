@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 
 from pv.registry.words import number
 from pv.vecstore.evaluate.statistics import Interval
 from pv.vecstore.evaluate.steering_sweep import BREAKS, LIMIT, Cell, Sweep
 from pv.vecstore.publish.figures import interval
+from pv.vecstore.publish.html_page import Picture, Verdict, frame, table
 from pv.vecstore.publish.steering_plot import svg
 
 __all__ = ["VERDICTS", "command_of", "page"]
@@ -21,69 +21,29 @@ VERDICTS = {
 }
 
 CSS = """
-:root { color-scheme: light dark; --ink: #1f2430; --soft: #5b6272; --line: #d9dce3; --paper: #fff; --edge: #f4f5f8;
-  --up: 200, 100, 20; --down: 94, 76, 160; --lost: 190, 40, 30; --good: #0a7d54 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ee; --soft: #a2a9b8; --line: #313745; --paper: #171a21; --edge: #1f232c;
-    --up: 236, 145, 60; --down: 150, 130, 225; --lost: 235, 90, 75; --good: #46c796 } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
-main { max-width: 70rem; margin: 0 auto; padding: 3rem 1.25rem 4rem }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; letter-spacing: -.01em }
-h2 { font-size: 1.05rem; margin: 2.4rem 0 .3rem }
-.what { font-size: 1.05rem; color: var(--soft); margin: 0 0 1.6rem }
-p, ul { max-width: 46rem } .soft { color: var(--soft); font-size: .88rem; margin: .2rem 0 .6rem }
-picture { display: block; overflow-x: auto }
-img { width: 100%; min-width: 42rem; height: auto; display: block; margin: 1.2rem 0 }
-.choice { border: 1px solid var(--line); border-left: 4px solid var(--good); border-radius: 6px;
-  background: var(--edge); padding: .9rem 1.2rem; margin: 1.4rem 0 } .choice.none { border-left-color: var(--soft) }
-.choice p { margin: .2rem 0 } .choice b { font-size: 1.15rem }
-.table { overflow-x: auto }
-table { border-collapse: collapse; font-size: .86rem; min-width: 34rem }
-th, td { text-align: right; padding: .34rem .7rem; white-space: nowrap; font-variant-numeric: tabular-nums }
-th { color: var(--soft); font-weight: 600; border-bottom: 1px solid var(--ink) }
-td { border-bottom: 1px solid var(--line) } th.word, td.word { text-align: left }
+:root { --up: 200, 100, 20; --down: 94, 76, 160; --lost: 190, 40, 30 }
+@media (prefers-color-scheme: dark) { :root { --up: 236, 145, 60; --down: 150, 130, 225; --lost: 235, 90, 75 } }
+table { min-width: 34rem }
 td.chosen { outline: 2px solid var(--ink); outline-offset: -2px; font-weight: 700 }
 td.broken { text-decoration: line-through; text-decoration-color: var(--soft) }
-details { margin: 1rem 0 } summary { cursor: pointer; color: var(--soft) }
-li { margin: .25rem 0; font-size: .92rem; color: var(--soft) } li b { color: var(--ink) }
-footer { margin-top: 2.5rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft);
-  font-size: .85rem }
-code { font: .9em ui-monospace, monospace; background: var(--edge); padding: .1em .35em; border-radius: 3px;
-  overflow-wrap: anywhere }
 """
+ALT = "Heat maps of effect and damage, and dose curves; the numbers are in the tables below"
 
 
 def page(sweep: Sweep) -> str:
     """Raises UsageError without matplotlib, which draws the picture."""
-    light, dark = (
-        f"data:image/svg+xml;base64,{b64encode(svg(sweep, dark=dark)).decode()}" for dark in (False, True)
+    return frame(
+        f"Sweep of the steering term {sweep.name}",
+        f"What {sweep.name} does at each layer with each coefficient, on {sweep.rows} rows of {sweep.data}.",
+        _tables(sweep),
+        verdict=_choice(sweep),
+        notes=sweep.notes,
+        pictures=[Picture(svg(sweep, dark=False), svg(sweep, dark=True), ALT)],
+        how=_how(sweep),
+        command=command_of(sweep),
+        footer=f"steering vector {sweep.vector[:12]}, commit {sweep.commit[:12]}, rows {sweep.data_id[:12]}",
+        css=CSS,
     )
-    title = f"Sweep of the steering term {sweep.name}"
-    what = (
-        f"What {sweep.name} does at each layer with each coefficient, on {sweep.rows} rows of {sweep.data}."
-    )
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{CSS}</style>
-<main>
-<h1>{escape(title)}</h1>
-<p class="what">{escape(what)}</p>
-{_choice(sweep)}
-{"".join(f'<p class="soft">Note: {escape(note)}.</p>' for note in sweep.notes)}
-<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">
-<img src="{light}" alt="Heat maps of effect and damage, and dose curves; the numbers are in the tables below"></picture>
-{_tables(sweep)}
-<h2>How it was measured</h2>
-<ul>{"".join(f"<li><b>{escape(a)}</b>: {escape(b)}</li>" for a, b in _how(sweep))}</ul>
-<footer><code>{escape(command_of(sweep))}</code><br>
-steering vector {sweep.vector[:12]}, commit {sweep.commit[:12]}, rows {sweep.data_id[:12]}</footer>
-</main>
-</html>
-"""
 
 
 def command_of(sweep: Sweep) -> str:
@@ -96,12 +56,12 @@ def command_of(sweep: Sweep) -> str:
     return " ".join(words)
 
 
-def _choice(sweep: Sweep) -> str:
+def _choice(sweep: Sweep) -> Verdict:
     found = sweep.suggestion
     limit = f"{sweep.limit:g} nats a token"
     if found is None:
         said = f"No cell has an effect above 0 on the first half of the rows at a damage of at most {limit}."
-        return f'<div class="choice none"><b>No suggestion</b><p>{escape(said)}</p></div>'
+        return Verdict("No suggestion", (said,), settled=False)
     cell = found.cell
     first, verdict = sweep.rows // 2, VERDICTS[found.effect.verdict]
     lines = [
@@ -109,10 +69,9 @@ def _choice(sweep: Sweep) -> str:
         f"Chosen on the first {first} rows, where it is {_nats(cell.first)}, among the cells whose damage is at most "
         f"{limit}: here {_nats(cell.cost, 3)}.",
     ]
-    done = f" Set in commit {sweep.set_in[:12]}." if sweep.set_in else ""
-    where = f"{cell.place.site}, coefficient {number(cell.coefficient)}"
-    said = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    return f'<div class="choice"><b>{escape(where)}</b>{said}<p>{escape(done)}</p></div>'
+    if sweep.set_in:
+        lines.append(f"Set in commit {sweep.set_in[:12]}.")
+    return Verdict(f"{cell.place.site}, coefficient {number(cell.coefficient)}", tuple(lines))
 
 
 def _tables(sweep: Sweep) -> str:
@@ -148,11 +107,9 @@ def _tables(sweep: Sweep) -> str:
         f'<h2>Where text breaks</h2><p class="soft">The smallest coefficient at which replies are empty or loop more '
         f"often than without the term (replies), or at which plain text or plain answers lose more than {BREAKS:g} "
         "nats a token (damage).</p>"
-        f'<div class="table">{_table(["layer", "side", "breaks at"], breaks)}</div>'
+        f"{table(['layer', 'side', 'breaks at'], breaks)}"
     )
-    found.append(
-        f'<details><summary>Every number</summary><div class="table">{_every(sweep)}</div></details>'
-    )
+    found.append(f"<details><summary>Every number</summary>{_every(sweep)}</details>")
     return "".join(found)
 
 
@@ -160,7 +117,7 @@ def _heat(sweep: Sweep, of: object) -> str:
     assert callable(of)
     rows = []
     for place in sweep.places:
-        cells = [f'<td class="word">{escape(place.words)}</td>']
+        cells = [f"<td>{escape(place.words)}</td>"]
         for cell in sweep.at(place):
             text, tone, strength = of(cell)
             names = ["chosen"] if sweep.suggestion and sweep.suggestion.cell == cell else []
@@ -172,7 +129,7 @@ def _heat(sweep: Sweep, of: object) -> str:
             )
         rows.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f"<th>{number(c)}</th>" for c in sweep.coefficients)
-    return f'<table><thead><tr><th class="word">layer</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f"<table><thead><tr><th>layer</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _every(sweep: Sweep) -> str:
@@ -186,18 +143,7 @@ def _every(sweep: Sweep) -> str:
         ]
         for cell in sweep.cells
     ]  # fmt: skip
-    return _table(header, rows)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        kinds = [' class="word"' if at == 0 else "" for at in range(len(cells))]
-        return "<tr>" + "".join(
-            f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
-        ) + "</tr>"  # fmt: skip
-
-    body = "".join(row(cells, "td") for cells in rows)
-    return f"<table><thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
+    return table(header, rows)
 
 
 def _how(sweep: Sweep) -> Iterable[tuple[str, str]]:

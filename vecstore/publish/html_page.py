@@ -1,4 +1,4 @@
-"""What a probe found as one HTML file that needs nothing beside it: verdict, pictures, tables, how it was measured."""
+"""What was measured as one HTML file that needs nothing beside it: verdict, pictures, tables, how it was measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Picture", "Table", "Verdict", "page"]
+__all__ = ["Picture", "Table", "Verdict", "frame", "page", "table"]
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1f2430; --soft: #5b6272; --line: #d9dce3; --paper: #fff; --edge: #f4f5f8;
@@ -82,6 +82,26 @@ def page(
     footer: str = "",
 ) -> str:
     """All texts are plain, and escaped here. `command` measures the same again."""
+    return frame(
+        title, what, "".join(map(_table, tables)), verdict=verdict, notes=notes, pictures=pictures, how=how,
+        command=command, footer=footer,
+    )  # fmt: skip
+
+
+def frame(
+    title: str,
+    what: str,
+    tables: str,
+    *,
+    verdict: Verdict | None = None,
+    notes: Iterable[str] = (),
+    pictures: Iterable[Picture] = (),
+    how: Iterable[tuple[str, str]] = (),
+    command: str,
+    footer: str = "",
+    css: str = "",
+) -> str:
+    """A page whose `tables` are HTML already, with the `css` that they need."""
     said = "".join(f'<p class="soft">Note: {escape(note)}.</p>' for note in notes)
     listed = "".join(f"<li><b>{escape(term)}</b>: {escape(text)}</li>" for term, text in how)
     return f"""<!doctype html>
@@ -89,14 +109,14 @@ def page(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{CSS}</style>
+<style>{CSS}{css}</style>
 <main>
 <h1>{escape(title)}</h1>
 <p class="what">{escape(what)}</p>
 {_verdict(verdict)}
 {said}
 {"".join(map(_picture, pictures))}
-{"".join(map(_table, tables))}
+{tables}
 <h2>How it was measured</h2>
 <ul>{listed}</ul>
 <footer><code>{escape(command)}</code><br>
@@ -122,10 +142,14 @@ def _picture(one: Picture) -> str:
 
 
 def _table(one: Table) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in one.header)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in one.rows)
-    table = f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    made = table(one.header, one.rows)
     legend = f'<p class="soft">{escape(one.legend)}</p>' if one.legend else ""
     if one.folded:
-        return f"<details><summary>{escape(one.title)}</summary>{legend}{table}</details>\n"
-    return f"<h2>{escape(one.title)}</h2>{legend}{table}\n"
+        return f"<details><summary>{escape(one.title)}</summary>{legend}{made}</details>\n"
+    return f"<h2>{escape(one.title)}</h2>{legend}{made}\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
