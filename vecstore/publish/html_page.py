@@ -11,9 +11,10 @@ __all__ = ["Picture", "Table", "Verdict", "frame", "page", "table"]
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1f2430; --soft: #5b6272; --line: #d9dce3; --paper: #fff; --edge: #f4f5f8;
-  --good: #0a7d54 }
+  --good: #0a7d54; --shade: #0003 }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ee; --soft: #a2a9b8; --line: #313745; --paper: #171a21; --edge: #1f232c; --good: #46c796 } }
+  :root { --ink: #e6e8ee; --soft: #a2a9b8; --line: #313745; --paper: #171a21; --edge: #1f232c; --good: #46c796;
+    --shade: #fff4 } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
 main { max-width: 70rem; margin: 0 auto; padding: 3rem 1.25rem 4rem }
@@ -26,7 +27,11 @@ img { width: 100%; min-width: 42rem; height: auto; display: block; margin: 1.2re
 .verdict { border: 1px solid var(--line); border-left: 4px solid var(--good); border-radius: 6px;
   background: var(--edge); padding: .9rem 1.2rem; margin: 1.4rem 0 } .verdict.none { border-left-color: var(--soft) }
 .verdict p { margin: .2rem 0 } .verdict b { font-size: 1.15rem }
-.table { overflow-x: auto }
+/* a shade at the edge beyond which a table goes on; at its end, paper that scrolls along covers it */
+.table { overflow-x: auto; background: linear-gradient(90deg, var(--paper) 40%, #0000) 0 0 / 2rem 100% local no-repeat,
+  linear-gradient(270deg, var(--paper) 40%, #0000) 100% 0 / 2rem 100% local no-repeat,
+  linear-gradient(90deg, var(--shade), #0000) 0 0 / .7rem 100% scroll no-repeat,
+  linear-gradient(270deg, var(--shade), #0000) 100% 0 / .7rem 100% scroll no-repeat }
 table { border-collapse: collapse; font-size: .86rem }
 th, td { text-align: right; padding: .34rem .7rem; white-space: nowrap; font-variant-numeric: tabular-nums }
 th { color: var(--soft); font-weight: 600; border-bottom: 1px solid var(--ink) }
