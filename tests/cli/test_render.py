@@ -57,6 +57,7 @@ def test_numbers_and_sizes_are_as_a_person_writes_them() -> None:
     ]
     assert interval(1.234, -0.5, 2) == "+1.23 [-0.50, +2.00]"
     assert interval(1.2345, 1, 2, 3) == "+1.234 [+1.000, +2.000]"
+    assert interval(-0.001, -0.2, 0.001) == "+0.00 [-0.20, +0.00]"  # no minus before a zero
 
 
 @given(st.integers(0, 1 << 60))

@@ -11,7 +11,7 @@ __all__ = ["ends", "interval", "last_part", "part"]
 
 
 def interval(mean: float, low: float, high: float, digits: int = 2) -> str:
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"{mean:+z.{digits}f} [{low:+z.{digits}f}, {high:+z.{digits}f}]"  # z: -0 is 0
 
 
 def last_part(path: object) -> str:
