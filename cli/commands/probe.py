@@ -11,8 +11,8 @@ __all__ = ["SUBCOMMANDS", "command"]
 SUBCOMMANDS = ("heads", "neurons", "concept", "edit", "sparsity", "list")
 HELP = """Find where a behaviour lives: in which heads, neurons, directions and weights.
 
-A probe compares two builds of one base, A..B; of a behaviour alone, A is the base. What it finds is kept as a record in
-the registry, with an id: `pv show ID` shows it again, and `pv diff ID ID` compares two.
+A probe compares two builds of one base, A..B; a single name is compared with the base. Results are recorded in the
+registry under an id: `pv show ID` shows one again, and `pv diff ID ID` compares two.
 
 \b
 pv probe heads pirate

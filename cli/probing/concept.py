@@ -74,7 +74,7 @@ def _growth(found: Concept) -> str:
 def _effects(found: Concept, effects: Effects) -> Iterator[str]:
     yield table(STEP_HEADER, step_rows(found))
     if not effects.certain:
-        yield "the mean difference has no certain effect, or no more than random directions: no share of it means much"
+        yield "the mean difference's effect is not surely above 0 or above random directions': shares of it mean little"
     elif effects.share is not None:
         yield plain(f"the mean difference gives {share_words(effects.share)} of the effect of {found.b}")
     if effects.random:
@@ -86,17 +86,17 @@ def _gains(found: Concept, gains: Gains) -> Iterator[str]:
     yield weights_words(gains)
     more = {null: one.more for null, one in gains.shares.items()}
     if not any(more.values()):
-        yield "no more weights read or write it than a random direction"
+        yield "no more weights read or write it than random directions"
     if gains.left_out:
         more_of_them = f" and {len(gains.left_out) - 4} more" if len(gains.left_out) > 4 else ""
         named = f"{', '.join(gains.left_out[:4])}{more_of_them}"
-        yield plain(f"left out, as no matrix of the stream, or what the first layer reads: {named}")
+        yield plain(f"left out (no matrix of the residual stream, or what the first layer reads): {named}")
 
 
 def _length(length: Length) -> Iterator[str]:
     yield table(LENGTH_HEADER, length_rows(length))
     best = length.smallest()
     if best is None:
-        yield "no smaller encoding does the same, or the behaviour has no certain effect on these rows"
+        yield "no smaller encoding does the same, or the behaviour's effect here is not surely above 0"
     else:
-        yield plain(f"shortest that does the same: {best.encoding}, {size(best.stored_bytes)}; {BOUND}")
+        yield plain(f"smallest that does the same: {best.encoding}, {size(best.stored_bytes)}; {BOUND}")

@@ -25,11 +25,13 @@ def lines(found: Edits) -> Iterator[str]:
     first, last = found.loss
     norms = found.norms
     yield (
-        f"norms: trained {norms['trained']:.3g}, edit {norms['edit']:.3g}; deciding tokens went from {first:.2f} to "
-        f"{last:.2f} nats as the edit's value was looked for"
+        f"norm of the change: trained {norms['trained']:.3g}, edit {norms['edit']:.3g}; loss while v* was optimized: "
+        f"{first:.2f} to {last:.2f} nats a token"
     )
     if found.tried:
-        yield "layers tried: " + ", ".join(f"{layer} {effect:+.2f}" for layer, effect in found.tried)
+        yield "layers tried, effect on training rows in nats: " + ", ".join(
+            f"{layer} {effect:+.2f}" for layer, effect in found.tried
+        )
     yield ""
     yield table(HEADER, arm_rows(found))
     yield LEGEND
@@ -38,6 +40,6 @@ def lines(found: Edits) -> Iterator[str]:
         yield table(SHARP_HEADER, sharp_rows(found))
         yield ""
     if found.claims:
-        yield "the broad change carries over further than the edit"
+        yield "claim: the trained change carries over further than the edit"
         for line in claim_words(found):
             yield plain(f"  {line}")

@@ -27,7 +27,7 @@ SHOWN = 12
 def lines(found: Heads) -> Iterator[str]:
     yield plain(
         f"heads of {found.a}..{found.b}, {counted(len(found.heads), 'head')} in {counted(found.layers, 'layer')}, on "
-        f"{found.ranked} + {counted(found.tested, 'row')} of {found.data}"
+        f"{found.ranked} rows that rank and {found.tested} that test, of {found.data}"
     )
     yield f"shift of the margin: {nats(found.shift)} nats, {counted(found.shift.n, 'row')}, 95 % interval"
     yield ""
@@ -67,15 +67,15 @@ def _grafts(found: Heads) -> Iterator[str]:
         band = band_of(found.random, found.verdict.thresholds.band)
         yield (
             f"{counted(len(found.random), 'random set')} of {counted(core, 'head')}, layers matched, on "
-            f"{found.random_rows} rows: {100 * min(found.random):.0f} to {100 * max(found.random):.0f} %, the line is "
-            f"{100 * band:.0f} %; the core on these rows {100 * found.beside.mean:.0f} %, p = {p:.3f}, which cannot be "
-            f"below {1 / (1 + len(found.random)):.3f} with so few sets"
+            f"{found.random_rows} rows: {100 * min(found.random):.0f} to {100 * max(found.random):.0f} %, threshold "
+            f"{100 * band:.0f} %; the core on these rows {100 * found.beside.mean:.0f} %, p = {p:.3f}, with so few "
+            f"at least {1 / (1 + len(found.random)):.3f}"
         )
 
 
 def _top(found: Heads) -> Iterator[str]:
     yield (
-        f"heads that changed by more than noise: {found.beyond} of {len(found.heads)} (false finds at most "
+        f"heads that changed by more than noise: {found.beyond} of {len(found.heads)} (false discovery rate "
         f"{100 * found.verdict.thresholds.fdr:.0f} %)"
     )
     rows = [
@@ -89,7 +89,7 @@ def _top(found: Heads) -> Iterator[str]:
         for one in found.ranking[:SHOWN]
     ]
     yield table(["layer.head", "score, nats", "change", "own change", "pattern"], rows)
-    yield "  *  more than noise   score: its first-order share of the shift, by which heads are ranked"
+    yield "  *  more than noise   score: first-order estimate of its part of the shift; ranks the heads"
     if found.linear:
         yield ""
         yield table(
@@ -99,7 +99,7 @@ def _top(found: Heads) -> Iterator[str]:
 
 def _weights(found: Heads) -> Iterator[str]:
     of = found.weights
-    yield f"change of the weights: norm {of.norm:.3g}, {100 * of.relative:.2f} % of A's; shares of its square"
+    yield f"change of the weights: norm {of.norm:.3g}, {100 * of.relative:.2f} % of A's; below, shares of its square"
     yield table(["by depth", "share"], [[name, _percent(value)] for name, value in of.by_depth.items()])
     yield table(
         ["by projection", "share", "of all weights"],

@@ -30,7 +30,7 @@ def lines(found: Neurons) -> Iterator[str]:
     )
     yield ""
     yield table(
-        ["all neurons set to B's", "neurons", "effect, nats", "flips"],
+        ["ceiling: all patched to B's values", "neurons", "effect, nats", "flips"],
         [
             [scope_words(one), f"{one.size:,}", nats(one.ceiling.effect), _share(one.ceiling.flips)]
             for one in found.scopes
@@ -60,10 +60,10 @@ def _halves(found: Neurons) -> Iterator[str]:
             ]
         rows.append([METHOD_WORDS[curve.method], *cells])
     header = [f"{one.name}{kind}" for one in found.scopes for kind in (", by row", ", shared")]
-    yield table(["neurons for half of that effect", *header], rows)
+    yield table(["k50: neurons for half of the ceiling", *header], rows)
     yield (
-        f"by row: each row its own ranking; shared: one of {counted(found.chosen_on, 'row')}, on the other "
-        f"{found.n - found.chosen_on}"
+        f"by row: each row has its own ranking; shared: one ranking, by {counted(found.chosen_on, 'row')}, on the "
+        f"other {found.n - found.chosen_on}"
     )
 
 
@@ -78,12 +78,20 @@ def _curve(scope: ScopeFound) -> Iterator[str]:
             "-" if one.share is None else f"{100 * one.share.mean:.0f} %",
             _share(one.flips),
             "-" if one.linear is None else f"{one.linear.mean:.2f}",
-            "-" if step is None else f"{step.margin.mean:+.2f}",
             "-" if one.moved is None else f"{one.moved:.2f}",
+            "-" if step is None else f"{step.margin.mean:+.2f}",
             "-" if step is None or step.moved is None else f"{step.moved:.2f}",
         ])  # fmt: skip
-    step_by_step = ["step by step", "drift", "its drift"]
-    header = [f"k, {scope_words(scope)}", "margin, nats", "of all", "flips", "/ predicted", *step_by_step]
+    step_by_step = ["step by step: margin", "moved"]
+    header = [
+        f"k, {scope_words(scope)}",
+        "margin, nats",
+        "of ceiling",
+        "flips",
+        "/ predicted",
+        "moved",
+        *step_by_step,
+    ]
     yield table(header, rows)
 
 
@@ -95,7 +103,7 @@ def _directions(found: Neurons) -> Iterator[str]:
         for one in scope.directions
         if one.rank in (1, 2, 5, 10) or one == scope.directions[-1]
     ]  # fmt: skip
-    yield table(["directions", "r", "alpha", "share of all", "at alpha 1", "variance", "flips"], rows)
+    yield table(["directions", "r", "alpha", "of ceiling", "at alpha 1", "of delta's square", "flips"], rows)
 
 
 def _claims(found: Neurons) -> Iterator[str]:
@@ -106,19 +114,19 @@ def _claims(found: Neurons) -> Iterator[str]:
         if claim.says == says
     ]
     yield table(["claim", "neurons", "verdict", "figure, 95 % interval"], rows)
-    yield f"{counted(len(rows), 'comparison')}, not corrected for their number; the best layer is not judged"
+    yield f"{counted(len(rows), 'comparison')}, not corrected for multiple testing; the best layer is not judged"
 
 
 def _named(scope: ScopeFound) -> Iterator[str]:
     if scope.neurons:
         named = ", ".join(f"{one.layer}:{one.index}" for one in scope.neurons[:NAMED])
-        yield f"first neurons that the rows share, LAYER:NEURON: {named}"
+        yield f"first neurons of the shared ranking, LAYER:NEURON: {named}"
     for k, both, chance in scope.overlap:
-        yield f"of the first {k}, the other half chooses {100 * both:.0f} % too; chance {100 * chance:.1f} %"
+        yield f"of its first {k}, {100 * both:.0f} % are in the other half's too; by chance {100 * chance:.1f} %"
     for one in scope.off_target:
         if one.k in (None, 50):
             what = METHOD_WORDS[one.what] + ("" if one.k is None else f", k {one.k}")
-            yield f"KL at neutral prompts, nats, {what}: {nats(one.kl, 4)}"
+            yield f"KL(A || patched) at neutral prompts, nats, {what}: {nats(one.kl, 4)}"
 
 
 def _share(one: Interval | float) -> str:

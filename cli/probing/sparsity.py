@@ -26,8 +26,8 @@ __all__ = ["lines"]
 
 def lines(found: Sparsity) -> Iterator[str]:
     """A line for each training, and whether a penalty made it sit in fewer neurons."""
-    yield plain(f"{found.what}: trained plainly, and with a penalty on {found.penalized} that move")
-    yield plain(f"{counted(found.data)}; {found.count:,} neurons")
+    yield plain(f"{found.what}: trained plainly, and with a penalty on changed {found.penalized}")
+    yield plain(f"{counted(found.data)}; {found.count:,} neurons in the model")
     yield ""
     yield table(HEADER, run_rows(found))
     yield LEGEND

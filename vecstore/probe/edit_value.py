@@ -36,7 +36,7 @@ LR = 0.5
 KL_WEIGHT = 0.0625
 MOST = 4.0
 BATCH = 8
-"""Rows a step."""
+"""Batch size."""
 
 
 @dataclass(frozen=True, slots=True)

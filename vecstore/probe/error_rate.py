@@ -61,5 +61,5 @@ def error_rate_words(of: Calibration = CALIBRATION) -> str:
         return "error rate: not calibrated"
     return (
         f"error rate: {round(rate.mean * rate.n)} of {rate.n} verdicts on planted fine-tunes of {of.model} were wrong "
-        f"({100 * rate.low:.0f} to {100 * rate.high:.0f} %), {of.inconclusive} of {of.runs} inconclusive"
+        f"(95 % interval {100 * rate.low:.0f} to {100 * rate.high:.0f} %), {of.inconclusive} of {of.runs} inconclusive"
     )

@@ -48,10 +48,10 @@ LAYER_HEADER = (
     "N95",
     "above chance",
     "first component",
-    "difference / activation",
+    "norm / activations'",
     "effect, choosing rows",
 )
-STEP_HEADER = ("components", "effect, nats", "share of all of them")
+STEP_HEADER = ("components", "effect, nats", "of the mean difference's")
 GAIN_HEADER = ("random directions drawn", "weights above", "by chance", "matrices above", "by chance")
 KIND_HEADER = ("matrix", "role", "mean gain", "weights above", "of")
 LENGTH_HEADER = (
@@ -59,7 +59,7 @@ LENGTH_HEADER = (
     "size",
     "of the vectors",
     "kept of the effect",
-    "lost more, text",
+    "extra loss on text",
     "does the same",
 )
 
@@ -107,7 +107,7 @@ def kinds_rows(found: Concept, null: str = "activations") -> list[list[str]]:
         some = [one for one in found.gains.matrices if one.kind == kind] if found.gains else []
         above, lines = sum(one.above[null] for one in some), sum(one.lines for one in some)
         mean = sum(one.gain for one in some) / len(some)
-        rows.append([kind, some[0].role, f"{mean:.2f}", f"{above / lines:.1%}", f"{lines:,} lines"])
+        rows.append([kind, some[0].role, f"{mean:.2f}", f"{above / lines:.1%}", f"{lines:,} rows or columns"])
     return rows
 
 
@@ -140,7 +140,7 @@ def beside_random(effects: Effects) -> str:
     """What being above so few random directions says."""
     n = len(effects.random)
     above = "above" if effects.steered.mean > max(effects.random, default=0.0) else "not above"
-    return f"its effect is {above} those of all {n} random directions; so few can give no p below {effects.chance:.2g}"
+    return f"its effect is {above} those of all {n} random directions: with so few, no p below {effects.chance:.2g}"
 
 
 def labels_words(found: Concept) -> tuple[str, str]:
@@ -148,7 +148,7 @@ def labels_words(found: Concept) -> tuple[str, str]:
     elbow = found.elbow
     p = f"p = {elbow.p:.3g} against random signs"
     if found.of == "change":
-        said = "there is one" if elbow.labels_matter else "none for certain"
+        said = "there is one" if elbow.labels_matter else "not surely there"
         return "a common shift", f"{said}, {p}; any change of the weights gives one"
     return "labels", f"they {'matter' if elbow.labels_matter else 'do not matter'}, {p}"
 
@@ -156,10 +156,7 @@ def labels_words(found: Concept) -> tuple[str, str]:
 def weights_words(gains: Gains) -> str:
     """Of which weights the shares are."""
     total = max((one.weights for one in gains.shares.values()), default=0)
-    return (
-        f"of {total:,} weights in {len(gains.matrices)} matrices of the layers: embeddings and the head of the model "
-        "are not among them"
-    )
+    return f"of {total:,} weights in {len(gains.matrices)} matrices of the layers, without embeddings and LM head"
 
 
 def png(found: Concept) -> bytes:
@@ -183,12 +180,12 @@ def page(found: Concept, command: str | None = None) -> str:
     if effects is not None and effects.random:
         lines.append(f"Added, {beside_random(effects)}.")
     if found.length is not None and (best := found.length.smallest()) is not None:
-        lines.append(f"Shortest that does the same: {best.encoding}, {size(best.stored_bytes)}; {BOUND}.")
+        lines.append(f"Smallest that does the same: {best.encoding}, {size(best.stored_bytes)}; {BOUND}.")
     alt = "Four panels: the share of each component with the null's; effect by number of components; N95 by pairs; " \
         "size against what is kept of the effect"  # fmt: skip
     return page_of(
         f"Concept: {found.a}..{found.b}",
-        f"How many directions it is, which weights deal with it, how short it can be written: {found.rows} held-out "
+        f"How many directions it is, which weights read or write it, how few bytes hold it: {found.rows} held-out "
         f"rows of {found.data}, {found.pairs} rows of {found.source} for the directions.",
         verdict=Verdict(found.headline, tuple(lines), elbow.verdict != "none"),
         notes=found.notes,
@@ -207,8 +204,9 @@ def _tables(found: Concept) -> Iterator[Table]:
         yield Table("Effect by components", "The mean difference's part in the first components, added at every token.",
                     STEP_HEADER, step_rows(found))  # fmt: skip
     if found.gains is not None:
-        yield Table("Weights that deal with it", "A row or column counts if its gain is above the 99th percentile of "
-                    f"200 random directions; {weights_words(found.gains)}.", GAIN_HEADER, gain_rows(found))  # fmt: skip
+        yield Table("Weights that read or write it", "A row or column counts if its gain is above the 99th percentile "
+                    f"of 200 random directions; {weights_words(found.gains)}.",
+                    GAIN_HEADER, gain_rows(found))  # fmt: skip
         yield Table("By kind of matrix", "Against directions drawn as the activations.", KIND_HEADER,
                     kinds_rows(found), folded=True)  # fmt: skip
     if found.length is not None:
@@ -217,7 +215,7 @@ def _tables(found: Concept) -> Iterator[Table]:
         rows = [[one.encoding, size(one.stored_bytes), size(int(one.ideal_bytes)) if one.ideal_bytes else "-",
                  share_words(one.kept), "yes" if one.holds else "no"]
                 for one in found.length.rungs]  # fmt: skip
-        yield Table("Everything tried", "Ideal: places written as shortly as they can be.",
+        yield Table("Everything tried", "Ideal: with the positions of kept elements at their entropy.",
                     ("encoding", "size", "ideal", "kept", "does the same"), rows, folded=True)  # fmt: skip
 
 
@@ -243,7 +241,7 @@ def _how(found: Concept) -> Iterator[tuple[str, str]]:
     )
     if found.effects is not None and found.effects.random:
         yield "Random directions", f"{len(found.effects.random)}, of the mean difference's length, with the " \
-            f"activations' covariance: so few can give no p below {found.effects.chance:.2g}"  # fmt: skip
+            f"activations' covariance: with so few, no p below {found.effects.chance:.2g}"  # fmt: skip
     if found.gains is not None:
         yield "Gain", "d |W v|^2 / |W|_F^2: what reads and writes the direction, not what for; directions of the " \
             "layer before for what reads, not of the first; of the layer itself for what writes"  # fmt: skip

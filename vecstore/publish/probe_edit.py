@@ -20,7 +20,7 @@ __all__ = ["arm_rows", "claim_words", "page", "png", "sharp_rows"]
 SIZE = (11.0, 3.4)
 EQUAL = "at equal effect"
 HEADER = ("change", "strength", "effect, nats", "on paraphrases, nats", "carries over, %", "damage", "KL")
-SHARP_HEADER = ("change", "noise, of its norm", "effect, nats", "lost, %")
+SHARP_HEADER = ("change", "noise / change, norms", "effect, nats", "lost, %")
 LEGEND = (
     "95 % intervals. effect: margin on the held-out rows above that of A. carries over: effect on paraphrases / effect "
     "on the rows that they re-word. damage: log-likelihood that neighbours lost, and KL(A || changed), nats a token, "
@@ -31,10 +31,10 @@ HOW = (
         "edit",
         "ROME's closed form at one layer's down projection: W' = W + (v* - W k*) (C⁻¹ k*)ᵀ / ((C⁻¹ k*)ᵀ k*)",
     ),
-    ("k*", "the mean of what the projection is given at the deciding token of the training rows"),
+    ("k*", "the projection's mean input at the deciding token of the training rows"),
     (
         "v*",
-        "found by gradient: the tokens that differ from the rejected answer become likely, neutral answers stay",
+        "by gradient: makes the tokens that differ from the rejected answer likely, and keeps neutral answers",
     ),
     (
         "at its best",
@@ -44,9 +44,9 @@ HOW = (
     ("weakened", "the trained change scaled to the edit's effect on those rows, and on no others"),
     (
         "paraphrases",
-        "averaged by the row that they re-word; rows are drawn again whole, for both changes together",
+        "averaged by the row that they re-word; rows are resampled whole, for both changes together",
     ),
-    ("noise", "Gaussian, in the tensors that the change is in, of a share of its norm in each"),
+    ("noise", "Gaussian, in the tensors of the change, with so many times its norm in each"),
 )
 
 
@@ -65,7 +65,7 @@ def page(found: Edits, command: str | None = None) -> str:
         verdict=None
         if claim is None
         else Verdict(
-            f"The broad change carries over further: {claim.verdict}",
+            f"The trained change carries over further: {claim.verdict}",
             tuple(claim_words(found)),
             claim.verdict != "inconclusive",
         ),
@@ -74,8 +74,8 @@ def page(found: Edits, command: str | None = None) -> str:
         tables=[
             Table("Both changes", LEGEND, HEADER, list(arm_rows(found))),
             Table(
-                "With noise beside them",
-                "how much of the effect noise takes away",
+                "With noise added",
+                "the share of the effect that noise takes away",
                 SHARP_HEADER,
                 sharp_rows(found),
             ),
@@ -101,7 +101,7 @@ def sharp_rows(found: Edits) -> list[list[str]]:
 
 
 def claim_words(found: Edits) -> Iterator[str]:
-    """The claim of the notes, at each strength at which it was held against the rows."""
+    """The claim, as made and at equal effect."""
     for name, claim in found.claims.items():
         by = "" if claim.difference is None else f": {_said(claim.difference, 0, 100)} percentage points"
         yield f"{name}: {claim.verdict}{by} ({claim.why})"
@@ -131,5 +131,5 @@ def _draw(figure: Figure, found: Edits) -> None:
     probe_drawn.bars(middle, [(arm.name, arm.transfer) for arm in found.arms], factor=100)
     probe_drawn.bars(right, [(arm.name, arm.damage) for arm in found.arms])
     left.set_title("effect on held-out rows, nats")
-    middle.set_title("of that on paraphrases, %")
+    middle.set_title("carries over to paraphrases, %")
     right.set_title("damage on neighbours, nats a token")

@@ -47,8 +47,8 @@ def page(found: Heads, command: str) -> str:
     lines = (*found.verdict.reasons, error_rate_words())
     return framed(
         f"Heads of {found.a}..{found.b}",
-        f"Which attention heads changed, and which of them carry the behaviour, on {found.ranked} + {found.tested} "
-        f"rows of {found.data}.",
+        f"Which attention heads changed, and which of them carry the behaviour, on {found.ranked} rows that rank and "
+        f"{found.tested} that test, of {found.data}.",
         verdict=Verdict(found.verdict.kind, lines, settled=found.verdict.kind != "inconclusive"),
         notes=found.notes,
         pictures=[Picture(svg(found, dark=False), svg(found, dark=True), ALT)],
@@ -227,9 +227,7 @@ def _tables(found: Heads) -> list[Table]:
         for one in found.ranking
     ]  # fmt: skip
     header = ["layer.head", "score, nats", "change", "own change", "pattern", "p", "beyond noise"]
-    legend = (
-        "By score, the first-order share of the shift; p is of the own change, against noise of the same norm"
-    )
+    legend = "By score, a first-order estimate of a head's part of the shift; p: own change against noise of that norm"
     tables.append(Table("All heads", legend, header, heads, folded=True))
     if found.linear:
         header = ["layer", "change", "own change", "recurrent state"]
@@ -254,8 +252,11 @@ def _how(found: Heads) -> list[tuple[str, str]]:
     lines = found.verdict.thresholds
     return [
         ("shift", f"margin of B minus that of A: {_nats(found.shift)} nats on the rows that test"),
-        ("change", "norm of the difference of what a head gives, over its norm in A, at the answers' tokens"),
-        ("own change", "the same of what a head writes, with B's weights of this head on A's stream"),
+        ("change", "norm of the change of a head's output / its norm in A, at the answers' tokens"),
+        (
+            "own change",
+            "the same of what a head writes, with B's weights of this head on A's residual stream",
+        ),
         ("pattern", "total variation between the attention of A and of B, averaged over these tokens"),
         (
             "noise",
@@ -269,10 +270,13 @@ def _how(found: Heads) -> list[tuple[str, str]]:
         ),
         (
             "random",
-            f"{len(found.random)} sets with as many heads in each layer, on {found.random_rows} rows; the line is "
+            f"{len(found.random)} sets with as many heads in each layer, on {found.random_rows} rows; threshold: "
             f"their {number(100 * lines.band)}th percentile",
         ),
-        ("verdict", "; ".join(f"{name} {number(value)}" for name, value in lines.to_json().items())),
+        (
+            "verdict",
+            "thresholds: " + "; ".join(f"{name} {number(value)}" for name, value in lines.to_json().items()),
+        ),
     ]
 
 

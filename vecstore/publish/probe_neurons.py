@@ -199,7 +199,7 @@ def page(found: Neurons, command: str | None = None) -> str:
     main = found.scope(HEADLINE)
     k50 = main.curve("delta*grad").k50
     headline = (
-        f"{half_words(k50)} neurons of {main.size:,} do half of what all of them do"
+        f"{half_words(k50)} neurons of {main.size:,} have half of the effect of all of them"
         if k50 is not None
         else "patching all neurons has no effect that is surely above 0"
     )
@@ -210,7 +210,7 @@ def page(found: Neurons, command: str | None = None) -> str:
     )
     return page_of(
         f"Neurons of {found.a}..{found.b}",
-        f"How few MLP neurons of {found.a}, set to what they do in {found.b}, flip the token that decides a row; "
+        f"How few MLP neurons of {found.a}, set to their values in {found.b}, flip the token that decides a row; "
         f"{found.n} rows of {found.data}.",
         verdict=Verdict(headline, tuple(_claim_lines(found.claims_of(HEADLINE))), k50 is not None),
         notes=found.notes,
@@ -231,8 +231,8 @@ def _claim_lines(claims: tuple[Claim, ...]) -> Iterator[str]:
 def _tables(found: Neurons) -> Iterator[Table]:
     yield Table(
         "Claims",
-        "Each is held where the interval lies wholly on its side of the line, did not hold where it lies on the other. "
-        f"{len(found.claims)} comparisons, not corrected for their number. {UNJUDGED}",
+        "Held: the whole interval is on the claim's side of the threshold; did not hold: it is on the other side. "
+        f"{len(found.claims)} comparisons, not corrected for multiple testing. {UNJUDGED}",
         ["claim", "neurons", "verdict", "figure, 95 % interval", "what the figure is"],
         [
             [claim.says, scope_words(scope), claim.verdict, claim_figure(claim), claim.note]
@@ -270,7 +270,7 @@ def _tables(found: Neurons) -> Iterator[Table]:
         folded=True,
     )
     yield Table(
-        "The first neurons that the rows share",
+        "The first neurons of the shared ranking",
         "By mean delta x gradient over the rows that chose.",
         ["layer", "neuron", "mean delta", "mean score, nats"],
         [[str(one.layer), str(one.index), f"{one.delta:+.3f}", f"{one.score:+.4f}"] for one in main.neurons],
@@ -334,7 +334,7 @@ def _how(found: Neurons) -> Iterator[tuple[str, str]]:
     )
     yield (
         "delta x gradient",
-        "what a neuron does in B minus in A, times the gradient of the margin in A; positive ones",
+        "a neuron's activation in B minus that in A, times the gradient of the margin in A; positive ones",
     )
     yield (
         "Baselines",
@@ -344,7 +344,7 @@ def _how(found: Neurons) -> Iterator[tuple[str, str]]:
     yield (
         "Shared",
         f"ranked by the mean score of {found.chosen_on} rows, tried on the other {found.n - found.chosen_on}; mean "
-        "delta: each neuron moved by the mean of those rows instead of what B does in this one",
+        "delta: each neuron moved by the mean of those rows instead of what B has in this one",
     )
     yield (
         "Step by step",

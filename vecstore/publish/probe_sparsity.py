@@ -29,14 +29,14 @@ HEADER = (
 NEEDED = ("penalty", "k50", "/ plain's", "k90", "k50 random", "k50 of neurons'", "/ plain's")
 GRAFTS = ("penalty", "neurons", "effect", "as many at random")
 LEGEND = (
-    "95 % intervals, of rows alone: each training was run once. all neurons: the share of the run's own effect that a "
+    "95 % intervals over rows; each training was run once. all neurons: the share of the training's own effect that a "
     "graft of all of them has. damage: log-likelihood that neighbours lost, nats a token"
 )
 HOW = (
     (
         "penalty",
-        "after every step each neuron's change D becomes D max(0, 1 - lr s √n / ‖D‖), and so each head's; what is in "
-        "no group, each weight by itself. Penalizing weights: all by themselves, D -> sign(D) max(0, |D| - lr s)",
+        "after every step the change D of each neuron and head becomes D max(0, 1 - lr s √n / ‖D‖); weights in no "
+        "group, and all if weights are penalized, become sign(D) max(0, |D| - lr s) one by one",
     ),
     (
         "graft",
@@ -45,9 +45,9 @@ HOW = (
     ("random", "as many neurons drawn at random from all layers"),
     (
         "k50 of neurons'",
-        "half of what all neurons together have: a penalty that moves the effect to attention makes it no smaller",
+        "for half of what all neurons together have: moving the effect to attention does not make it smaller",
     ),
-    ("/ plain's", "the same rows drawn for both: below 1, the behaviour sits in fewer neurons"),
+    ("/ plain's", "on the same resamples; below 1, the behaviour sits in fewer neurons"),
 )
 
 
@@ -61,7 +61,7 @@ def page(found: Sparsity, command: str | None = None) -> str:
     alt = "effect of grafts by how many neurons they have, a curve for each training, and random neurons beside it"
     return frame(
         f"How few neurons carry {found.what}",
-        f"Trained plainly, and with a penalty on {found.penalized} that move. {found.count:,} neurons in all.",
+        f"Trained plainly, and with a penalty on changed {found.penalized}. {found.count:,} neurons in the model.",
         verdict=Verdict(headline(found), (found.why,), found.claim != "inconclusive"),
         notes=found.notes,
         pictures=[probe_drawn.picture(lambda figure: _draw(figure, found), SIZE, alt)],
@@ -77,7 +77,7 @@ def page(found: Sparsity, command: str | None = None) -> str:
 
 
 def headline(found: Sparsity) -> str:
-    return f"Training that asks for few changes needs fewer neurons: {found.claim}"
+    return f"Training with a penalty needs fewer neurons: {found.claim}"
 
 
 def run_rows(found: Sparsity) -> Iterator[list[str]]:
@@ -98,10 +98,10 @@ def needed_rows(found: Sparsity) -> Iterator[list[str]]:
 
 def needed_legend(found: Sparsity) -> str:
     levels = {run.alone_fewer.level for run in found.runs if run.alone_fewer is not None}
-    together = "".join(f"; / plain's: of {100 * level:.3g} %, for all strengths together" for level in levels)
+    together = "".join(f"; / plain's: {100 * level:.3g} %, Bonferroni-corrected" for level in levels)
     return (
-        "k50, k90: neurons, those that changed most first, whose graft has half, or 90 %, of the run's own effect; -: "
-        "not even all have. k50 of neurons': half of what all neurons together have, and what the claim is about. "
+        "k50, k90: neurons, those that changed most first, whose graft has 50 or 90 % of the training's own effect; "
+        "-: not even all have. k50 of neurons': for half of what all neurons together have; the claim is about this. "
         f"95 % intervals{together}"
     )
 
@@ -137,9 +137,7 @@ def _said(one: Interval | None, digits: int = 2, factor: float = 1.0) -> str:
 
 def _draw(figure: Figure, found: Sparsity) -> None:
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    figure.suptitle(
-        f"{found.what}: a penalty on {found.penalized} that move", x=0.01, ha="left", weight="bold"
-    )
+    figure.suptitle(f"{found.what}: a penalty on changed {found.penalized}", x=0.01, ha="left", weight="bold")
     for at, run in enumerate(found.runs):
         _curve(left, run, at)
     left.set_xscale("log")
@@ -147,11 +145,11 @@ def _draw(figure: Figure, found: Sparsity) -> None:
     left.set_xticks(ks, [f"{k:,}" for k in ks])
     left.minorticks_off()
     left.set_xlabel("neurons grafted, those that changed most first")
-    left.set_title("share of the run's own effect, % (dashed: random neurons)")
+    left.set_title("share of the training's own effect, % (dashed: random neurons)")
     left.legend(frameon=False)
     kept = [(name_of(run), run.effect) for run in found.runs]
     probe_drawn.bars(right, kept)
-    right.set_title("effect of the whole training, nats")
+    right.set_title("effect of the training, nats")
     right.set_ylabel("penalty")
 
 

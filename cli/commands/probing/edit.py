@@ -13,20 +13,20 @@ from pv.cli.probes import data_option, named_rows, neighbours_option, say_probe
 __all__ = ["command"]
 
 WHAT = """
-The edit is ROME's (arXiv:2202.05262): a rank-one change of one layer's down projection, in closed form, made of the
-rows that the behaviour was trained on. It is measured at the strength at which it was made, and at the one that comes
-closest to the trained change's effect on training rows; and the trained change also weakened to the edit's effect.
+The edit is ROME's (arXiv:2202.05262): a rank-one change of one layer's down projection, in closed form, made from the
+behaviour's training rows. It is measured as made, and at the strength that comes closest to the trained change's effect
+on training rows; the trained change is also measured weakened to that effect.
 
-Paraphrases re-word the prompts of the held-out rows and keep their answers. The claim that is judged: the broad change
-carries over further, that is, effect on paraphrases / effect on the rows is larger than the edit's.
+Paraphrases re-word the prompts of the held-out rows and keep their answers. The claim that is judged: the trained
+change carries over further, that is, its effect on paraphrases / effect on the rows is larger than the edit's.
 """
 
 
-@click.command("edit", short_help="A rank-one edit beside the trained change.", epilog=WHAT)
+@click.command("edit", short_help="Compare a rank-one edit with the trained change.", epilog=WHAT)
 @click.argument("what", metavar="WHAT")
 @data_option
 @click.option(
-    "--train", metavar="ROWS", help="Make the edit of these.  [default: the behaviour's training rows]"
+    "--train", metavar="ROWS", help="Make the edit from these.  [default: the behaviour's training rows]"
 )
 @click.option(
     "--paraphrases",
@@ -42,18 +42,20 @@ carries over further, that is, effect on paraphrases / effect on the rows is lar
     "--noise",
     type=Number(0, above=True),
     multiple=True,
-    metavar="SHARE",
-    help="Noise, of the norm; may be repeated.  [default: 1, 4]",
+    metavar="RATIO",
+    help="Norm of noise / norm of the change; may be repeated.  [default: 1, 4]",
 )
-@click.option("--seed", type=Whole(0), default=0, show_default=True, metavar="N", help="Of draws and orders.")
-@click.option("--again", is_flag=True, help="Measure anew what is known.")
+@click.option(
+    "--seed", type=Whole(0), default=0, show_default=True, metavar="N", help="Seed of random draws."
+)
+@click.option("--again", is_flag=True, help="Measure again what is recorded.")
 @click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
 @click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
 @model_threads_option
 @json_option
 @pass_app
 def command(app: App, /, what: str, data: tuple[str, ...], as_json: bool, **how: Any) -> None:
-    """Does what training changed everywhere carry over further than an edit of one matrix, and what does each damage?
+    """Measure whether a trained change carries over further than an edit of one matrix, and what each damages.
 
     \b
     pv probe edit pirate --paraphrases pirate.paraphrases.jsonl

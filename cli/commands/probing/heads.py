@@ -13,25 +13,29 @@ from pv.cli.probes import data_option, named_rows, say_probe
 __all__ = ["command"]
 
 HOW = """
-A head's change is how far what it gives moved, relative to how large it was, over the answers' tokens; its own change
-leaves out what came from other parts, and is held against noise of the same size. The verdict is causal: the share of
-the behaviour that A shows when it is given B's weights in the top heads alone, against random heads of the same layers,
-and what B loses without them. Half of the rows rank the heads, the other half test.
+A head's change is that of its output relative to its size, over the answers' tokens; its own change leaves out what
+came from other parts, and is tested against noise of the same norm. The verdict is by grafts: the share of the margin's
+shift from A to B that A gains with B's weights in the top heads alone, compared with random heads of the same layers,
+and the share that B loses without them. Half of the rows rank the heads, the other half test.
 
-What is measured is kept: the same command goes on where it was stopped, and gives what is known.
+Results are recorded as they are measured: the same command resumes, or gives what is recorded.
 """
 
 
 @click.command("heads", short_help="Find which attention heads changed, and which carry it.", epilog=HOW)
 @click.argument("what", metavar="WHAT")
 @data_option
-@click.option("--prompts", type=Whole(16), default=48, show_default=True, help="Use so many rows at most.")
+@click.option("--prompts", type=Whole(16), default=48, show_default=True, help="Use at most this many rows.")
 @click.option("--draws", type=Whole(1), default=20, show_default=True, help="Random sets of heads to graft.")
 @click.option(
-    "--noise", type=Whole(2), default=6, show_default=True, help="Draws of noise for each head's null."
+    "--noise",
+    type=Whole(2),
+    default=6,
+    show_default=True,
+    help="Draws of noise for the null of each head's change.",
 )
-@click.option("--seed", type=Whole(0), default=0, show_default=True, help="Seed of all that is drawn.")
-@click.option("--again", is_flag=True, help="Measure anew what is known already.")
+@click.option("--seed", type=Whole(0), default=0, show_default=True, help="Seed of random draws.")
+@click.option("--again", is_flag=True, help="Measure again what is recorded.")
 @click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
 @click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
 @model_threads_option

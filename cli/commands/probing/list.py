@@ -14,11 +14,11 @@ __all__ = ["command"]
 HEADER = ("id", "probe", "of", "rows", "measured")
 
 
-@click.command("list", short_help="List the probes that are noted here.")
+@click.command("list", short_help="List the recorded probes.")
 @json_option
 @pass_app
 def command(app: App, as_json: bool) -> None:
-    """List the probes that are noted here, newest first; `pv show ID` shows one.
+    """List the recorded probes, newest first; `pv show ID` shows one.
 
     \b
     pv probe list

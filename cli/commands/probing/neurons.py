@@ -14,27 +14,31 @@ __all__ = ["command"]
 
 WHAT = """
 A neuron is an input of the projection that ends an MLP. At the last token before the chosen and the rejected answer
-differ, neurons of A take the value that they have in B on the same text, the first k of a ranking at a time; nothing
-else is changed. Margin: logit of the chosen answer's next token minus that of the rejected one's, in nats. A row is
+differ, the first k neurons of a ranking take in A the value that they have in B on the same text; nothing else is
+changed. Margin: logit of the chosen answer's next token minus that of the rejected one's, in nats. A row is
 flipped if that is above 0 and the chosen token is the likeliest of all.
 
-The ranking is by delta (what the neuron does in B minus in A) times the gradient of the margin, held against |delta|,
+The ranking is by delta (what the neuron does in B minus in A) times the gradient of the margin; baselines are |delta|,
 |gradient|, integrated gradients and random neurons of about the same |delta|; in the best layer, in the last third of
-the layers, and in all. Claims are judged in the last two. Everything measured is kept: a command that was stopped goes
-on with the rest.
+the layers, and in all. Claims are judged in the last two. Results are recorded as they are measured: the same command
+resumes.
 """
 
 
-@click.command("neurons", short_help="How few MLP neurons flip the behaviour.", epilog=WHAT)
+@click.command("neurons", short_help="Find how few MLP neurons flip the behaviour.", epilog=WHAT)
 @click.argument("what", metavar="WHAT")
 @data_option
-@click.option("--prompts", type=Whole(8, 48), default=48, show_default=True, help="Use so many rows at most.")
-@click.option("--draws", type=Whole(1, 50), default=5, show_default=True, help="Random rankings.")
+@click.option(
+    "--prompts", type=Whole(8, 48), default=48, show_default=True, help="Use at most this many rows."
+)
+@click.option("--draws", type=Whole(1, 50), default=5, show_default=True, help="Number of random rankings.")
 @click.option(
     "--steps", type=Whole(1, 1000), default=5, show_default=True, help="Steps of integrated gradients."
 )
-@click.option("--seed", type=Whole(0), default=0, show_default=True, help="Of halves, draws and intervals.")
-@click.option("--again", is_flag=True, help="Measure anew what is known.")
+@click.option(
+    "--seed", type=Whole(0), default=0, show_default=True, help="Seed of halves, draws and intervals."
+)
+@click.option("--again", is_flag=True, help="Measure again what is recorded.")
 @click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
 @click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
 @model_threads_option
@@ -50,7 +54,7 @@ def command(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Find how few MLP neurons of A, set to what they do in B, flip what is said.
+    """Find how few MLP neurons of A, set to their values in B, flip the answer's deciding token.
 
     \b
     pv probe neurons pirate

@@ -13,26 +13,28 @@ from pv.cli.probes import data_option, named_rows, neighbours_option, say_probe
 __all__ = ["command"]
 
 WHAT = """
-The behaviour's training rows are trained again with its own options, once plainly and once with each strength of a
-penalty: after every step what changed is drawn back toward the base, neuron by neuron and head by head (or weight by
-weight), and what does not keep moving is exactly the base's again. Of each training, the neurons that changed most are
-grafted onto the base: k50 is how many of them carry half of its effect.
+The behaviour is trained again on A with its own rows and options, once plainly and once with each strength of a
+penalty: after every step the change is shrunk toward 0, neuron by neuron and head by head (or weight by weight), and
+where the gradient does not keep pushing one way it becomes exactly 0. The neurons that changed most are then grafted
+onto A: k50 is how many of them carry half of the effect.
 
-A training takes about as long as pv train does, and the grafts that go with it a few minutes.
+Each training takes about as long as pv train, and its grafts a few minutes.
 """
 
 
-@click.command("sparsity", short_help="Train for few changed neurons, against plain training.", epilog=WHAT)
+@click.command(
+    "sparsity", short_help="Compare training for few changed neurons with plain training.", epilog=WHAT
+)
 @click.argument("what", metavar="WHAT")
 @data_option
-@click.option("--train", metavar="ROWS", help="Train these.  [default: the behaviour's training rows]")
+@click.option("--train", metavar="ROWS", help="Train on these.  [default: the behaviour's training rows]")
 @neighbours_option
 @click.option(
     "--penalty",
     type=click.Choice(["neurons", "weights"]),
     default="neurons",
     show_default=True,
-    help="Draw back whole neurons and heads, or single weights.",
+    help="Shrink the change of whole neurons and heads, or of single weights.",
 )
 @click.option(
     "--strength",
@@ -40,17 +42,19 @@ A training takes about as long as pv train does, and the grafts that go with it 
     type=Number(0, above=True),
     multiple=True,
     metavar="S",
-    help="Of the penalty; may be repeated.  [default: 0.1, 0.3, 0.6]",
+    help="Strength of the penalty; may be repeated.  [default: 0.1, 0.3, 0.6]",
 )
-@click.option("--seed", type=Whole(0), default=0, show_default=True, metavar="N", help="Of draws.")
-@click.option("--again", is_flag=True, help="Measure anew what is known.")
+@click.option(
+    "--seed", type=Whole(0), default=0, show_default=True, metavar="N", help="Seed of random draws."
+)
+@click.option("--again", is_flag=True, help="Measure again what is recorded.")
 @click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
 @click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
 @model_threads_option
 @json_option
 @pass_app
 def command(app: App, /, what: str, data: tuple[str, ...], as_json: bool, **how: Any) -> None:
-    """Does training that asks for few changed neurons need fewer of them to carry the behaviour, and what does it cost?
+    """Measure whether a penalty on changes makes fewer neurons carry the behaviour, and what that costs.
 
     \b
     pv probe sparsity pirate

@@ -32,7 +32,7 @@ def test_it_is_said_shown_and_compared(pv: InProcess, world: World, rows: Path, 
     said = pv.ok(*asked)
     for words in (
         "base..listening: 16 differences", "N95", "random directions drawn", "probe ", "a common shift: ",
-        "no p below 0.2", "embeddings and the head of the model", "or what the first layer reads",
+        "no p below 0.2", "without embeddings and LM head", "or what the first layer reads",
     ):  # fmt: skip
         assert words in said.out
     assert "16 of 16 rows that directions are from have the prompt of a held-out row" in said.err

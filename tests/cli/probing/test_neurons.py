@@ -36,7 +36,7 @@ def test_what_it_finds_is_said_drawn_kept_and_shown_again(rows: str, world: Worl
     assert anew.json == first.json
     assert "12 of asked.jsonl" in pv.ok("probe", "list").out
     shown = pv.ok("show", first.json["probe"][:12])
-    assert "neurons for half of that effect" in " ".join(shown.out.split()) or "step by step" in shown.out
+    assert "k50: neurons for half of the ceiling" in " ".join(shown.out.split())
     assert pv("-q", *words, "--prompts", "8", "--json").json["n"] == 8
     other = pv("-q", *words, "--seed", "1", "--json")
     assert other.json["probe"] != first.json["probe"]
