@@ -43,7 +43,7 @@ and that costs no more elsewhere. It is the slow part; --no-length leaves it out
 @click.option("--layers", metavar="LAYERS", help="As in 3,9,15; or all.  [default: 5, evenly spread]")
 @click.option(
     "--coefficient", type=Number(), default=1.0, show_default=True, metavar="NUMBER",
-    help="Strength at which the mean difference is added.",
+    help="Strength of the mean difference.",
 )  # fmt: skip
 @click.option("--effect/--no-effect", "effects", default=True, help="Steer with the components.")
 @click.option("--gain/--no-gain", default=True, help="Measure the gain of weight matrices.")

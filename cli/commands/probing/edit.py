@@ -18,7 +18,7 @@ behaviour's training rows. It is measured as made, and at the strength that come
 on training rows; the trained change is also measured weakened to that effect.
 
 Paraphrases re-word the prompts of the held-out rows and keep their answers. The claim that is judged: the trained
-change carries over further, that is, its effect on paraphrases / effect on the rows is larger than the edit's.
+change carries over further: its effect on paraphrases / effect on the rows is larger than the edit's.
 """
 
 

@@ -32,7 +32,7 @@ Results are recorded as they are measured: the same command resumes, or gives wh
     type=Whole(2),
     default=6,
     show_default=True,
-    help="Draws of noise for the null of each head's change.",
+    help="Draws of noise for the null of own change.",
 )
 @click.option("--seed", type=Whole(0), default=0, show_default=True, help="Seed of random draws.")
 @click.option("--again", is_flag=True, help="Measure again what is recorded.")

@@ -22,9 +22,7 @@ Each training takes about as long as pv train, and its grafts a few minutes.
 """
 
 
-@click.command(
-    "sparsity", short_help="Compare training for few changed neurons with plain training.", epilog=WHAT
-)
+@click.command("sparsity", short_help="Train for few changed neurons, beside plain training.", epilog=WHAT)
 @click.argument("what", metavar="WHAT")
 @data_option
 @click.option("--train", metavar="ROWS", help="Train on these.  [default: the behaviour's training rows]")
