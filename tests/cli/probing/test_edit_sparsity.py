@@ -66,7 +66,7 @@ def test_a_pull_beside_plain_training(pv: InProcess) -> None:
     found = json_of(pv, *words)
     assert [run["strength"] for run in found["runs"]] == [0.0, 0.8]
     said = pv.ok(*words)
-    assert "Training that asks for few changes needs fewer neurons" in said.out
+    assert "Training with a penalty needs fewer neurons" in said.out
     assert words_of(said.out) in words_of(pv.ok("show", found["probe"][:12]).out)
 
 

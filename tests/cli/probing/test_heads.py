@@ -34,7 +34,7 @@ def test_text_json_pictures_and_what_is_noted(world: World, pv: InProcess, rows:
     words = ("probe", "heads", "listening", "--data", rows, *QUICK)
     said = pv.ok(*words, "--plot", "h.png", "--page", "h.html")
     assert "verdict: " in said.out and "error rate: " in said.out and "by projection" in said.out
-    assert "8 heads in 2 layers, on 8 + 8 rows of held.jsonl" in said.out
+    assert "8 heads in 2 layers, on 8 rows that rank and 8 that test, of held.jsonl" in said.out
     assert (world.folder / "h.png").read_bytes().startswith(b"\x89PNG")
     page = (world.folder / "h.html").read_text()
     assert "Heads of base..listening" in page and page.count("data:image/svg+xml") == 2

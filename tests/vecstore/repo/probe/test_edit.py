@@ -79,7 +79,7 @@ def test_both_changes_are_measured_on_everything(repo: Repo, tmp_path: Path) -> 
     known = known_probe(repo.registry, found.probe)
     assert known is not None and known.found == found.to_json()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert "The broad change carries over further" in (tmp_path / "a.html").read_text()
+    assert "The trained change carries over further" in (tmp_path / "a.html").read_text()
     ticks: list[Tick] = []
     assert repo.probe.edit("pirate", paraphrases=PARAPHRASES, progress=ticks.append, **QUICK) == found
     assert ticks == []  # nothing was built, loaded or run

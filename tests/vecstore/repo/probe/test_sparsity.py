@@ -60,7 +60,7 @@ def test_a_training_with_a_pull_beside_a_plain_one(repo: Repo, tmp_path: Path) -
     assert found.claim in ("held", "did not hold", "inconclusive")
     assert Sparsity.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert "Training that asks for few changes" in (tmp_path / "a.html").read_text()
+    assert "Training with a penalty needs fewer" in (tmp_path / "a.html").read_text()
     ticks: list[Tick] = []
     assert repo.probe.sparsity("pirate", progress=ticks.append, **QUICK) == found
     assert ticks == []
