@@ -16,7 +16,8 @@ CSS = """
   :root { --ink: #e6e8ee; --soft: #a2a9b8; --line: #313745; --paper: #171a21; --edge: #1f232c; --good: #46c796;
     --shade: #fff4 } }
 * { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif;
+  overflow-wrap: anywhere }
 main { max-width: 70rem; margin: 0 auto; padding: 3rem 1.25rem 4rem }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; letter-spacing: -.01em }
 h2 { font-size: 1.05rem; margin: 2.4rem 0 .3rem }
@@ -40,8 +41,7 @@ details { margin: 1rem 0 } summary { cursor: pointer; color: var(--soft) }
 li { margin: .25rem 0; font-size: .92rem; color: var(--soft) } li b { color: var(--ink) }
 footer { margin-top: 2.5rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft);
   font-size: .85rem }
-code { font: .9em ui-monospace, monospace; background: var(--edge); padding: .1em .35em; border-radius: 3px;
-  overflow-wrap: anywhere }
+code { font: .9em ui-monospace, monospace; background: var(--edge); padding: .1em .35em; border-radius: 3px }
 """
 
 

@@ -194,10 +194,14 @@ def _bars(axes: Axes, title: str, shares: Mapping[str, tuple[float, float | None
     axes.tick_params(axis="y", length=0)
 
 
+def _heads(count: int) -> str:
+    return "1 head" if count == 1 else f"{count} heads"
+
+
 def _tables(found: Heads) -> list[Table]:
     tables = []
     if found.curve:
-        rows = [[f"top {point.k} heads", _share(point.recovered)] for point in found.curve]
+        rows = [[f"top {_heads(point.k)}", _share(point.recovered)] for point in found.curve]
         rows += [
             [label, _share(one)]
             for label, one in (
@@ -210,7 +214,8 @@ def _tables(found: Heads) -> list[Table]:
         ]
         if found.random:
             ends = f"{100 * min(found.random):.0f} to {100 * max(found.random):.0f} % (all of them)"
-            rows.append([f"{len(found.random)} random sets of {len(found.top)} heads", ends])
+            sets = "random set" if len(found.random) == 1 else "random sets"
+            rows.append([f"{len(found.random)} {sets} of {_heads(len(found.top))}", ends])
         tables.append(
             Table(
                 "Grafts",
