@@ -25,7 +25,9 @@ def read(path: Path, typed: str, repo: Repo) -> Rows:
     if typed == STDIN:
         data = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else sys.stdin.read().encode()
         if not data.strip():
-            raise DataError("no rows on stdin", hint="pipe them in, or use `< FILE`")
+            raise DataError(
+                "no rows on stdin", hint="pipe them in, or use `< FILE`; only one `-` can be read"
+            )
         return parse_rows(data, source="stdin")
     if not path.exists() and _is_revision(typed, repo):
         hint = f"name the file too, as in `pv eval {typed} ROWS.jsonl`"

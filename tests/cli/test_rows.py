@@ -129,7 +129,7 @@ def test_hints_fit_what_was_given(world: World, pv: InProcess) -> None:
         (("eval", "."), "is a folder, not a file of rows", "holds empty.jsonl, rows.jsonl"),
         (("eval", "empty.jsonl"), "no rows: the file is empty", "one row"),
         (("eval", "packed.jsonl.gz"), "is gzip", "gunzip -k"),
-        (("eval", "-"), "no rows on stdin", "pipe them in"),
+        (("eval", "-"), "no rows on stdin", "only one `-`"),
         (("train", "rows.jsonl", "--as", "x", "--held-out", "nope"), "no file", "holds empty.jsonl"),
         (("train", "none/rows.jsonl", "--as", "x"), "no file", "no folder"),
         (("compress", "listening", "--to", "int8", "--data", "main"), "'main' is a revision", "ROWS.jsonl"),
