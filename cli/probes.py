@@ -52,12 +52,6 @@ def named_rows(app: App, names: Iterable[str], repo: Repo) -> Rows | None:
     found = [app.rows(name, repo) for name in names]
     return joined(found) if found else None
 
-UNDRAWABLE = (
-    KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, AssertionError, StopIteration,
-    RuntimeError,
-)  # fmt: skip
-"""What drawing values may raise that no probe finds together: a record may be anybody's."""
-
 
 def say_probe(app: App, kind: str, found: Any, files: Iterable[str], *, as_json: bool) -> None:
     """What a probe has just found, in the words of its kind, its notes, and the files that were written."""
@@ -87,12 +81,13 @@ def probe_lines(known: KnownProbe) -> Iterator[str]:
     if known.found is None:
         yield f"It was stopped: the same pv probe {known.kind} goes on with the rest."
         return
+    from pv.vecstore.probe.values import MISREAD
     from pv.vecstore.repo.probe.result import malformed, result
 
     found = result(known)
     try:
         lines = list(import_module(f"pv.cli.probing.{known.kind}").lines(found))
-    except UNDRAWABLE as error:
+    except MISREAD as error:
         raise malformed(known) from error
     yield from lines
     yield from (f"note: {plain(note)}" for note in found.notes)

@@ -9,12 +9,12 @@ import pytest
 from support.commands import InProcess, World
 from support.scripting import Answer, keeps_to_it
 
-from pv.registry.errors import DataError, NotFoundError, UnknownBehaviour, UsageError
+from pv.registry.errors import DataError, FormatError, NotFoundError, UnknownBehaviour, UsageError
 from pv.vecstore.data.rows import parse_rows, read_rows
 from pv.vecstore.repo.probe.diff import diff_probes
 from pv.vecstore.repo.probe.known import known_probe, known_probes
 from pv.vecstore.repo.probe.pair import pair
-from pv.vecstore.repo.probe.record import ProbeRecord
+from pv.vecstore.repo.probe.record import ProbeRecord, going_on
 from pv.vecstore.repo.probe.sides import probed_rows, seen_before, sides
 from pv.vecstore.repo.repo import Repo
 
@@ -191,6 +191,34 @@ def test_a_number_that_is_none_is_said_to_be_one(repo: Repo) -> None:
         record.part("margins", lambda: [1.0, float("nan")])
     with pytest.raises(UsageError, match="seed"):
         ProbeRecord.open(repo, "heads", asked, probed_rows(repo, asked, None, fewest=2), {"seed": 1 << 63})
+
+
+def test_ctrl_c_says_what_is_kept_if_anything_is(repo: Repo) -> None:
+    asked = sides(repo, "listening")
+    rows = probed_rows(repo, asked, None, fewest=2)
+    record = ProbeRecord.open(repo, "heads", asked, rows, {})
+    with pytest.raises(KeyboardInterrupt) as raised, going_on(record):
+        raise KeyboardInterrupt
+    assert not hasattr(raised.value, "__notes__")
+    with pytest.raises(KeyboardInterrupt) as raised, going_on(record):
+        record.part("share", lambda: 0.5)
+        raise KeyboardInterrupt
+    assert raised.value.__notes__ == ["what was measured is kept: the same command goes on with the rest"]
+
+
+def test_only_what_was_noted_before_is_blamed(repo: Repo) -> None:
+    """An error in what nobody noted is a bug in pv, and said to be one."""
+    asked = sides(repo, "listening")
+    rows = probed_rows(repo, asked, None, fewest=2)
+    with pytest.raises(KeyError), going_on(ProbeRecord.open(repo, "heads", asked, rows, {})):
+        raise KeyError("change")
+    noted(repo)
+    with (
+        pytest.raises(FormatError, match="KeyError: 'change'") as raised,
+        going_on(ProbeRecord.open(repo, "heads", asked, rows, {})),
+    ):
+        raise KeyError("change")
+    assert "--again" in str(raised.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,15 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from pv.registry.errors import FormatError
 
-__all__ = ["read", "unlike", "written"]
+__all__ = ["MISREAD", "read", "unlike", "written"]
 
 T = TypeVar("T")
 LARGEST = 1e100  # what is drawn is scaled, and may be squared
+MISREAD = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, AssertionError, StopIteration,
+    RuntimeError,
+)  # fmt: skip
+"""What values may raise, in drawing or going on with them, that no probe noted together: a record may be anybody's."""
 
 
 def written(value: Any) -> dict[str, Any]:

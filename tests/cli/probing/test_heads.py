@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.commands import InProcess, Processes, World, write_rows
 from support.scripting import keeps_to_it
+
+from pv.vecstore.repo.repo import Repo
 
 QUICK = ("--draws", "3", "--noise", "2", "--threads", "1")
 
@@ -25,9 +28,12 @@ def probe(world: World) -> dict[str, Any]:
 
 
 def records(world: World) -> list[dict[str, Any]]:
-    return [
-        json.loads(path.read_text())["facts"] for path in (world.folder / ".pv" / "records").rglob("*.json")
-    ]
+    return [facts for _, facts in files(world)]
+
+
+def files(world: World) -> list[tuple[Path, dict[str, Any]]]:
+    folder = world.folder / ".pv" / "records"
+    return [(path, json.loads(path.read_text())["facts"]) for path in folder.rglob("*.json")]
 
 
 def test_text_json_pictures_and_what_is_noted(world: World, pv: InProcess, rows: Path) -> None:
@@ -38,6 +44,8 @@ def test_text_json_pictures_and_what_is_noted(world: World, pv: InProcess, rows:
     assert (world.folder / "h.png").read_bytes().startswith(b"\x89PNG")
     page = (world.folder / "h.html").read_text()
     assert "Heads of base..listening" in page and page.count("data:image/svg+xml") == 2
+    assert "<td>top 1 head</td>" in page and "3 random sets of 1 head</td>" in page
+    assert re.search(r"body \{[^}]*overflow-wrap: anywhere", page)  # an id is wider than a phone
     assert "http://" not in page.replace("http://www.w3.org", "")
     before = probe(world)
     typed = pv("-q", *words, "--json")
@@ -85,6 +93,22 @@ def test_ctrl_c_keeps_what_was_measured_and_goes_on_to_the_same(
     whole = pv.ok(*words, "--json").json
     assert {key: probe(world)["parts"][key] for key in kept["parts"]} == kept["parts"]
     assert pv.ok(*words, "--again", "--json").json == whole
+
+
+@pytest.mark.parametrize("value", ["x", {}, None, [["x"]], 7, {"heads": 1}])
+def test_parts_that_somebody_else_noted_are_no_bug_in_pv(
+    value: object, world: World, pv: InProcess, rows: Path
+) -> None:
+    words = ("-q", "probe", "heads", "listening", "--data", rows, *QUICK)
+    pv.ok(*words)
+    [(path, record)] = [(path, facts) for path, facts in files(world) if "probe" in facts]
+    with Repo.open(world.folder) as repo:
+        repo.registry.update_record(path.stem, {"time": None, "found": None, "parts": {"change": value}})
+    said = pv(*words)
+    assert said.code == 3 and said.out == "" and "--again" in said.err, said
+    assert "Traceback" not in said.err and len(said.err.splitlines()) == 2
+    pv.ok(*words, "--again")
+    assert probe(world)["parts"] == record["parts"]
 
 
 @pytest.mark.parametrize(

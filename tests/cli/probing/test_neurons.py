@@ -9,6 +9,8 @@ import pytest
 from support.commands import InProcess, Processes, World
 from support.scripting import keeps_to_it
 
+from pv.vecstore.repo.repo import Repo
+
 QUICK = ("--draws", "1", "--steps", "1", "--threads", "1")
 
 
@@ -41,6 +43,10 @@ def test_what_it_finds_is_said_drawn_kept_and_shown_again(rows: str, world: Worl
     other = pv("-q", *words, "--seed", "1", "--json")
     assert other.json["probe"] != first.json["probe"]
     assert "seed" in pv.ok("diff", first.json["probe"][:12], other.json["probe"][:12]).out
+    with Repo.open(world.folder) as repo:
+        repo.registry.update_record(other.json["probe"], {"found": None, "parts": {"rows": {}}})
+    odd = pv("-q", *words, "--seed", "1")
+    assert odd.code == 3 and "--again" in odd.err, odd
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from pv.vecstore.publish.outputs import check_outputs
 from pv.vecstore.repo.probe.concept_length import length_of
 from pv.vecstore.repo.probe.concept_model import GAINS, RANDOM, Measured
 from pv.vecstore.repo.probe.files import write_files
-from pv.vecstore.repo.probe.record import ProbeRecord, noting_stops
+from pv.vecstore.repo.probe.record import ProbeRecord, going_on
 from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 from pv.vecstore.repo.rows import kept_rows
 
@@ -76,7 +76,7 @@ def concept(
     rows, taken = _rows(repo, asked, rows, None if source is None else as_rows(source), of)
     settings = {"of": of, "layers": _words(layers), "coefficient": float(coefficient), "seed": seed}
     record = ProbeRecord.open(repo, "concept", asked, [rows, taken], settings, again=again)
-    with noting_stops():
+    with going_on(record):
         with Measured(repo, asked, record, rows, taken, of, seed, threads, progress) as model:
             found = _measured(model, layers, coefficient, effects=effects, gain=gain)
         if length or record.known("length"):

@@ -25,7 +25,7 @@ from pv.vecstore.publish.outputs import check_outputs
 from pv.vecstore.repo.probe.edit_run import EditPlan, measured
 from pv.vecstore.repo.probe.files import write_files
 from pv.vecstore.repo.probe.pair import Pair, pair
-from pv.vecstore.repo.probe.record import ProbeRecord, noting_stops
+from pv.vecstore.repo.probe.record import ProbeRecord, going_on
 from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 from pv.vecstore.repo.rows import kept_rows
 
@@ -83,7 +83,7 @@ def edit(
         seed=seed,
     )
     record = ProbeRecord.open(repo, "edit", asked, plan.every_row, plan.settings, again=again)
-    with ExitStack() as held_open, noting_stops():
+    with ExitStack() as held_open, going_on(record):
 
         def opened() -> Pair:
             return held_open.enter_context(pair(repo, asked, threads=threads, progress=progress))

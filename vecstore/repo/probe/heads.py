@@ -13,7 +13,7 @@ from pv.vecstore.progress import Report
 from pv.vecstore.publish.outputs import check_outputs
 from pv.vecstore.repo.probe.files import write_files
 from pv.vecstore.repo.probe.pair import pair
-from pv.vecstore.repo.probe.record import ProbeRecord, noting_stops
+from pv.vecstore.repo.probe.record import ProbeRecord, going_on
 from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _measured(
     threads: int,
     progress: Report | None,
 ) -> Heads:
-    with noting_stops(), pair(repo, asked, threads=threads, progress=progress) as both:
+    with going_on(record), pair(repo, asked, threads=threads, progress=progress) as both:
         found = measure_heads(
             both.model, both.tokenizer, both.other, rows, settings=settings,
             names=(record.id, asked.a.name, asked.b.name), part=record.part, progress=progress,

@@ -27,7 +27,7 @@ from pv.vecstore.progress import Progress, Report, stage
 from pv.vecstore.publish.outputs import check_outputs
 from pv.vecstore.repo.probe.files import write_files
 from pv.vecstore.repo.probe.pair import pair
-from pv.vecstore.repo.probe.record import ProbeRecord, noting_stops
+from pv.vecstore.repo.probe.record import ProbeRecord, going_on
 from pv.vecstore.repo.probe.sides import Sides as Asked
 from pv.vecstore.repo.probe.sides import probed_rows, sides
 
@@ -68,14 +68,15 @@ def neurons(
     record = ProbeRecord.open(
         repo, "neurons", asked, [data, neutral], settings.to_json(), version=VERSION, again=again
     )
-    with ExitStack() as held, noting_stops():
+    with ExitStack() as held, going_on(record):
 
         def open_() -> Sides:
             both = held.enter_context(pair(repo, asked, threads=threads, progress=progress))
             return Sides(both.model, both.tokenizer, both.swapped)
 
         parts = measured(_counted(record, progress), Lab(open_, data, neutral, settings))
-    found = record.finish(_found(record.id, asked, data, settings, parts))
+        found = _found(record.id, asked, data, settings, parts)
+    found = record.finish(found)
     write_files(repo, "neurons", found, plot, page, command)
     return found
 

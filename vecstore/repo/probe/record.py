@@ -16,6 +16,7 @@ from pv.registry import canonical
 from pv.registry.errors import DataError, FormatError, UsageError
 from pv.registry.registry import Registry
 from pv.vecstore.data.rows import Rows
+from pv.vecstore.probe.values import MISREAD, unlike
 from pv.vecstore.repo.probe.known import question_id
 from pv.vecstore.repo.probe.sides import Sides, seen_before
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pv.vecstore.probe.sparse_found import Sparsity
     from pv.vecstore.repo.reading import Reading
 
-__all__ = ["ProbeRecord", "noting_stops"]
+__all__ = ["ProbeRecord", "going_on"]
 
 Found = TypeVar("Found", "Heads", "Neurons", "Concept", "Edits", "Sparsity")
 
@@ -41,7 +42,7 @@ class ProbeRecord:
     registry: Registry
     head: dict[str, Any]
     notes: tuple[str, ...] = ()
-    _parts: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
     found: Any = None
 
     @staticmethod
@@ -79,16 +80,16 @@ class ProbeRecord:
         noted = repo.registry.record(made.id)
         if again and noted:  # an answer that is being measured anew is none
             noted = repo.registry.update_record(made.id, {"parts": None, "time": None, "found": None})
-        made._parts = dict(noted["parts"]) if isinstance(noted.get("parts"), dict) else {}
+        made.parts = dict(noted["parts"]) if isinstance(noted.get("parts"), dict) else {}
         made.found = noted.get("found")
         return made
 
     def known(self, key: str) -> bool:
-        return key in self._parts
+        return key in self.parts
 
     def part(self, key: str, compute: Callable[[], Any]) -> Any:
         """What `compute` gives, as JSON, or gave when it was noted. Raises DataError for what is not finite."""
-        if key not in self._parts:
+        if key not in self.parts:
             found = compute()
             try:
                 canonical.dumps(found)
@@ -98,8 +99,8 @@ class ProbeRecord:
                     hint="look at how it was trained or merged",
                 ) from error
             self.registry.update_record(self.id, {"probe": self.head, "parts": {key: found}})
-            self._parts[key] = found
-        return self._parts[key]
+            self.parts[key] = found
+        return self.parts[key]
 
     def finish(self, found: Found) -> Found:
         """Note what was found, with what is to be said of the rows, and give that: the probe is done."""
@@ -116,10 +117,19 @@ class ProbeRecord:
 
 
 @contextmanager
-def noting_stops() -> Iterator[None]:
-    """A Ctrl-C inside says that what was measured is kept."""
+def going_on(record: ProbeRecord) -> Iterator[None]:
+    """A Ctrl-C inside says that what was measured is kept. Raises FormatError where parts that were noted before make
+    no sense."""
+    resumed = bool(record.parts)
     try:
         yield
+    except MISREAD as error:
+        if not resumed:
+            raise
+        raise unlike(
+            f"a part of the probe {record.id[:12]} ({type(error).__name__}: {str(error)[:120]})"
+        ) from error
     except KeyboardInterrupt as error:
-        error.add_note("what was measured is kept: the same command goes on with the rest")
+        if record.parts:
+            error.add_note("what was measured is kept: the same command goes on with the rest")
         raise

@@ -26,7 +26,7 @@ from pv.vecstore.publish.outputs import check_outputs
 from pv.vecstore.repo.build import temporary_checkpoint
 from pv.vecstore.repo.probe.edit import FEWEST, training_rows
 from pv.vecstore.repo.probe.files import write_files
-from pv.vecstore.repo.probe.record import ProbeRecord, noting_stops
+from pv.vecstore.repo.probe.record import ProbeRecord, going_on
 from pv.vecstore.repo.probe.sides import Sides, probed_rows, sides
 from pv.vecstore.repo.probe.sparsity_run import SparsePlan, measured
 from pv.vecstore.train.options import TrainOptions
@@ -88,7 +88,7 @@ def sparsity(
         notes=notes,
     )
     record = ProbeRecord.open(repo, "sparsity", asked, plan.every_row, plan.settings, again=again)
-    with ExitStack() as open_until, noting_stops():
+    with ExitStack() as open_until, going_on(record):
 
         def folder() -> Path:
             return open_until.enter_context(_checkpoint(repo, asked, threads, progress))
