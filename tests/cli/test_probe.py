@@ -219,6 +219,12 @@ def test_only_what_was_noted_before_is_blamed(repo: Repo) -> None:
     ):
         raise KeyError("change")
     assert "--again" in str(raised.value.hint)
+    full = RuntimeError("DefaultCPUAllocator: can't allocate memory")  # that nobody noted
+    with (
+        pytest.raises(RuntimeError, match="allocate"),
+        going_on(ProbeRecord.open(repo, "heads", asked, rows, {})),
+    ):
+        raise full
 
 
 @pytest.mark.parametrize(

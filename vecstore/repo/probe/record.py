@@ -19,6 +19,7 @@ from pv.vecstore.data.rows import Rows
 from pv.vecstore.probe.values import MISREAD, unlike
 from pv.vecstore.repo.probe.known import question_id
 from pv.vecstore.repo.probe.sides import Sides, seen_before
+from pv.vecstore.train.devices import out_of_memory
 
 if TYPE_CHECKING:
     from pv.vecstore.probe.concept import Concept
@@ -124,7 +125,7 @@ def going_on(record: ProbeRecord) -> Iterator[None]:
     try:
         yield
     except MISREAD as error:
-        if not resumed:
+        if not resumed or (isinstance(error, RuntimeError) and out_of_memory(error)):
             raise
         raise unlike(
             f"a part of the probe {record.id[:12]} ({type(error).__name__}: {str(error)[:120]})"
