@@ -121,7 +121,7 @@ def _notes(rows: list[Row], unused: set[str], refused: int, source: str) -> tupl
         )
     if plain := sum(not row.prompt for row in rows):
         notes.append(
-            f"{name}: {plain} of {len(rows)} rows are plain text without a prompt: the whole text is trained on"
+            f"{name}: {plain} of {len(rows)} rows are plain text without a prompt: all of it counts as the answer"
         )
     return tuple(notes)
 
