@@ -30,7 +30,7 @@ def read(path: Path, typed: str, repo: Repo) -> Rows:
             )
         return parse_rows(data, source="stdin")
     if not path.exists() and _is_revision(typed, repo):
-        hint = f"name the file too, as in `pv eval {typed} ROWS.jsonl`"
+        hint = f"name a file of rows; a revision goes before it, as in `pv eval {typed} ROWS.jsonl`"
         raise DataError(f"{typed!r} is a revision, not a file of rows", hint=hint)
     return read_rows(path)
 

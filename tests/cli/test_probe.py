@@ -227,6 +227,14 @@ def test_only_what_was_noted_before_is_blamed(repo: Repo) -> None:
         raise full
 
 
+def test_a_record_that_is_damaged_says_so(repo: Repo, world: World, pv: InProcess) -> None:
+    identity = noted(repo)
+    file = world.folder / ".pv" / "records" / f"{identity}.json"
+    file.write_bytes(file.read_bytes().replace(b"0.5", b"0.6"))
+    said = pv("show", identity[:10])
+    assert said.code == 3 and "is not a record" in said.err and "hint" in said.err
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

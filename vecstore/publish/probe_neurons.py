@@ -50,7 +50,8 @@ def scope_words(scope: ScopeFound) -> str:
     if scope.name == "layer":
         return f"layer {scope.layers[0]}, the best one"
     if scope.name == "late":
-        return f"late layers, {scope.layers[0]} to {scope.layers[-1]}"
+        first, last = scope.layers[0], scope.layers[-1]
+        return f"late layers, {first} to {last}" if first < last else f"late layers: {last} alone"
     return "all layers"
 
 

@@ -204,10 +204,13 @@ def _by_id(repo: Reading, prefix: str) -> Shown | ShownRows | KnownVector | Know
             if rows.id.startswith(prefix):
                 before = found.get(rows.id)
                 found[rows.id] = _both(before, rows) if isinstance(before, ShownRows) else rows
-    for identity in repo.registry.record_ids():
-        probe = known_probe(repo.registry, identity) if identity.startswith(prefix) else None
+    records = [identity for identity in repo.registry.record_ids() if identity.startswith(prefix)]
+    for identity in records:
+        probe = known_probe(repo.registry, identity)
         if probe is not None:
             found[identity] = probe
+    for identity in records if not found else ():
+        repo.registry.record(identity)  # one that is damaged says so
     if len(found) > 1:
         longer = ", ".join(identity[: len(prefix) + 4] for identity in sorted(found)[:5])
         raise UnknownRevision(
