@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pv.cli.app import short
+from pv.cli.options import Command, json_option, model_threads_option
 from pv.cli.render import table
 from pv.cli.say import echo, plain
 
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from pv.vecstore.repo.repo import Repo
 
 __all__ = [
+    "ask",
     "data_option",
     "named_rows",
     "neighbours_option",
     "probe_diff_lines",
     "probe_lines",
+    "probe_options",
     "rows_words",
-    "say_probe",
     "when",
 ]
 
@@ -45,6 +47,39 @@ neighbours_option = click.option(
 )
 
 
+def probe_options(command: Command) -> Command:
+    """Those that every probe has, after its own."""
+    for option in (
+        json_option,
+        model_threads_option,
+        click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture."),
+        click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib."),
+        click.option("--again", is_flag=True, help="Measure again what is recorded."),
+    ):
+        command = option(command)
+    return command
+
+
+def ask(
+    app: App,
+    repo: Repo,
+    kind: str,
+    what: str,
+    *,
+    data: Iterable[str],
+    plot: str | None,
+    page: str | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Ask a probe of this kind, and say what it found."""
+    rows = named_rows(app, data, repo)
+    how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
+    with app.progress() as progress:
+        found = getattr(repo.probe, kind)(what, rows, progress=progress, **how)
+    _say(app, kind, found, filter(None, (plot, page)), as_json=as_json)
+
+
 def named_rows(app: App, names: Iterable[str], repo: Repo) -> Rows | None:
     """The rows of all files that were named, or None if none was."""
     from pv.vecstore.data.joined import joined
@@ -53,7 +88,7 @@ def named_rows(app: App, names: Iterable[str], repo: Repo) -> Rows | None:
     return joined(found) if found else None
 
 
-def say_probe(app: App, kind: str, found: Any, files: Iterable[str], *, as_json: bool) -> None:
+def _say(app: App, kind: str, found: Any, files: Iterable[str], *, as_json: bool) -> None:
     """What a probe has just found, in the words of its kind, its notes, and the files that were written."""
     if as_json:
         app.json(found)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Number, Whole, json_option, model_threads_option
-from pv.cli.probes import data_option, named_rows, say_probe
+from pv.cli.options import Number, Whole
+from pv.cli.probes import ask, data_option, probe_options
 
 __all__ = ["command"]
 
@@ -51,23 +51,9 @@ and that costs no more elsewhere. It is the slow part; --no-length leaves it out
 @click.option(
     "--seed", type=Whole(0), default=0, show_default=True, metavar="N", help="Seed of random draws."
 )
-@click.option("--again", is_flag=True, help="Measure again what is recorded.")
-@click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
-@click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
-@model_threads_option
-@json_option
+@probe_options
 @pass_app
-def command(
-    app: App,
-    /,
-    what: str,
-    data: tuple[str, ...],
-    source: str | None,
-    plot: str | None,
-    page: str | None,
-    as_json: bool,
-    **how: Any,
-) -> None:
+def command(app: App, /, what: str, source: str | None, **how: Any) -> None:
     """Measure how many directions a behaviour is, which weights read or write it, and how few bytes hold it.
 
     \b
@@ -76,8 +62,5 @@ def command(
     pv probe concept base..HEAD --data pirate.heldout.jsonl --of pairs
     """
     repo = app.repo()
-    rows, how["source"] = named_rows(app, data, repo), None if source is None else app.rows(source, repo)
-    how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
-    with app.progress() as progress:
-        found = repo.probe.concept(what, rows, progress=progress, **how)
-    say_probe(app, "concept", found, filter(None, (plot, page)), as_json=as_json)
+    rows = None if source is None else app.rows(source, repo)
+    ask(app, repo, "concept", what, source=rows, **how)

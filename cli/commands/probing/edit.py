@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Number, Whole, json_option, model_threads_option
-from pv.cli.probes import data_option, named_rows, neighbours_option, say_probe
+from pv.cli.options import Number, Whole
+from pv.cli.probes import ask, data_option, named_rows, neighbours_option, probe_options
 
 __all__ = ["command"]
 
@@ -48,13 +48,9 @@ change carries over further: its effect on paraphrases / effect on the rows is l
 @click.option(
     "--seed", type=Whole(0), default=0, show_default=True, metavar="N", help="Seed of random draws."
 )
-@click.option("--again", is_flag=True, help="Measure again what is recorded.")
-@click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
-@click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
-@model_threads_option
-@json_option
+@probe_options
 @pass_app
-def command(app: App, /, what: str, data: tuple[str, ...], as_json: bool, **how: Any) -> None:
+def command(app: App, /, what: str, **how: Any) -> None:
     """Measure whether a trained change carries over further than an edit of one matrix, and what each damages.
 
     \b
@@ -65,8 +61,4 @@ def command(app: App, /, what: str, data: tuple[str, ...], as_json: bool, **how:
     how["train"] = None if how["train"] is None else app.rows(how["train"], repo)
     for key in ("paraphrases", "neighbours"):
         how[key] = named_rows(app, how[key], repo)
-    files = {key: app.file(how[key]) for key in ("plot", "page") if how[key] is not None}
-    with app.progress() as progress:
-        rows = named_rows(app, data, repo)
-        found = repo.probe.edit(what, rows, progress=progress, **{**how, **files})
-    say_probe(app, "edit", found, filter(None, (how["plot"], how["page"])), as_json=as_json)
+    ask(app, repo, "edit", what, **how)

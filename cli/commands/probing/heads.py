@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Whole, json_option, model_threads_option
-from pv.cli.probes import data_option, named_rows, say_probe
+from pv.cli.options import Whole
+from pv.cli.probes import ask, data_option, probe_options
 
 __all__ = ["command"]
 
@@ -35,22 +35,9 @@ Results are recorded as they are measured: the same command resumes, or gives wh
     help="Draws of noise for the null of own change.",
 )
 @click.option("--seed", type=Whole(0), default=0, show_default=True, help="Seed of random draws.")
-@click.option("--again", is_flag=True, help="Measure again what is recorded.")
-@click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
-@click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
-@model_threads_option
-@json_option
+@probe_options
 @pass_app
-def command(
-    app: App,
-    /,
-    what: str,
-    data: tuple[str, ...],
-    plot: str | None,
-    page: str | None,
-    as_json: bool,
-    **how: Any,
-) -> None:
+def command(app: App, /, what: str, **how: Any) -> None:
     """Measure how every attention head changed from A to B, and whether a few of them carry the behaviour.
 
     \b
@@ -58,9 +45,4 @@ def command(
     pv probe heads pirate --data pirate.heldout.jsonl --page heads.html
     pv probe heads HEAD~1..HEAD --data rows.jsonl --plot heads.png
     """
-    repo = app.repo()
-    rows = named_rows(app, data, repo)
-    how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
-    with app.progress() as progress:
-        found = repo.probe.heads(what, rows, progress=progress, **how)
-    say_probe(app, "heads", found, filter(None, (plot, page)), as_json=as_json)
+    ask(app, app.repo(), "heads", what, **how)

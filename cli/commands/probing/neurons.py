@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Whole, json_option, model_threads_option
-from pv.cli.probes import data_option, named_rows, say_probe
+from pv.cli.options import Whole
+from pv.cli.probes import ask, data_option, probe_options
 
 __all__ = ["command"]
 
@@ -38,22 +38,9 @@ resumes.
 @click.option(
     "--seed", type=Whole(0), default=0, show_default=True, help="Seed of halves, draws and intervals."
 )
-@click.option("--again", is_flag=True, help="Measure again what is recorded.")
-@click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
-@click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
-@model_threads_option
-@json_option
+@probe_options
 @pass_app
-def command(
-    app: App,
-    /,
-    what: str,
-    data: tuple[str, ...],
-    plot: str | None,
-    page: str | None,
-    as_json: bool,
-    **how: Any,
-) -> None:
+def command(app: App, /, what: str, **how: Any) -> None:
     """Find how few MLP neurons of A, set to their values in B, flip the answer's deciding token.
 
     \b
@@ -61,9 +48,4 @@ def command(
     pv probe neurons pirate --data pirate.heldout.jsonl --plot neurons.png --page neurons.html
     pv probe neurons HEAD~1..HEAD --data pirate.heldout.jsonl
     """
-    repo = app.repo()
-    rows = named_rows(app, data, repo)
-    how |= {key: app.file(one) for key, one in (("plot", plot), ("page", page)) if one is not None}
-    with app.progress() as progress:
-        found = repo.probe.neurons(what, rows, progress=progress, **how)
-    say_probe(app, "neurons", found, filter(None, (plot, page)), as_json=as_json)
+    ask(app, app.repo(), "neurons", what, **how)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from pv.cli.app import App, pass_app
-from pv.cli.options import Number, Whole, json_option, model_threads_option
-from pv.cli.probes import data_option, named_rows, neighbours_option, say_probe
+from pv.cli.options import Number, Whole
+from pv.cli.probes import ask, data_option, named_rows, neighbours_option, probe_options
 
 __all__ = ["command"]
 
@@ -45,13 +45,9 @@ Each training takes about as long as pv train, and its grafts a few minutes.
 @click.option(
     "--seed", type=Whole(0), default=0, show_default=True, metavar="N", help="Seed of random draws."
 )
-@click.option("--again", is_flag=True, help="Measure again what is recorded.")
-@click.option("--plot", metavar="FILE.png", help="Draw it, with matplotlib.")
-@click.option("--page", metavar="FILE.html", help="Write it as one HTML page, with the picture.")
-@model_threads_option
-@json_option
+@probe_options
 @pass_app
-def command(app: App, /, what: str, data: tuple[str, ...], as_json: bool, **how: Any) -> None:
+def command(app: App, /, what: str, **how: Any) -> None:
     """Measure whether a penalty on changes makes fewer neurons carry the behaviour, and what that costs.
 
     \b
@@ -61,8 +57,4 @@ def command(app: App, /, what: str, data: tuple[str, ...], as_json: bool, **how:
     repo = app.repo()
     how["train"] = None if how["train"] is None else app.rows(how["train"], repo)
     how["neighbours"] = named_rows(app, how["neighbours"], repo)
-    files = {key: app.file(how[key]) for key in ("plot", "page") if how[key] is not None}
-    rows = named_rows(app, data, repo)
-    with app.progress() as progress:
-        found = repo.probe.sparsity(what, rows, progress=progress, **{**how, **files})
-    say_probe(app, "sparsity", found, filter(None, (how["plot"], how["page"])), as_json=as_json)
+    ask(app, repo, "sparsity", what, **how)
