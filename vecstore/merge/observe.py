@@ -38,9 +38,11 @@ def step(own: Values, before: Sequence[Delta], after: Sequence[Delta]) -> Moved:
         moved.changed += int(np.count_nonzero(one))
         moved.step2 += _square(one)
         moved.base2 += _square(base)
-        largest = np.abs(one).max(initial=0)
-        moved.undefined |= bool(np.isnan(largest))
-        moved.largest = max(moved.largest, float(np.nan_to_num(largest)))
+        largest = float(np.abs(one).max(initial=0))
+        if np.isnan(largest):
+            moved.undefined = True
+        else:
+            moved.largest = max(moved.largest, largest)
     return moved
 
 

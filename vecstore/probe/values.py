@@ -41,7 +41,7 @@ def _written(value: Any) -> Any:
 
 def read(kind: type[T], document: object) -> T:
     """A value of a type. Raises FormatError that says where it is not."""
-    found: T = _read(kind, document, getattr(kind, "__name__", "it").lower())
+    found: T = _read(kind, document, "found")
     return found
 
 

@@ -56,17 +56,17 @@ def test_what_is_written_is_read() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "where"),
     [
-        ("inner", {}, "outer.inner"),
-        ("inner", [{"name": "x", "kind": "c", "pair": [1, 2]}], "outer.inner.0.kind"),
-        ("inner", [{"name": "x", "kind": "a", "pair": [1]}], "outer.inner.0.pair"),
-        ("inner", [{"name": "x", "kind": "a", "pair": [-1, 2]}], "outer.inner.0.pair.0"),
-        ("inner", [{"name": "x", "kind": "a"}], "outer.inner.0"),
-        ("share", True, "outer.share"),
-        ("share", 1e300, "outer.share"),
-        ("share", {"mean": 1.0}, "outer.share"),
-        ("used", {"rows": {"of": 3}}, "outer.used"),
-        ("used", {"rows": {"n": 3, "of": "2"}}, "outer.used.of"),
-        ("sure", 1, "outer.sure"),
+        ("inner", {}, "found.inner"),
+        ("inner", [{"name": "x", "kind": "c", "pair": [1, 2]}], "found.inner.0.kind"),
+        ("inner", [{"name": "x", "kind": "a", "pair": [1]}], "found.inner.0.pair"),
+        ("inner", [{"name": "x", "kind": "a", "pair": [-1, 2]}], "found.inner.0.pair.0"),
+        ("inner", [{"name": "x", "kind": "a"}], "found.inner.0"),
+        ("share", True, "found.share"),
+        ("share", 1e300, "found.share"),
+        ("share", {"mean": 1.0}, "found.share"),
+        ("used", {"rows": {"of": 3}}, "found.used"),
+        ("used", {"rows": {"n": 3, "of": "2"}}, "found.used.of"),
+        ("sure", 1, "found.sure"),
     ],
 )
 def test_what_is_of_another_type_is_named(key: str, value: Any, where: str) -> None:
