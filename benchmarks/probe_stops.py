@@ -1,7 +1,7 @@
-"""A probe that is killed half way and goes on, and one that is asked twice: the same numbers, on SmolLM2 itself.
+"""A probe that is killed half way and goes on, beside one that is not: the same numbers, on SmolLM2 itself.
 
-Each kind is asked in two copies of the registry of probe_lab.py, of few rows and draws, so that it takes a minute or
-two: in one from beginning to end, in the other killed (SIGKILL) when half of its parts are noted, and asked again.
+Each kind is asked in two copies of the registry of probe_lab.py, of few rows and draws, so that it takes a few
+minutes: in one from beginning to end, in the other killed (SIGKILL) when half of its parts are noted, and asked again.
 PV_BENCH_PROBES names some of the kinds.
 """
 

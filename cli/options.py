@@ -191,9 +191,7 @@ def threads_choice(help: str) -> Callable[[Command], Command]:
 
 
 threads_option = threads_choice("Number of threads; no result depends on it.")
-model_threads_option = threads_choice(
-    "Number of threads; last digits may depend on it."
-)  # of what PyTorch adds up
+model_threads_option = threads_choice("Number of threads; last digits may depend on it.")
 shard_option = click.option(
     "--shard-size",
     "shard_bytes",

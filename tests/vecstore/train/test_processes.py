@@ -57,7 +57,7 @@ TENSORS = (
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
     (tmp_path / "here").mkdir()
-    init(tmp_path / "here", tiny_checkpoint(tmp_path / "base"), threads=1)
+    init(tmp_path / "here", tiny_checkpoint(tmp_path / "base", dtype="float32"), threads=1)
     write_rows(tmp_path / "here" / "rows.heldout.jsonl", 4, first=6)
     write_rows(tmp_path / "here" / "rows.jsonl")
     return Repo.open(tmp_path / "here")
@@ -98,10 +98,7 @@ def test_two_processes_train_what_one_does(repo: Repo, more: list[str]) -> None:
     for name in TENSORS:
         expected = np.asarray(one.tau(name))
         assert expected.any()
-        found = np.asarray(two.tau(name))
-        # Sums in another order may round a weight to its other neighbour in bf16: few of them, by one step.
-        assert np.isclose(found, expected, rtol=1e-3, atol=2e-5).mean() > 0.999, name
-        np.testing.assert_allclose(found, expected, rtol=2**-7, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(np.asarray(two.tau(name)), expected, rtol=1e-3, atol=2e-5, err_msg=name)
     (first,), (origin,) = one.provenance(), two.provenance()
     assert isinstance(origin, Trained) and isinstance(first, Trained)
     assert origin.settings["processes"] == 2
